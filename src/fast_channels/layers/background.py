@@ -1,0 +1,60 @@
+"""
+One event loop in one daemon thread per process, for callers who have none that lasts.
+
+Sync code, and `async_to_sync` from worker threads, come and go; connections
+that belong to their short-lived loops would be made anew for every message.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import contextlib
+import os
+import threading
+
+# Seconds that open connections have to close when the process exits.
+EXIT_TIMEOUT = 2.0
+
+
+class _State:
+    def __init__(self) -> None:
+        # A fork copies this object without the thread, so it says whose it is.
+        self.pid = os.getpid()
+        self.lock = threading.Lock()
+        self.loop: asyncio.AbstractEventLoop | None = None
+
+
+_state = _State()
+
+
+def background_loop() -> asyncio.AbstractEventLoop:
+    """Return the loop of this process; started on first use, in a child of fork again."""
+    global _state  # noqa: PLW0603 - there is one thread per process, and this is its only handle
+    if _state.pid != os.getpid():
+        # The parent's lock may have been held at the moment of the fork.
+        _state = _State()
+    with _state.lock:
+        if _state.loop is None:
+            _state.loop = asyncio.new_event_loop()
+            thread = threading.Thread(
+                target=_run, args=(_state.loop,), name="fast_channels background", daemon=True
+            )
+            thread.start()
+            # Registered here, not at import: only a process that has the thread
+            # needs to end it, in time for connections to be closed properly.
+            atexit.register(_end, _state.loop, thread)
+        return _state.loop
+
+
+def _run(loop: asyncio.AbstractEventLoop) -> None:
+    # At its end a Runner cancels all tasks and waits for them; that is when
+    # layers close their connections.
+    with asyncio.Runner(loop_factory=lambda: loop) as runner:
+        runner.get_loop().run_forever()
+
+
+def _end(loop: asyncio.AbstractEventLoop, thread: threading.Thread) -> None:
+    with contextlib.suppress(RuntimeError):  # it was stopped before
+        loop.call_soon_threadsafe(loop.stop)
+    thread.join(timeout=EXIT_TIMEOUT)

@@ -1,0 +1,102 @@
+"""
+The narrow interface between a layer and whatever carries its payloads.
+
+A backend fills in `Broker`: five methods, bytes and topics. What only some
+brokers can do is a second, smaller form. To write a backend, see
+CONTRIBUTING.md; to check one, subclass `fast_channels.testing.contract`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Protocol, TypeAlias, runtime_checkable
+
+from fast_channels.exceptions import MissingCapability
+
+# Called with a topic and a payload that arrived; returns how many took it.
+Deliver: TypeAlias = Callable[[str, bytes], int]
+
+# Called after an interruption: the topics, since and until when (Unix time in
+# seconds), and whether everything published meanwhile has arrived after all.
+Interrupted: TypeAlias = Callable[[Iterable[str], float, float, bool], None]
+
+
+class Broker(Protocol):
+    """
+    Moves payloads between processes. Knows topics and bytes, nothing else.
+
+    A broker never decodes a payload, never sees a consumer, and calls
+    `deliver` and `interrupted` only on the loop that called `start`.
+    """
+
+    async def start(self, deliver: Deliver, interrupted: Interrupted) -> None:
+        """
+        Get ready; from now on deliver(topic, payload) in arrival order.
+
+        Raises LayerUnavailable if nobody answers at the configured address.
+        """
+        ...
+
+    async def stop(self) -> None:
+        """Let go of everything. Idempotent; nothing is delivered after it returns."""
+        ...
+
+    async def publish(self, topic: str, payload: bytes) -> int:
+        """
+        Return once the payload is accepted: how many receivers refused it, being full.
+
+        Concurrent calls are fine; those for one topic are delivered in the
+        order of the calls. Raises LayerUnavailable if the broker does not answer.
+        """
+        ...
+
+    async def subscribe(self, topic: str) -> None:
+        """Return once anything published later will arrive here."""
+        ...
+
+    async def unsubscribe(self, topic: str) -> None: ...
+
+
+@runtime_checkable
+class Queue(Protocol):
+    """
+    Plain names shared by processes: each payload goes to one receiver.
+
+    A group may have such names as members; those memberships live at the
+    broker, because no single process owns them.
+    """
+
+    async def push(self, name: str, payload: bytes, capacity: int) -> bool:
+        """Append a payload, unless `capacity` of them wait: then False."""
+        ...
+
+    async def pop(self, name: str) -> bytes:
+        """Wait for the oldest payload and remove it. Cancelling loses nothing."""
+        ...
+
+    async def add_member(self, topic: str, name: str) -> None:
+        """Let everything published to `topic` also be sent to the channel `name`."""
+        ...
+
+    async def remove_member(self, topic: str, name: str) -> None: ...
+
+
+@runtime_checkable
+class Flushable(Protocol):
+    """A broker that keeps something, and can forget it."""
+
+    async def flush(self) -> None:
+        """Delete all that is stored under this layer's prefix, for every process."""
+        ...
+
+
+def require_queue(broker: Broker, wanted: str) -> Queue:
+    """Return the broker as a Queue, or raise the sentence that says where to find one."""
+    if isinstance(broker, Queue):
+        return broker
+    raise MissingCapability(
+        broker,
+        wanted,
+        "use a channel of this process, made by new_channel(), or a layer that keeps "
+        "messages: RedisChannelLayer, InMemoryChannelLayer",
+    )

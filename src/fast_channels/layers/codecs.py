@@ -1,0 +1,158 @@
+"""
+Bytes ⇄ message.
+
+A codec decides what may travel. `check` finds the values that would arrive
+changed or not at all, so that the sender hears of them and not a receiver.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import math
+import os
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+import msgspec
+
+from fast_channels.exceptions import InvalidChannelLayerError, InvalidMessage, MissingExtra
+
+if TYPE_CHECKING:
+    from fast_channels.type_defs import ChannelMessage
+
+
+class Codec(Protocol):
+    def encode(self, message: ChannelMessage, /) -> bytes:
+        """Raise InvalidMessage for what `decode` would not give back."""
+        ...
+
+    def decode(self, payload: bytes, /) -> Any: ...
+
+
+class MsgPackCodec:
+    """MessagePack, as msgpack-python packs it by default."""
+
+    # Types that arrive as they were sent and hold nothing inside.
+    scalars = frozenset({type(None), bool, int, float, str, bytes})
+
+    def __init__(self) -> None:
+        self._encoder = msgspec.msgpack.Encoder()
+        self.decode = msgspec.msgpack.Decoder().decode
+
+    def encode(self, message: ChannelMessage) -> bytes:
+        check(message, self.scalars)
+        return _encoded(self._encoder.encode, message)
+
+
+class JSONCodec:
+    """JSON in UTF-8."""
+
+    # Bytes have no form in JSON, and not every float has.
+    scalars = frozenset({type(None), bool, int, str})
+
+    def __init__(self) -> None:
+        self._encoder = msgspec.json.Encoder()
+        self.decode = msgspec.json.Decoder().decode
+
+    def encode(self, message: ChannelMessage) -> bytes:
+        check(message, self.scalars)
+        return _encoded(self._encoder.encode, message)
+
+
+def _encoded(encode: Any, message: ChannelMessage) -> bytes:
+    try:
+        payload: bytes = encode(message if isinstance(message, dict) else dict(message))
+    except (OverflowError, RecursionError, TypeError, ValueError) as exc:
+        # An int beyond 64 bits, a lone surrogate, a structure that is too deep.
+        raise InvalidMessage("message", message, f"cannot be encoded: {exc}") from exc
+    return payload
+
+
+def check(message: ChannelMessage, scalars: frozenset[type]) -> None:
+    """Raise InvalidMessage, with the path, for a value that would not arrive as it is."""
+    try:
+        _check_mapping(message, scalars, "message")
+    except RecursionError:
+        raise InvalidMessage("message", "...", "contains itself, or is nested too deep") from None
+
+
+def _check_mapping(mapping: Mapping[Any, Any], scalars: frozenset[type], where: str) -> None:
+    for key, value in mapping.items():
+        if type(key) is not str and not isinstance(key, str):
+            remedy = "keys must be strings; use str(key)"
+            raise InvalidMessage(f"a key of {where}", key, remedy)
+        if type(value) not in scalars:
+            _check_value(value, scalars, f"{where}[{key!r}]")
+
+
+def _check_value(value: Any, scalars: frozenset[type], where: str) -> None:
+    if isinstance(value, Mapping):
+        _check_mapping(value, scalars, where)
+    elif isinstance(value, (list, tuple)):
+        for index, item in enumerate(value):
+            if type(item) not in scalars:
+                _check_value(item, scalars, f"{where}[{index}]")
+    elif isinstance(value, float):
+        # Only reached where floats are not scalars.
+        if not math.isfinite(value):
+            raise InvalidMessage(where, value, "JSON has no such number; send None or a string")
+    elif not isinstance(value, tuple(scalars)):
+        raise InvalidMessage(where, value, _remedy(value))
+
+
+def _remedy(value: object) -> str:
+    if hasattr(value, "isoformat"):
+        return "would arrive as something else; send value.isoformat()"
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        return 'use serializer_format="msgpack", with bytes(value), or encode it as text'
+    if isinstance(value, (set, frozenset)):
+        return "sets do not travel; send a list"
+    return "would not arrive as it is; send str(value) or plain numbers, strings, lists, mappings"
+
+
+class Envelope:
+    """
+    What surrounds a payload in Redis: a random prefix, and encryption.
+
+    The random prefix makes equal messages different members of a sorted set.
+    Keys become Fernet keys as base64(sha256(key)); the first one encrypts, all
+    of them decrypt, so keys can be rotated.
+    """
+
+    def __init__(
+        self,
+        keys: Sequence[str | bytes] | None = None,
+        prefix_length: int = 0,
+        ttl: int | None = None,
+    ) -> None:
+        if isinstance(keys, (str, bytes)):
+            raise InvalidChannelLayerError(
+                f"symmetric_encryption_keys is a single {type(keys).__name__}; "
+                "pass a list of keys, the newest first"
+            )
+        self.prefix_length = prefix_length
+        # Seconds after which an encrypted payload is refused; None for never.
+        self.ttl = ttl
+        self._fernet = multi_fernet(keys) if keys else None
+
+    def seal(self, payload: bytes) -> bytes:
+        if self._fernet is not None:
+            payload = self._fernet.encrypt(payload)
+        return os.urandom(self.prefix_length) + payload
+
+    def open(self, sealed: bytes) -> bytes:
+        payload = sealed[self.prefix_length :]
+        if self._fernet is not None:
+            payload = self._fernet.decrypt(payload, self.ttl)
+        return payload
+
+
+def multi_fernet(keys: Sequence[str | bytes]) -> Any:
+    """Return the MultiFernet of these keys; raises MissingExtra without `cryptography`."""
+    try:
+        from cryptography.fernet import Fernet, MultiFernet  # noqa: PLC0415 - optional
+    except ImportError:
+        raise MissingExtra("encryption", "encryption") from None
+    digests = (hashlib.sha256(k.encode() if isinstance(k, str) else k).digest() for k in keys)
+    return MultiFernet([Fernet(base64.urlsafe_b64encode(digest)) for digest in digests])

@@ -1,0 +1,228 @@
+"""
+Who is here, and deliver(): the hot path.
+
+Everything that reaches a channel of this process passes through `deliver` or
+`deliver_addressed`. No method waits, so none can be interrupted half-way and
+none needs a lock.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+from . import names
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from fast_channels.type_defs import ChannelMessage
+
+    from .mailbox import Mailbox
+
+logger = logging.getLogger("fast_channels.layers")
+
+# Key of the wire format shared with channels_redis: the full names that a
+# payload is meant for, a string or a list of them.
+ADDRESS = "__asgi_channel__"
+
+
+@dataclass
+class Counters:
+    """What has happened since the layer was made. Read through layer.statistics()."""
+
+    # Messages accepted by the broker, or put into a channel of this process.
+    published: int = 0
+    # Messages put into mailboxes: one broadcast to ten members counts ten.
+    delivered: int = 0
+    # Lost in mailboxes that are closed by now; open ones count for themselves.
+    dropped: int = 0
+    # Payloads from the broker that were no message.
+    undecodable: int = 0
+    # Messages that the receiving consumer had no handler for.
+    unknown_type: int = 0
+    # Payloads for a channel or group that nobody here has (any more).
+    unclaimed: int = 0
+    # Sends to a channel at capacity.
+    refused: int = 0
+    # Frames sent to a client that had left.
+    sent_after_close: int = 0
+    # Connections to the broker made again after one was lost.
+    reconnects: int = 0
+    # Interruptions of delivery that members were told about.
+    gaps: int = 0
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """What a layer has done in this process since it was made, and how it stands."""
+
+    # Explained where they are counted: Counters.
+    published: int
+    delivered: int
+    dropped: int
+    undecodable: int
+    unknown_type: int
+    unclaimed: int
+    refused: int
+    sent_after_close: int
+    reconnects: int
+    gaps: int
+    # Open channels of this process, and messages that wait in them.
+    channels: int
+    waiting: int
+    # Groups with a member in this process, and their memberships.
+    groups: int
+    members: int
+    # Subscriptions that the broker has confirmed.
+    subscriptions: int
+
+
+class Hub:
+    """
+    The channels of this process, and the groups they are in.
+
+    `members` and `mailboxes` are for reading; only the methods here change them.
+    """
+
+    def __init__(self, decode: Callable[[bytes], Any]) -> None:
+        self.counters = Counters()
+        # Inbox of every open channel of this process.
+        self.mailboxes: dict[str, Mailbox] = {}
+        # Channels per topic. A topic without members is absent, so presence
+        # here equals wanting a subscription at the broker. The inner dict is
+        # an ordered set: members receive in the order they joined.
+        self.members: dict[str, dict[str, None]] = {}
+        # Topics per channel, to leave them all without a search.
+        self._joined: dict[str, set[str]] = {}
+        self._decode = decode
+
+    # -- who is here --------------------------------------------------------
+
+    def open(self, mailbox: Mailbox) -> None:
+        self.mailboxes[mailbox.name] = mailbox
+
+    def close(self, channel: str) -> list[str]:
+        """Forget a channel; returns the topics that have no member left."""
+        mailbox = self.mailboxes.pop(channel, None)
+        if mailbox is not None:
+            self.counters.dropped += mailbox.dropped
+        return [topic for topic in self._joined.pop(channel, ()) if self._remove(topic, channel)]
+
+    def join(self, topic: str, channel: str) -> bool:
+        """Make `channel` a member; False if it was one."""
+        members = self.members.setdefault(topic, {})
+        if channel in members:
+            return False
+        members[channel] = None
+        self._joined.setdefault(channel, set()).add(topic)
+        return True
+
+    def leave(self, topic: str, channel: str) -> bool:
+        """End a membership, if there is one; True if that was the last of the topic."""
+        joined = self._joined.get(channel)
+        if joined is None or topic not in joined:
+            return False
+        joined.remove(topic)
+        if not joined:
+            del self._joined[channel]
+        return self._remove(topic, channel)
+
+    def channels_in(self, topics: Iterable[str]) -> dict[str, list[str]]:
+        """Which of `topics` each channel is a member of; channels in none are absent."""
+        found: dict[str, list[str]] = {}
+        for topic in topics:
+            for channel in self.members.get(topic, ()):
+                found.setdefault(channel, []).append(topic)
+        return found
+
+    def clear(self) -> None:
+        for channel in list(self.mailboxes):
+            self.close(channel)
+        self.members.clear()
+        self._joined.clear()
+
+    def _remove(self, topic: str, channel: str) -> bool:
+        members = self.members[topic]
+        del members[channel]
+        if members:
+            return False
+        del self.members[topic]
+        return True
+
+    # -- deliver ------------------------------------------------------------
+
+    def deliver(self, topic: str, payload: bytes) -> int:
+        """
+        Hand a payload to every member of `topic`; returns how many took it.
+
+        Each member gets a dict of its own; the values in it are shared.
+        """
+        members = self.members.get(topic)
+        if members is None:
+            # Under way when the last member left.
+            self.counters.unclaimed += 1
+            return 0
+        message = self.decoded(payload)
+        return self._put(members, message) if message is not None else 0
+
+    def deliver_addressed(self, topic: str, payload: bytes) -> int:
+        """The same for a payload that carries the names it is meant for."""
+        message = self.decoded(payload)
+        if message is None:
+            return 0
+        to = _addressed_to(message.pop(ADDRESS, topic))
+        if to is None:
+            self._undecodable(payload, f"{ADDRESS} is neither a name nor a list of names")
+            return 0
+        # A dict, because one channel may be meant twice: by its own name and
+        # as a member of a group that this process joined.
+        channels: dict[str, None] = {}
+        for name in to:
+            group = names.group_of_address(name)
+            channels |= {name: None} if group is None else self.members.get(group, {})
+        return self._put(channels, message)
+
+    def deliver_to(self, channel: str, payload: bytes) -> int:
+        """The same for one channel of this process."""
+        message = self.decoded(payload)
+        return self._put((channel,), message) if message is not None else 0
+
+    def _put(self, channels: Iterable[str], message: ChannelMessage) -> int:
+        mailboxes = self.mailboxes
+        delivered = 0
+        for channel in channels:
+            mailbox = mailboxes.get(channel)
+            if mailbox is None:
+                self.counters.unclaimed += 1
+            elif mailbox.put(dict(message)):
+                delivered += 1
+        self.counters.delivered += delivered
+        return delivered
+
+    def decoded(self, payload: bytes) -> dict[str, Any] | None:
+        """Return the message in a payload; None, counted and logged, if there is none."""
+        try:
+            message = self._decode(payload)
+        except Exception as exc:  # noqa: BLE001 - any codec, any bytes; nobody may fall over it
+            self._undecodable(payload, f"{type(exc).__name__}: {exc}")
+            return None
+        if not isinstance(message, dict):
+            self._undecodable(payload, f"it is a {type(message).__name__}, not a mapping")
+            return None
+        return cast("dict[str, Any]", message)
+
+    def _undecodable(self, payload: bytes, reason: str) -> None:
+        self.counters.undecodable += 1
+        logger.warning("skipped a payload of %d bytes: %s", len(payload), reason)
+
+
+def _addressed_to(address: Any) -> list[str] | None:
+    """Return the names in an address; None if it is none. It may come from anywhere."""
+    if isinstance(address, str):
+        return [address]
+    if isinstance(address, list):
+        listed: list[Any] = address
+        return listed if all(isinstance(name, str) for name in listed) else None
+    return None

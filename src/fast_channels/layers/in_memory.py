@@ -1,0 +1,176 @@
+"""The reference backend: one process, nothing to install."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from typing import TYPE_CHECKING
+
+from .base import BaseChannelLayer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from fast_channels.type_defs import ChannelCapacityDict, Overflow
+
+    from .broker import Deliver, Interrupted
+    from .codecs import Codec
+    from .mailbox import Mailbox
+
+
+class MemoryBroker:
+    """
+    A broker whose queues and shared memberships are dicts.
+
+    They outlive `stop`: a named channel is meant to keep its messages while
+    nobody reads it, also between two event loops.
+    """
+
+    def __init__(self, expiry: float, capacity_of: Callable[[str], int]) -> None:
+        # Seconds a payload waits for a receiver.
+        self.expiry = expiry
+        # Payloads that wait for a receiver, with the time.monotonic() they came.
+        # A queue without payloads is absent.
+        self.queues: dict[str, deque[tuple[float, bytes]]] = {}
+        # Shared channels that are members of a topic; the inner dict is an ordered set.
+        self.members: dict[str, dict[str, None]] = {}
+        self._capacity_of = capacity_of
+        # What receivers of a queue wait on, per queue; the first is served first.
+        self._waiting: dict[str, deque[asyncio.Future[None]]] = {}
+        self._deliver: Deliver | None = None
+
+    async def start(self, deliver: Deliver, interrupted: Interrupted) -> None:  # noqa: ARG002
+        # Nothing can interrupt a process within itself.
+        self._deliver = deliver
+
+    async def stop(self) -> None:
+        self._deliver = None
+
+    async def publish(self, topic: str, payload: bytes) -> int:
+        if self._deliver is not None:
+            self._deliver(topic, payload)
+        refused = 0
+        for name in self.members.get(topic, ()):
+            refused += not await self.push(name, payload, self._capacity_of(name))
+        # The one chance for receivers to run while a sender sends in a loop.
+        await asyncio.sleep(0)
+        return refused
+
+    async def subscribe(self, topic: str) -> None:
+        """Everything published here arrives here."""
+
+    async def unsubscribe(self, topic: str) -> None: ...
+
+    async def push(self, name: str, payload: bytes, capacity: int) -> bool:
+        queue = self._unexpired(name)
+        if len(queue) >= capacity:
+            return False
+        queue.append((time.monotonic(), payload))
+        self.queues[name] = queue
+        self._wake_receiver(name)
+        return True
+
+    async def pop(self, name: str) -> bytes:
+        while not (queue := self._unexpired(name)):
+            turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            waiting = self._waiting.setdefault(name, deque())
+            waiting.append(turn)
+            try:
+                await turn
+            except BaseException:
+                # The turn may have come in the moment of the cancellation.
+                self._wake_receiver(name)
+                raise
+            finally:
+                if turn in waiting:
+                    waiting.remove(turn)
+                if not waiting:
+                    self._waiting.pop(name, None)
+        _, payload = queue.popleft()
+        if not queue:
+            del self.queues[name]
+        return payload
+
+    async def add_member(self, topic: str, name: str) -> None:
+        self.members.setdefault(topic, {})[name] = None
+
+    async def remove_member(self, topic: str, name: str) -> None:
+        members = self.members.get(topic, {})
+        members.pop(name, None)
+        if not members:
+            self.members.pop(topic, None)
+
+    async def flush(self) -> None:
+        self.queues.clear()
+        self.members.clear()
+
+    def _unexpired(self, name: str) -> deque[tuple[float, bytes]]:
+        queue = self.queues.get(name, deque())
+        horizon = time.monotonic() - self.expiry
+        while queue and queue[0][0] < horizon:
+            queue.popleft()
+        if not queue:
+            self.queues.pop(name, None)
+        return queue
+
+    def _wake_receiver(self, name: str) -> None:
+        waiting = self._waiting.get(name)
+        while waiting and name in self.queues:
+            turn = waiting.popleft()
+            if not turn.done():
+                turn.set_result(None)
+                break
+
+
+class InMemoryChannelLayer(BaseChannelLayer):
+    """
+    Channels and groups within one process: for tests and single-process apps.
+
+    Nothing leaves the process: with several workers each has its own groups,
+    and scripts reach nobody. A member of a group stays for `group_expiry`
+    seconds at least; here, until it leaves or its channel is closed.
+    """
+
+    def __init__(
+        self,
+        expiry: float = 60,
+        group_expiry: float = 86400,
+        capacity: int = 100,
+        channel_capacity: ChannelCapacityDict | None = None,
+        *,
+        codec: Codec | None = None,
+        overflow: Overflow = "drop_oldest",
+        max_message_size: int = 1024 * 1024,
+    ) -> None:
+        super().__init__(
+            expiry,
+            capacity,
+            channel_capacity,
+            codec=codec,
+            overflow=overflow,
+            max_message_size=max_message_size,
+        )
+        self.group_expiry = group_expiry
+        # One for all sessions; see MemoryBroker.
+        self._memory = MemoryBroker(expiry, self.get_capacity)
+
+    def _make_broker(self) -> MemoryBroker:
+        return self._memory
+
+    def _is_kept(self, channel: str) -> bool:  # noqa: ARG002 - every name there is
+        return True
+
+    @property
+    def channels(self) -> dict[str, Mailbox | deque[tuple[float, bytes]]]:
+        """Every channel that is open or holds messages, by name; `len()` counts what waits."""
+        return {**self._memory.queues, **self._hub.mailboxes}
+
+    @property
+    def groups(self) -> dict[str, list[str]]:
+        """Members of every group, by name."""
+        topics = [*self._hub.members, *self._memory.members]
+        return {
+            topic: [*self._hub.members.get(topic, ()), *self._memory.members.get(topic, ())]
+            for topic in topics
+        }

@@ -1,0 +1,203 @@
+"""
+The inbox of one channel.
+
+Two lanes meet here. *Frames* come from the client and are never dropped: the
+writer waits while the lane is full. *Messages* come from a layer, whose writer
+cannot wait: beyond `capacity` a named policy decides what is lost, and the
+reader is told where in the stream.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from fast_channels.type_defs import ChannelMessage, Overflow
+
+# Frames that may wait before the client's socket is no longer read. TCP then
+# slows the sender down.
+FRAME_LIMIT = 64
+
+
+class Notice(dict[str, Any]):
+    """A message written by the layer itself. Its type cannot be forged by a sender."""
+
+
+class Mailbox:
+    """
+    Any number of writers, none of which waits; one reader.
+
+    A full mailbox follows `overflow`. `drop_oldest` forgets the message that
+    waited longest; `drop_newest` refuses the one that arrives; `close` refuses
+    it too and asks the reader to end the connection. What was lost is counted
+    in `dropped` and reported once, in its place among the messages, as
+    `{"type": "layer.overflow", "dropped": n}`.
+    """
+
+    __slots__ = (
+        "_frame_room",
+        "_frames",
+        "_lost",
+        "_messages",
+        "_waiters",
+        "capacity",
+        "dropped",
+        "name",
+        "overflow",
+        "overflowed",
+    )
+
+    def __init__(self, name: str, capacity: int, overflow: Overflow = "drop_oldest") -> None:
+        # The channel that this is the inbox of.
+        self.name = name
+        # Messages that may wait unread.
+        self.capacity = capacity
+        self.overflow = overflow
+        # Messages lost here since the mailbox was made.
+        self.dropped = 0
+        # True once the policy is "close" and a message was refused.
+        self.overflowed = False
+        self._messages: deque[ChannelMessage] = deque()
+        self._frames: deque[ChannelMessage] = deque()
+        # Lost since the last report. With drop_oldest they stood before the
+        # first waiting message, otherwise behind the last one.
+        self._lost = 0
+        # What readers wait on while there is nothing to take. One reader is the
+        # rule; receive() of one channel may be called by several.
+        self._waiters: list[asyncio.Future[None]] = []
+        # What the frame writer waits on while its lane is full.
+        self._frame_room: asyncio.Future[None] | None = None
+
+    def __len__(self) -> int:
+        """Messages that wait, frames not counted."""
+        return len(self._messages)
+
+    @property
+    def full(self) -> bool:
+        return len(self._messages) >= self.capacity
+
+    def put(self, message: ChannelMessage) -> bool:
+        """Add a message. False if it was refused; an older one may be lost for it."""
+        if len(self._messages) >= self.capacity:
+            if not self._overflow():
+                return False
+        elif self._lost and self.overflow != "drop_oldest":
+            # Room again: the report goes where the hole is, before what follows.
+            self._messages.append(self._report())
+        self._messages.append(message)
+        self._wake()
+        return True
+
+    def put_notice(self, notice: Notice) -> None:
+        """Add a message from the layer itself; it is never dropped."""
+        self._messages.append(notice)
+        self._wake()
+
+    async def put_frame(self, event: ChannelMessage) -> None:
+        """Add an event from the client; waits while FRAME_LIMIT events are unread."""
+        while len(self._frames) >= FRAME_LIMIT:
+            self._frame_room = asyncio.get_running_loop().create_future()
+            await self._frame_room
+        self._frames.append(event)
+        self._wake()
+
+    async def wait(self) -> None:
+        """
+        Return when there is something to take.
+
+        Takes nothing itself, so cancelling it loses nothing.
+        """
+        while not (self._messages or self._frames or self._lost or self.overflowed):
+            await self._sleep()
+
+    def take(self) -> ChannelMessage | None:
+        """Return the next message, or None if none waits."""
+        if self._lost and (self.overflow == "drop_oldest" or not self._messages):
+            return self._report()
+        return self._messages.popleft() if self._messages else None
+
+    def take_frame(self) -> ChannelMessage | None:
+        """Return the next event from the client, or None if none waits."""
+        if not self._frames:
+            return None
+        if self._frame_room is not None:
+            _resolve(self._frame_room)
+            self._frame_room = None
+        return self._frames.popleft()
+
+    async def get(self) -> ChannelMessage:
+        """Wait for a message and take it. Cancelling loses nothing."""
+        while (message := self.take()) is None:
+            await self._sleep()
+        return message
+
+    def _overflow(self) -> bool:
+        """Make room or refuse, by policy; whether the message that arrives may stay."""
+        self.dropped += 1
+        self._lost += 1
+        if self.overflow == "drop_oldest":
+            for index, message in enumerate(self._messages):
+                # What the layer itself has to say outlives the messages around it.
+                if not isinstance(message, Notice):
+                    del self._messages[index]
+                    break
+            return True
+        if self.overflow == "close":
+            self.overflowed = True
+        self._wake()
+        return False
+
+    def _report(self) -> Notice:
+        lost, self._lost = self._lost, 0
+        return Notice(type="layer.overflow", dropped=lost)
+
+    async def _sleep(self) -> None:
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiters.append(waiter)
+        try:
+            await waiter
+        finally:
+            # Still listed only if this wait was cancelled: a reader that polls
+            # with short timeouts must leave nothing behind.
+            if waiter in self._waiters:
+                self._waiters.remove(waiter)
+
+    def _wake(self) -> None:
+        # All of them, so that a wake-up given to a reader that is being
+        # cancelled at this moment is not lost for the others.
+        if self._waiters:
+            for waiter in self._waiters:
+                _resolve(waiter)
+            self._waiters.clear()
+
+
+class ThreadsafeMailbox(Mailbox):
+    """The same for a reader whose loop is not the one that delivers."""
+
+    __slots__ = ("_loop",)
+
+    def __init__(self, name: str, capacity: int, overflow: Overflow = "drop_oldest") -> None:
+        super().__init__(name, capacity, overflow)
+        self._loop = asyncio.get_running_loop()
+
+    def put(self, message: ChannelMessage) -> bool:
+        self._call(super().put, message)
+        return True
+
+    def put_notice(self, notice: Notice) -> None:
+        self._call(super().put_notice, notice)
+
+    def _call(self, put: Callable[[Any], object], message: ChannelMessage) -> None:
+        # The reader's loop may have ended a moment ago, and the reader with it.
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(put, message)
+
+
+def _resolve(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)

@@ -1,0 +1,74 @@
+"""
+Names of channels and groups: make, check, split.
+
+A channel name is `prefix.<process>!<local>` for an inbox that lives in one
+process, or a plain name without `!` for a queue that processes share. This is
+the only file that knows what `!` means.
+"""
+
+from __future__ import annotations
+
+import re
+import uuid
+from typing import Literal
+
+from fast_channels.exceptions import InvalidName
+
+# Names are shorter than this.
+MAX_NAME_LENGTH = 100
+
+# re.ASCII: without it \d and \w admit digits and letters of every script.
+CHANNEL_NAME = re.compile(r"^[a-zA-Z\d\-_.]+(\![\d\w\-_.]*)?$", re.ASCII)
+GROUP_NAME = re.compile(r"^[a-zA-Z\d\-_.]+$", re.ASCII)
+
+# Local part of the address under which a process receives for a whole group.
+# A local part made by local_name() has no period, so the two never collide.
+_GROUP_ADDRESS = "group."
+
+
+def unique() -> str:
+    """32 hex digits that never repeat: from the system's entropy, not from `random`."""
+    return uuid.uuid4().hex
+
+
+def check(kind: Literal["channel", "group"], name: object) -> None:
+    """Raise InvalidName unless `name` may be used as a name of this kind."""
+    if not isinstance(name, str):
+        raise InvalidName(kind, name, f"it is of type {type(name).__name__}")
+    if not 0 < len(name) < MAX_NAME_LENGTH:
+        raise InvalidName(kind, name, f"it has {len(name)} characters")
+    pattern = CHANNEL_NAME if kind == "channel" else GROUP_NAME
+    # fullmatch: "$" alone would let a trailing line break pass.
+    if not pattern.fullmatch(name):
+        raise InvalidName(kind, name, "it has other characters")
+
+
+def process_inbox(prefix: str, process: str) -> str:
+    """Name of the inbox that all channels with `prefix` in `process` share."""
+    return f"{prefix}.{process}!"
+
+
+def is_local(channel: str) -> bool:
+    """Whether the channel lives in one process, as opposed to a shared queue."""
+    return "!" in channel
+
+
+def inbox_of(channel: str) -> str:
+    """Return the part up to and including `!`, or the whole name of a plain channel."""
+    inbox, mark, _ = channel.partition("!")
+    return inbox + mark
+
+
+def belongs_to(channel: str, process: str) -> bool:
+    return inbox_of(channel).endswith(f".{process}!")
+
+
+def group_address(inbox: str, group: str) -> str:
+    """Full name under which the owner of `inbox` is a member of `group`."""
+    return f"{inbox}{_GROUP_ADDRESS}{group}"
+
+
+def group_of_address(channel: str) -> str | None:
+    """Return the group whose members in this process are meant, None for one channel's name."""
+    _, _, local = channel.partition("!")
+    return local.removeprefix(_GROUP_ADDRESS) if local.startswith(_GROUP_ADDRESS) else None

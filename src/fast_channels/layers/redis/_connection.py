@@ -1,0 +1,201 @@
+"""Connections to one server: a link for one conversation, a pipe for commands from many tasks."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING, Any, cast
+
+from redis.exceptions import NoScriptError, ReadOnlyError, RedisError, ResponseError
+
+from fast_channels.exceptions import LayerUnavailable
+
+from ._hosts import create_pool, describe
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
+    from ._scripts import Script
+    from .type_defs import ChannelDecodedRedisHost
+
+# What a lost or unusable connection raises, whichever layer notices first.
+# ReadOnlyError: the server was demoted in a failover; its successor is elsewhere.
+CONNECTION_ERRORS = (RedisError, OSError, asyncio.TimeoutError)
+
+# Seconds to connect, and for a command to be answered.
+TIMEOUT = 5.0
+
+
+class Link:
+    """
+    One connection for one conversation. After the first error it is closed for good.
+
+    redis-py would connect again by itself, and nobody would learn that what
+    came between is missing.
+    """
+
+    def __init__(self, host: ChannelDecodedRedisHost, timeout: float = TIMEOUT) -> None:
+        pool = create_pool(host)
+        pool.connection_kwargs.update(
+            decode_responses=False,
+            # Push messages of RESP 3 would mix with replies.
+            protocol=2,
+            # Reading may take for ever; who expects an answer sets a timeout.
+            socket_timeout=None,
+        )
+        # Kept: a Sentinel's connection holds its pool weakly.
+        self._pool = pool
+        self._connection = pool.make_connection()  # type: ignore[no-untyped-call]
+        self._timeout = timeout
+
+    async def open(self) -> None:
+        async with asyncio.timeout(self._timeout):
+            await self._connection.connect()
+
+    async def send(self, *commands: Sequence[Any]) -> None:
+        """Write commands in one go; each will be answered."""
+        if not self._connection.is_connected:
+            # redis-py would connect anew here.
+            raise ConnectionError("the connection is closed")
+        packed = self._connection.pack_commands(commands)
+        await self._connection.send_packed_command(packed, check_health=False)
+
+    async def read(self) -> Any:
+        """Return the next reply. Raises ResponseError for a reply that is an error."""
+        return cast("Any", await self._connection.read_response())
+
+    async def call(self, *command: Any) -> Any:
+        """Send a command and return its reply, however long it takes."""
+        await self.send(command)
+        return await self.read()
+
+    async def close(self) -> None:
+        with contextlib.suppress(*CONNECTION_ERRORS):
+            await self._connection.disconnect()
+
+
+class Pipe:
+    """
+    Commands of many tasks over one connection, in the order they were given.
+
+    What is given while a batch is under way becomes the next batch. There is
+    no reconnecting in the background: the next command does it, or fails.
+    """
+
+    def __init__(self, host: ChannelDecodedRedisHost, timeout: float = TIMEOUT) -> None:
+        self._host = host
+        self._timeout = timeout
+        self._link: Link | None = None
+        # Commands that no batch has taken yet, each with whoever waits for it.
+        self._waiting: list[tuple[Sequence[Any], asyncio.Future[Any]]] = []
+        self._worker: asyncio.Task[None] | None = None
+
+    async def call(self, *command: Any) -> Any:
+        """
+        Return the reply. Raises LayerUnavailable, within the timeout.
+
+        If this is cancelled the command may or may not have been executed.
+        """
+        reply: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._waiting.append((command, reply))
+        if self._worker is None or self._worker.done():
+            self._worker = asyncio.create_task(self._work(), name=f"fast_channels {self}")
+        try:
+            async with asyncio.timeout(self._timeout):
+                return await reply
+        except CONNECTION_ERRORS as exc:
+            raise LayerUnavailable(self, _reason(exc)) from exc
+
+    async def run(self, script: Script, keys: Sequence[str], args: Sequence[Any]) -> Any:
+        """Run a script, sending its text if the server has not seen it."""
+        try:
+            return await self.call("EVALSHA", script.sha, len(keys), *keys, *args)
+        except LayerUnavailable as exc:
+            if not isinstance(exc.__cause__, NoScriptError):
+                raise
+            return await self.call("EVAL", script.text, len(keys), *keys, *args)
+
+    async def close(self) -> None:
+        """Finish the batch that is under way, then let go."""
+        if self._worker is not None:
+            with contextlib.suppress(asyncio.TimeoutError):
+                async with asyncio.timeout(self._timeout):
+                    await asyncio.wait([self._worker])
+            self._worker.cancel()
+            await asyncio.wait([self._worker])
+        await self._drop()
+
+    def __str__(self) -> str:
+        return describe(self._host)
+
+    async def _work(self) -> None:
+        """Send batches until nothing waits."""
+        try:
+            while self._waiting:
+                batch, self._waiting = self._waiting, []
+                # Who gave up before the command was sent has not sent it.
+                batch = [(command, reply) for command, reply in batch if not reply.done()]
+                await self._send(batch)
+        except asyncio.CancelledError:
+            await self._drop()
+            raise
+
+    async def _send(self, batch: list[tuple[Sequence[Any], asyncio.Future[Any]]]) -> None:
+        try:
+            async with asyncio.timeout(self._timeout):
+                link = await self._connected()
+                await link.send(*(command for command, _ in batch))
+                for _, reply in batch:
+                    _resolve(reply, await _answer(link))
+        except CONNECTION_ERRORS as exc:
+            await self._drop()
+            for _, reply in batch:
+                _resolve(reply, exc)
+
+    async def _connected(self) -> Link:
+        if self._link is None:
+            link = Link(self._host, self._timeout)
+            try:
+                await link.open()
+            except BaseException:
+                await link.close()
+                raise
+            self._link = link
+        return self._link
+
+    async def _drop(self) -> None:
+        link, self._link = self._link, None
+        if link is not None:
+            await link.close()
+
+
+async def _answer(link: Link) -> Any:
+    """Return a reply, errors that concern one command included."""
+    try:
+        return await link.read()
+    except ReadOnlyError:
+        raise
+    except ResponseError as exc:
+        return exc
+
+
+def _resolve(reply: asyncio.Future[Any], value: Any) -> None:
+    if reply.done():
+        return
+    if isinstance(value, Exception):
+        reply.set_exception(value)
+    else:
+        reply.set_result(value)
+
+
+def _reason(exc: BaseException) -> str:
+    return str(exc) or "no answer in time"
+
+
+async def on_all(pipes: Sequence[Pipe], call: Callable[[Pipe], Awaitable[Any]]) -> list[Any]:
+    """Do the same on several servers at once; raises the first error after all are done."""
+    results = await asyncio.gather(*map(call, pipes), return_exceptions=True)
+    for result in results:
+        if isinstance(result, BaseException):
+            raise result
+    return results

@@ -1,0 +1,110 @@
+"""Which servers, and which of them a name lives on."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from redis.asyncio import ConnectionPool, Redis
+from redis.asyncio.retry import Retry
+from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
+from redis.backoff import NoBackoff
+
+from fast_channels.exceptions import InvalidChannelLayerError
+
+if TYPE_CHECKING:
+    from .type_defs import ChannelDecodedRedisHost, ChannelRawRedisHost
+
+DEFAULT_URL = "redis://localhost:6379"
+
+
+def decode_hosts(
+    hosts: Sequence[ChannelRawRedisHost] | None,
+) -> list[ChannelDecodedRedisHost]:
+    """
+    Return the keywords of each host. Raises ValueError, naming what is wrong.
+
+    An entry is a URL (`redis://`, `rediss://` for TLS, `unix://`), a pair (host,
+    port), a mapping with "address" set to a URL and more keywords of redis-py's
+    Connection, a mapping with "sentinels", "master_name" and "sentinel_kwargs",
+    or keywords of Connection alone. None means a server on this machine.
+    """
+    if hosts is None:
+        return [{"address": DEFAULT_URL}]
+    if isinstance(hosts, (str, bytes)):
+        raise InvalidChannelLayerError(
+            f"hosts is {hosts!r}; pass a list of hosts, even if there is only one: [{hosts!r}]"
+        )
+    if not hosts:
+        raise InvalidChannelLayerError("hosts is an empty list; name at least one server")
+    return [_decode_host(entry) for entry in hosts]
+
+
+def _decode_host(entry: ChannelRawRedisHost) -> ChannelDecodedRedisHost:
+    if isinstance(entry, Mapping):
+        return dict(entry)
+    if isinstance(entry, str):
+        if not entry.startswith(("redis://", "rediss://", "unix://")):
+            raise InvalidChannelLayerError(
+                f"host {entry!r} is no URL of a server; it begins with redis://, rediss:// "
+                "or unix://, such as redis://localhost:6379"
+            )
+        return {"address": entry}
+    if isinstance(entry, (tuple, list)) and len(entry) == 2:
+        return {"host": entry[0], "port": entry[1]}
+    raise InvalidChannelLayerError(
+        f"host {entry!r} is a {type(entry).__name__}; use a URL, a pair (host, port) or a mapping"
+    )
+
+
+def checked_prefix(prefix: str) -> str:
+    """Return the prefix of all keys; raises InvalidChannelLayerError if it is no string."""
+    if not isinstance(prefix, str):
+        raise InvalidChannelLayerError(f"prefix is {prefix!r}; it must be a string such as 'asgi'")
+    return prefix
+
+
+def create_pool(host: ChannelDecodedRedisHost) -> ConnectionPool:
+    """Return a pool for a decoded host. Nothing is connected yet."""
+    options: dict[str, Any] = dict(host)
+    # Commands are not idempotent, so nothing behind our back may repeat them.
+    options.setdefault("retry", Retry(NoBackoff(), 0))
+    if "address" in options:
+        pool: ConnectionPool = ConnectionPool.from_url(options.pop("address"), **options)  # pyright: ignore[reportUnknownMemberType]
+        return pool
+    if "sentinels" in options:
+        sentinels = Sentinel(  # type: ignore[no-untyped-call]
+            options.pop("sentinels"), sentinel_kwargs=options.pop("sentinel_kwargs", None)
+        )
+        name = options.pop("master_name")
+        return SentinelConnectionPool(name, sentinels, **options)  # type: ignore[no-untyped-call]
+    return ConnectionPool(**options)
+
+
+async def close_redis(connection: Redis) -> None:
+    """Close a client and its pool, with any supported version of redis-py."""
+    await connection.aclose(close_connection_pool=True)
+
+
+def describe(host: ChannelDecodedRedisHost) -> str:
+    """Return the address for messages and logs, without its password."""
+    if "address" in host:
+        scheme, _, rest = str(host["address"]).partition("://")
+        return f"{scheme}://{rest.rpartition('@')[2]}"
+    if "sentinels" in host:
+        return f"sentinel master {host.get('master_name')!r}"
+    return f"redis://{host.get('host', 'localhost')}:{host.get('port', 6379)}"
+
+
+def consistent_hash(value: str | bytes, ring_size: int) -> int:
+    """
+    Return which of `ring_size` hosts a name lives on.
+
+    The scheme of channels_redis: the low 12 bits of CRC-32, scaled to the ring.
+    """
+    if ring_size == 1:
+        return 0
+    if isinstance(value, str):
+        value = value.encode()
+    return int((zlib.crc32(value) & 0xFFF) / (4096 / ring_size))

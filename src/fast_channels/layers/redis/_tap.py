@@ -1,0 +1,135 @@
+"""Takes payloads from one shared name, for receivers who may give up at any moment."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import logging
+from collections import deque
+from typing import TYPE_CHECKING, NamedTuple
+
+from fast_channels.exceptions import LayerUnavailable
+
+from ._supervisor import Supervisor, pauses
+
+if TYPE_CHECKING:
+    from ._connection import Link, Pipe
+    from .type_defs import ChannelDecodedRedisHost
+
+logger = logging.getLogger("fast_channels.layers.redis")
+
+# Seconds that one blocking read lasts, and how long a dead server is waited for.
+BLOCK = 5
+PATIENCE = 10.0
+
+
+class Taken(NamedTuple):
+    """A payload, and what it takes to put it back where it was."""
+
+    payload: bytes
+    score: bytes
+    pipe: Pipe
+
+
+class Tap:
+    """
+    One blocking reader per server, reading only while somebody waits in `pop`.
+
+    What was taken and nobody wants any more goes back to its place, by its
+    score. So giving up loses nothing and keeps the order.
+    """
+
+    def __init__(
+        self,
+        key: str,
+        bell: str,
+        expiry: float,
+        servers: list[tuple[ChannelDecodedRedisHost, Pipe]],
+    ) -> None:
+        self._key = key
+        # Seconds until the key is forgotten if nobody reads it.
+        self._expiry = expiry
+        # A key of our own: something put there ends a blocking read.
+        self._bell = bell
+        # Who waits, the first being served first.
+        self._waiting: deque[asyncio.Future[Taken]] = deque()
+        # Set while somebody waits, or when the readers are to end.
+        self._wanted = asyncio.Event()
+        self._stopping = False
+        self._readers = [
+            Supervisor(host, functools.partial(self._read, pipe)) for host, pipe in servers
+        ]
+        self._pipes = [pipe for _, pipe in servers]
+        # Payloads on their way back.
+        self._returning: set[asyncio.Task[None]] = set()
+
+    async def pop(self) -> bytes:
+        """Wait for a payload and take it. Cancelling loses nothing."""
+        taken: asyncio.Future[Taken] = asyncio.get_running_loop().create_future()
+        self._waiting.append(taken)
+        self._wanted.set()
+        for reader in self._readers:
+            reader.start()
+        try:
+            return (await taken).payload
+        except asyncio.CancelledError:
+            if taken.done() and not taken.cancelled():
+                # It was handed over in the moment of the cancellation.
+                self._put_back(taken.result())
+            raise
+        finally:
+            if taken in self._waiting:
+                self._waiting.remove(taken)
+            if not self._waiting:
+                self._wanted.clear()
+
+    async def stop(self) -> None:
+        """End the readers between two reads, and put back what is left in our hands."""
+        self._stopping = True
+        self._wanted.set()
+        for pipe in self._pipes:
+            # A server that is gone has given us nothing.
+            with contextlib.suppress(LayerUnavailable):
+                await pipe.call("ZADD", self._bell, 0, b"stop")
+                await pipe.call("EXPIRE", self._bell, BLOCK)
+        for reader in self._readers:
+            await reader.ended(PATIENCE)
+        if self._returning:
+            _, lost = await asyncio.wait(self._returning, timeout=PATIENCE)
+            for task in lost:
+                task.cancel()
+                logger.error("a message taken from %s could not be put back", self._key)
+
+    async def _read(self, pipe: Pipe, link: Link, supervisor: Supervisor) -> None:
+        supervisor.connected()
+        while True:
+            await self._wanted.wait()
+            if self._stopping:
+                return
+            async with asyncio.timeout(PATIENCE):
+                reply = await link.call("BZPOPMIN", self._key, self._bell, BLOCK)
+            supervisor.touch()
+            if reply is not None and reply[0] == self._key.encode():
+                self._hand_over(Taken(reply[1], reply[2], pipe))
+
+    def _hand_over(self, taken: Taken) -> None:
+        while self._waiting:
+            receiver = self._waiting.popleft()
+            if not receiver.done():
+                receiver.set_result(taken)
+                return
+        self._put_back(taken)
+
+    def _put_back(self, taken: Taken) -> None:
+        task = asyncio.create_task(self._return(taken), name=f"fast_channels return {self._key}")
+        self._returning.add(task)
+        task.add_done_callback(self._returning.discard)
+
+    async def _return(self, taken: Taken) -> None:
+        for pause in pauses():
+            with contextlib.suppress(LayerUnavailable):
+                await taken.pipe.call("ZADD", self._key, taken.score, taken.payload)
+                await taken.pipe.call("PEXPIRE", self._key, int(self._expiry * 1000))
+                return
+            await asyncio.sleep(pause)

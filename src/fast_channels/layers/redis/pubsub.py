@@ -1,0 +1,284 @@
+"""Redis pub/sub: at most once, lowest latency."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import itertools
+from typing import TYPE_CHECKING, Any, Protocol
+
+from redis.exceptions import ResponseError
+
+from fast_channels.exceptions import LayerUnavailable
+from fast_channels.layers import names
+from fast_channels.layers.base import BaseChannelLayer
+from fast_channels.layers.mailbox import Notice
+
+from ._connection import CONNECTION_ERRORS, Link, Pipe, on_all
+from ._hosts import checked_prefix, consistent_hash, decode_hosts, describe
+from ._supervisor import Supervisor
+from .serializers import SealedCodec, registry
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+    from fast_channels.layers.broker import Deliver, Interrupted
+    from fast_channels.type_defs import ChannelCapacityDict, ChannelMessage, Overflow
+
+    from .type_defs import ChannelDecodedRedisHost, ChannelRawRedisHost, SymmetricEncryptionKeys
+
+# Names in one SUBSCRIBE when all of them are renewed.
+BATCH = 1000
+
+
+class Subscriber:
+    """
+    The subscriptions on one server.
+
+    `topics` is what is wanted; after an outage all of it is subscribed anew.
+    """
+
+    def __init__(
+        self, host: ChannelDecodedRedisHost, turn: int, deliver: Deliver, outages: Outages
+    ) -> None:
+        self.topics: set[str] = set()
+        # Payloads to deliver before consumers get a turn.
+        self._turn = turn
+        self._deliver = deliver
+        self._outages = outages
+        self._supervisor = Supervisor(host, self._converse, outages.lost, self._returned)
+        # The connection in use; None while there is none.
+        self._link: Link | None = None
+        # Whoever waits for the server to confirm, by topic. Calls for one topic
+        # do not overlap (see layers/subscriptions.py).
+        self._expected: dict[str, asyncio.Future[None]] = {}
+
+    async def subscribe(self, topic: str) -> None:
+        """Return once the server has confirmed, also if that takes an outage."""
+        self.topics.add(topic)
+        self._supervisor.start()
+        await self._confirmed("SUBSCRIBE", topic)
+
+    async def unsubscribe(self, topic: str) -> None:
+        self.topics.discard(topic)
+        if self._link is not None:
+            await self._confirmed("UNSUBSCRIBE", topic)
+
+    async def stop(self) -> None:
+        await self._supervisor.stop()
+
+    async def _confirmed(self, command: str, topic: str) -> None:
+        confirmed = self._expected[topic] = asyncio.get_running_loop().create_future()
+        try:
+            if self._link is not None:
+                # If it fails, the reader notices too, and subscribes anew.
+                with contextlib.suppress(*CONNECTION_ERRORS):
+                    await self._link.send((command, topic))
+            await confirmed
+        finally:
+            del self._expected[topic]
+
+    async def _converse(self, link: Link, supervisor: Supervisor) -> None:
+        # No waiting between these two lines: a topic is either in this list or
+        # subscribed by whoever added it.
+        missing = set(self.topics)
+        self._link = link
+        try:
+            for batch in _batches(list(missing)):
+                wanted = self.topics.intersection(batch)
+                missing.difference_update(set(batch) - wanted)
+                if wanted:
+                    await link.send(("SUBSCRIBE", *wanted))
+            await self._read(link, supervisor, missing)
+        finally:
+            self._link = None
+            # The subscriptions went with the connection; nobody will confirm it.
+            for topic in self._expected.keys() - self.topics:
+                self._confirm(topic)
+
+    async def _read(self, link: Link, supervisor: Supervisor, missing: set[str]) -> None:
+        if not missing:
+            supervisor.connected()
+        for handled in itertools.count(1):
+            try:
+                kind, topic, payload = await link.read()
+            except ResponseError as exc:
+                self._refused(exc)
+                continue
+            supervisor.touch()
+            if kind == b"message":
+                self._deliver(topic.decode(), payload)
+            else:
+                self._confirm(topic.decode())
+                if missing:
+                    missing.discard(topic.decode())
+                    if not missing:
+                        supervisor.connected()
+            if handled % self._turn == 0:
+                # Reading does not wait while more has arrived already.
+                await asyncio.sleep(0)
+
+    def _confirm(self, topic: str) -> None:
+        confirmed = self._expected.get(topic)
+        if confirmed is not None and not confirmed.done():
+            confirmed.set_result(None)
+
+    def _refused(self, exc: ResponseError) -> None:
+        # The server does not say which command it refuses; with its access
+        # rules it would refuse them all.
+        for confirmed in self._expected.values():
+            if not confirmed.done():
+                confirmed.set_exception(LayerUnavailable(self._supervisor, exc))
+
+    def _returned(self, since: float, until: float) -> None:
+        self._outages.returned(sorted(self.topics), since, until)
+
+
+class Outages(Protocol):
+    """Who is told about the connections that carry messages here."""
+
+    def lost(self) -> None: ...
+
+    def returned(self, topics: Iterable[str], since: float, until: float) -> None: ...
+
+
+class RedisPubSubBroker:
+    """Topics are Redis channels, each on the server that its name hashes to."""
+
+    def __init__(
+        self, hosts: Sequence[ChannelDecodedRedisHost], turn: int, on_loss: Callable[[], None]
+    ) -> None:
+        self._hosts = hosts
+        self._turn = turn
+        self._on_loss = on_loss
+        self._pipes = [Pipe(host) for host in hosts]
+        self._subscribers: list[Subscriber] = []
+        self._interrupted: Interrupted | None = None
+
+    async def start(self, deliver: Deliver, interrupted: Interrupted) -> None:
+        self._interrupted = interrupted
+        self._subscribers = [Subscriber(host, self._turn, deliver, self) for host in self._hosts]
+        await on_all(self._pipes, lambda pipe: pipe.call("PING"))
+
+    async def stop(self) -> None:
+        for subscriber in self._subscribers:
+            await subscriber.stop()
+        for pipe in self._pipes:
+            await pipe.close()
+
+    async def publish(self, topic: str, payload: bytes) -> int:
+        await self._pipes[self._index(topic)].call("PUBLISH", topic, payload)
+        # Nobody refuses: what a mailbox cannot hold is its own affair.
+        return 0
+
+    async def subscribe(self, topic: str) -> None:
+        await self._subscribers[self._index(topic)].subscribe(topic)
+
+    async def unsubscribe(self, topic: str) -> None:
+        await self._subscribers[self._index(topic)].unsubscribe(topic)
+
+    def lost(self) -> None:
+        self._on_loss()
+
+    def returned(self, topics: Iterable[str], since: float, until: float) -> None:
+        if self._interrupted is not None:
+            # What was published meanwhile went to nobody.
+            self._interrupted(topics, since, until, False)
+
+    def _index(self, topic: str) -> int:
+        return consistent_hash(topic, len(self._hosts))
+
+    def __str__(self) -> str:
+        return ", ".join(map(str, self._pipes))
+
+
+class RedisPubSubChannelLayer(BaseChannelLayer):
+    """
+    At most once, lowest latency: a message reaches whoever is connected now.
+
+    Nothing is kept in Redis. While the server cannot be reached, sending raises
+    LayerUnavailable, and every channel is told with a `layer.gap` afterwards.
+    `on_disconnect` and `on_reconnect` are types of messages to send to every
+    channel at these moments, as in channels_redis.
+    """
+
+    def __init__(
+        self,
+        hosts: Sequence[ChannelRawRedisHost] | None = None,
+        prefix: str = "asgi",
+        symmetric_encryption_keys: SymmetricEncryptionKeys | None = None,
+        serializer_format: str = "msgpack",
+        on_disconnect: str | None = None,
+        on_reconnect: str | None = None,
+        capacity: int = 100,
+        channel_capacity: ChannelCapacityDict | None = None,
+        *,
+        overflow: Overflow = "drop_oldest",
+        max_message_size: int = 1024 * 1024,
+    ) -> None:
+        self._serializer = registry.get_serializer(
+            serializer_format, symmetric_encryption_keys=symmetric_encryption_keys
+        )
+        super().__init__(
+            capacity=capacity,
+            channel_capacity=channel_capacity,
+            codec=SealedCodec(self._serializer),
+            overflow=overflow,
+            max_message_size=max_message_size,
+        )
+        self.prefix = checked_prefix(prefix)
+        self.hosts = decode_hosts(hosts)
+        self._on_disconnect = on_disconnect
+        self._on_reconnect = on_reconnect
+        self._group_prefix = f"{prefix}__group__"
+
+    def serialize(self, message: ChannelMessage) -> bytes:
+        """Return the bytes that travel for a message."""
+        return self._serializer.serialize(message)
+
+    def deserialize(self, message: bytes) -> Any:
+        return self._serializer.deserialize(message)
+
+    def _make_broker(self) -> RedisPubSubBroker:
+        on_loss = functools.partial(self._announce, self._on_disconnect)
+        return RedisPubSubBroker(self.hosts, self._turn(), on_loss)
+
+    def _interrupted(
+        self, topics: Iterable[str], since: float, until: float, recovered: bool
+    ) -> None:
+        super()._interrupted(topics, since, until, recovered)
+        self._announce(self._on_reconnect)
+
+    def _announce(self, type_: str | None) -> None:
+        if type_ is not None:
+            for mailbox in self._hub.mailboxes.values():
+                mailbox.put_notice(Notice(type=type_))
+
+    # A channel is a Redis channel of its own, named like the channel.
+
+    def _new_name(self, prefix: str) -> str:
+        return f"{self.prefix}{prefix.removesuffix('.')}.{names.unique()}"
+
+    def _is_kept(self, channel: str) -> bool:  # noqa: ARG002 - none is
+        return False
+
+    def _may_open(self, channel: str) -> bool:  # noqa: ARG002 - any is a Redis channel
+        return True
+
+    async def _channel_opened(self, channel: str) -> None:
+        await self._join(channel, channel)
+
+    def _group_topic(self, group: str) -> str:
+        return self._group_prefix + group
+
+    def _group_name(self, topic: str) -> str | None:
+        group = topic.removeprefix(self._group_prefix)
+        return None if group == topic else group
+
+    def __str__(self) -> str:
+        return f"{type(self).__name__}(hosts={[describe(host) for host in self.hosts]})"
+
+
+def _batches(topics: list[str]) -> Iterator[list[str]]:
+    return (topics[start : start + BATCH] for start in range(0, len(topics), BATCH))

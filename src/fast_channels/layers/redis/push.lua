@@ -1,0 +1,21 @@
+-- Append payloads to inboxes, each within its capacity.
+--
+-- KEYS     the inboxes
+-- ARGV[1]  score: the sender's time in seconds
+-- ARGV[2]  scores below this one have expired
+-- ARGV[3]  milliseconds until an inbox that nobody reads is forgotten
+-- ARGV[4+] capacity and payload, per inbox
+--
+-- Returns how many inboxes were full.
+local full = 0
+for i, inbox in ipairs(KEYS) do
+  local capacity, payload = tonumber(ARGV[2 + 2 * i]), ARGV[3 + 2 * i]
+  redis.call('ZREMRANGEBYSCORE', inbox, '-inf', '(' .. ARGV[2])
+  if redis.call('ZCARD', inbox) < capacity then
+    redis.call('ZADD', inbox, ARGV[1], payload)
+    redis.call('PEXPIRE', inbox, ARGV[3])
+  else
+    full = full + 1
+  end
+end
+return full

@@ -1,0 +1,185 @@
+"""
+How messages become bytes in Redis, and formats of your own.
+
+Subclass `BaseMessageSerializer`, register it under a name, and pass that name
+as `serializer_format`. Encryption and the random prefix come with the base class.
+"""
+
+from __future__ import annotations
+
+import abc
+from typing import TYPE_CHECKING, Any
+
+from fast_channels.layers.codecs import Envelope, JSONCodec, MsgPackCodec
+from fast_channels.layers.hub import ADDRESS
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from fast_channels.type_defs import ChannelMessage
+
+    from .type_defs import SymmetricEncryptionKeys
+
+
+class SerializerDoesNotExist(KeyError):
+    def __init__(self, format: str, known: Sequence[str] = ()) -> None:
+        super().__init__(format)
+        self.format = format
+        self.known = tuple(known)
+
+    def __str__(self) -> str:
+        known = ", ".join(map(repr, self.known)) or "none"
+        return f"no serializer is called {self.format!r}; registered: {known}"
+
+
+class BaseMessageSerializer(abc.ABC):
+    """
+    Message ⇄ bytes, in an envelope of encryption and a random prefix.
+
+    `expiry` is in seconds: an encrypted message that is older is refused.
+    """
+
+    def __init__(
+        self,
+        symmetric_encryption_keys: SymmetricEncryptionKeys | None = None,
+        random_prefix_length: int = 0,
+        expiry: int | None = None,
+    ) -> None:
+        # Ten seconds more, for clocks that differ.
+        ttl = None if expiry is None else int(expiry) + 10
+        self._envelope = Envelope(symmetric_encryption_keys, random_prefix_length, ttl)
+
+    @abc.abstractmethod
+    def as_bytes(self, message: ChannelMessage) -> bytes: ...
+
+    @abc.abstractmethod
+    def from_bytes(self, message: bytes) -> Any: ...
+
+    def address(self, payload: bytes, to: str | list[str]) -> bytes:
+        """Return what as_bytes() made, with the names of its receivers in it."""
+        return self.as_bytes({**self.from_bytes(payload), ADDRESS: to})
+
+    def seal(self, payload: bytes) -> bytes:
+        """Put the envelope around what as_bytes() made."""
+        return self._envelope.seal(payload)
+
+    def serialize(self, message: ChannelMessage) -> bytes:
+        return self.seal(self.as_bytes(message))
+
+    def deserialize(self, message: bytes) -> Any:
+        return self.from_bytes(self._envelope.open(message))
+
+
+class SealedCodec:
+    """A serializer as the codec of a layer whose payloads travel as they are encoded."""
+
+    def __init__(self, serializer: BaseMessageSerializer) -> None:
+        self.encode = serializer.serialize
+        self.decode = serializer.deserialize
+
+
+class OpenCodec:
+    """The same for a layer whose broker addresses and seals payloads itself."""
+
+    def __init__(self, serializer: BaseMessageSerializer) -> None:
+        self.encode = serializer.as_bytes
+        self.decode = serializer.deserialize
+
+
+class MsgPackSerializer(BaseMessageSerializer):
+    _codec = MsgPackCodec()
+
+    def as_bytes(self, message: ChannelMessage) -> bytes:
+        return self._codec.encode(message)
+
+    def from_bytes(self, message: bytes) -> Any:
+        return self._codec.decode(message)
+
+    def address(self, payload: bytes, to: str | list[str]) -> bytes:
+        """
+        Add the key in front of the others, without decoding them.
+
+        A map begins with its length: 0x80 to 0x8f for up to 15 pairs, 0xde and
+        two bytes, or 0xdf and four (MessagePack specification, "map format
+        family"). A map of one pair, without its first byte, is a pair.
+        """
+        size, start = _map_header(payload)
+        pair = self._codec.encode({ADDRESS: to})[1:]
+        return _packed_map_header(size + 1) + pair + payload[start:]
+
+
+class JSONSerializer(BaseMessageSerializer):
+    _codec = JSONCodec()
+
+    def as_bytes(self, message: ChannelMessage) -> bytes:
+        return self._codec.encode(message)
+
+    def from_bytes(self, message: bytes) -> Any:
+        return self._codec.decode(message)
+
+    def address(self, payload: bytes, to: str | list[str]) -> bytes:
+        """Add the key in front of the others, without decoding them."""
+        first = self._codec.encode({ADDRESS: to})[:-1]
+        return first + (b"}" if payload == b"{}" else b"," + payload[1:])
+
+
+def _map_header(payload: bytes) -> tuple[int, int]:
+    """Return how many pairs a packed map has, and where they begin."""
+    if payload[0] == 0xDE:
+        return int.from_bytes(payload[1:3], "big"), 3
+    if payload[0] == 0xDF:
+        return int.from_bytes(payload[1:5], "big"), 5
+    return payload[0] & 0x0F, 1
+
+
+def _packed_map_header(size: int) -> bytes:
+    if size < 16:
+        return bytes([0x80 | size])
+    if size < 1 << 16:
+        return b"\xde" + size.to_bytes(2, "big")
+    return b"\xdf" + size.to_bytes(4, "big")
+
+
+class SerializersRegistry:
+    """Serializer classes by the name of their format."""
+
+    def __init__(self) -> None:
+        self._registry: dict[str, type[Any]] = {}
+
+    def register_serializer(self, format: str, serializer_class: type[Any]) -> None:
+        """Add a format: a subclass of BaseMessageSerializer, or serialize() and deserialize()."""
+        if not all(hasattr(serializer_class, name) for name in ("serialize", "deserialize")):
+            raise TypeError(
+                f"{serializer_class!r} cannot be the serializer {format!r}: it has no serialize() "
+                "and deserialize(); subclass BaseMessageSerializer"
+            )
+        self._registry[format] = serializer_class
+
+    def get_serializer(self, format: str, *args: Any, **kwargs: Any) -> BaseMessageSerializer:
+        """Return a new serializer; raises SerializerDoesNotExist."""
+        if format not in self._registry:
+            raise SerializerDoesNotExist(format, list(self._registry))
+        serializer = self._registry[format](*args, **kwargs)
+        if isinstance(serializer, BaseMessageSerializer):
+            return serializer
+        return _WholeSerializer(serializer)
+
+
+class _WholeSerializer(BaseMessageSerializer):
+    """A serializer that makes its envelope itself, and so must make it anew for an address."""
+
+    def __init__(self, serializer: Any) -> None:
+        super().__init__()
+        self._whole = serializer
+
+    def as_bytes(self, message: ChannelMessage) -> bytes:
+        payload: bytes = self._whole.serialize(message)
+        return payload
+
+    def from_bytes(self, message: bytes) -> Any:
+        return self._whole.deserialize(message)
+
+
+registry = SerializersRegistry()
+registry.register_serializer("json", JSONSerializer)
+registry.register_serializer("msgpack", MsgPackSerializer)

@@ -1,0 +1,13 @@
+"""Types of what the Redis layers are configured with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
+
+# One entry of `hosts`: a URL, (host, port), or keywords; see _hosts.decode_hosts.
+ChannelRawRedisHost: TypeAlias = str | tuple[str, int] | list[Any] | Mapping[str, Any]
+ChannelDecodedRedisHost: TypeAlias = dict[str, Any]
+
+# Newest first: the first one encrypts, all of them decrypt.
+SymmetricEncryptionKeys: TypeAlias = Sequence[str | bytes]

@@ -1,0 +1,5 @@
+"""The helpers of fast-channels 1.1, under their names."""
+
+from ._hosts import close_redis, consistent_hash, create_pool, decode_hosts
+
+__all__ = ["close_redis", "consistent_hash", "create_pool", "decode_hosts"]

@@ -1,0 +1,64 @@
+"""
+The same layers for code without an event loop: scripts, threads, RQ and Celery workers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from .background import background_loop
+from .registry import channel_layers
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
+    from fast_channels.type_defs import ChannelMessage
+
+    from .base import BaseChannelLayer
+
+T = TypeVar("T")
+
+
+class SyncChannelLayer:
+    """
+    A layer, or the alias of a registered one, with methods that block.
+
+    May be shared by threads and used after a fork. All of a process's facades
+    work on one background loop, so each layer has one set of connections,
+    however many threads send. Raises what the layer's own methods raise.
+    """
+
+    def __init__(self, layer: BaseChannelLayer | str = "default") -> None:
+        self._layer = channel_layers.require(layer) if isinstance(layer, str) else layer
+
+    def send(self, channel: str, message: ChannelMessage) -> None:
+        """Send to one channel; returns once the broker has accepted the message."""
+        self._run(self._layer.send, channel, message)
+
+    def group_send(self, group: str, message: ChannelMessage) -> None:
+        """Send to every channel in `group`, on every process."""
+        self._run(self._layer.group_send, group, message)
+
+    def group_add(self, group: str, channel: str) -> None:
+        """Let a shared channel, or one of another process, receive what `group` gets."""
+        self._run(self._layer.group_add, group, channel)
+
+    def group_discard(self, group: str, channel: str) -> None:
+        """Undo group_add."""
+        self._run(self._layer.group_discard, group, channel)
+
+    def close(self) -> None:
+        """Let go of the layer's connections; they come back with the next call."""
+        self._run(self._layer.close)
+
+    def _run(self, function: Callable[..., Coroutine[Any, Any, T]], *args: Any) -> T:
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            return asyncio.run_coroutine_threadsafe(function(*args), background_loop()).result()
+        # Blocking here would stop the very loop that may have to do the work.
+        raise RuntimeError(
+            f"SyncChannelLayer.{function.__name__} was called on a running event loop; "
+            f"there, use `await layer.{function.__name__}(...)`"
+        )

@@ -1,0 +1,30 @@
+"""The shape of a middleware."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fast_channels.type_defs import (
+        ASGI3Application,
+        ASGIReceiveCallable,
+        ASGISendCallable,
+        ChannelScope,
+    )
+
+
+class BaseMiddleware:
+    """
+    Base of middleware that adds to the scope.
+
+    Override `__call__`, change the scope and call `super().__call__`; the
+    application inside gets a copy, so nothing leaks to the outside.
+    """
+
+    def __init__(self, inner: ASGI3Application) -> None:
+        self.inner = inner
+
+    async def __call__(
+        self, scope: ChannelScope, receive: ASGIReceiveCallable, send: ASGISendCallable
+    ) -> Any:
+        return await self.inner(dict(scope), receive, send)

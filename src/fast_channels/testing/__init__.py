@@ -1,0 +1,7 @@
+"""Driving ASGI applications without a server, and checking backends of your own."""
+
+from .application import ApplicationCommunicator
+from .http import HttpCommunicator
+from .websocket import WebsocketCommunicator
+
+__all__ = ["ApplicationCommunicator", "HttpCommunicator", "WebsocketCommunicator"]
