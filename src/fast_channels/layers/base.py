@@ -202,7 +202,7 @@ class BaseChannelLayer(NameRules):
         mailbox = self._hub.mailboxes.get(channel)
         if mailbox is not None:
             self._refuse_if_full(mailbox)
-            self._hub.deliver_to(channel, payload)
+            self._hub.deliver_to(channel, self._codec.decode(payload))
             # The broker was not asked, so nothing else gives the reader a turn.
             await asyncio.sleep(0)
         elif names.belongs_to(channel, self.process):

@@ -184,10 +184,9 @@ class Hub:
             channels |= {name: None} if group is None else self.members.get(group, {})
         return self._put(channels, message)
 
-    def deliver_to(self, channel: str, payload: bytes) -> int:
-        """The same for one channel of this process."""
-        message = self.decoded(payload)
-        return self._put((channel,), message) if message is not None else 0
+    def deliver_to(self, channel: str, message: ChannelMessage) -> int:
+        """The same for a message that never left this process."""
+        return self._put((channel,), message)
 
     def _put(self, channels: Iterable[str], message: ChannelMessage) -> int:
         mailboxes = self.mailboxes

@@ -64,10 +64,10 @@ class Subscriptions:
 
     def _agreed(self, topic: str) -> bool:
         settled = (topic in self._wanted) == (topic in self._confirmed)
-        return settled and topic not in self._tasks
+        return settled and self._running(topic) is None
 
     def _task(self, topic: str) -> asyncio.Task[None]:
-        task = self._tasks.get(topic)
+        task = self._running(topic)
         if task is None:
             task = asyncio.create_task(self._reconcile(topic), name=f"fast_channels {topic}")
             self._tasks[topic] = task
@@ -85,8 +85,15 @@ class Subscriptions:
                 self._confirmed.discard(topic)
                 await self._broker.unsubscribe(topic)
 
+    def _running(self, topic: str) -> asyncio.Task[None] | None:
+        # A task that has just ended is listed until the loop's next turn, and
+        # would not see what is wanted now.
+        task = self._tasks.get(topic)
+        return None if task is None or task.done() else task
+
     def _finished(self, topic: str, task: asyncio.Task[None]) -> None:
-        del self._tasks[topic]
+        if self._tasks.get(topic) is task:
+            del self._tasks[topic]
         if not task.cancelled():
             # Marks the exception as seen; whoever waited has got it.
             task.exception()

@@ -382,6 +382,9 @@ class RedisChannelLayer(BaseChannelLayer):
     def _deliver(self, topic: str, payload: bytes) -> int:
         return self._hub.deliver_addressed(topic, payload)
 
+    def _decode(self, payload: bytes) -> Any:
+        return self._serializer.deserialize(payload)
+
     async def _channel_opened(self, channel: str) -> None:
         await self._live_broker.subscribe(names.inbox_of(channel))
 

@@ -83,7 +83,7 @@ class OpenCodec:
 
     def __init__(self, serializer: BaseMessageSerializer) -> None:
         self.encode = serializer.as_bytes
-        self.decode = serializer.deserialize
+        self.decode = serializer.from_bytes
 
 
 class MsgPackSerializer(BaseMessageSerializer):

@@ -1,0 +1,668 @@
+"""
+What every backend promises, as tests. Needs pytest and pytest-asyncio.
+
+Subclass `LayerContract`, provide the fixture `make_layer`, and your backend is
+held to it:
+
+    class TestMyLayer(LayerContract):
+        @pytest.fixture
+        async def make_layer(self):
+            async with contextlib.AsyncExitStack() as stack:
+
+                async def make(**options):
+                    return await stack.enter_async_context(MyLayer(**options))
+
+                yield make
+
+Layers that one test makes must reach each other, as if each lived in a process
+of its own. A backend that cannot leave its process returns the same layer when
+it is asked again with the same options.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
+
+import pytest
+
+from fast_channels.exceptions import (
+    ChannelFull,
+    ForeignChannel,
+    InvalidMessage,
+    InvalidName,
+    MessageTooLarge,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from fast_channels.layers.base import BaseChannelLayer
+    from fast_channels.layers.mailbox import Mailbox
+    from fast_channels.type_defs import ChannelMessage
+
+MakeLayer: TypeAlias = "Callable[..., Awaitable[BaseChannelLayer]]"
+
+# Seconds for a message to arrive on a busy machine, and for none to arrive.
+PATIENCE = 5.0
+SILENCE = 0.1
+
+
+async def arrives(mailbox: Mailbox) -> ChannelMessage:
+    """Return the next message; fails if none comes."""
+    async with asyncio.timeout(PATIENCE):
+        return await mailbox.get()
+
+
+async def received(layer: BaseChannelLayer, channel: str) -> ChannelMessage:
+    async with asyncio.timeout(PATIENCE):
+        return await layer.receive(channel)
+
+
+async def is_silent(layer: BaseChannelLayer, channel: str) -> bool:
+    """Whether no message comes for a while."""
+    try:
+        async with asyncio.timeout(SILENCE):
+            await layer.receive(channel)
+    except TimeoutError:
+        return True
+    return False
+
+
+async def becomes(condition: Callable[[], bool]) -> None:
+    """Return when a condition holds; fails if it does not come to hold."""
+    async with asyncio.timeout(PATIENCE):
+        while not condition():
+            await asyncio.sleep(0.005)
+
+
+class LayerContract:
+    """The promises. Those about shared channels are for backends that keep messages."""
+
+    keeps_messages: ClassVar[bool] = True
+
+    @pytest.fixture
+    async def layer(self, make_layer: MakeLayer) -> BaseChannelLayer:
+        return await make_layer()
+
+    @pytest.fixture
+    async def peer(self, layer: BaseChannelLayer, make_layer: MakeLayer) -> BaseChannelLayer:
+        """A layer in another process, as far as the backend can tell."""
+        return await make_layer()
+
+    @pytest.fixture
+    def shared(self) -> str:
+        """The name of a channel that processes share."""
+        if not self.keeps_messages:
+            pytest.skip("this backend keeps no messages")
+        return "shared-channel"
+
+    # -- messages -----------------------------------------------------------
+
+    async def test_message_arrives_as_it_was_sent(
+        self, layer: BaseChannelLayer, peer: BaseChannelLayer
+    ) -> None:
+        """Every type that may travel arrives with its value."""
+        inbox = await layer.open_channel()
+        message = {
+            "type": "test.message",
+            "text": "üñïçødé 🎉\0",
+            "numbers": [0, -1, 2**53, 1.5, -0.25],
+            "nothing": None,
+            "truth": [True, False],
+            "nested": {"list": [{"deep": ["a", ["b"]]}], "empty": [{}, []]},
+        }
+        await peer.send(inbox.name, message)
+        assert await arrives(inbox) == message
+
+    async def test_tuple_arrives_as_list(self, layer: BaseChannelLayer) -> None:
+        """A tuple is sent as the list that it is on the wire."""
+        inbox = await layer.open_channel()
+        await layer.send(inbox.name, {"type": "test", "pair": (1, (2,))})
+        assert (await arrives(inbox))["pair"] == [1, [2]]
+
+    async def test_sender_may_change_its_message_afterwards(self, layer: BaseChannelLayer) -> None:
+        """What arrives is what the message was when it was sent."""
+        inbox = await layer.open_channel()
+        await layer.group_add("room", inbox.name)
+        message: dict[str, Any] = {"type": "test", "list": [1]}
+        await layer.group_send("room", message)
+        message["list"].append(2)
+        message["more"] = True
+        assert await arrives(inbox) == {"type": "test", "list": [1]}
+
+    async def test_members_receive_a_dict_of_their_own(self, layer: BaseChannelLayer) -> None:
+        """What one receiver does to its message, others do not see."""
+        first, second = await layer.open_channel(), await layer.open_channel()
+        for inbox in (first, second):
+            await layer.group_add("room", inbox.name)
+        await layer.group_send("room", {"type": "test"})
+        changed = await arrives(first)
+        changed["seen"] = True  # type: ignore[index]
+        assert await arrives(second) == {"type": "test"}
+
+    @pytest.mark.parametrize(
+        ("message", "where"),
+        [
+            ("text", "message"),
+            (None, "message"),
+            ([("type", "test")], "message"),
+            ({"type": "test", 5: "int key"}, "a key of message"),
+            ({"type": "test", "in": {None: 1}}, "a key of message['in']"),
+            ({"type": "test", "set": {1}}, "message['set']"),
+            ({"type": "test", "list": [0, object()]}, "message['list'][1]"),
+            ({"type": "test", "__asgi_channel__": "x"}, "message"),
+            ({"type": "test", "surrogate": "\ud800"}, "message"),
+        ],
+        ids=repr,
+    )
+    async def test_message_that_cannot_travel_is_refused_at_the_sender(
+        self, layer: BaseChannelLayer, message: Any, where: str
+    ) -> None:
+        """The error names the value's place, and nothing is sent."""
+        inbox = await layer.open_channel()
+        await layer.group_add("room", inbox.name)
+        with pytest.raises(InvalidMessage) as caught:
+            await layer.send(inbox.name, message)
+        assert caught.value.where == where
+        with pytest.raises(InvalidMessage):
+            await layer.group_send("room", message)
+        assert await is_silent(layer, inbox.name)
+
+    async def test_message_beyond_the_size_limit_is_refused(self, make_layer: MakeLayer) -> None:
+        """One that just fits arrives, a larger one does not leave."""
+        layer = await make_layer(max_message_size=1000)
+        inbox = await layer.open_channel()
+        await layer.send(inbox.name, {"type": "test", "text": "x" * 900})
+        with pytest.raises(MessageTooLarge, match="1000"):
+            await layer.send(inbox.name, {"type": "test", "text": "x" * 1000})
+        assert len((await arrives(inbox))["text"]) == 900
+        assert await is_silent(layer, inbox.name)
+
+    # -- channels -----------------------------------------------------------
+
+    async def test_names_of_channels_never_repeat(self, layer: BaseChannelLayer) -> None:
+        """Whatever random.seed was, each name is new."""
+        found = set()
+        for _ in range(50):
+            random.seed(1)
+            found.add(await layer.new_channel())
+        assert len(found) == 50
+
+    async def test_prefix_stands_in_the_name_of_a_channel(
+        self, layer: BaseChannelLayer, peer: BaseChannelLayer
+    ) -> None:
+        """A channel with a prefix of its own receives like any other."""
+        name = await layer.new_channel("custom")
+        assert "custom." in name
+        await peer.send(name, {"type": "test"})
+        assert await received(layer, name) == {"type": "test"}
+
+    async def test_message_waits_for_its_reader(
+        self, layer: BaseChannelLayer, peer: BaseChannelLayer
+    ) -> None:
+        """What was sent before receive() is there for it."""
+        name = await layer.new_channel()
+        await peer.send(name, {"type": "test", "n": 1})
+        await peer.send(name, {"type": "test", "n": 2})
+        assert (await received(layer, name))["n"] == 1
+        assert (await received(layer, name))["n"] == 2
+
+    async def test_message_reaches_only_its_channel(
+        self, layer: BaseChannelLayer, peer: BaseChannelLayer
+    ) -> None:
+        """Another channel of the same process hears nothing."""
+        meant, other = await layer.new_channel(), await layer.new_channel()
+        await peer.send(meant, {"type": "test"})
+        assert await received(layer, meant) == {"type": "test"}
+        assert await is_silent(layer, other)
+
+    async def test_unread_channel_refuses_messages_at_capacity(self, make_layer: MakeLayer) -> None:
+        """The first messages are kept, and the sender of the next one is told."""
+        layer = await make_layer(capacity=3)
+        name = await layer.new_channel()
+        for n in range(3):
+            await layer.send(name, {"type": "test", "n": n})
+        with pytest.raises(ChannelFull) as caught:
+            await layer.send(name, {"type": "test", "n": 3})
+        assert caught.value.channel == name
+        assert [(await received(layer, name))["n"] for _ in range(3)] == [0, 1, 2]
+        await layer.send(name, {"type": "test", "n": 4})
+        assert (await received(layer, name))["n"] == 4
+        assert layer.statistics().refused == 1
+
+    async def test_capacity_belongs_to_the_channel(self, make_layer: MakeLayer) -> None:
+        """A full channel leaves the capacity of its neighbours alone."""
+        layer = await make_layer(capacity=3)
+        full, free = await layer.new_channel(), await layer.new_channel()
+        for _ in range(3):
+            await layer.send(full, {"type": "test"})
+        for n in range(3):
+            await layer.send(free, {"type": "test", "n": n})
+        assert [(await received(layer, free))["n"] for _ in range(3)] == [0, 1, 2]
+
+    async def test_capacity_may_depend_on_the_name(self, make_layer: MakeLayer) -> None:
+        """The first pattern that matches counts."""
+        layer = await make_layer(capacity=3, channel_capacity={"*custom.*": 1, "*": 2})
+        custom, plain = await layer.new_channel("custom"), await layer.new_channel()
+        await layer.send(custom, {"type": "test"})
+        for _ in range(2):
+            await layer.send(plain, {"type": "test"})
+        for name in (custom, plain):
+            with pytest.raises(ChannelFull):
+                await layer.send(name, {"type": "test"})
+
+    async def test_message_to_a_closed_channel_is_counted(self, layer: BaseChannelLayer) -> None:
+        """Sending to a connection that ended is no error."""
+        inbox = await layer.open_channel()
+        await layer.close_channel(inbox.name)
+        await layer.send(inbox.name, {"type": "test"})
+        assert layer.statistics().channels == 0
+
+    @pytest.mark.parametrize("name", ["", "with space", "a" * 100, "ünïcode", "a/b", "line\n", 5])
+    async def test_invalid_name_is_refused(self, layer: BaseChannelLayer, name: Any) -> None:
+        """The error shows the name and says what is allowed."""
+        inbox = await layer.open_channel()
+        calls = [
+            layer.send(name, {"type": "test"}),
+            layer.receive(name),
+            layer.group_add(name, inbox.name),
+            layer.group_add("room", name),
+            layer.group_discard(name, inbox.name),
+            layer.group_send(name, {"type": "test"}),
+        ]
+        for call in calls:
+            with pytest.raises(InvalidName, match="ASCII") as caught:
+                await call
+            assert repr(name) in str(caught.value)
+
+    # -- groups -------------------------------------------------------------
+
+    async def test_group_message_reaches_every_member_and_nobody_else(
+        self, layer: BaseChannelLayer, peer: BaseChannelLayer
+    ) -> None:
+        """Members on both sides receive it once; a channel outside hears nothing."""
+        here = [await layer.new_channel() for _ in range(3)]
+        there = await peer.new_channel()
+        outside = await layer.new_channel()
+        for name in here:
+            await layer.group_add("room", name)
+        await peer.group_add("room", there)
+        await peer.group_send("room", {"type": "test"})
+        for name in here:
+            assert await received(layer, name) == {"type": "test"}
+            assert await is_silent(layer, name)
+        assert await received(peer, there) == {"type": "test"}
+        assert await is_silent(layer, outside)
+
+    async def test_message_sent_right_after_group_add_arrives(
+        self, layer: BaseChannelLayer, peer: BaseChannelLayer
+    ) -> None:
+        """group_add returns only when the group is really subscribed."""
+        for n in range(100):
+            inbox = await layer.open_channel()
+            await layer.group_add(f"room-{n}", inbox.name)
+            await peer.group_send(f"room-{n}", {"type": "test", "n": n})
+            assert (await arrives(inbox))["n"] == n
+            await layer.close_channel(inbox.name)
+
+    async def test_adding_twice_delivers_once(
+        self, layer: BaseChannelLayer, peer: BaseChannelLayer
+    ) -> None:
+        """A member is a member once."""
+        inbox = await layer.open_channel()
+        await layer.group_add("room", inbox.name)
+        await layer.group_add("room", inbox.name)
+        await peer.group_send("room", {"type": "test"})
+        assert await arrives(inbox) == {"type": "test"}
+        assert await is_silent(layer, inbox.name)
+
+    async def test_message_to_a_left_group_does_not_arrive(
+        self, layer: BaseChannelLayer, peer: BaseChannelLayer
+    ) -> None:
+        """The rest of the group still receives."""
+        gone, stays = await layer.open_channel(), await layer.open_channel()
+        for inbox in (gone, stays):
+            await layer.group_add("room", inbox.name)
+        await layer.group_discard("room", gone.name)
+        await peer.group_send("room", {"type": "test"})
+        assert await arrives(stays) == {"type": "test"}
+        assert await is_silent(layer, gone.name)
+
+    async def test_leaving_a_group_never_joined_is_fine(self, layer: BaseChannelLayer) -> None:
+        """Leaving twice is fine too."""
+        inbox = await layer.open_channel()
+        await layer.group_discard("room", inbox.name)
+        await layer.group_add("room", inbox.name)
+        await layer.group_discard("room", inbox.name)
+        await layer.group_discard("room", inbox.name)
+        assert layer.statistics().groups == 0
+
+    async def test_group_without_members_swallows_messages(self, layer: BaseChannelLayer) -> None:
+        """Sending to nobody is no error."""
+        await layer.group_send("nobody", {"type": "test"})
+        assert layer.statistics().published == 1
+
+    async def test_closing_a_channel_leaves_its_groups(self, layer: BaseChannelLayer) -> None:
+        """Nothing of a closed channel remains; closing twice is fine."""
+        before = layer.statistics()
+        inbox = await layer.open_channel()
+        for n in range(10):
+            await layer.group_add(f"room-{n}", inbox.name)
+        await layer.close_channel(inbox.name)
+        await layer.close_channel(inbox.name)
+        after = layer.statistics()
+        assert (after.channels, after.groups, after.members) == (0, 0, 0)
+        assert after.subscriptions == before.subscriptions
+
+    async def test_full_mailbox_does_not_delay_its_neighbour(self, make_layer: MakeLayer) -> None:
+        """A reader that does not read loses its own messages and nobody else's."""
+        layer = await make_layer(capacity=10)
+        peer = await make_layer(capacity=10)
+        slow, quick = await layer.open_channel(), await layer.open_channel()
+        for inbox in (slow, quick):
+            await layer.group_add("room", inbox.name)
+        seen = []
+        for n in range(30):
+            await peer.group_send("room", {"type": "test", "n": n})
+            seen.append((await arrives(quick))["n"])
+        assert seen == list(range(30))
+        assert quick.dropped == 0
+        # The oldest are dropped, and their number stands where they would have been.
+        assert await arrives(slow) == {"type": "layer.overflow", "dropped": 20}
+        assert [(await arrives(slow))["n"] for _ in range(10)] == list(range(20, 30))
+        assert layer.statistics().dropped == 20
+
+    async def test_group_never_raises_channel_full(self, make_layer: MakeLayer) -> None:
+        """An unread channel keeps its first messages; the group goes on."""
+        layer = await make_layer(capacity=3)
+        name = await layer.new_channel()
+        await layer.group_add("room", name)
+        for n in range(5):
+            await layer.group_send("room", {"type": "test", "n": n})
+        await becomes(lambda: layer.statistics().dropped == 2)
+        assert [(await received(layer, name))["n"] for _ in range(3)] == [0, 1, 2]
+        assert await is_silent(layer, name)
+
+    async def test_reader_that_keeps_up_loses_nothing_in_a_burst(
+        self, layer: BaseChannelLayer, peer: BaseChannelLayer
+    ) -> None:
+        """Far more messages than fit arrive, if the reader takes them when it has its turn."""
+        inbox = await layer.open_channel()
+        await layer.group_add("room", inbox.name)
+        each = layer.capacity // 2
+
+        async def burst(sender: int) -> None:
+            for n in range(each):
+                await peer.group_send("room", {"type": "test", "sender": sender, "n": n})
+
+        sending = asyncio.gather(*map(burst, range(10)))
+        messages = [await arrives(inbox) for _ in range(10 * each)]
+        await sending
+        assert inbox.dropped == 0
+        for sender in range(10):
+            assert [m["n"] for m in messages if m["sender"] == sender] == list(range(each))
+
+    # -- order --------------------------------------------------------------
+
+    async def test_messages_of_one_sender_arrive_in_order(
+        self, layer: BaseChannelLayer, peer: BaseChannelLayer
+    ) -> None:
+        """At every member of a group, and at a channel."""
+        members = [await layer.open_channel() for _ in range(3)]
+        for inbox in members:
+            await layer.group_add("room", inbox.name)
+        alone = await layer.open_channel()
+        for n in range(80):
+            await peer.group_send("room", {"type": "test", "n": n})
+            await peer.send(alone.name, {"type": "test", "n": n})
+        for inbox in (*members, alone):
+            assert [(await arrives(inbox))["n"] for _ in range(80)] == list(range(80))
+
+    # -- cancellation -------------------------------------------------------
+
+    async def test_cancelled_receive_loses_nothing(
+        self, layer: BaseChannelLayer, peer: BaseChannelLayer
+    ) -> None:
+        """A reader under short timeouts ends up with every message, once and in order."""
+        name = await layer.new_channel()
+        assert await self._under_timeouts(layer, peer, name) == list(range(80))
+
+    async def test_cancelled_receive_from_a_shared_channel_loses_nothing(
+        self, layer: BaseChannelLayer, peer: BaseChannelLayer, shared: str
+    ) -> None:
+        """What a reader gave up on, the next one receives."""
+        assert sorted(await self._under_timeouts(layer, peer, shared)) == list(range(80))
+
+    async def _under_timeouts(
+        self, layer: BaseChannelLayer, peer: BaseChannelLayer, name: str
+    ) -> list[int]:
+        async def send_all() -> None:
+            for n in range(80):
+                await peer.send(name, {"type": "test", "n": n})
+
+        chance = random.Random(7)  # noqa: S311 - a test that is the same every time
+        sending = asyncio.create_task(send_all())
+        seen: list[int] = []
+        async with asyncio.timeout(4 * PATIENCE):
+            while len(seen) < 80:
+                try:
+                    async with asyncio.timeout(chance.uniform(0, 0.006)):
+                        seen.append((await layer.receive(name))["n"])
+                except TimeoutError:
+                    pass
+        await sending
+        assert await is_silent(layer, name)
+        return seen
+
+    async def test_join_cancelled_at_any_step_leaves_nothing(self, layer: BaseChannelLayer) -> None:
+        """The hub, and with it the broker, returns to what it was."""
+        inbox = await layer.open_channel()
+        before = layer.statistics()
+        for steps in range(15):
+            joining = asyncio.create_task(layer.group_add(f"room-{steps}", inbox.name))
+            for _ in range(steps):
+                await asyncio.sleep(0)
+            joining.cancel()
+            try:
+                await joining
+            except asyncio.CancelledError:
+                pass
+            else:
+                await layer.group_discard(f"room-{steps}", inbox.name)
+        await becomes(lambda: layer.statistics() == before)
+
+    async def test_concurrent_joins_and_leaves_end_in_the_last_state(
+        self, layer: BaseChannelLayer, peer: BaseChannelLayer
+    ) -> None:
+        """Whoever joined last is heard, whoever left last is not."""
+        inboxes = [await layer.open_channel() for _ in range(10)]
+
+        async def churn(inbox: Mailbox, stays: bool) -> None:
+            for _ in range(10):
+                await layer.group_add("room", inbox.name)
+                await layer.group_discard("room", inbox.name)
+            if stays:
+                await layer.group_add("room", inbox.name)
+
+        await asyncio.gather(*(churn(inbox, n % 2 == 0) for n, inbox in enumerate(inboxes)))
+        await peer.group_send("room", {"type": "test"})
+        for inbox in inboxes[::2]:
+            assert await arrives(inbox) == {"type": "test"}
+        assert [len(inbox) for inbox in inboxes[1::2]] == [0] * 5
+
+    # -- shared channels ----------------------------------------------------
+
+    async def test_shared_channel_keeps_messages_until_somebody_receives(
+        self, layer: BaseChannelLayer, peer: BaseChannelLayer, shared: str
+    ) -> None:
+        """Each message goes to one receiver, in order."""
+        for n in range(3):
+            await peer.send(shared, {"type": "test", "n": n})
+        assert [(await received(layer, shared))["n"] for _ in range(3)] == [0, 1, 2]
+        assert await is_silent(layer, shared)
+
+    async def test_shared_channel_serves_receivers_that_wait(
+        self, layer: BaseChannelLayer, peer: BaseChannelLayer, shared: str
+    ) -> None:
+        """Several receivers share the messages among them."""
+        receivers = [asyncio.create_task(received(layer, shared)) for _ in range(4)]
+        for n in range(4):
+            await peer.send(shared, {"type": "test", "n": n})
+        assert sorted([(await r)["n"] for r in receivers]) == [0, 1, 2, 3]
+
+    async def test_shared_channel_refuses_messages_at_capacity(
+        self, make_layer: MakeLayer, shared: str
+    ) -> None:
+        """The first are kept, the sender of a later one is told, and a group is not."""
+        layer = await make_layer(capacity=3)
+        await layer.group_add("room", shared)
+        for n in range(3):
+            await layer.send(shared, {"type": "test", "n": n})
+        with pytest.raises(ChannelFull):
+            await layer.send(shared, {"type": "test", "n": 3})
+        await layer.group_send("room", {"type": "test", "n": 4})
+        assert layer.statistics().refused == 2
+        assert [(await received(layer, shared))["n"] for _ in range(3)] == [0, 1, 2]
+
+    async def test_message_expires_in_a_shared_channel(
+        self, make_layer: MakeLayer, shared: str
+    ) -> None:
+        """What nobody receives within `expiry` seconds is gone, and takes no room."""
+        layer = await make_layer(expiry=1, capacity=1)
+        await layer.send(shared, {"type": "test", "n": 0})
+
+        async def has_room() -> bool:
+            try:
+                await layer.send(shared, {"type": "test", "n": 1})
+            except ChannelFull:
+                return False
+            return True
+
+        async with asyncio.timeout(PATIENCE):
+            while not await has_room():
+                await asyncio.sleep(0.05)
+        assert (await received(layer, shared))["n"] == 1
+
+    async def test_shared_channel_may_be_in_a_group(
+        self, layer: BaseChannelLayer, peer: BaseChannelLayer, shared: str
+    ) -> None:
+        """It receives what the group gets, until it is taken out."""
+        await peer.group_add("room", shared)
+        await layer.group_send("room", {"type": "test"})
+        assert await received(peer, shared) == {"type": "test"}
+        await layer.group_discard("room", shared)
+        await layer.group_send("room", {"type": "test"})
+        assert await is_silent(layer, shared)
+
+    async def test_another_process_may_add_a_channel_to_a_group(
+        self, layer: BaseChannelLayer, peer: BaseChannelLayer, shared: str
+    ) -> None:
+        """It receives each message once, also if it joined by itself."""
+        del shared  # asked for: only a backend that keeps memberships can do this
+        inbox = await layer.open_channel()
+        await peer.group_add("room", inbox.name)
+        await peer.group_send("room", {"type": "test", "n": 1})
+        assert (await arrives(inbox))["n"] == 1
+        await layer.group_add("room", inbox.name)
+        await peer.group_send("room", {"type": "test", "n": 2})
+        assert (await arrives(inbox))["n"] == 2
+        await layer.group_discard("room", inbox.name)
+        await peer.group_send("room", {"type": "test", "n": 3})
+        assert await is_silent(layer, inbox.name)
+
+    async def test_closed_channel_cannot_join_a_group(self, layer: BaseChannelLayer) -> None:
+        """The error says whose channel it is."""
+        inbox = await layer.open_channel()
+        await layer.close_channel(inbox.name)
+        with pytest.raises(ForeignChannel):
+            await layer.group_add("room", inbox.name)
+
+    # -- lifetime -----------------------------------------------------------
+
+    async def test_layer_opens_again_after_closing(self, layer: BaseChannelLayer) -> None:
+        """Closing twice is fine, and a closed layer opens on use, as new."""
+        inbox = await layer.open_channel()
+        await layer.group_add("room", inbox.name)
+        await layer.close()
+        await layer.close()
+        assert layer.statistics().channels == 0
+        again = await layer.open_channel()
+        await layer.group_add("room", again.name)
+        await layer.group_send("room", {"type": "test"})
+        assert await arrives(again) == {"type": "test"}
+
+    async def test_flush_leaves_the_layer_as_if_new(
+        self, layer: BaseChannelLayer, peer: BaseChannelLayer
+    ) -> None:
+        """No channel, no group and no message is left."""
+        name = await layer.new_channel()
+        await layer.group_add("room", name)
+        await layer.flush()
+        await peer.group_send("room", {"type": "test"})
+        assert layer.statistics().channels == 0
+        assert layer.statistics().groups == 0
+        inbox = await layer.open_channel()
+        await layer.group_add("room", inbox.name)
+        await peer.group_send("room", {"type": "test"})
+        assert await arrives(inbox) == {"type": "test"}
+
+    async def test_flush_forgets_messages_in_shared_channels(
+        self, layer: BaseChannelLayer, shared: str
+    ) -> None:
+        """A queue is empty afterwards."""
+        await layer.send(shared, {"type": "test"})
+        await layer.flush()
+        assert await is_silent(layer, shared)
+
+    async def test_another_loop_may_send_and_join(self, layer: BaseChannelLayer) -> None:
+        """Calls from other loops are done on the layer's own."""
+        inbox = await layer.open_channel()
+
+        async def elsewhere() -> None:
+            await layer.group_add("room", inbox.name)
+            await layer.group_send("room", {"type": "test", "n": 1})
+            await layer.send(inbox.name, {"type": "test", "n": 2})
+
+        await asyncio.to_thread(asyncio.run, elsewhere())
+        assert {(await arrives(inbox))["n"] for _ in range(2)} == {1, 2}
+
+    async def test_another_loop_may_receive(self, layer: BaseChannelLayer) -> None:
+        """A channel opened on another loop is read there."""
+
+        async def elsewhere() -> ChannelMessage:
+            inbox = await layer.open_channel()
+            await layer.group_add("room", inbox.name)
+            await layer.group_send("room", {"type": "test"})
+            return await arrives(inbox)
+
+        assert await asyncio.to_thread(asyncio.run, elsewhere()) == {"type": "test"}
+
+    def test_each_loop_may_have_its_turn(
+        self, make_unopened: Callable[[], BaseChannelLayer]
+    ) -> None:
+        """A layer whose loop has ended opens on the next one."""
+        layer = make_unopened()
+
+        async def use() -> ChannelMessage:
+            inbox = await layer.open_channel()
+            await layer.group_add("room", inbox.name)
+            await layer.group_send("room", {"type": "test"})
+            return await arrives(inbox)
+
+        for _ in range(5):
+            assert asyncio.run(use()) == {"type": "test"}
+
+    # -- statistics ---------------------------------------------------------
+
+    async def test_statistics_count_what_happened(self, layer: BaseChannelLayer) -> None:
+        """One broadcast to three members is published once and delivered three times."""
+        inboxes = [await layer.open_channel() for _ in range(3)]
+        for inbox in inboxes:
+            await layer.group_add("room", inbox.name)
+        await layer.group_send("room", {"type": "test"})
+        await becomes(lambda: layer.statistics().delivered == 3)
+        counted = layer.statistics()
+        assert (counted.published, counted.channels, counted.waiting) == (1, 3, 3)
+        assert (counted.groups, counted.members, counted.dropped) == (1, 3, 0)
