@@ -101,8 +101,8 @@ class BaseChannelLayer(NameRules):
         return group
 
     def _group_name(self, topic: str) -> str | None:
-        """Undo _group_topic; None for a topic that is no group's."""
-        return topic
+        """Undo _group_topic; None for a topic that is a channel's own."""
+        return None if topic in self._hub.mailboxes else topic
 
     def _new_name(self, prefix: str) -> str:
         return names.process_inbox(prefix, self.process) + names.unique()

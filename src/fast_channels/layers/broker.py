@@ -46,7 +46,9 @@ class Broker(Protocol):
         Return once the payload is accepted: how many receivers refused it, being full.
 
         Concurrent calls are fine; those for one topic are delivered in the
-        order of the calls. Raises LayerUnavailable if the broker does not answer.
+        order of the calls. Gives the loop at least one turn, so that receivers
+        run while a sender sends in a loop. Raises LayerUnavailable if the
+        broker does not answer.
         """
         ...
 

@@ -1,0 +1,134 @@
+"""What README and CONTRIBUTING show works as it is written."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import httpx
+import pytest
+from websockets.asyncio.client import connect
+
+from fast_channels.testing.server import ValkeyServer, answers, free_port
+
+ROOT = Path(__file__).parent.parent
+README = ROOT / "README.md"
+CONTRIBUTING = ROOT / "CONTRIBUTING.md"
+
+
+def blocks(document, language):
+    """The code blocks of a document in one language."""
+    return re.findall(rf"^```{language}\n(.*?)^```", document.read_text(), re.DOTALL | re.MULTILINE)
+
+
+def block_with(document, text):
+    """The one Python block that contains a text."""
+    (found,) = [block for block in blocks(document, "python") if text in block]
+    return found
+
+
+def run_pytest(folder):
+    """Run the tests in a folder as a user would, with asyncio's mode set to auto."""
+    command = [sys.executable, "-m", "pytest", "-q", "-o", "asyncio_mode=auto", str(folder)]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture
+def chat(tmp_path):
+    """The folder with the README's chat.py."""
+    (tmp_path / "chat.py").write_text(block_with(README, "# chat.py"))
+    return tmp_path
+
+
+@pytest.fixture
+def chat_server(chat):
+    """The README's chat, served by uvicorn; gives its port."""
+    port = free_port()
+    command = [sys.executable, "-m", "uvicorn", "chat:app", "--port", str(port)]
+    with subprocess.Popen(command, cwd=chat, stderr=subprocess.PIPE, text=True) as process:
+        for line in process.stderr:
+            if "Uvicorn running" in line:
+                break
+        yield port
+        process.terminate()
+
+
+async def test_chat_of_the_readme_shows_everybody_what_one_types(chat_server):
+    """Two clients see a typed message, and one posted to the endpoint."""
+    address = f"127.0.0.1:{chat_server}"
+    async with connect(f"ws://{address}/ws/chat") as one, connect(f"ws://{address}/ws/chat") as two:
+        await one.send("hello")
+        assert [await one.recv(), await two.recv()] == ["hello", "hello"]
+        async with httpx.AsyncClient() as client:
+            posted = await client.post(f"http://{address}/announce", params={"text": "lunch"})
+        assert posted.status_code == 200
+        assert [await one.recv(), await two.recv()] == ["lunch", "lunch"]
+
+
+def test_test_of_the_readme_passes(chat):
+    """The test that the README shows passes on the chat that it shows."""
+    (chat / "test_chat.py").write_text(block_with(README, "WebsocketCommunicator"))
+    result = run_pytest(chat)
+    assert "1 passed" in result.stdout, result.stdout
+
+
+def test_script_of_the_readme_sends(tmp_path, redis_url):
+    """The other Python blocks run in a script; only the server's address is another here."""
+    script = "\n".join(
+        block.replace("redis://localhost:6399", redis_url)
+        for block in blocks(README, "python")
+        if "RedisPubSubChannelLayer" in block
+    )
+    (tmp_path / "script.py").write_text(script)
+    command = [sys.executable, "-X", "dev", "script.py"]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stderr) == (0, "")
+
+
+def test_every_python_block_of_the_readme_is_run_here():
+    """A block that no test above takes is noticed."""
+    runs = ("# chat.py", "WebsocketCommunicator", "RedisPubSubChannelLayer")
+    for block in blocks(README, "python"):
+        assert any(text in block for text in runs), block
+
+
+def test_backend_of_the_guide_keeps_the_contract(tmp_path):
+    """The example backend in CONTRIBUTING passes the suite that it shows."""
+    (tmp_path / "test_wire.py").write_text(block_with(CONTRIBUTING, "class WireBroker"))
+    result = run_pytest(tmp_path)
+    assert result.returncode == 0, result.stdout[-3000:]
+    assert re.search(r"\b\d\d passed", result.stdout)
+
+
+@pytest.mark.parametrize("document", [README, CONTRIBUTING], ids=lambda path: path.name)
+def test_commands_in_documents_exist(document):
+    """Make targets, extras and modules that a document names are there."""
+    makefile = (ROOT / "Makefile").read_text()
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"][
+        "optional-dependencies"
+    ]
+    text = document.read_text()
+    for target in re.findall(r"make ([a-z-]+)\b", "\n".join(blocks(document, "console"))):
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+    for named in re.findall(r"'fast-channels\[([a-z,]+)\]'", text):
+        assert set(named.split(",")) <= set(extras), named
+    for module in re.findall(r"python -m ([\w.]+)", text):
+        assert importlib.util.find_spec(module), module
+
+
+@pytest.mark.parametrize("document", sorted(ROOT.glob("*.md")), ids=lambda path: path.name)
+def test_links_in_documents_lead_somewhere(document):
+    """A relative link names a file of this repository."""
+    for link in re.findall(r"\]\(([^)#:]+)\)", document.read_text()):
+        assert (ROOT / link).exists(), link
+
+
+def test_server_of_the_embedded_extra_answers():
+    """The README's embedded server starts from what the extra installs."""
+    with ValkeyServer() as server:
+        assert answers(server.port)
+    assert not answers(server.port)
