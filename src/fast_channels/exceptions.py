@@ -102,10 +102,7 @@ class InvalidMessage(ChannelLayerError, TypeError):
         self.remedy = remedy
 
     def __str__(self) -> str:
-        shown = repr(self.value)
-        if len(shown) > 80:
-            shown = shown[:77] + "..."
-        return f"{self.where} is {shown} ({type(self.value).__name__}): {self.remedy}"
+        return f"{self.where} is {_shown(self.value)} ({type(self.value).__name__}): {self.remedy}"
 
 
 class MessageTooLarge(ChannelLayerError):
@@ -174,7 +171,7 @@ class UnhandledMessage(FastChannelsError, ValueError):
         self.reason = reason
 
     def __str__(self) -> str:
-        return f"{self.consumer} {self.reason} message type {self.type!r}"
+        return f"{self.consumer} {self.reason} message type {_shown(self.type)}"
 
 
 class ConsumerStateError(FastChannelsError, RuntimeError):
@@ -205,3 +202,9 @@ class ServerDidNotStart(FastChannelsError):
 
     def __str__(self) -> str:
         return f"the server on port {self.port} did not start; it printed: {self.output.strip()}"
+
+
+def _shown(value: object) -> str:
+    """Return a value for a sentence: it may be of any size."""
+    shown = repr(value)
+    return shown if len(shown) <= 80 else shown[:77] + "..."

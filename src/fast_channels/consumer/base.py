@@ -29,6 +29,9 @@ logger = logging.getLogger("fast_channels.consumer")
 
 ConsumerT = TypeVar("ConsumerT", bound="AsyncConsumer")
 
+# Handlers of what only the layer itself may say.
+NOTICES = frozenset({"layer_gap", "layer_overflow"})
+
 # Different message types without a handler that are logged per consumer class.
 LOGGED_TYPES = 100
 
@@ -116,6 +119,11 @@ class AsyncConsumer:
                 f"{type(self).__name__} serves {self._scope_type} connections and was asked to "
                 f"serve {scope['type']!r}; mount it on a {self._scope_type} route"
             )
+        if hasattr(self, "scope"):
+            raise ConsumerStateError(
+                f"this {type(self).__name__} has had its connection; a consumer serves one, so "
+                f"mount {type(self).__name__}.as_asgi(), which makes one for each"
+            )
         self.scope = scope
         self.base_send = send
         layer, mailbox = await self._open()
@@ -146,8 +154,8 @@ class AsyncConsumer:
         return layer, mailbox
 
     async def _pump(self, receive: ASGIReceiveCallable, mailbox: Mailbox) -> None:
-        event: ChannelMessage
-        while not self.disconnected:
+        event: ChannelMessage = {"type": ""}
+        while not event["type"].endswith(".disconnect"):
             try:
                 event = await receive()
             except Exception:
@@ -161,6 +169,8 @@ class AsyncConsumer:
 
     async def _run(self, mailbox: Mailbox) -> None:
         while True:
+            if mailbox.overflowed:
+                await self._overflowed(mailbox)
             # One of each in turn, so that neither side can starve the other.
             event = mailbox.take_frame()
             if event is not None:
@@ -169,8 +179,6 @@ class AsyncConsumer:
             if message is not None:
                 await self._dispatch_message(message)
             elif event is None:
-                if mailbox.overflowed:
-                    await self._overflowed(mailbox)
                 await mailbox.wait()
 
     # -- dispatch -----------------------------------------------------------
@@ -186,12 +194,12 @@ class AsyncConsumer:
         if isinstance(message, Notice):
             await self._dispatch_notice(message)
         elif self._may_handle(message):
-            await self._guarded(message)
+            await self._guarded(message, from_layer=True)
 
     async def _dispatch_notice(self, notice: Notice) -> None:
         if notice["type"] == "layer.gap" and self.on_gap == "close":
             await self._interrupted()
-        elif hasattr(self, get_handler_name(notice)):
+        elif self._handles(get_handler_name(notice)):
             await self._guarded(notice)
 
     def _may_handle(self, message: ChannelMessage) -> bool:
@@ -201,9 +209,11 @@ class AsyncConsumer:
         except ValueError:
             reason = "skipped the unusable"
         else:
-            if name in self._reserved or message["type"].startswith("layer."):
+            # A dispatch of your own may handle types for which there is no method.
+            own_dispatch = type(self).dispatch is not AsyncConsumer.dispatch
+            if name in self._reserved or name in NOTICES:
                 reason = "keeps for itself the"
-            elif self._handles(name):
+            elif own_dispatch or self._handles(name):
                 return True
             else:
                 reason = "has no handler for"
@@ -211,10 +221,8 @@ class AsyncConsumer:
         return False
 
     def _handles(self, name: str) -> bool:
-        # A dispatch of your own may handle types for which there is no method.
-        return type(self).dispatch is not AsyncConsumer.dispatch or callable(
-            getattr(self, name, None)
-        )
+        # Asked of the class: a property must not run because of a message.
+        return callable(getattr(type(self), name, None))
 
     def _skip(self, type_: object, reason: str) -> None:
         self.channel_layer.count_unknown_type()
@@ -232,13 +240,16 @@ class AsyncConsumer:
     async def on_error(self, exc: Exception, message: ChannelMessage) -> None:
         """Called when a handler has raised, before the connection is closed for it."""
 
-    async def _guarded(self, message: ChannelMessage) -> None:
+    async def _guarded(self, message: ChannelMessage, *, from_layer: bool = False) -> None:
         """Dispatch, and let an error end this connection and nothing else."""
         try:
             await self.dispatch(message)
         except StopConsumer:
             raise
         except Exception as exc:
+            if from_layer and isinstance(exc, UnhandledMessage) and exc.type == message["type"]:
+                self._skip(exc.type, "has no handler for")
+                return
             await self._failed(exc, message)
             raise StopConsumer from exc
 

@@ -99,19 +99,31 @@ class AsyncHttpConsumer(AsyncConsumer):
 
     # -- endings ------------------------------------------------------------
 
-    async def _guarded(self, message: ChannelMessage) -> None:
-        await super()._guarded(message)
+    async def _guarded(self, message: ChannelMessage, *, from_layer: bool = False) -> None:
+        await super()._guarded(message, from_layer=from_layer)
         if self._complete:
             raise StopConsumer
 
     async def _failed(self, exc: Exception, message: ChannelMessage) -> None:
         await super()._failed(exc, message)
-        if not self._headers_sent:
+        if self._headers_sent:
+            # Too late for a status. A response that is never completed tells
+            # the client that this was not all of it.
+            self._complete = True
+        else:
             await self.send_response(500, b"Internal Server Error")
 
     async def _ended(self, failure: BaseException | None) -> None:
-        if self._headers_sent and not self._complete and failure is None:
-            await self.send_body(b"")
+        try:
+            if self._headers_sent and not self._complete and failure is None:
+                await self.send_body(b"")
+        except Exception as exc:  # noqa: BLE001 - servers differ in what they raise at the end
+            logger.debug("%s: the last piece was not taken: %r", type(self).__name__, exc)
+        finally:
+            # Also if the piece could not be sent because nobody reads.
+            await self._disconnect()
+
+    async def _disconnect(self) -> None:
         try:
             await self.disconnect()
         except StopConsumer:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -180,8 +179,8 @@ class AsyncWebsocketConsumer(AsyncConsumer):
 
     # -- endings ------------------------------------------------------------
 
-    async def _guarded(self, message: ChannelMessage) -> None:
-        await super()._guarded(message)
+    async def _guarded(self, message: ChannelMessage, *, from_layer: bool = False) -> None:
+        await super()._guarded(message, from_layer=from_layer)
         if self._state == "closed":
             raise StopConsumer
 
@@ -198,9 +197,15 @@ class AsyncWebsocketConsumer(AsyncConsumer):
         await super()._interrupted()
 
     async def _ended(self, failure: BaseException | None) -> None:
-        # A server that is ending may not take the frame any more.
-        with contextlib.suppress(RuntimeError):
+        try:
             await self._shut(NORMAL if failure is None else GOING_AWAY)
+        except Exception as exc:  # noqa: BLE001 - servers differ in what they raise at the end
+            logger.debug("%s: the close frame was not taken: %r", type(self).__name__, exc)
+        finally:
+            # Also if the frame could not be sent because nobody reads.
+            await self._disconnect_once()
+
+    async def _disconnect_once(self) -> None:
         if not self._owes_disconnect:
             return
         self._owes_disconnect = False
@@ -288,4 +293,4 @@ class AsyncJsonWebsocketConsumer(AsyncWebsocketConsumer):
 
 
 def _shortened(reason: str) -> str:
-    return reason.encode()[:REASON_LIMIT].decode(errors="ignore")
+    return reason.encode(errors="replace")[:REASON_LIMIT].decode(errors="ignore")

@@ -57,6 +57,8 @@ class OriginValidator:
             )
         self.application = application
         self.allowed_origins = list(allowed_origins)
+        for pattern in self.allowed_origins:
+            _parsed(pattern)
 
     async def __call__(
         self, scope: ChannelScope, receive: ASGIReceiveCallable, send: ASGISendCallable
@@ -86,8 +88,7 @@ class OriginValidator:
         host = parsed_origin.hostname
         if host is None:
             return False
-        # A host alone is told from a scheme by the slashes of an address.
-        allowed = urlsplit(pattern.lower() if "//" in pattern else f"//{pattern.lower()}")
+        allowed = _parsed(pattern)
         if allowed.scheme and allowed.scheme != parsed_origin.scheme:
             return False
         if not is_same_domain(host, allowed.hostname or ""):
@@ -99,6 +100,21 @@ class OriginValidator:
     def get_origin_port(self, origin: SplitResult) -> int | None:
         """Return the port of an origin, which may be its scheme's default."""
         return origin.port if origin.port is not None else DEFAULT_PORTS.get(origin.scheme)
+
+
+def _parsed(pattern: str) -> SplitResult:
+    """Split an allowed origin; raises ValueError, naming it, if it is malformed."""
+    try:
+        # A host alone is told from a scheme by the slashes of an address.
+        allowed = urlsplit(pattern.lower() if "//" in pattern else f"//{pattern.lower()}")
+        # Reading the port is what checks it.
+        _ = allowed.port
+    except ValueError as exc:
+        raise ValueError(
+            f"allowed origin {pattern!r} is malformed ({exc}); "
+            "use '*', 'example.com', '.example.com' or 'https://example.com:8443'"
+        ) from None
+    return allowed
 
 
 def _origin(scope: ChannelScope) -> SplitResult | None:
