@@ -76,13 +76,12 @@ class Tap:
         except asyncio.CancelledError:
             if taken.done() and not taken.cancelled():
                 # It was handed over in the moment of the cancellation.
-                self._put_back(taken.result())
+                self._hand_over(taken.result())
             raise
         finally:
             if taken in self._waiting:
                 self._waiting.remove(taken)
-            if not self._waiting:
-                self._wanted.clear()
+            self._rest()
 
     async def stop(self) -> None:
         """End the readers between two reads, and put back what is left in our hands."""
@@ -107,6 +106,10 @@ class Tap:
             await self._wanted.wait()
             if self._stopping:
                 return
+            if self._returning:
+                # What goes back stood before what we would read now.
+                await asyncio.wait(self._returning)
+                continue
             async with asyncio.timeout(PATIENCE):
                 reply = await link.call("BZPOPMIN", self._key, self._bell, BLOCK)
             supervisor.touch()
@@ -118,8 +121,15 @@ class Tap:
             receiver = self._waiting.popleft()
             if not receiver.done():
                 receiver.set_result(taken)
-                return
-        self._put_back(taken)
+                break
+        else:
+            self._put_back(taken)
+        self._rest()
+
+    def _rest(self) -> None:
+        """Let the readers stop reading while nobody waits."""
+        if not self._waiting and not self._stopping:
+            self._wanted.clear()
 
     def _put_back(self, taken: Taken) -> None:
         task = asyncio.create_task(self._return(taken), name=f"fast_channels return {self._key}")
