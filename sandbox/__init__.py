@@ -1,0 +1,1 @@
+"""The showcase: a FastAPI application that uses every part of Fast Channels."""

@@ -1,0 +1,1 @@
+"""One package per panel of the page."""

@@ -1,0 +1,119 @@
+"""Background jobs: a worker process answers the one connection that asked."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from typing import TYPE_CHECKING, Any
+
+import redis
+import rq
+
+from fast_channels.consumer import AsyncJsonWebsocketConsumer
+from sandbox.layers import redis_url
+from sandbox.tasks import JOB_QUEUE, JOBS, report_failure, run_job
+
+if TYPE_CHECKING:
+    from fast_channels.type_defs import ChannelMessage
+
+MAX_CONTENT_LENGTH = 2_000
+
+# Jobs of one connection that may wait or run at a time.
+MAX_UNFINISHED = 10
+
+# Seconds until a job is stopped, and until RQ forgets what became of it.
+JOB_TIMEOUT = 30
+KEEP_RESULT = 300
+
+
+class JobRefused(Exception):
+    """Raise with the sentence that the client is to read."""
+
+
+class BackgroundJobConsumer(AsyncJsonWebsocketConsumer):
+    """
+    Starts jobs for its client and passes on what the worker reports.
+
+    In: `{"type": "translate", "content": "..."}`. Out, each with the `job_id`:
+    `job.queued`, `job.progress` with `percent` and `step`, then `job.finished`
+    with `result` or `job.failed` with `reason`. A request that starts no job is
+    answered with `{"type": "error", "message": "..."}`.
+    """
+
+    channel_layer_alias = "queue"
+
+    async def connect(self) -> None:
+        # Jobs whose end the worker has not reported yet.
+        self.unfinished: set[str] = set()
+        await self.accept()
+
+    async def receive_json(self, content: Any, **_: Any) -> None:
+        try:
+            job_type, text = job_request(content)
+            job_id = await self.start_job(job_type, text)
+        except JobRefused as error:
+            await self.send_json({"type": "error", "message": str(error)})
+            return
+        # The worker may be faster than this line, but its reports wait in our
+        # mailbox until this handler is done.
+        await self.send_json(
+            {"type": "job.queued", "job_id": job_id, "job_type": job_type, "content": text}
+        )
+
+    async def start_job(self, job_type: str, text: str) -> str:
+        if len(self.unfinished) >= MAX_UNFINISHED:
+            raise JobRefused(f"{MAX_UNFINISHED} jobs are not finished yet, wait for one of them")
+        job_id = uuid.uuid4().hex
+        try:
+            # RQ talks to Redis with blocking calls, which belong into a thread.
+            await asyncio.to_thread(enqueue, job_id, job_type, text, self.channel_name)
+        except redis.RedisError as error:
+            raise JobRefused(f"the job was not started, Redis does not answer: {error}") from error
+        self.unfinished.add(job_id)
+        return job_id
+
+    async def job_progress(self, message: ChannelMessage) -> None:
+        await self.send_json(message)
+
+    async def job_finished(self, message: ChannelMessage) -> None:
+        await self.end_job(message)
+
+    async def job_failed(self, message: ChannelMessage) -> None:
+        await self.end_job(message)
+
+    async def end_job(self, message: ChannelMessage) -> None:
+        self.unfinished.discard(message["job_id"])
+        await self.send_json(message)
+
+
+def job_request(content: Any) -> tuple[str, str]:
+    """Return the job type and the text of a client's JSON; raises JobRefused otherwise."""
+    if not isinstance(content, dict):
+        raise JobRefused(
+            f"got {content!r:.60}, a job is an object such as "
+            '{"type": "translate", "content": "..."}'
+        )
+    job_type, text = content.get("type"), content.get("content")
+    if not isinstance(job_type, str) or job_type not in JOBS:
+        raise JobRefused(f"type is {job_type!r:.60}, accepted are {', '.join(JOBS)}")
+    if not isinstance(text, str) or not text.strip():
+        raise JobRefused(f"content is {text!r:.60}, accepted is text that is not empty")
+    if len(text) > MAX_CONTENT_LENGTH:
+        raise JobRefused(f"content has {len(text)} characters, at most {MAX_CONTENT_LENGTH} fit")
+    return job_type, text.strip()
+
+
+def enqueue(job_id: str, job_type: str, text: str, channel: str) -> None:
+    """Hand a job to RQ. Blocks; raises redis.RedisError if the broker does not take it."""
+    connection = redis.Redis.from_url(redis_url(), socket_connect_timeout=2, socket_timeout=5)
+    with connection:
+        rq.Queue(JOB_QUEUE, connection=connection).enqueue_call(
+            run_job,
+            args=(job_type, text),
+            kwargs={"job_id": job_id, "channel": channel},
+            job_id=job_id,
+            timeout=JOB_TIMEOUT,
+            result_ttl=KEEP_RESULT,
+            failure_ttl=KEEP_RESULT,
+            on_failure=rq.Callback(report_failure),
+        )

@@ -1,0 +1,119 @@
+"""The showcase panel: four consumers on four layers, each made for another kind of message."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+from fast_channels.consumer import AsyncJsonWebsocketConsumer
+from fast_channels.exceptions import ChannelLayerError
+from sandbox.apps.lines import LineConsumer, NotSent, checked
+
+if TYPE_CHECKING:
+    from fast_channels.type_defs import ChannelMessage
+
+CHAT_GROUP = "chat_room"
+RELIABLE_GROUP = "reliable_chat"
+NOTIFICATION_GROUP = "notifications"
+ANALYTICS_GROUP = "analytics"
+
+NOTIFICATION_LEVELS = ("info", "warning", "error")
+
+# An analytics event is a name and, after a space, anything about it.
+EVENT_NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
+
+
+class ChatConsumer(LineConsumer):
+    """Chat over Redis pub/sub. The framework joins and leaves the groups named here."""
+
+    channel_layer_alias = "chat"
+    groups = [CHAT_GROUP]  # noqa: RUF012
+
+    async def receive_line(self, line: str) -> None:
+        await self.channel_layer.group_send(CHAT_GROUP, {"type": "chat.message", "text": line})
+
+    async def chat_message(self, message: ChannelMessage) -> None:
+        await self.send(message["text"])
+
+
+class ReliableChatConsumer(LineConsumer):
+    """Chat over the Redis queue, where a message waits for a busy reader. Joins by hand."""
+
+    channel_layer_alias = "queue"
+
+    async def connect(self) -> None:
+        # Before accept(): whoever is connected misses nothing.
+        await self.channel_layer.group_add(RELIABLE_GROUP, self.channel_name)
+        await self.accept()
+
+    async def receive_line(self, line: str) -> None:
+        message = {"type": "reliable.message", "text": line}
+        await self.channel_layer.group_send(RELIABLE_GROUP, message)
+
+    async def reliable_message(self, message: ChannelMessage) -> None:
+        await self.send(message["text"])
+
+    async def disconnect(self, code: int) -> None:  # noqa: ARG002
+        await self.channel_layer.group_discard(RELIABLE_GROUP, self.channel_name)
+
+
+class NotificationConsumer(AsyncJsonWebsocketConsumer):
+    """
+    Notifications in JSON, for everybody.
+
+    In: `{"message": "...", "title": "...", "level": "info"}`, the last two
+    optional. Out: the same with `"type": "notification"`, or
+    `{"type": "error", "message": "..."}` for the one who sent nonsense.
+    """
+
+    channel_layer_alias = "notifications"
+    groups = [NOTIFICATION_GROUP]  # noqa: RUF012
+
+    async def receive_json(self, content: Any, **_: Any) -> None:
+        try:
+            message = {"type": "notification", **checked_notification(content)}
+            await self.channel_layer.group_send(NOTIFICATION_GROUP, message)
+        except (NotSent, ChannelLayerError) as error:
+            await self.send_json({"type": "error", "message": f"not sent: {error}"})
+
+    async def notification(self, message: ChannelMessage) -> None:
+        await self.send_json(message)
+
+
+class AnalyticsConsumer(LineConsumer):
+    """Counts what happens: events such as "page_view /pricing", many and small."""
+
+    channel_layer_alias = "analytics"
+    groups = [ANALYTICS_GROUP]  # noqa: RUF012
+
+    async def connect(self) -> None:
+        await self.accept()
+        await self.publish("socket_connected", "AnalyticsConsumer")
+
+    async def receive_line(self, line: str) -> None:
+        name, _, detail = line.partition(" ")
+        if not EVENT_NAME.fullmatch(name):
+            raise NotSent(
+                f"{name[:40]!r} is not the name of an event: use up to 40 lower-case letters, "
+                "digits and underscores, such as button_click"
+            )
+        await self.publish(name, detail)
+
+    async def publish(self, name: str, detail: str) -> None:
+        message = {"type": "analytics.event", "name": name, "detail": detail}
+        await self.channel_layer.group_send(ANALYTICS_GROUP, message)
+
+    async def analytics_event(self, message: ChannelMessage) -> None:
+        await self.send(f"{message['name']} {message['detail']}".rstrip())
+
+
+def checked_notification(content: Any) -> dict[str, str]:
+    """Return the notification in a client's JSON; raises NotSent if there is none."""
+    if not isinstance(content, dict) or not isinstance(content.get("message"), str):
+        raise NotSent('a notification is an object such as {"message": "...", "level": "info"}')
+    title, level = content.get("title", "Notification"), content.get("level", "info")
+    if level not in NOTIFICATION_LEVELS:
+        raise NotSent(f"level is {level!r:.60}, accepted are {', '.join(NOTIFICATION_LEVELS)}")
+    if not isinstance(title, str):
+        raise NotSent(f"title is {title!r:.60}, accepted is a string")
+    return {"title": checked(title), "message": checked(content["message"]), "level": level}

@@ -1,0 +1,69 @@
+"""A JSON consumer that has a method for each type of message it takes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from fast_channels.consumer import AsyncJsonWebsocketConsumer
+from sandbox.customizing.broadcast import MONITORING_GROUP, SEVERITIES, broadcast_alert
+
+if TYPE_CHECKING:
+    from fast_channels.type_defs import ChannelMessage
+
+
+class MonitoringConsumer(AsyncJsonWebsocketConsumer):
+    """
+    Alerts, from the least severity that the client wants to hear of.
+
+    In: `{"type": "ping"}`, `{"type": "watch", "severity": "warning"}`,
+    `{"type": "alert", "severity": "error", "text": "..."}`.
+    """
+
+    channel_layer_alias = "monitoring"
+    groups = [MONITORING_GROUP]  # noqa: RUF012
+
+    # Alerts less severe than this are not sent to the client.
+    least = SEVERITIES[0]
+
+    async def receive_json(self, content: Any, **_: Any) -> None:
+        routes = {"ping": self.ping, "watch": self.watch, "alert": self.alert}
+        wanted = content.get("type") if isinstance(content, dict) else None
+        route = routes.get(wanted) if isinstance(wanted, str) else None
+        if route is None:
+            await self.refuse(f"type is {wanted!r:.60}, accepted are {', '.join(routes)}")
+        else:
+            await route(content)
+
+    # -- from the client ----------------------------------------------------
+
+    async def ping(self, _: dict[str, Any]) -> None:
+        await self.send_json({"type": "pong"})
+
+    async def watch(self, content: dict[str, Any]) -> None:
+        if await self.severity_is_known(content):
+            self.least = content["severity"]
+            await self.send_json({"type": "watching", "severity": self.least})
+
+    async def alert(self, content: dict[str, Any]) -> None:
+        if not isinstance(content.get("text"), str):
+            await self.refuse(f"text is {content.get('text')!r:.60}, accepted is a string")
+        elif await self.severity_is_known(content):
+            await broadcast_alert(content["text"], content["severity"])
+
+    async def severity_is_known(self, content: dict[str, Any]) -> bool:
+        severity = content.get("severity")
+        if severity in SEVERITIES:
+            return True
+        await self.refuse(f"severity is {severity!r:.60}, accepted are {', '.join(SEVERITIES)}")
+        return False
+
+    async def refuse(self, reason: str) -> None:
+        await self.send_json({"type": "error", "message": reason})
+
+    # -- from the layer -----------------------------------------------------
+
+    async def monitoring_alert(self, message: ChannelMessage) -> None:
+        if SEVERITIES.index(message["severity"]) >= SEVERITIES.index(self.least):
+            await self.send_json(
+                {"type": "alert", "severity": message["severity"], "text": message["text"]}
+            )

@@ -1,0 +1,35 @@
+"""An outside script in ordinary blocking code, as a cron job would run it."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from fast_channels.exceptions import LayerUnavailable
+from fast_channels.layers.sync import SyncChannelLayer
+from sandbox.customizing.broadcast import MONITORING_GROUP, SEVERITIES
+from sandbox.customizing.layers import setup_monitoring
+
+
+def send_alert(text: str, severity: str) -> None:
+    setup_monitoring()
+    alert = {"type": "monitoring.alert", "severity": severity, "text": text}
+    SyncChannelLayer("monitoring").group_send(MONITORING_GROUP, alert)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m sandbox.customizing.send_alert")
+    parser.add_argument("text")
+    parser.add_argument("--severity", choices=SEVERITIES, default="warning")
+    arguments = parser.parse_args()
+    try:
+        send_alert(arguments.text, arguments.severity)
+    except LayerUnavailable as error:
+        print(f"send_alert: {error}", file=sys.stderr)
+        return 1
+    print(f"alert sent ({arguments.severity}): {arguments.text}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

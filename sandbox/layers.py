@@ -1,0 +1,70 @@
+"""The channel layers of the showcase: one table, and `setup_layers()` that registers it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+
+from fast_channels.layers import (
+    BaseChannelLayer,
+    InMemoryChannelLayer,
+    RedisChannelLayer,
+    RedisPubSubChannelLayer,
+    channel_layers,
+    register_channel_layer,
+)
+
+DEFAULT_REDIS_URL = "redis://localhost:6399"
+
+# Makes a layer for the broker at this URL.
+LayerFactory = Callable[[str], BaseChannelLayer]
+
+# Layers share one broker, so each has a prefix of its own: the group "chat_room"
+# of one layer is not the group "chat_room" of another.
+LAYERS: Mapping[str, LayerFactory] = {
+    # This process only: tests, and first steps without a broker.
+    "memory": lambda _url: InMemoryChannelLayer(expiry=60, capacity=100),
+    # People typing: lowest latency. Who is not connected has missed it.
+    "chat": lambda url: RedisPubSubChannelLayer(
+        hosts=[url],
+        prefix="showcase-chat",
+        capacity=100,
+    ),
+    # Waits for its reader: a worker's result survives a slow or busy server.
+    "queue": lambda url: RedisChannelLayer(
+        hosts=[url],
+        prefix="showcase-queue",
+        expiry=300,
+        capacity=200,
+    ),
+    # Worth something now or never, so nothing is kept.
+    "notifications": lambda url: RedisPubSubChannelLayer(
+        hosts=[url],
+        prefix="showcase-notifications",
+        capacity=50,
+    ),
+    # Many small events in bursts: room for a burst, forgotten soon.
+    "analytics": lambda url: RedisChannelLayer(
+        hosts=[url],
+        prefix="showcase-analytics",
+        expiry=30,
+        capacity=2_000,
+    ),
+}
+
+
+def redis_url() -> str:
+    """Address of the broker, from the environment variable REDIS_URL."""
+    return os.environ.get("REDIS_URL") or DEFAULT_REDIS_URL
+
+
+def setup_layers(extra: Mapping[str, LayerFactory] | None = None) -> None:
+    """
+    Register every layer of the table, and those of `extra`.
+
+    Nothing connects yet: the application's lifespan opens the layers. Calling
+    this again registers only what is new.
+    """
+    for alias, make in {**LAYERS, **(extra or {})}.items():
+        if alias not in channel_layers:
+            register_channel_layer(alias, make(redis_url()))

@@ -1,0 +1,81 @@
+"""The showcase application: `uvicorn sandbox.main:app`, or all of it with start_dev.py."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import FileResponse
+from fastapi.staticfiles import StaticFiles
+from starlette.routing import Router, WebSocketRoute
+
+from fast_channels.layers import channel_layers
+from sandbox.apps.background_jobs.consumer import BackgroundJobConsumer
+from sandbox.apps.room_chat.consumer import RoomChatConsumer
+from sandbox.apps.showcase.consumer import (
+    AnalyticsConsumer,
+    ChatConsumer,
+    NotificationConsumer,
+    ReliableChatConsumer,
+)
+from sandbox.apps.system_chat.consumer import SystemMessageConsumer
+from sandbox.layers import setup_layers
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+STATIC = Path(__file__).parent / "static"
+
+# The page loads nothing from elsewhere and runs no inline script, so a message
+# that got into it as HTML could still do nothing.
+PAGE_HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
+        "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    # Ask each time whether a file changed: somebody is editing them.
+    "Cache-Control": "no-cache",
+}
+
+# Before the application, because a consumer looks for its layer when it is made.
+setup_layers()
+
+websockets = Router(
+    routes=[
+        WebSocketRoute("/system", SystemMessageConsumer.as_asgi()),
+        WebSocketRoute("/room/{room_name}", RoomChatConsumer.as_asgi()),
+        WebSocketRoute("/backgroundjob", BackgroundJobConsumer.as_asgi()),
+        WebSocketRoute("/chat", ChatConsumer.as_asgi()),
+        WebSocketRoute("/reliable", ReliableChatConsumer.as_asgi()),
+        WebSocketRoute("/notifications", NotificationConsumer.as_asgi()),
+        WebSocketRoute("/analytics", AnalyticsConsumer.as_asgi()),
+    ]
+)
+
+app = FastAPI(title="Fast Channels showcase", lifespan=channel_layers.lifespan)
+app.mount("/ws", websockets)
+app.mount("/static", StaticFiles(directory=STATIC))
+
+
+@app.get("/", include_in_schema=False)
+async def page() -> FileResponse:
+    return FileResponse(STATIC / "index.html")
+
+
+@app.get("/healthz")
+async def healthz() -> dict[str, str]:
+    """Answers as soon as the application is up, and so its layers are open."""
+    return {"status": "ok"}
+
+
+@app.middleware("http")
+async def add_page_headers(
+    request: Request, call_next: Callable[[Request], Awaitable[Response]]
+) -> Response:
+    response = await call_next(request)
+    if request.url.path == "/" or request.url.path.startswith("/static/"):
+        response.headers.update(PAGE_HEADERS)
+    return response

@@ -1,0 +1,263 @@
+"""
+The whole showcase with one command: `python sandbox/start_dev.py`.
+
+Starts a broker if none is there, the RQ worker and uvicorn, waits until they
+answer, and stops what it started on Ctrl+C, on SIGTERM, or when one of them
+ends by itself.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+import uuid
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+from urllib.parse import urlsplit
+
+import redis
+import rq
+
+from fast_channels.exceptions import MissingServer, ServerDidNotStart
+from fast_channels.testing.server import ValkeyServer, answers
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+ROOT = Path(__file__).resolve().parent.parent
+HOST = "127.0.0.1"
+WEB_PORT = 8080
+BROKER_PORT = 6399
+
+# Seconds until everything must answer, between two looks at what runs, and for
+# a process to end after it was asked to: longer than the longest job takes.
+START_TIMEOUT = 30.0
+PAUSE = 0.1
+STOP_TIMEOUT = 5.0
+
+
+class CannotGoOn(Exception):
+    """Raise with the line for whoever typed the command."""
+
+
+class StopRequested(Exception):
+    """Somebody pressed Ctrl+C or sent a SIGTERM."""
+
+
+class Signals:
+    """
+    Remembers that we were asked to stop.
+
+    A flag instead of an exception out of the signal handler: that could strike
+    between the start of a process and the line that remembers to stop it.
+    """
+
+    def __init__(self) -> None:
+        self.received = False
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, self._receive)
+
+    def _receive(self, *_: object) -> None:
+        self.received = True
+
+    def pause(self) -> None:
+        """Wait a moment. Raises StopRequested when it is time to go."""
+        time.sleep(PAUSE)
+        if self.received:
+            raise StopRequested
+
+
+class Child:
+    """A Python module as a process of ours. Leaving the block ends it."""
+
+    def __init__(self, name: str, arguments: list[str], environment: dict[str, str]) -> None:
+        self.name = name
+        self.arguments = arguments
+        self.environment = environment
+
+    def __enter__(self) -> Self:
+        self.process = subprocess.Popen(  # noqa: S603 - our own modules
+            [sys.executable, "-m", *self.arguments],
+            cwd=ROOT,
+            env={**os.environ, **self.environment},
+            # Ctrl+C is for us; we tell the others, in order.
+            start_new_session=True,
+        )
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        # To uvicorn and to RQ, a second SIGTERM says: without finishing your work.
+        for ask in (self.process.terminate, self.process.terminate, self.process.kill):
+            ask()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.process.wait(STOP_TIMEOUT)
+                return
+        self.process.wait()
+
+    def check(self) -> None:
+        if (code := self.process.poll()) is not None:
+            raise CannotGoOn(f"{self.name} ended by itself with exit code {code}")
+
+
+class EmbeddedBroker(ValkeyServer):
+    """The broker that we start where nobody else runs one."""
+
+    name = "the broker"
+
+    def check(self) -> None:
+        if not answers(self.port, timeout=STOP_TIMEOUT):
+            raise CannotGoOn(f"{self.name} on port {self.port} ended by itself")
+
+
+Process = Child | EmbeddedBroker
+
+
+def main() -> int:
+    arguments = parse_arguments()
+    signals = Signals()
+    try:
+        run(arguments.port, arguments.broker_port, signals)
+    except StopRequested:
+        print("stopped", flush=True)
+        return 0
+    except (CannotGoOn, MissingServer, ServerDidNotStart) as error:
+        print(f"start_dev: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Start the showcase: broker, worker, web server.")
+    parser.add_argument("--port", type=int, default=WEB_PORT, help="of the page (8080)")
+    parser.add_argument("--broker-port", type=int, default=BROKER_PORT, help="of Redis (6399)")
+    return parser.parse_args()
+
+
+def run(port: int, broker_port: int, signals: Signals) -> None:
+    """Start, watch and stop everything. Ends only with an exception."""
+    require_free_port(port, "pass --port to use another for the page")
+    with contextlib.ExitStack() as children:
+        url, broker = find_broker(broker_port)
+        environment = {"REDIS_URL": url}
+        worker_name = f"start-dev-{uuid.uuid4().hex}"
+        worker = Child("the worker", ["sandbox.worker", "--name", worker_name], environment)
+        server = Child("uvicorn", uvicorn_arguments(port), environment)
+        running: list[Process] = [*broker, worker, server]
+        for child in running:
+            children.enter_context(child)
+        wait_until(lambda: worker_answers(url, worker_name), running, signals)
+        wait_until(lambda: page_answers(port), running, signals)
+        print(welcome(port, url), flush=True)
+        while True:
+            signals.pause()
+            for child in running:
+                child.check()
+
+
+def find_broker(port: int) -> tuple[str, list[EmbeddedBroker]]:
+    """Return a broker's URL, and the broker if it is ours to start."""
+    if given := os.environ.get("REDIS_URL"):
+        require_broker(given, "REDIS_URL")
+        return given, []
+    url = f"redis://{HOST}:{port}"
+    if answers(port):
+        require_broker(url, f"port {port}")
+        return url, []
+    require_free_port(
+        port, "it is not Redis that answers there; set REDIS_URL to use one elsewhere"
+    )
+    return url, [EmbeddedBroker(port)]
+
+
+def require_broker(url: str, source: str) -> None:
+    try:
+        with redis.Redis.from_url(url, socket_connect_timeout=2, socket_timeout=2) as connection:
+            connection.ping()
+    except (redis.RedisError, ValueError) as error:
+        raise CannotGoOn(f"{source}: no Redis at {without_password(url)}: {error}") from error
+
+
+def require_free_port(port: int, remedy: str) -> None:
+    # Whoever listens on all addresses would not keep us from binding to one of
+    # them everywhere, so knock first.
+    with socket.socket() as knock:
+        taken = knock.connect_ex((HOST, port)) == 0
+    try:
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((HOST, port))
+    except OSError as error:
+        if not taken:
+            raise CannotGoOn(f"port {port} cannot be used: {error.strerror}; {remedy}") from error
+    if taken:
+        raise CannotGoOn(f"port {port} is taken; {remedy}")
+
+
+def uvicorn_arguments(port: int) -> list[str]:
+    return [
+        *("uvicorn", "sandbox.main:app", "--host", HOST, "--port", str(port)),
+        *("--log-level", "warning", "--timeout-graceful-shutdown", "3"),
+    ]
+
+
+def wait_until(ready: Callable[[], bool], running: list[Process], signals: Signals) -> None:
+    deadline = time.monotonic() + START_TIMEOUT
+    while not ready():
+        for child in running:
+            child.check()
+        if time.monotonic() > deadline:
+            names = ", ".join(child.name for child in running)
+            raise CannotGoOn(f"not all of {names} answered within {START_TIMEOUT:.0f} seconds")
+        signals.pause()
+
+
+def worker_answers(url: str, name: str) -> bool:
+    """Whether RQ lists the worker, which it does once the worker listens."""
+    try:
+        with redis.Redis.from_url(url) as connection:
+            return bool(connection.exists(f"{rq.Worker.redis_worker_namespace_prefix}{name}"))
+    except redis.RedisError:
+        return False
+
+
+def page_answers(port: int) -> bool:
+    try:
+        with urllib.request.urlopen(f"http://{HOST}:{port}/healthz", timeout=2) as response:
+            return bool(response.status == 200)
+    except OSError:
+        return False
+
+
+def welcome(port: int, url: str) -> str:
+    sender = [sys.executable, "-m", "sandbox.external_sender"]
+    if url != f"redis://{HOST}:{BROKER_PORT}":
+        sender = ["env", f"REDIS_URL={without_password(url)}", *sender]
+    return f"""
+  Fast Channels showcase   http://localhost:{port}
+  broker                   {without_password(url)}
+
+  Try this:
+    open the page in two tabs and type into the showcase panel
+    run a background job and watch its bar
+    in another terminal, send from outside:
+      cd {shlex.quote(str(ROOT))} && {shlex.join(sender)}
+
+  Ctrl+C stops everything.
+"""
+
+
+def without_password(url: str) -> str:
+    password = urlsplit(url).password
+    return url.replace(f":{password}@", ":***@") if password else url
+
+
+if __name__ == "__main__":
+    sys.exit(main())

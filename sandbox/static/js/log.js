@@ -1,0 +1,64 @@
+/** A list of messages that keeps the latest and follows them, unless somebody scrolled up. */
+
+const LIMIT = 200;
+
+// Closer to the end than this many pixels counts as reading along.
+const NEAR_END = 48;
+
+const clock = new Intl.DateTimeFormat([], { timeStyle: "medium", hourCycle: "h23" });
+
+export class Log {
+  #list;
+  #limit;
+
+  constructor(list, limit = LIMIT) {
+    this.#list = list;
+    this.#limit = limit;
+  }
+
+  /** `layer` names where it came from; `kind` is "own", "event", "info", "warning" or "error". */
+  add(text, { layer = "", kind = "", title = "" } = {}) {
+    const follow = isNearEnd(this.#list);
+    const entry = element("li", "entry");
+    if (kind) entry.dataset.kind = kind;
+    if (layer) {
+      entry.dataset.layer = layer;
+      entry.append(layerTag(layer));
+    }
+    entry.append(body(title, text), time(new Date()));
+    this.#list.append(entry);
+    while (this.#list.children.length > this.#limit) this.#list.firstElementChild.remove();
+    if (follow) this.#list.scrollTop = this.#list.scrollHeight;
+  }
+}
+
+/** The only way this page makes elements: their text is text, never HTML. */
+export function element(name, className = "", text = "") {
+  const made = document.createElement(name);
+  if (className) made.className = className;
+  if (text) made.textContent = text;
+  return made;
+}
+
+export function isNearEnd(list) {
+  return list.scrollHeight - list.scrollTop - list.clientHeight < NEAR_END;
+}
+
+function layerTag(layer) {
+  const tag = element("span", "layer", layer);
+  tag.dataset.layer = layer;
+  return tag;
+}
+
+function body(title, text) {
+  const made = element("span", "text");
+  if (title) made.append(element("strong", "", title), " ");
+  made.append(text);
+  return made;
+}
+
+function time(date) {
+  const made = element("time", "", clock.format(date));
+  made.dateTime = date.toISOString();
+  return made;
+}

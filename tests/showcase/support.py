@@ -1,0 +1,177 @@
+"""What the tests of the showcase share: its processes, and sockets that say what they got."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import time
+import urllib.request
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Self
+
+import redis
+import websockets
+
+from fast_channels.testing.server import free_port
+
+ROOT = Path(__file__).resolve().parents[2]
+
+# Seconds that anything may take before a test gives up on it.
+PATIENCE = 15.0
+
+
+class Process:
+    """A Python module of the showcase as a process, with its output in a file."""
+
+    def __init__(self, log: Path, *arguments: str, redis_url: str) -> None:
+        self.log = log
+        self.arguments = arguments
+        self.environment = {**os.environ, "REDIS_URL": redis_url}
+
+    def start(self) -> None:
+        with self.log.open("ab") as output:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", *self.arguments],
+                cwd=ROOT,
+                env=self.environment,
+                stdout=output,
+                stderr=output,
+            )
+
+    def stop(self) -> None:
+        self.process.terminate()
+        try:
+            self.process.wait(PATIENCE)
+        finally:
+            # Does nothing to a process that has ended.
+            self.process.kill()
+            self.process.wait()
+
+    @property
+    def output(self) -> str:
+        return self.log.read_text() if self.log.exists() else ""
+
+    def wait_until(self, ready) -> None:
+        deadline = time.monotonic() + PATIENCE
+        while not ready():
+            assert self.process.poll() is None, f"{self.arguments} ended: {self.output}"
+            assert time.monotonic() < deadline, f"{self.arguments} is not ready: {self.output}"
+            time.sleep(0.02)
+
+
+class WebServer(Process):
+    """The application, served by uvicorn on a port that stays the same over restarts."""
+
+    def __init__(self, log: Path, redis_url: str, app: str = "sandbox.main:app") -> None:
+        self.port = free_port()
+        super().__init__(log, "uvicorn", app, "--port", str(self.port), redis_url=redis_url)
+        self.redis_url = redis_url
+        self.url = f"http://127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        super().start()
+        self.wait_until(lambda: page_answers(self.url))
+
+    def kill(self) -> None:
+        """End the server as a crash would."""
+        self.process.kill()
+        self.process.wait()
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    @asynccontextmanager
+    async def socket(self, route: str):
+        address = f"ws://127.0.0.1:{self.port}/ws/{route}"
+        async with websockets.connect(address, max_size=None) as connection:
+            yield Client(connection)
+
+
+class Worker(Process):
+    """The RQ worker; ready when RQ lists it."""
+
+    def __init__(self, log: Path, redis_url: str) -> None:
+        self.name = f"test-{os.getpid()}-{time.monotonic_ns()}"
+        self.redis_url = redis_url
+        super().__init__(log, "sandbox.worker", "--name", self.name, redis_url=redis_url)
+
+    def __enter__(self) -> Self:
+        self.start()
+        with redis.Redis.from_url(self.redis_url) as connection:
+            self.wait_until(lambda: connection.exists(f"rq:worker:{self.name}"))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+
+class Client:
+    """A socket that can wait for one message among others."""
+
+    def __init__(self, connection: websockets.ClientConnection) -> None:
+        self.connection = connection
+        self.received: list[str] = []
+
+    async def send(self, text: str | bytes) -> None:
+        await self.connection.send(text)
+
+    async def send_json(self, content: object) -> None:
+        await self.send(json.dumps(content))
+
+    async def next(self) -> str:
+        try:
+            async with asyncio.timeout(PATIENCE):
+                text = await self.connection.recv()
+        except TimeoutError:
+            raise AssertionError(f"nothing came after {self.received[-20:]}") from None
+        self.received.append(text)
+        return text
+
+    async def next_json(self) -> dict:
+        return json.loads(await self.next())
+
+    async def until(self, wanted: str) -> str:
+        """Wait for a message that has `wanted` in it, and return it."""
+        while wanted not in (text := await self.next()):
+            pass
+        return text
+
+    async def until_type(self, *types: str) -> dict:
+        while (message := await self.next_json())["type"] not in types:
+            pass
+        return message
+
+    async def closed(self) -> tuple[int, str]:
+        """Wait until the server closes; return code and reason."""
+        async with asyncio.timeout(PATIENCE):
+            await self.connection.wait_closed()
+        return self.connection.close_code, self.connection.close_reason
+
+
+def page_answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(f"{url}/healthz", timeout=2) as response:
+            return response.status == 200
+    except OSError:
+        return False
+
+
+def run_module(*arguments: str, redis_url: str) -> subprocess.CompletedProcess[str]:
+    """Run a Python module of the showcase to its end."""
+    return subprocess.run(
+        [sys.executable, "-m", *arguments],
+        cwd=ROOT,
+        env={**os.environ, "REDIS_URL": redis_url},
+        capture_output=True,
+        text=True,
+        timeout=2 * PATIENCE,
+        check=False,
+    )

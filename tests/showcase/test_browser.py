@@ -1,0 +1,381 @@
+"""The page, in a real browser: what people see."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+from playwright.async_api import async_playwright, expect
+
+from tests.showcase.support import PATIENCE, WebServer, run_module
+
+pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="module")]
+
+ARGUMENTS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+# All but the room, which the user connects.
+SOCKETS = ["system", "jobs", "chat", "reliable", "notifications", "analytics"]
+
+MARKUP = "<img src=x onerror=\"document.title='broken in'\"> & <b>bold</b>"
+
+
+def find_browser() -> str | None:
+    names = ("chromium", "chromium-browser", "google-chrome", "chrome")
+    return os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, names)), None)
+
+
+@pytest_asyncio.fixture(loop_scope="module", scope="module")
+async def browser():
+    path = find_browser()
+    if path is None:
+        reason = "no browser found: put chromium on the PATH, or its path into CHROMIUM"
+        # Where nobody watches, a test that quietly does not run is a lie.
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(reason)
+    async with async_playwright() as playwright:
+        running = await playwright.chromium.launch(executable_path=path, args=ARGUMENTS)
+        yield running
+        await running.close()
+
+
+@pytest.fixture(scope="module")
+def server(broker, worker, logs):
+    """A server of our own, since we kill it."""
+    with WebServer(logs / "browser.log", broker.url) as running:
+        yield running
+
+
+@pytest_asyncio.fixture(loop_scope="module", scope="module")
+async def window(browser):
+    """One window for all tests: its tabs share the cache, which makes them quicker to open."""
+    expect.set_options(timeout=PATIENCE * 1000)
+    # Finer than one pixel, for the picture.
+    return await browser.new_context(
+        viewport={"width": 1360, "height": 900}, device_scale_factor=1.5
+    )
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def open_page(window, server):
+    """Opens tabs, and fails the test for what they complain about."""
+    complaints = []
+
+    async def open_one():
+        page = await window.new_page()
+        page.on("console", lambda m: m.type == "error" and complaints.append(m.text))
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        await page.goto(server.url)
+        await all_connected(page)
+        return page
+
+    yield open_one
+    for page in window.pages:
+        await page.close()
+    assert [text for text in complaints if not is_failed_attempt(text)] == []
+
+
+def is_failed_attempt(complaint: str) -> bool:
+    """Whether the browser reports, on its own, that nobody was there to connect to."""
+    return complaint.startswith("WebSocket connection to") and "failed" in complaint
+
+
+async def all_connected(page) -> None:
+    for name in SOCKETS:
+        await expect(page.locator(f"#{name}-status")).to_have_text("connected")
+
+
+async def say(page, form: str, text: str) -> None:
+    """Type into a form of the page and press Enter."""
+    await page.locator(f"#{form}").fill(text)
+    await page.locator(f"#{form}").press("Enter")
+
+
+async def activate(page, button: str) -> None:
+    """Press a button by keyboard; a click waits for the tab to be drawn, and some are hidden."""
+    await page.locator(f"#{button}").press("Enter")
+
+
+def entry(page, log: str, text: str, layer: str = ""):
+    """The entry of a log with exactly this text, and from this layer if one is given."""
+    origin = f'[data-layer="{layer}"]' if layer else ""
+    entries = page.locator(f"#{log} .entry{origin}")
+    return entries.filter(has=page.get_by_text(text, exact=True))
+
+
+async def join(page, room: str) -> None:
+    await say(page, "room-name", room)
+    await expect(page.locator("#room-status")).to_have_text("connected")
+
+
+async def run_job(page, job_type: str, content: str):
+    await page.locator("#jobs-type").select_option(job_type)
+    await say(page, "jobs-content", content)
+    return page.locator(".job").first
+
+
+async def test_line_typed_in_one_tab_appears_in_both_over_both_layers(open_page):
+    """Each arrival shows its layer as a label."""
+    one, other = await open_page(), await open_page()
+    await say(one, "showcase-text", "to every tab")
+    for page in (one, other):
+        for layer in ("chat", "queue"):
+            arrived = entry(page, "showcase-log", "to every tab", layer)
+            await expect(arrived).to_have_count(1)
+            await expect(arrived.locator(".layer")).to_have_text(layer)
+    await expect(one.locator("#showcase-text")).to_have_value("")
+
+
+async def test_notification_appears_in_every_tab(open_page):
+    """With its title, and the label of its layer."""
+    one, other = await open_page(), await open_page()
+    await one.locator("#showcase-text").fill("lunch is ready")
+    await activate(one, "showcase-notify")
+    arrived = other.locator('#showcase-log [data-layer="notifications"].entry')
+    await expect(arrived).to_contain_text("From the page lunch is ready")
+
+
+async def test_system_socket_echoes(open_page):
+    """What was typed and what came back are both in the log."""
+    page = await open_page()
+    await say(page, "system-text", "anybody?")
+    await expect(entry(page, "system-log", "echo: anybody?")).to_have_count(1)
+
+
+async def test_room_is_entered_and_left(open_page):
+    """Others see it, and nothing can be typed without a room."""
+    one, other = await open_page(), await open_page()
+    await expect(one.locator("#room-text")).to_be_disabled()
+    await join(one, "corner")
+    await join(other, "corner")
+    await say(other, "room-text", "made it")
+    await expect(one.locator("#room-log")).to_contain_text("made it")
+    await activate(other, "room-toggle")
+    await expect(other.locator("#room-status")).to_have_text("disconnected")
+    await expect(one.locator("#room-log .entry").last).to_contain_text(" left")
+
+
+async def test_room_that_is_refused_says_why_and_is_not_tried_again(open_page):
+    """The reason of the close frame is in the log, and the name can be changed."""
+    page = await open_page()
+    await say(page, "room-name", "two words")
+    await expect(page.locator("#room-log")).to_contain_text("room name 'two words' is not allowed")
+    await expect(page.locator("#room-status")).to_have_text("disconnected")
+    await join(page, "two-words")
+
+
+async def test_bar_of_a_job_reaches_the_end_and_its_result_shows(open_page):
+    """Only in the tab that asked."""
+    one, other = await open_page(), await open_page()
+    job = await run_job(one, "translate", "hello apple")
+    await expect(job).to_have_attribute("data-state", "finished")
+    await expect(job.locator("progress")).to_have_js_property("value", 100)
+    await expect(job.locator(".percent")).to_have_text("100 %")
+    await expect(job.locator(".outcome")).to_have_text("ellohay appleway")
+    await expect(other.locator(".job")).to_have_count(0)
+
+
+async def test_job_that_fails_says_so(open_page):
+    """In words, not by colour alone."""
+    page = await open_page()
+    job = await run_job(page, "analyze", "?!")
+    await expect(job.locator(".job-state")).to_have_text("failed")
+    await expect(job.locator(".outcome")).to_have_text("ValueError: there is no word in '?!'")
+
+
+async def test_messages_of_the_outside_script_appear(open_page, server):
+    """Over all four layers, and in the chart."""
+    page = await open_page()
+    done = await asyncio.to_thread(
+        run_module,
+        *("sandbox.external_sender", "--count", "1", "--interval", "0.1", "--rounds", "2"),
+        redis_url=server.redis_url,
+    )
+    assert done.returncode == 0, done.stderr
+    for layer, text in (
+        ("chat", "Announcement: hello from a script outside the server"),
+        ("queue", "This one waits for you if you are busy"),
+        ("notifications", "version 2.0 is live"),
+        ("chat", "Maintenance tonight, told over three layers"),
+        ("queue", "Maintenance tonight, told over three layers"),
+        ("chat", "Periodic announcement 1 of 1"),
+    ):
+        log = page.locator(f'#showcase-log .entry[data-layer="{layer}"]')
+        await expect(log.filter(has_text=text)).to_have_count(1)
+    for kind in ("user_login", "page_view", "button_click", "session_duration", "error"):
+        await expect(page.locator(f"#analytics-log .entry:has-text('{kind}')")).not_to_have_count(0)
+        await expect(page.locator(f'#analytics-chart [data-series="{kind}"]')).not_to_have_count(0)
+
+
+async def test_button_sends_an_analytics_event_that_the_chart_counts(open_page):
+    """In every tab."""
+    one, other = await open_page(), await open_page()
+    await one.locator("#analytics-event").select_option("user_login")
+    for _ in range(3):
+        await activate(one, "analytics-send")
+    for page in (one, other):
+        counter = page.locator('#analytics-legend [data-series="user_login"] b')
+        await expect(counter).to_have_text("3")
+        await expect(
+            page.locator('#analytics-chart [data-series="user_login"]').first
+        ).to_be_visible()
+
+
+async def test_page_reconnects_by_itself_when_the_server_is_back(open_page, server):
+    """Every socket says that it waits, returns, and works as before, in the same room too."""
+    one, other = await open_page(), await open_page()
+    await join(one, "harbour")
+    unfinished = await run_job(one, "generate", "a job whose asker is cut off")
+    await expect(unfinished.locator(".job-state")).to_have_text("running")
+    server.kill()
+    for name in [*SOCKETS, "room"]:
+        await expect(one.locator(f"#{name}-status")).to_have_attribute("data-state", "waiting")
+    await expect(one.locator("#chat-status")).to_contain_text("retry in")
+    await expect(unfinished.locator(".job-state")).to_have_text("lost")
+    await say(one, "showcase-text", "kept in the field")
+    await expect(one.locator("#showcase-log")).to_contain_text("not sent: there is no connection")
+    await expect(one.locator("#showcase-text")).to_have_value("kept in the field")
+
+    server.start()
+    await all_connected(one)
+    await all_connected(other)
+    await expect(one.locator("#room-status")).to_have_text("connected")
+    await one.locator("#showcase-text").press("Enter")
+    for page in (one, other):
+        for layer in ("chat", "queue"):
+            arrived = entry(page, "showcase-log", "kept in the field", layer)
+            await expect(arrived).to_have_count(1)
+    await say(one, "room-text", "back again")
+    await expect(one.locator("#room-log")).to_contain_text("back again")
+    job = await run_job(one, "default", "works again")
+    await expect(job.locator(".job-state")).to_have_text("finished")
+
+
+async def test_markup_is_shown_as_text(open_page):
+    """Whatever panel it comes through, it makes no element and runs no script."""
+    page = await open_page()
+    await join(page, "markup")
+    await say(page, "system-text", MARKUP)
+    await say(page, "room-text", MARKUP)
+    await say(page, "showcase-text", MARKUP)
+    await page.locator("#showcase-text").fill(MARKUP)
+    await activate(page, "showcase-notify")
+    job = await run_job(page, "default", MARKUP)
+    await expect(job.locator(".job-content")).to_have_text(MARKUP)
+    await expect(job.locator(".outcome")).to_contain_text(MARKUP)
+    await expect(entry(page, "system-log", f"echo: {MARKUP}")).to_have_count(1)
+    await expect(page.locator("#room-log")).to_contain_text(MARKUP)
+    await expect(page.locator("#showcase-log .entry").filter(has_text=MARKUP)).to_have_count(3)
+    await expect(page.locator(":is(.log, .joblist) :is(img, b, script)")).to_have_count(0)
+    assert await page.title() == "Fast Channels showcase"
+
+
+async def test_log_keeps_the_latest_200(open_page):
+    """The oldest entries go first."""
+    page = await open_page()
+    await page.evaluate(
+        """() => {
+            for (let number = 0; number < 105; number += 1) {
+                document.querySelector("#system-text").value = `line ${number}`;
+                document.querySelector("#system-form").requestSubmit();
+            }
+        }"""
+    )
+    await expect(entry(page, "system-log", "echo: line 104")).to_have_count(1)
+    assert await page.locator("#system-log .entry").count() == 200
+    await expect(entry(page, "system-log", "line 0")).to_have_count(0)
+
+
+async def test_everything_has_a_name_and_can_be_reached_by_keyboard(open_page):
+    """Fields have labels, and Tab gets to every field, button and log that can be used."""
+    page = await open_page()
+    unnamed = await page.evaluate(
+        """() => [...document.querySelectorAll("input, select, button, [role=log]")]
+            .filter((e) => !e.labels?.length && !e.textContent.trim() && !e.ariaLabel)
+            .map((e) => e.id)"""
+    )
+    assert unnamed == []
+    wanted = await page.evaluate(
+        """() => [...document.querySelectorAll("input, select, button[id], [role=log]")]
+            .filter((e) => !e.disabled).map((e) => e.id)"""
+    )
+    reached = set()
+    for _ in range(60):
+        await page.keyboard.press("Tab")
+        reached.add(await page.evaluate("document.activeElement.id"))
+    assert set(wanted) <= reached
+
+
+async def test_page_fits_a_narrow_window(open_page):
+    """Nothing is cut off to the side."""
+    page = await open_page()
+    await say(page, "showcase-text", "a-word-without-any-space-" * 10)
+    await expect(page.locator('#showcase-log .entry[data-layer="queue"]')).to_have_count(1)
+    for width in (320, 390, 800, 1100):
+        await page.set_viewport_size({"width": width, "height": 844})
+        assert await page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+@pytest.mark.timeout(150)
+async def test_picture_of_the_page_with_messages_from_every_source(open_page, server, tmp_path):
+    """With SHOWCASE_SCREENSHOT set, a minute of traffic is kept there as a picture."""
+    wanted = os.environ.get("SHOWCASE_SCREENSHOT")
+    page, other = await open_page(), await open_page()
+    # In a tab of its own, since it takes the focus away from what is typed.
+    traffic = asyncio.create_task(events(await open_page(), seconds=50 if wanted else 1))
+    await join(page, "lobby")
+    await join(other, "lobby")
+    await say(page, "system-text", "Is anybody there?")
+    await say(other, "room-text", "Hello from the other tab")
+    await say(page, "room-text", "Good to see you here")
+    for job_type, content in (("analyze", "?!"), ("translate", "every message counts")):
+        await run_job(page, job_type, content)
+    await expect(page.locator('.job[data-state="finished"]')).to_have_count(1)
+    await traffic
+    await say(page, "showcase-text", "Typed once, sent over both chat layers")
+    await other.locator("#showcase-text").fill("The build is green")
+    await activate(other, "showcase-notify")
+    await asyncio.to_thread(
+        run_module,
+        *(
+            "sandbox.external_sender",
+            "--count",
+            "1",
+            "--interval",
+            "0.1",
+            "--rounds",
+            "4" if wanted else "1",
+        ),
+        redis_url=server.redis_url,
+    )
+    await expect(page.locator("#showcase-log")).to_contain_text("Periodic announcement")
+    running = await run_job(page, "generate", "a small town by the sea")
+    await expect(running.locator(".outcome")).to_have_text(re.compile("draft [2-6]"))
+    picture = Path(wanted) if wanted else tmp_path / "showcase.png"
+    await page.evaluate("document.activeElement.blur()")
+    await page.bring_to_front()
+    await page.screenshot(path=picture, full_page=True)
+    assert picture.stat().st_size > 50_000
+
+
+async def events(page, seconds: float) -> None:
+    """Traffic as it might be: rising and falling, some kinds more often than others."""
+    kinds = ["page_view"] * 5 + ["button_click"] * 3 + ["user_login", "session_duration", "error"]
+    loop = asyncio.get_running_loop()
+    end = loop.time() + seconds
+    while loop.time() < end:
+        await page.locator("#analytics-event").select_option(random.choice(kinds))
+        await activate(page, "analytics-send")
+        await asyncio.sleep(random.choice([0.02, 0.05, 0.1, 0.1, 0.2, 0.6]))

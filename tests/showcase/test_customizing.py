@@ -1,0 +1,84 @@
+"""The example of customizing: a layer, a consumer, a script and a broadcast of one's own."""
+
+from __future__ import annotations
+
+import pytest
+
+from fast_channels.testing.server import free_port
+from tests.showcase.support import WebServer, run_module
+
+
+@pytest.fixture(scope="module")
+def customized(broker, logs):
+    log = logs / "customized.log"
+    with WebServer(log, broker.url, app="sandbox.customizing.main:app") as server:
+        yield server
+
+
+async def test_consumer_routes_by_the_type_of_the_message(customized):
+    """Each type has its method; the client hears what it asked for."""
+    async with customized.socket("monitoring") as client:
+        await client.send_json({"type": "ping"})
+        assert await client.next_json() == {"type": "pong"}
+        await client.send_json({"type": "watch", "severity": "error"})
+        assert await client.next_json() == {"type": "watching", "severity": "error"}
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ([], "type is None, accepted are ping, watch, alert"),
+        ({"type": "receive"}, "type is 'receive', accepted are ping, watch, alert"),
+        ({"type": {}}, "type is {}, accepted are"),
+        ({"type": "watch", "severity": "loud"}, "severity is 'loud', accepted are info, warning"),
+        ({"type": "alert", "severity": "info"}, "text is None, accepted is a string"),
+        ({"type": "alert", "severity": [], "text": "x"}, "severity is [], accepted are"),
+    ],
+)
+async def test_message_without_a_route_is_answered_with_a_sentence(customized, content, said):
+    """It names the value and what is accepted."""
+    async with customized.socket("monitoring") as client:
+        await client.send_json(content)
+        answer = await client.next_json()
+        assert answer["type"] == "error"
+        assert said in answer["message"]
+
+
+async def test_alert_is_broadcast_over_several_layers(customized):
+    """Watchers, notifications and the chat all hear of it."""
+    async with (
+        customized.socket("monitoring") as watcher,
+        customized.socket("notifications") as notifications,
+        customized.socket("chat") as chat,
+    ):
+        await watcher.send_json({"type": "alert", "severity": "error", "text": "disk is full"})
+        expected = {"type": "alert", "severity": "error", "text": "disk is full"}
+        assert await watcher.next_json() == expected
+        assert (await notifications.next_json())["message"] == "disk is full"
+        assert await chat.next() == "Alert: disk is full"
+
+
+async def test_outside_script_alerts_those_who_watch_for_it(customized):
+    """A less severe alert does not reach who watches for errors only."""
+    async with customized.socket("monitoring") as client:
+        await client.send_json({"type": "watch", "severity": "error"})
+        await client.next_json()
+        for severity in ("warning", "error"):
+            done = run_module(
+                *("sandbox.customizing.send_alert", f"a {severity}", "--severity", severity),
+                redis_url=customized.redis_url,
+            )
+            assert done.returncode == 0, done.stderr
+            assert done.stdout == f"alert sent ({severity}): a {severity}\n"
+        expected = {"type": "alert", "severity": "error", "text": "a error"}
+        assert await client.next_json() == expected
+
+
+def test_outside_script_without_a_broker_prints_one_line():
+    """No traceback, exit code 1."""
+    url = f"redis://127.0.0.1:{free_port()}"
+    done = run_module("sandbox.customizing.send_alert", "x", redis_url=url)
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("send_alert: ")
+    assert "does not answer" in line

@@ -1,0 +1,55 @@
+"""The script outside the server."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import AsyncExitStack
+
+from fast_channels.testing.server import free_port
+from tests.showcase.support import run_module
+
+EVENTS = ("user_login", "page_view", "button_click", "session_duration", "error")
+
+
+async def test_messages_of_every_kind_arrive_and_are_printed(showcase):
+    """Chat, reliable, notification, all five events, a broadcast and periodic announcements."""
+    async with AsyncExitStack() as stack:
+        chat, reliable, notifications, analytics = [
+            await stack.enter_async_context(showcase.socket(route))
+            for route in ("chat", "reliable", "notifications", "analytics")
+        ]
+        sender = asyncio.create_task(
+            asyncio.to_thread(
+                run_module,
+                *("sandbox.external_sender", "--count", "2", "--interval", "0.05"),
+                *("--rounds", "1"),
+                redis_url=showcase.redis_url,
+            )
+        )
+        assert await chat.next() == "Announcement: hello from a script outside the server"
+        assert await reliable.next() == "This one waits for you if you are busy"
+        assert (await notifications.next_json())["title"] == "Deployment"
+        for event in EVENTS:
+            await analytics.until(event)
+        broadcast = "Maintenance tonight, told over three layers"
+        assert await chat.next() == broadcast
+        assert await reliable.next() == broadcast
+        assert (await notifications.next_json())["message"] == broadcast
+        assert await chat.next() == "Periodic announcement 1 of 2"
+        assert await chat.next() == "Periodic announcement 2 of 2"
+        done = await sender
+    assert done.returncode == 0, done.stderr
+    for printed in ("Announcement: hello", "This one waits", "Deployment", *EVENTS, "2 of 2"):
+        assert printed in done.stdout
+
+
+def test_broker_that_does_not_answer_is_one_line_and_no_traceback():
+    """The line names the broker and what to check."""
+    port = free_port()
+    done = run_module("sandbox.external_sender", redis_url=f"redis://127.0.0.1:{port}")
+    assert done.returncode == 1
+    assert done.stdout == ""
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("external_sender: ")
+    assert f"127.0.0.1:{port}" in line
+    assert "does not answer" in line

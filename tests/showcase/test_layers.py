@@ -1,0 +1,63 @@
+"""The table of layers."""
+
+from __future__ import annotations
+
+import pytest
+
+from fast_channels.layers import (
+    InMemoryChannelLayer,
+    RedisChannelLayer,
+    RedisPubSubChannelLayer,
+    channel_layers,
+)
+from sandbox.layers import LAYERS, redis_url, setup_layers
+
+
+@pytest.fixture(autouse=True)
+def empty_registry():
+    """Other tests register layers too: put theirs back."""
+    before = {alias: channel_layers[alias] for alias in channel_layers.list_aliases()}
+    channel_layers.clear()
+    yield
+    channel_layers.clear()
+    for alias, layer in before.items():
+        channel_layers.register(alias, layer)
+
+
+def test_every_alias_has_the_layer_that_fits_its_purpose():
+    """Pub/sub where latency counts, the queue where messages must wait for their reader."""
+    setup_layers()
+    assert {alias: type(channel_layers[alias]) for alias in channel_layers.list_aliases()} == {
+        "memory": InMemoryChannelLayer,
+        "chat": RedisPubSubChannelLayer,
+        "queue": RedisChannelLayer,
+        "notifications": RedisPubSubChannelLayer,
+        "analytics": RedisChannelLayer,
+    }
+
+
+def test_layers_share_a_broker_but_no_prefix():
+    """A group of one layer is not the group of the same name of another."""
+    setup_layers()
+    prefixes = [channel_layers[alias].prefix for alias in LAYERS if alias != "memory"]
+    assert len(set(prefixes)) == len(prefixes)
+
+
+def test_setting_up_twice_changes_nothing_that_is_there():
+    """Only an alias that is new is added."""
+    setup_layers()
+    before = {alias: channel_layers[alias] for alias in LAYERS}
+    setup_layers(extra={"mine": lambda _url: InMemoryChannelLayer()})
+    assert {alias: channel_layers[alias] for alias in LAYERS} == before
+    assert "mine" in channel_layers
+
+
+@pytest.mark.parametrize("value", [None, ""])
+def test_broker_is_the_local_one_unless_the_environment_says_otherwise(monkeypatch, value):
+    """REDIS_URL decides; empty counts as not set."""
+    monkeypatch.delenv("REDIS_URL", raising=False)
+    if value is not None:
+        monkeypatch.setenv("REDIS_URL", value)
+    assert redis_url() == "redis://localhost:6399"
+    monkeypatch.setenv("REDIS_URL", "redis://elsewhere:1")
+    assert redis_url() == "redis://elsewhere:1"

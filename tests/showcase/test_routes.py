@@ -1,0 +1,236 @@
+"""Every route of the showcase, over real sockets."""
+
+from __future__ import annotations
+
+import re
+import urllib.request
+
+import pytest
+import websockets
+
+from sandbox.tasks import JOBS
+
+pytestmark = pytest.mark.usefixtures("calm")
+
+TEXT_ROUTES = ["system", "room/lobby", "chat", "reliable", "analytics"]
+
+
+def test_page_and_its_files_are_served_with_a_strict_policy(showcase):
+    """The page may load nothing but its own files."""
+    for path in ("/", "/static/js/main.js", "/static/css/base.css", "/static/icon.svg"):
+        with urllib.request.urlopen(showcase.url + path) as response:
+            assert response.status == 200
+            assert "default-src 'none'" in response.headers["content-security-policy"]
+
+
+async def test_system_socket_answers_its_own_client_only(showcase):
+    """An echo without a layer reaches nobody else."""
+    async with showcase.socket("system") as one, showcase.socket("system") as other:
+        assert (await one.next()).startswith("welcome")
+        assert (await other.next()).startswith("welcome")
+        await one.send("first")
+        await other.send("second")
+        assert await one.next() == "echo: first"
+        assert await other.next() == "echo: second"
+
+
+async def test_room_announces_who_comes_and_goes(showcase):
+    """Both see what is typed, and who stays sees the other leave."""
+    async with showcase.socket("room/tea.room-1") as one:
+        await one.until("joined tea.room-1")
+        async with showcase.socket("room/tea.room-1") as other:
+            guest = (await one.until("joined")).split()[0]
+            await other.send("hello")
+            assert await one.next() == f"{guest}: hello"
+            assert f"{guest}: hello" == await other.until("hello")
+        assert await one.next() == f"{guest} left"
+
+
+async def test_rooms_are_apart(showcase):
+    """A message stays in its room."""
+    async with showcase.socket("room/north") as north, showcase.socket("room/south") as south:
+        await north.until("joined")
+        await south.until("joined")
+        await north.send("only north")
+        await north.until("only north")
+        await south.send("only south")
+        assert "only south" in await south.next()
+
+
+@pytest.mark.parametrize(
+    "name", ["two%20words", "%E2%98%95", "a" * 95, "half!", "%F0%9F%98%80" * 60, "%00"]
+)
+async def test_room_name_that_is_no_group_name_is_refused_with_a_reason(showcase, name):
+    """The close frame says what a room may be called."""
+    async with showcase.socket(f"room/{name}") as client:
+        code, reason = await client.closed()
+        assert code == 4400
+        assert reason.startswith("room name '")
+        assert reason.endswith("is not allowed: use up to 94 ASCII letters, digits, -, _ or .")
+
+
+async def test_longest_room_name_works(showcase):
+    """94 characters are a room."""
+    async with showcase.socket(f"room/{'a' * 94}") as client:
+        await client.until("joined")
+
+
+@pytest.mark.parametrize("route", ["chat", "reliable"])
+async def test_chat_reaches_everybody_and_keeps_its_order(showcase, route):
+    """What one connection sends arrives at all, in the order in which it was sent."""
+    lines = [f"{route} line {number}" for number in range(20)]
+    async with showcase.socket(route) as one, showcase.socket(route) as other:
+        for line in lines:
+            await one.send(line)
+        assert [await one.next() for _ in lines] == lines
+        assert [await other.next() for _ in lines] == lines
+
+
+async def test_chat_layers_are_apart(showcase):
+    """A line on one layer is not seen on the other."""
+    async with showcase.socket("chat") as chat, showcase.socket("reliable") as reliable:
+        await chat.send("on pub/sub")
+        await chat.until("on pub/sub")
+        await reliable.send("on the queue")
+        assert await reliable.next() == "on the queue"
+        await chat.send("again")
+        assert await chat.next() == "again"
+
+
+async def test_notification_reaches_everybody(showcase):
+    """Title and level have defaults, text arrives as it was typed."""
+    text = "<b>text</b> ☕"
+    async with showcase.socket("notifications") as one, showcase.socket("notifications") as other:
+        await one.send_json({"message": text})
+        expected = {
+            "type": "notification",
+            "title": "Notification",
+            "message": text,
+            "level": "info",
+        }
+        assert await one.next_json() == expected
+        assert await other.next_json() == expected
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ([], "a notification is an object"),
+        ({}, "a notification is an object"),
+        ({"message": 3}, "a notification is an object"),
+        ({"message": "m", "level": "loud"}, "level is 'loud', accepted are info, warning, error"),
+        ({"message": "m", "level": ["info"]}, "level is ['info']"),
+        ({"message": "m", "title": None}, "title is None, accepted is a string"),
+        ({"message": "  "}, "the message is empty"),
+        ({"message": "x" * 2001}, "the message has 2001 characters, at most 2000 fit"),
+    ],
+)
+async def test_unusable_notification_is_answered_with_a_sentence(showcase, content, said):
+    """The one who sent it hears why; the connection goes on."""
+    async with showcase.socket("notifications") as client:
+        await client.send_json(content)
+        answer = await client.next_json()
+        assert answer["type"] == "error"
+        assert said in answer["message"]
+        await client.send_json({"message": "fine"})
+        assert (await client.next_json())["message"] == "fine"
+
+
+async def test_analytics_announces_a_connection_and_passes_events_on(showcase):
+    """Everybody who watches sees who starts to watch, and every event."""
+    async with showcase.socket("analytics") as one:
+        assert await one.next() == "socket_connected AnalyticsConsumer"
+        async with showcase.socket("analytics") as other:
+            assert await one.next() == "socket_connected AnalyticsConsumer"
+            await other.send("page_view /pricing")
+            assert await one.next() == "page_view /pricing"
+            await other.send("button_click")
+            assert await one.next() == "button_click"
+
+
+async def test_event_with_an_unusable_name_is_refused(showcase):
+    """The answer names the value and what is accepted."""
+    async with showcase.socket("analytics") as client:
+        await client.until("socket_connected")
+        await client.send("Page-View /pricing")
+        answer = await client.next()
+        assert answer.startswith("not sent: 'Page-View' is not the name of an event: use")
+
+
+async def test_burst_of_events_arrives_whole(showcase):
+    """A thousand events at once are within what the analytics layer holds."""
+    async with showcase.socket("analytics") as sender, showcase.socket("analytics") as watcher:
+        for number in range(1000):
+            await sender.send(f"page_view {number}")
+        for client in (watcher, sender):
+            for number in range(1000):
+                assert await client.until("page_view") == f"page_view {number}"
+
+
+@pytest.mark.parametrize("route", TEXT_ROUTES)
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("   ", "not sent: the message is empty"),
+        ("x" * 2001, "not sent: the message has 2001 characters, at most 2000 fit"),
+    ],
+)
+async def test_line_that_does_not_fit_is_answered_with_a_sentence(showcase, route, line, said):
+    """The connection stays open, and takes the next line."""
+    async with showcase.socket(route) as client:
+        await client.send(line)
+        assert await client.until("not sent") == said
+        await client.send("page_view fine")
+        await client.until("page_view fine")
+
+
+@pytest.mark.parametrize("route", [*TEXT_ROUTES, "notifications", "backgroundjob"])
+async def test_binary_frame_closes_that_connection_with_1003(showcase, route):
+    """And no other."""
+    async with showcase.socket(route) as neighbour, showcase.socket(route) as client:
+        await client.send(b"\x00\x01")
+        assert (await client.closed())[0] == 1003
+        await neighbour.connection.ping()
+
+
+@pytest.mark.parametrize("route", [*TEXT_ROUTES, "notifications", "backgroundjob"])
+async def test_frame_of_two_mebibytes_closes_that_connection_with_1009(showcase, route):
+    """And no other."""
+    async with showcase.socket(route) as neighbour, showcase.socket(route) as client:
+        await client.send("x" * (2 * 1024 * 1024))
+        assert (await client.closed())[0] == 1009
+        await neighbour.connection.ping()
+
+
+@pytest.mark.parametrize("route", ["notifications", "backgroundjob"])
+@pytest.mark.parametrize("text", ["{", "not json", "[" * 100_000])
+async def test_invalid_json_closes_that_connection_with_1007(showcase, route, text):
+    """And no other."""
+    async with showcase.socket(route) as neighbour, showcase.socket(route) as client:
+        await client.send(text)
+        assert (await client.closed())[0] == 1007
+        await neighbour.connection.ping()
+
+
+async def test_unknown_route_is_refused(showcase):
+    """There is no socket behind it."""
+    with pytest.raises(websockets.InvalidStatus):
+        async with showcase.socket("nowhere"):
+            pass
+
+
+async def test_client_that_drops_the_line_is_announced_as_gone(showcase):
+    """A connection cut without a close frame leaves its room like any other."""
+    async with showcase.socket("room/cut") as one:
+        await one.until("joined")
+        async with showcase.socket("room/cut") as other:
+            await one.until("joined")
+            other.connection.transport.abort()
+            await one.until(" left")
+
+
+def test_page_offers_the_jobs_that_there_are(showcase):
+    """No more and no fewer."""
+    with urllib.request.urlopen(showcase.url) as response:
+        offered = re.findall('<option value="(.+?)"', response.read().decode())
+    assert sorted(offered) == sorted(JOBS)

@@ -1,0 +1,198 @@
+"""The one command: it starts everything, stops everything, and says what is in its way."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from contextlib import contextmanager
+
+import psutil
+import pytest
+import websockets.sync.client
+
+from fast_channels.testing.server import answers, free_port
+from tests.showcase.support import PATIENCE, ROOT, page_answers, run_module
+
+START_DEV = ROOT / "sandbox" / "start_dev.py"
+
+
+class StartDev:
+    """start_dev.py as a process, started from a directory that is not the project's."""
+
+    def __init__(
+        self, directory, *, redis_url: str | None = None, broker_port: int | None = None
+    ) -> None:
+        self.port, self.broker_port = free_port(), broker_port or free_port()
+        environment = {key: value for key, value in os.environ.items() if key != "REDIS_URL"}
+        if redis_url is not None:
+            environment["REDIS_URL"] = redis_url
+        self.process = subprocess.Popen(
+            [
+                *(sys.executable, str(START_DEV)),
+                *("--port", str(self.port), "--broker-port", str(self.broker_port)),
+            ],
+            cwd=directory,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.children: list[psutil.Process] = []
+
+    def wait_until_started(self) -> str:
+        """Read what it prints up to the last line of its welcome."""
+        watchdog = threading.Timer(2 * PATIENCE, self.process.kill)
+        watchdog.start()
+        welcome = ""
+        for line in self.process.stdout:
+            welcome += line
+            if "Ctrl+C" in line:
+                break
+        else:
+            pytest.fail(f"start_dev ended: {welcome}{self.process.stderr.read()}")
+        watchdog.cancel()
+        self.children = psutil.Process(self.process.pid).children(recursive=True)
+        return welcome
+
+    def child(self, word: str) -> psutil.Process:
+        (found,) = [child for child in self.children if word in " ".join(child.cmdline())]
+        return found
+
+    def ended(self) -> tuple[int, str]:
+        """Wait for its end; return exit code and what it complained about."""
+        _, errors = self.process.communicate(timeout=2 * PATIENCE)
+        return self.process.returncode, errors
+
+
+@contextmanager
+def start_dev(directory, **options):
+    running = StartDev(directory, **options)
+    try:
+        yield running
+    finally:
+        for child in running.children:
+            if child.is_running():
+                child.kill()
+        running.process.kill()
+        running.process.communicate()
+
+
+def refused(*arguments: str, redis_url: str = "") -> str:
+    """Run start_dev.py where it cannot start; return the one line it prints."""
+    done = run_module("sandbox.start_dev", *arguments, redis_url=redis_url)
+    assert done.returncode == 1
+    assert done.stdout == ""
+    (line,) = done.stderr.splitlines()
+    return line
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_starts_all_three_and_stops_them_when_asked(tmp_path, number):
+    """From any directory; afterwards no process is left and both ports are free."""
+    with start_dev(tmp_path) as running:
+        welcome = running.wait_until_started()
+        assert f"http://localhost:{running.port}" in welcome
+        assert "sandbox.external_sender" in welcome
+        assert page_answers(running.url)
+        assert answers(running.broker_port)
+        assert len(running.children) == 3
+
+        # An open page must not keep the server from ending.
+        with websockets.sync.client.connect(f"ws://127.0.0.1:{running.port}/ws/chat"):
+            running.process.send_signal(number)
+            assert running.ended() == (0, "")
+        assert not any(child.is_running() for child in running.children)
+        assert not answers(running.broker_port)
+        assert not page_answers(running.url)
+
+
+def test_stops_a_worker_in_the_middle_of_a_job(tmp_path):
+    """The process that runs the job ends too."""
+    with start_dev(tmp_path) as running:
+        running.wait_until_started()
+        with websockets.sync.client.connect(
+            f"ws://127.0.0.1:{running.port}/ws/backgroundjob"
+        ) as client:
+            client.send('{"type": "generate", "content": "x"}')
+            while "job.progress" not in client.recv(timeout=PATIENCE):
+                pass
+            running.children = psutil.Process(running.process.pid).children(recursive=True)
+            assert len(running.children) == 4
+            running.process.send_signal(signal.SIGINT)
+            assert running.ended()[0] == 0
+        assert not any(child.is_running() for child in running.children)
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("sandbox.worker", "the worker ended by itself with exit code -9"),
+        ("uvicorn", "uvicorn ended by itself with exit code -9"),
+        ("-server ", "the broker on port {port} ended by itself"),
+    ],
+)
+def test_says_which_process_died_and_stops_the_others(tmp_path, word, said):
+    """Exit code 1, one line, no process left."""
+    with start_dev(tmp_path) as running:
+        running.wait_until_started()
+        running.child(word).kill()
+        code, errors = running.ended()
+        assert code == 1
+        assert f"start_dev: {said.format(port=running.broker_port)}\n" in errors
+        assert not any(child.is_running() for child in running.children)
+
+
+def test_uses_the_broker_that_redis_url_names(tmp_path, broker):
+    """It starts none, and leaves that one running."""
+    with start_dev(tmp_path, redis_url=broker.url) as running:
+        assert broker.url in running.wait_until_started()
+        assert len(running.children) == 2
+        running.process.send_signal(signal.SIGINT)
+        assert running.ended()[0] == 0
+    assert answers(broker.port)
+
+
+def test_uses_a_broker_that_answers_already(tmp_path, broker):
+    """One on the usual port, such as docker compose starts."""
+    with start_dev(tmp_path, broker_port=broker.port) as running:
+        running.wait_until_started()
+        assert len(running.children) == 2
+        running.process.send_signal(signal.SIGINT)
+        assert running.ended()[0] == 0
+    assert answers(broker.port)
+
+
+@contextmanager
+def listening():
+    """A port on which something listens that is neither a page nor Redis."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield server.getsockname()[1]
+
+
+def test_says_that_the_port_of_the_page_is_taken():
+    """Before anything is started."""
+    broker_port = free_port()
+    with listening() as port:
+        line = refused("--port", str(port), "--broker-port", str(broker_port))
+    assert line == f"start_dev: port {port} is taken; pass --port to use another for the page"
+
+
+def test_says_that_the_port_of_the_broker_is_taken_by_something_else():
+    """The line tells how to use a Redis elsewhere."""
+    with listening() as port:
+        line = refused("--port", str(free_port()), "--broker-port", str(port))
+    assert line.startswith(f"start_dev: port {port} is taken; ")
+    assert "REDIS_URL" in line
+
+
+@pytest.mark.parametrize("url", ["redis://:secret@127.0.0.1:{port}", "nonsense"])
+def test_says_that_redis_url_does_not_answer(url):
+    """Without its password."""
+    line = refused("--port", str(free_port()), redis_url=url.format(port=free_port()))
+    assert line.startswith("start_dev: REDIS_URL: no Redis at ")
+    assert "secret" not in line
