@@ -78,10 +78,14 @@ class AsyncConsumer:
     # True as soon as the client is gone, also while a handler runs.
     disconnected: bool = False
 
+    # The pump.
+    _receiving: asyncio.Task[None]
     # The only type of scope that this class can serve; None for any.
     _scope_type: ClassVar[str | None] = None
     # What the library itself defines on this class. A message must not reach it.
     _reserved: ClassVar[frozenset[str]] = frozenset()
+    # Types of messages that were found to have a handler.
+    _handled_types: ClassVar[set[str]] = set()
     # Types without a handler that were logged already.
     _logged_types: ClassVar[set[str]] = set()
 
@@ -91,6 +95,7 @@ class AsyncConsumer:
         cls._reserved = frozenset(
             name for base in own for name in (*dir(base), *inspect.get_annotations(base))
         )
+        cls._handled_types = set()
         cls._logged_types = set()
 
     # -- as an ASGI application ---------------------------------------------
@@ -100,9 +105,11 @@ class AsyncConsumer:
         """
         Return an ASGI application that makes one consumer per connection.
 
-        Raises TypeError now if the class does not take `initkwargs`.
+        Raises TypeError now if the class does not take `initkwargs`, and
+        ConsumerStateError if it cannot work as it is configured.
         """
         inspect.signature(cls).bind(**initkwargs)
+        cls._check()
         return ConsumerApplication(cls, initkwargs)
 
     async def __call__(
@@ -127,7 +134,7 @@ class AsyncConsumer:
         self.scope = scope
         self.base_send = send
         layer, mailbox = await self._open()
-        pump = asyncio.create_task(self._pump(receive, mailbox))
+        self._receiving = asyncio.create_task(self._pump(receive, mailbox))
         failure: BaseException | None = None
         try:
             await self._run(mailbox)
@@ -137,8 +144,8 @@ class AsyncConsumer:
             failure = exc
             raise
         finally:
-            pump.cancel()
             try:
+                await self._stop_receiving()
                 await self._ended(failure)
             finally:
                 if layer is not None:
@@ -174,12 +181,25 @@ class AsyncConsumer:
             # One of each in turn, so that neither side can starve the other.
             event = mailbox.take_frame()
             if event is not None:
-                await self._guarded(event)
+                await self._handle_event(event)
             message = mailbox.take()
             if message is not None:
                 await self._dispatch_message(message)
             elif event is None:
                 await mailbox.wait()
+
+    async def _stop_receiving(self) -> None:
+        self._receiving.cancel()
+        await asyncio.wait([self._receiving])
+
+    async def _handle_event(self, event: ChannelMessage) -> None:
+        leaves = event["type"].endswith(".disconnect")
+        # Nobody has to have a handler for the end.
+        if not leaves or self._handles(get_handler_name(event)):
+            await self._guarded(event)
+        if leaves:
+            # Nothing more will come, whatever the handler did.
+            raise StopConsumer
 
     # -- dispatch -----------------------------------------------------------
 
@@ -199,11 +219,17 @@ class AsyncConsumer:
     async def _dispatch_notice(self, notice: Notice) -> None:
         if notice["type"] == "layer.gap" and self.on_gap == "close":
             await self._interrupted()
-        elif self._handles(get_handler_name(notice)):
+            return
+        # The type may be one that a layer was configured with.
+        name = get_handler_name(notice)
+        if name not in self._reserved and self._handles(name):
             await self._guarded(notice)
 
     def _may_handle(self, message: ChannelMessage) -> bool:
         """Whether a message from the layer reaches a handler; if not, count it and say why."""
+        type_ = message.get("type")
+        if isinstance(type_, str) and type_ in self._handled_types:
+            return True
         try:
             name = get_handler_name(message)
         except ValueError:
@@ -213,16 +239,21 @@ class AsyncConsumer:
             own_dispatch = type(self).dispatch is not AsyncConsumer.dispatch
             if name in self._reserved or name in NOTICES:
                 reason = "keeps for itself the"
-            elif own_dispatch or self._handles(name):
+            elif self._handles(name):
+                self._handled_types.add(message["type"])
+                return True
+            elif own_dispatch:
                 return True
             else:
                 reason = "has no handler for"
-        self._skip(message.get("type"), reason)
+        self._skip(type_, reason)
         return False
 
     def _handles(self, name: str) -> bool:
-        # Asked of the class: a property must not run because of a message.
-        return callable(getattr(type(self), name, None))
+        # Asked of the class: a property must not run because of a message, and
+        # neither must what is no coroutine.
+        handler = getattr(type(self), name, None)
+        return callable(handler) and inspect.iscoroutinefunction(inspect.unwrap(handler))
 
     def _skip(self, type_: object, reason: str) -> None:
         self.channel_layer.count_unknown_type()
@@ -232,6 +263,10 @@ class AsyncConsumer:
             logger.warning("%s; it is skipped", UnhandledMessage(self, type_, reason))
 
     # -- what kinds of connection fill in -----------------------------------
+
+    @classmethod
+    def _check(cls) -> None:
+        """Raise ConsumerStateError for a class that cannot work."""
 
     async def send(self, message: ChannelMessage) -> None:
         """Send an ASGI event to the client."""
@@ -293,8 +328,6 @@ class ConsumerApplication(Generic[ConsumerT]):
         self.__qualname__ = consumer_class.__qualname__
         self.__doc__ = consumer_class.__doc__
         self.__module__ = consumer_class.__module__
-        if consumer_class.channel_layer_alias is not None:
-            channel_layers.expect(consumer_class.channel_layer_alias, consumer_class.__name__)
 
     async def __call__(
         self, scope: ChannelScope, receive: ASGIReceiveCallable, send: ASGISendCallable

@@ -12,6 +12,7 @@ from .base import AsyncConsumer
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from fast_channels.layers.mailbox import Mailbox
     from fast_channels.type_defs import ChannelMessage, HttpDisconnectEvent, HttpRequestEvent
 
 logger = logging.getLogger("fast_channels.consumer")
@@ -93,9 +94,8 @@ class AsyncHttpConsumer(AsyncConsumer):
             if not self._headers_sent:
                 raise ConsumerStateError(f"{type(self).__name__}.handle() sent no response")
 
-    async def http_disconnect(self, message: HttpDisconnectEvent) -> None:  # noqa: ARG002
-        """The client is gone: end the consumer."""
-        raise StopConsumer
+    async def http_disconnect(self, message: HttpDisconnectEvent) -> None:
+        """The client is gone: the consumer ends."""
 
     # -- endings ------------------------------------------------------------
 
@@ -107,11 +107,22 @@ class AsyncHttpConsumer(AsyncConsumer):
     async def _failed(self, exc: Exception, message: ChannelMessage) -> None:
         await super()._failed(exc, message)
         if self._headers_sent:
-            # Too late for a status. A response that is never completed tells
-            # the client that this was not all of it.
-            self._complete = True
+            self._break_off()
         else:
             await self.send_response(500, b"Internal Server Error")
+
+    async def _overflowed(self, mailbox: Mailbox) -> None:
+        self._break_off()
+        await super()._overflowed(mailbox)
+
+    async def _interrupted(self) -> None:
+        self._break_off()
+        await super()._interrupted()
+
+    def _break_off(self) -> None:
+        # Too late for a status. A response that is never completed tells the
+        # client that this was not all of it.
+        self._complete = True
 
     async def _ended(self, failure: BaseException | None) -> None:
         try:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import logging
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -41,6 +43,9 @@ INTERNAL_ERROR = 1011
 SERVICE_RESTART = 1012
 TRY_AGAIN_LATER = 1013
 
+# Seconds that the server may take to send a close frame.
+CLOSE_TIMEOUT = 5.0
+
 # A close frame holds 125 bytes, two of which are the code.
 REASON_LIMIT = 123
 
@@ -75,12 +80,8 @@ class AsyncWebsocketConsumer(AsyncConsumer):
 
     async def websocket_connect(self, message: WebSocketConnectEvent) -> None:  # noqa: ARG002
         """Join `groups`, then let `connect` decide."""
+        self._check()
         for group in self.groups:
-            if self.channel_layer_alias is None:
-                raise ConsumerStateError(
-                    f"{type(self).__name__} has groups {self.groups!r} but no channel layer; "
-                    "set channel_layer_alias"
-                )
             await self.channel_layer.group_add(group, self.channel_name)
         self._owes_disconnect = True
         try:
@@ -102,11 +103,7 @@ class AsyncWebsocketConsumer(AsyncConsumer):
             await self.receive(bytes_data=data)
 
     async def websocket_disconnect(self, message: WebSocketDisconnectEvent) -> None:
-        """The client is gone: end the consumer, which runs `disconnect`."""
-        if self._state != "closed":
-            self._state = "closed"
-            self._close_code = message.get("code") or NO_CODE
-        raise StopConsumer
+        """The client is gone: the consumer ends, which runs `disconnect`."""
 
     # -- to override --------------------------------------------------------
 
@@ -157,8 +154,7 @@ class AsyncWebsocketConsumer(AsyncConsumer):
                 "call accept() in connect() first"
             )
         if self._state == "closed" or self.disconnected:
-            if self.channel_layer_alias is not None:
-                self.channel_layer.count_sent_after_close()
+            self._count_sent_after_close()
         elif text_data is not None:
             await self._base_send({"type": "websocket.send", "text": text_data})
         else:
@@ -180,9 +176,20 @@ class AsyncWebsocketConsumer(AsyncConsumer):
     # -- endings ------------------------------------------------------------
 
     async def _guarded(self, message: ChannelMessage, *, from_layer: bool = False) -> None:
+        if message["type"] == "websocket.disconnect" and self._state != "closed":
+            self._state = "closed"
+            self._close_code = message.get("code") or NO_CODE
         await super()._guarded(message, from_layer=from_layer)
         if self._state == "closed":
             raise StopConsumer
+
+    @classmethod
+    def _check(cls) -> None:
+        if cls.groups and cls.channel_layer_alias is None:
+            raise ConsumerStateError(
+                f"{cls.__name__} has groups {list(cls.groups)!r} but no channel layer; "
+                "set channel_layer_alias"
+            )
 
     async def _failed(self, exc: Exception, message: ChannelMessage) -> None:
         await super()._failed(exc, message)
@@ -224,7 +231,12 @@ class AsyncWebsocketConsumer(AsyncConsumer):
         self._close_code = code
         if not self.disconnected:
             event = {"type": "websocket.close", "code": code, "reason": _shortened(reason)}
-            await self._base_send(event)
+            # A client that does not read must not keep us here.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(CLOSE_TIMEOUT):
+                    # Granian sends no close frame while somebody receives.
+                    await self._stop_receiving()
+                    await self._base_send(event)
 
     async def _base_send(self, event: ChannelMessage) -> None:
         try:
@@ -233,6 +245,11 @@ class AsyncWebsocketConsumer(AsyncConsumer):
             # What servers raise, by the ASGI specification, once the client is
             # gone. The event that says so, and with which code, is under way.
             self.disconnected = True
+            self._count_sent_after_close()
+
+    def _count_sent_after_close(self) -> None:
+        if self.channel_layer_alias is not None:
+            self.channel_layer.count_sent_after_close()
 
     def _too_large(self, text: str | None, data: bytes | None) -> bool:
         limit = self.max_frame_size

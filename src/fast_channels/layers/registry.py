@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fast_channels.exceptions import InvalidChannelLayerError, UnknownLayer
 
 from .base import BaseChannelLayer
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, Iterator
 
 
 class ChannelLayerRegistry:
@@ -18,9 +18,6 @@ class ChannelLayerRegistry:
 
     def __init__(self) -> None:
         self._layers: dict[str, BaseChannelLayer] = {}
-        # Aliases that consumers were mounted with, and one consumer of each,
-        # to fail at start and not when the first client comes.
-        self._required: dict[str, str] = {}
 
     def register(self, alias: str, layer: BaseChannelLayer) -> None:
         """Put `layer` under `alias`, in place of what may be there."""
@@ -45,29 +42,25 @@ class ChannelLayerRegistry:
             raise UnknownLayer(alias, self.list_aliases(), wanted_by)
         return layer
 
-    def expect(self, alias: str, wanted_by: str) -> None:
-        """Let `lifespan` fail if nobody registers `alias` before the application starts."""
-        self._required.setdefault(alias, wanted_by)
-
     def list_aliases(self) -> list[str]:
         return list(self._layers)
 
     def clear(self) -> None:
-        """Forget every layer, and what consumers expect."""
+        """Forget every layer. None is closed."""
         self._layers.clear()
-        self._required.clear()
 
     @contextlib.asynccontextmanager
-    async def lifespan(self, app: object = None) -> AsyncGenerator[None]:  # noqa: ARG002
+    async def lifespan(self, app: object = None) -> AsyncGenerator[None]:
         """
         Keep every registered layer open: `FastAPI(lifespan=channel_layers.lifespan)`.
 
-        Raises UnknownLayer if a consumer was mounted whose layer is missing,
-        and LayerUnavailable if a broker does not answer. In a lifespan of your
-        own: `async with channel_layers.lifespan(): yield`.
+        Raises UnknownLayer if a consumer is mounted in `app` whose layer is
+        missing, and LayerUnavailable if a broker does not answer. In a lifespan
+        of your own: `async with channel_layers.lifespan(app): yield`.
         """
-        for alias, wanted_by in self._required.items():
-            self.require(alias, wanted_by)
+        for consumer_class in _mounted_consumers(app):
+            if consumer_class.channel_layer_alias is not None:
+                self.require(consumer_class.channel_layer_alias, consumer_class.__name__)
         async with contextlib.AsyncExitStack() as stack:
             # One layer may be registered under several aliases.
             for layer in dict.fromkeys(self._layers.values()):
@@ -104,3 +97,22 @@ def unregister_channel_layer(alias: str) -> None:
 def has_layers() -> bool:
     """Whether any layer is registered."""
     return len(channel_layers) > 0
+
+
+def _mounted_consumers(app: Any) -> Iterator[Any]:
+    """
+    Yield the consumer classes that an application's routes lead to.
+
+    Looks where Starlette keeps routes, and where middleware usually keeps what
+    is inside it. A consumer that is mounted in another way is not found, and
+    fails when its first client comes.
+    """
+    if (consumer_class := getattr(app, "consumer_class", None)) is not None:
+        yield consumer_class
+        return
+    for route in getattr(app, "routes", None) or ():
+        yield from _mounted_consumers(route)
+    for name in ("app", "application", "inner"):
+        inside = getattr(app, name, None)
+        if callable(inside) and not hasattr(app, "routes"):
+            yield from _mounted_consumers(inside)

@@ -106,7 +106,7 @@ def _parsed(pattern: str) -> SplitResult:
     """Split an allowed origin; raises ValueError, naming it, if it is malformed."""
     try:
         # A host alone is told from a scheme by the slashes of an address.
-        allowed = urlsplit(pattern.lower() if "//" in pattern else f"//{pattern.lower()}")
+        allowed = urlsplit(_ascii(pattern.lower() if "//" in pattern else f"//{pattern.lower()}"))
         # Reading the port is what checks it.
         _ = allowed.port
     except ValueError as exc:
@@ -115,6 +115,15 @@ def _parsed(pattern: str) -> SplitResult:
             "use '*', 'example.com', '.example.com' or 'https://example.com:8443'"
         ) from None
     return allowed
+
+
+def _ascii(origin: str) -> str:
+    """Return an origin as browsers send it: letters beyond ASCII in punycode."""
+    if origin.isascii():
+        return origin
+    scheme, slashes, rest = origin.rpartition("//")
+    labels = [label.encode("idna").decode() if label else "" for label in rest.split(".")]
+    return f"{scheme}{slashes}{'.'.join(labels)}"
 
 
 def _origin(scope: ChannelScope) -> SplitResult | None:

@@ -184,7 +184,7 @@ class LayerContract:
 
     async def test_names_of_channels_never_repeat(self, layer: BaseChannelLayer) -> None:
         """Whatever random.seed was, each name is new."""
-        found = set()
+        found: set[str] = set()
         for _ in range(50):
             random.seed(1)
             found.add(await layer.new_channel())
@@ -363,7 +363,7 @@ class LayerContract:
         slow, quick = await layer.open_channel(), await layer.open_channel()
         for inbox in (slow, quick):
             await layer.group_add("room", inbox.name)
-        seen = []
+        seen: list[int] = []
         for n in range(30):
             await peer.group_send("room", {"type": "test", "n": n})
             seen.append((await arrives(quick))["n"])

@@ -34,7 +34,8 @@ def decode_hosts(
         return [{"address": DEFAULT_URL}]
     if isinstance(hosts, (str, bytes)):
         raise InvalidChannelLayerError(
-            f"hosts is {hosts!r}; pass a list of hosts, even if there is only one: [{hosts!r}]"
+            f"hosts is a single {type(hosts).__name__}; pass a list, even if there is only one "
+            "host: ['redis://localhost:6379']"
         )
     if not hosts:
         raise InvalidChannelLayerError("hosts is an empty list; name at least one server")
@@ -47,8 +48,8 @@ def _decode_host(entry: ChannelRawRedisHost) -> ChannelDecodedRedisHost:
     if isinstance(entry, str):
         if not entry.startswith(("redis://", "rediss://", "unix://")):
             raise InvalidChannelLayerError(
-                f"host {entry!r} is no URL of a server; it begins with redis://, rediss:// "
-                "or unix://, such as redis://localhost:6379"
+                f"host {_without_secrets(entry)!r} is no URL of a server; it begins with "
+                "redis://, rediss:// or unix://, such as redis://localhost:6379"
             )
         return {"address": entry}
     if isinstance(entry, (tuple, list)) and len(entry) == 2:
@@ -90,11 +91,16 @@ async def close_redis(connection: Redis) -> None:
 def describe(host: ChannelDecodedRedisHost) -> str:
     """Return the address for messages and logs, without its password."""
     if "address" in host:
-        scheme, _, rest = str(host["address"]).partition("://")
-        return f"{scheme}://{rest.rpartition('@')[2]}"
+        return _without_secrets(str(host["address"]))
     if "sentinels" in host:
         return f"sentinel master {host.get('master_name')!r}"
     return f"redis://{host.get('host', 'localhost')}:{host.get('port', 6379)}"
+
+
+def _without_secrets(url: str) -> str:
+    """Return a URL without user and password, which may also be among its options."""
+    scheme, separator, rest = url.partition("?")[0].rpartition("://")
+    return f"{scheme}{separator}{rest.rpartition('@')[2]}"
 
 
 def consistent_hash(value: str | bytes, ring_size: int) -> int:

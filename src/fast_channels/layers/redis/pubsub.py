@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from redis.exceptions import ResponseError
 
-from fast_channels.exceptions import LayerUnavailable
+from fast_channels.exceptions import InvalidChannelLayerError, LayerUnavailable
 from fast_channels.layers import names
 from fast_channels.layers.base import BaseChannelLayer
 from fast_channels.layers.mailbox import Notice
@@ -229,6 +229,12 @@ class RedisPubSubChannelLayer(BaseChannelLayer):
         )
         self.prefix = checked_prefix(prefix)
         self.hosts = decode_hosts(hosts)
+        for type_ in (on_disconnect, on_reconnect):
+            if type_ is not None and not isinstance(type_, str):
+                raise InvalidChannelLayerError(
+                    f"on_disconnect and on_reconnect are types of messages, not {type_!r}; "
+                    "use a string such as 'redis.disconnect'"
+                )
         self._on_disconnect = on_disconnect
         self._on_reconnect = on_reconnect
         self._group_prefix = f"{prefix}__group__"

@@ -1,0 +1,72 @@
+"""Layers under the alias that the consumers of these tests use."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+import pytest
+
+from fast_channels.layers import InMemoryChannelLayer, channel_layers
+from fast_channels.testing import WebsocketCommunicator
+from tests.consumer.support import ALIAS, FragileLayer, until
+
+
+@contextlib.asynccontextmanager
+async def registered(layer):
+    """Open and register a layer; when it is left, so must be all channels, groups and tasks."""
+    async with layer:
+        channel_layers.register(ALIAS, layer)
+        tasks = asyncio.all_tasks()
+        try:
+            yield layer
+        finally:
+            channel_layers.unregister(ALIAS)
+        await until(lambda: asyncio.all_tasks() - tasks <= {asyncio.current_task()})
+        statistics = layer.statistics()
+        assert (statistics.channels, statistics.groups, statistics.members) == (0, 0, 0)
+
+
+@pytest.fixture
+async def layer():
+    async with registered(InMemoryChannelLayer()) as layer:
+        yield layer
+
+
+@pytest.fixture
+async def small_layer():
+    """Three messages may wait in a channel."""
+    async with registered(InMemoryChannelLayer(capacity=3)) as layer:
+        yield layer
+
+
+@pytest.fixture
+async def closing_layer():
+    """Three messages may wait in a channel, and more of them close it."""
+    async with registered(InMemoryChannelLayer(capacity=3, overflow="close")) as layer:
+        yield layer
+
+
+@pytest.fixture
+async def fragile_layer():
+    async with registered(FragileLayer()) as layer:
+        yield layer
+
+
+@pytest.fixture
+async def connect():
+    """Open a WebSocket to an application and return its communicator."""
+    opened = []
+
+    async def open_websocket(application, path="/", **options):
+        communicator = WebsocketCommunicator(application, path, **options)
+        opened.append(communicator)
+        accepted, _ = await communicator.connect()
+        assert accepted
+        return communicator
+
+    yield open_websocket
+    # Only a test that failed has left any of them running.
+    for communicator in opened:
+        communicator.stop(exceptions=False)
+        await asyncio.gather(communicator.future, return_exceptions=True)

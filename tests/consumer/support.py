@@ -1,0 +1,184 @@
+"""Consumers that record what reaches them, and both ends of a connection without a server."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING
+
+from fast_channels.consumer import AsyncWebsocketConsumer
+from fast_channels.layers.in_memory import InMemoryChannelLayer, MemoryBroker
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+# The alias under which the `layer` fixture is registered.
+ALIAS = "test"
+
+# Turns of the event loop that anything here may take, far more than it needs.
+MANY_TURNS = 1000
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Return once `condition()` is true; it must become so without any real time passing."""
+    for _ in range(MANY_TURNS):
+        if condition():
+            return
+        await asyncio.sleep(0)
+    raise AssertionError("what the test waits for does not happen")
+
+
+async def settled() -> None:
+    """Let everything run that can run now."""
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
+def drained(queue: asyncio.Queue) -> list:
+    return [queue.get_nowait() for _ in range(queue.qsize())]
+
+
+async def rest(communicator) -> list:
+    """Wait for the application to end; returns the events it sent that nobody has read."""
+    await communicator.wait()
+    return drained(communicator.output_queue)
+
+
+def closes(events) -> list[tuple[int, str]]:
+    """Code and reason of every close frame among `events`."""
+    return [(e["code"], e["reason"]) for e in events if e["type"] == "websocket.close"]
+
+
+def errors(caplog) -> list:
+    """Log records with a traceback."""
+    return [record for record in caplog.records if record.exc_info]
+
+
+class Recorder(AsyncWebsocketConsumer):
+    """Writes down every call in `calls`; echoes text frames and chat messages to the client."""
+
+    channel_layer_alias = ALIAS
+    groups = ("room",)
+
+    def __init__(self) -> None:
+        self.calls: list[tuple] = []
+
+    async def connect(self):
+        self.calls.append(("connect",))
+        await self.accept()
+
+    async def receive(self, text_data=None, bytes_data=None):
+        self.calls.append(("receive", text_data if bytes_data is None else bytes_data))
+        await self.send(text_data=text_data, bytes_data=bytes_data)
+
+    async def chat_message(self, message):
+        self.calls.append(("chat", message["text"]))
+        await self.send(text_data=message["text"])
+
+    async def disconnect(self, code):
+        self.calls.append(("disconnect", code))
+
+    async def on_error(self, exc, message):
+        self.calls.append(("on_error", exc, message["type"]))
+
+    @property
+    def disconnects(self) -> list[int]:
+        """The code of every call of disconnect()."""
+        return [call[1] for call in self.calls if call[0] == "disconnect"]
+
+
+class Wire:
+    """The server's end of one connection, for what a communicator's queues cannot show."""
+
+    def __init__(self, application, scope=None) -> None:
+        self.scope = scope or {"type": "websocket", "path": "/", "headers": []}
+        self.application = application
+        self.incoming: asyncio.Queue = asyncio.Queue()
+        # Events that the application has received so far.
+        self.received = 0
+        # Events that the application has sent so far.
+        self.sent: list[dict] = []
+        # Raised by send() from now on, if set.
+        self.failure: Exception | None = None
+        # Types that send() does not return for until `released` is set.
+        self.stuck: set[str] = set()
+        self.released = asyncio.Event()
+
+    def start(self, *events) -> asyncio.Task:
+        for event in events:
+            self.incoming.put_nowait(event)
+        self.task = asyncio.ensure_future(self.application(self.scope, self.receive, self.send))
+        return self.task
+
+    def put(self, *events) -> None:
+        for event in events:
+            self.incoming.put_nowait(event)
+
+    async def receive(self):
+        event = await self.incoming.get()
+        self.received += 1
+        return event
+
+    async def send(self, event) -> None:
+        if self.failure is not None:
+            raise self.failure
+        self.sent.append(event)
+        if event["type"] in self.stuck:
+            await self.released.wait()
+
+    async def ended(self) -> None:
+        """Return once the application has ended, whether in order or cancelled."""
+        with contextlib.suppress(asyncio.CancelledError):
+            async with asyncio.timeout(5):
+                await self.task
+
+
+def text(data: str) -> dict:
+    return {"type": "websocket.receive", "text": data}
+
+
+CONNECT = {"type": "websocket.connect"}
+LEAVE = {"type": "websocket.disconnect", "code": 1000}
+
+
+class FragileBroker(MemoryBroker):
+    """A broker that can be interrupted, and that confirms subscriptions when it is let to."""
+
+    def __init__(self, *args) -> None:
+        super().__init__(*args)
+        # Called by tests in the role of a connection that was lost and came back.
+        self.interrupted = None
+        # subscribe() waits for this.
+        self.confirming = asyncio.Event()
+        self.confirming.set()
+        # Topics whose subscription was asked for.
+        self.asked: list[str] = []
+        # Raised by subscribe(), if set.
+        self.failure: Exception | None = None
+
+    async def start(self, deliver, interrupted):
+        await super().start(deliver, interrupted)
+        self.interrupted = interrupted
+
+    async def subscribe(self, topic):
+        self.asked.append(topic)
+        await self.confirming.wait()
+        if self.failure is not None:
+            raise self.failure
+
+
+class FragileLayer(InMemoryChannelLayer):
+    """An in-memory layer around a FragileBroker, which is its `broker`."""
+
+    def __init__(self, **options) -> None:
+        super().__init__(**options)
+        self.broker = FragileBroker(self.expiry, self.get_capacity)
+        # A channel is not open before this is set.
+        self.opening = asyncio.Event()
+        self.opening.set()
+
+    def _make_broker(self):
+        return self.broker
+
+    async def _channel_opened(self, channel):
+        await self.opening.wait()

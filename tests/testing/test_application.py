@@ -1,0 +1,255 @@
+"""Driving any ASGI application from a test."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from fast_channels.testing import ApplicationCommunicator
+
+SCOPE = {"type": "test"}
+
+
+async def echo(scope, receive, send):
+    """Send back every event, until one of the type `end`."""
+    while (event := await receive())["type"] != "end":
+        await send(event)
+
+
+async def silent(scope, receive, send):
+    await asyncio.Event().wait()
+
+
+def saying(*events, then: Exception | None = None):
+    """Return an application that sends these events, and ends or fails."""
+
+    async def application(scope, receive, send):
+        for event in events:
+            await send(event)
+        if then is not None:
+            raise then
+
+    return application
+
+
+class Stubborn:
+    """An application that needs a few turns to end when it is cancelled."""
+
+    def __init__(self) -> None:
+        self.cleaned_up = False
+
+    async def __call__(self, scope, receive, send):
+        try:
+            await asyncio.Event().wait()
+        finally:
+            for _ in range(5):
+                await asyncio.sleep(0)
+            self.cleaned_up = True
+
+
+class TestEvents:
+    async def test_application_gets_the_scope_and_the_events_in_order(self):
+        """And its own events come out in order."""
+        scopes = []
+
+        async def application(scope, receive, send):
+            scopes.append(scope)
+            await echo(scope, receive, send)
+
+        communicator = ApplicationCommunicator(application, SCOPE)
+        for number in range(3):
+            await communicator.send_input({"type": "event", "n": number})
+        received = [await communicator.receive_output() for _ in range(3)]
+        assert [event["n"] for event in received] == [0, 1, 2]
+        assert scopes == [SCOPE]
+        await communicator.send_input({"type": "end"})
+        await communicator.wait()
+
+    async def test_application_starts_with_the_first_use(self):
+        """Not before: a communicator may be made where no loop runs yet."""
+        started = []
+
+        async def application(scope, receive, send):
+            started.append(True)
+
+        communicator = ApplicationCommunicator(application, SCOPE)
+        await asyncio.sleep(0)
+        assert started == []
+        await communicator.wait()
+        assert started == [True]
+
+    def test_communicator_can_be_made_without_a_loop(self):
+        """A fixture need not be async."""
+        assert ApplicationCommunicator(echo, SCOPE).scope == SCOPE
+
+    async def test_future_is_the_task_of_the_application(self):
+        """The same one each time."""
+        communicator = ApplicationCommunicator(echo, SCOPE)
+        assert communicator.future is communicator.future
+        assert not communicator.future.done()
+        await communicator.send_input({"type": "end"})
+        await communicator.wait()
+        assert communicator.future.done()
+
+    async def test_event_that_comes_later_is_waited_for(self):
+        """receive_output() may be called first."""
+        communicator = ApplicationCommunicator(echo, SCOPE)
+        receiving = asyncio.create_task(communicator.receive_output())
+        await asyncio.sleep(0)
+        await communicator.send_input({"type": "event"})
+        assert await receiving == {"type": "event"}
+        communicator.stop()
+
+
+class TestFailures:
+    """What the application raises comes out here."""
+
+    async def test_error_comes_out_of_receive_output(self):
+        """With its own type and text."""
+        communicator = ApplicationCommunicator(saying(then=LookupError("no shelf")), SCOPE)
+        with pytest.raises(LookupError, match="no shelf"):
+            await communicator.receive_output()
+
+    async def test_error_comes_out_of_wait(self):
+        """With its own type and text."""
+        communicator = ApplicationCommunicator(saying(then=LookupError("no shelf")), SCOPE)
+        with pytest.raises(LookupError, match="no shelf"):
+            await communicator.wait()
+
+    async def test_error_comes_out_of_receive_nothing(self):
+        """An application that failed does not count as silent."""
+        communicator = ApplicationCommunicator(saying(then=LookupError("no shelf")), SCOPE)
+        with pytest.raises(LookupError, match="no shelf"):
+            await communicator.receive_nothing()
+
+    async def test_outputs_before_the_failure_are_delivered_first(self):
+        """In order, also if it has failed before anybody asked."""
+        events = [{"type": "one"}, {"type": "two"}, {"type": "three"}]
+        communicator = ApplicationCommunicator(saying(*events, then=LookupError()), SCOPE)
+        await asyncio.wait([communicator.future])
+        for event in events:
+            assert await communicator.receive_output() == event
+        with pytest.raises(LookupError):
+            await communicator.receive_output()
+
+    async def test_outputs_before_the_failure_are_delivered_to_who_waits(self):
+        """The last event and the failure may come in the same turn."""
+        communicator = ApplicationCommunicator(saying({"type": "one"}, then=LookupError()), SCOPE)
+        assert await communicator.receive_output() == {"type": "one"}
+        with pytest.raises(LookupError):
+            await communicator.receive_output()
+
+    async def test_end_without_an_output_raises_a_sentence(self):
+        """A test that waits for something is told that nothing will come, at once."""
+        communicator = ApplicationCommunicator(saying(), SCOPE)
+        with pytest.raises(RuntimeError, match="ended without sending anything more"):
+            await communicator.receive_output(timeout=60)
+
+
+class TestTimeouts:
+    """In seconds; the application is cancelled, and has ended, when one passes."""
+
+    async def test_receive_output_raises_and_cancels(self):
+        """The sentence says how long it has waited."""
+        application = Stubborn()
+        communicator = ApplicationCommunicator(application, SCOPE)
+        with pytest.raises(TimeoutError, match=r"sent nothing within 0\.01 s"):
+            await communicator.receive_output(timeout=0.01)
+        assert communicator.future.cancelled()
+        assert application.cleaned_up
+
+    async def test_wait_raises_and_cancels(self):
+        """The sentence says how long it has waited."""
+        application = Stubborn()
+        communicator = ApplicationCommunicator(application, SCOPE)
+        with pytest.raises(TimeoutError, match=r"still runs after 0\.01 s"):
+            await communicator.wait(timeout=0.01)
+        assert communicator.future.cancelled()
+        assert application.cleaned_up
+
+    async def test_no_task_is_left_by_a_timeout(self):
+        """Nor a warning about one."""
+        before = asyncio.all_tasks()
+        communicator = ApplicationCommunicator(silent, SCOPE)
+        with pytest.raises(TimeoutError):
+            await communicator.receive_output(timeout=0.01)
+        await asyncio.sleep(0)
+        assert asyncio.all_tasks() == before
+
+    async def test_nothing_is_lost_by_a_timeout_that_does_not_pass(self):
+        """Waiting does not swallow the next event."""
+        communicator = ApplicationCommunicator(echo, SCOPE)
+        for number in range(20):
+            receiving = asyncio.create_task(communicator.receive_output(timeout=5))
+            await asyncio.sleep(0)
+            await communicator.send_input({"type": "event", "n": number})
+            assert (await receiving)["n"] == number
+        communicator.stop()
+
+
+class TestReceiveNothing:
+    async def test_silence_is_true(self):
+        """And the application goes on."""
+        communicator = ApplicationCommunicator(echo, SCOPE)
+        assert await communicator.receive_nothing(timeout=0.02)
+        await communicator.send_input({"type": "event"})
+        assert await communicator.receive_output() == {"type": "event"}
+        communicator.stop()
+
+    async def test_output_that_waits_is_false_and_kept(self):
+        """Looking takes nothing away."""
+        communicator = ApplicationCommunicator(saying({"type": "one"}), SCOPE)
+        await asyncio.wait([communicator.future])
+        assert not await communicator.receive_nothing()
+        assert await communicator.receive_output() == {"type": "one"}
+
+    async def test_output_that_comes_meanwhile_is_false(self):
+        """It need not wait for the whole time then."""
+        communicator = ApplicationCommunicator(saying({"type": "one"}), SCOPE)
+        async with asyncio.timeout(5):
+            assert not await communicator.receive_nothing(timeout=60)
+
+    async def test_end_is_true_at_once(self):
+        """Who has ended will not send anything."""
+        communicator = ApplicationCommunicator(saying(), SCOPE)
+        async with asyncio.timeout(5):
+            assert await communicator.receive_nothing(timeout=60)
+
+
+class TestStop:
+    async def test_stop_cancels(self):
+        """It does not wait; the application cleans up by itself."""
+        application = Stubborn()
+        communicator = ApplicationCommunicator(application, SCOPE)
+        assert not communicator.future.done()
+        await asyncio.sleep(0)
+        communicator.stop()
+        await asyncio.wait([communicator.future])
+        assert application.cleaned_up
+
+    async def test_stop_raises_what_the_application_raised(self):
+        """Unless it is asked not to."""
+        communicator = ApplicationCommunicator(saying(then=LookupError()), SCOPE)
+        await asyncio.wait([communicator.future])
+        with pytest.raises(LookupError):
+            communicator.stop()
+        communicator.stop(exceptions=False)
+
+    def test_stop_before_the_first_use_is_fine(self):
+        """There is nothing to stop, and nothing is started for it."""
+        ApplicationCommunicator(silent, SCOPE).stop()
+
+    async def test_stop_twice_is_fine(self):
+        """Also after the application has ended."""
+        communicator = ApplicationCommunicator(saying(), SCOPE)
+        await communicator.wait()
+        communicator.stop()
+        communicator.stop()
+
+    async def test_wait_after_stop_returns(self):
+        """Being cancelled on request is no failure."""
+        communicator = ApplicationCommunicator(silent, SCOPE)
+        assert not communicator.future.done()
+        communicator.stop()
+        await communicator.wait()
