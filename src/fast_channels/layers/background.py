@@ -40,11 +40,20 @@ def background_loop() -> asyncio.AbstractEventLoop:
             thread = threading.Thread(
                 target=_run, args=(_state.loop,), name="fast_channels background", daemon=True
             )
+            running = threading.Event()
+            _state.loop.call_soon(running.set)
             thread.start()
+            # Only a loop that runs can be the home of a layer.
+            running.wait()
             # Registered here, not at import: only a process that has the thread
             # needs to end it, in time for connections to be closed properly.
-            atexit.register(_end, _state.loop, thread)
+            atexit.register(_end, _state, thread)
         return _state.loop
+
+
+def is_background(loop: asyncio.AbstractEventLoop) -> bool:
+    """Whether this is that loop; asking does not start it."""
+    return loop is _state.loop and _state.pid == os.getpid()
 
 
 def _run(loop: asyncio.AbstractEventLoop) -> None:
@@ -54,7 +63,9 @@ def _run(loop: asyncio.AbstractEventLoop) -> None:
         runner.get_loop().run_forever()
 
 
-def _end(loop: asyncio.AbstractEventLoop, thread: threading.Thread) -> None:
-    with contextlib.suppress(RuntimeError):  # it was stopped before
-        loop.call_soon_threadsafe(loop.stop)
-    thread.join(timeout=EXIT_TIMEOUT)
+def _end(state: _State, thread: threading.Thread) -> None:
+    # A child of fork inherits this call, but not the thread.
+    if state.pid == os.getpid() and state.loop is not None:
+        with contextlib.suppress(RuntimeError):  # it was stopped before
+            state.loop.call_soon_threadsafe(state.loop.stop)
+        thread.join(timeout=EXIT_TIMEOUT)

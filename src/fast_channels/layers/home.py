@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from fast_channels.exceptions import LayerClosed
 
-from .background import background_loop
+from .background import background_loop, is_background
 
 if TYPE_CHECKING:
     import concurrent.futures
@@ -177,7 +177,7 @@ class Lifetime:
             if home.loop is asyncio.get_running_loop():
                 await home.open()
                 return await function(*args)
-            if receiving and _in_background(home):
+            if receiving and is_background(home.loop):
                 # It was lent to callers who only publish.
                 await self._close(home)
                 continue
@@ -228,8 +228,3 @@ class Lifetime:
         if not receiving and threading.current_thread() is not threading.main_thread():
             loop = background_loop()
         return Home(self._layer, loop, self._session)
-
-
-def _in_background(home: Home) -> bool:
-    # Not asked while there is no home in the background: asking starts the thread.
-    return home.loop is background_loop()

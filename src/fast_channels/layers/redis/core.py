@@ -179,8 +179,18 @@ class RedisQueueBroker:
             await tap.stop()
         for inbox in self._inboxes:
             await inbox.stop()
+        await asyncio.gather(*map(self._depart, self._inboxes, self._pipes))
         for pipe in self._pipes:
             await pipe.close()
+
+    async def _depart(self, inbox: Inbox, pipe: Pipe) -> None:
+        """Leave nothing for others to send to, and nothing that was sent."""
+        # Without the server, group_expiry and expiry have to do it.
+        with contextlib.suppress(LayerUnavailable):
+            while inbox.joined:
+                await self.leave(inbox.joined.pop())
+            if self.inbox_keys:
+                await pipe.call("DEL", *self.inbox_keys)
 
     # -- Broker -------------------------------------------------------------
 

@@ -1,0 +1,140 @@
+"""
+A program as people write it for fast-channels 1.1: layers, a consumer, a test.
+
+It knows nothing of what came later. Takes the address of a server from
+REDIS_CHANNEL_URL; prints what two clients saw.
+"""
+
+import asyncio
+import os
+
+from fast_channels.consumer.websocket import AsyncWebsocketConsumer
+from fast_channels.layers import (
+    InMemoryChannelLayer,
+    get_channel_layer,
+    has_layers,
+    register_channel_layer,
+)
+from fast_channels.layers.redis import RedisChannelLayer, RedisPubSubChannelLayer
+from fast_channels.testing import WebsocketCommunicator
+
+
+def setup_channel_layers():
+    """Register the layers of this application, unless that was done before."""
+    if has_layers():
+        return
+
+    redis_url = os.getenv("REDIS_CHANNEL_URL", "redis://localhost:6379/0")
+
+    layers = {
+        "memory": InMemoryChannelLayer(),
+        "chat": RedisPubSubChannelLayer(hosts=[redis_url], prefix="chat"),
+        "queue": RedisChannelLayer(hosts=[redis_url], prefix="queue", expiry=900, capacity=1000),
+    }
+    for alias, layer in layers.items():
+        register_channel_layer(alias, layer)
+
+
+class ChatConsumer(AsyncWebsocketConsumer):
+    """Joins its group by declaring it."""
+
+    channel_layer_alias = "chat"
+    groups = ["chat_room"]  # noqa: RUF012 - written as people write it
+
+    async def connect(self):
+        await self.accept()
+        await self.channel_layer.group_send(
+            "chat_room", {"type": "chat_message", "message": "somebody joined"}
+        )
+
+    async def disconnect(self, code):
+        await self.channel_layer.group_send(
+            "chat_room", {"type": "chat_message", "message": "somebody left"}
+        )
+
+    async def receive(self, text_data=None, bytes_data=None, **kwargs):
+        await self.channel_layer.group_send(
+            "chat_room", {"type": "chat_message", "message": f"they said: {text_data}"}
+        )
+
+    async def chat_message(self, event):
+        await self.send(event["message"])
+
+
+class QueueChatConsumer(AsyncWebsocketConsumer):
+    """Joins and leaves its group by hand."""
+
+    channel_layer_alias = "queue"
+
+    async def connect(self):
+        await self.accept()
+        await self.channel_layer.group_add("queue_room", self.channel_name)
+
+    async def disconnect(self, code):
+        await self.channel_layer.group_discard("queue_room", self.channel_name)
+
+    async def receive(self, text_data=None, bytes_data=None, **kwargs):
+        await self.channel_layer.group_send(
+            "queue_room", {"type": "chat.message", "message": text_data}
+        )
+
+    async def chat_message(self, event):
+        await self.send(text_data=event["message"])
+
+
+async def test_two_clients_chat():
+    first = WebsocketCommunicator(ChatConsumer.as_asgi(), "/ws/chat")
+    second = WebsocketCommunicator(ChatConsumer.as_asgi(), "/ws/chat")
+
+    connected, _ = await first.connect()
+    assert connected
+    assert await first.receive_from() == "somebody joined"
+    connected, _ = await second.connect()
+    assert connected
+    assert await first.receive_from() == "somebody joined"
+    assert await second.receive_from() == "somebody joined"
+
+    await first.send_to(text_data="hello")
+    assert await first.receive_from() == "they said: hello"
+    assert await second.receive_from() == "they said: hello"
+
+    await get_channel_layer("chat").group_send(
+        "chat_room", {"type": "chat_message", "message": "from outside"}
+    )
+    assert await first.receive_from() == "from outside"
+    assert await second.receive_from() == "from outside"
+
+    await first.disconnect()
+    assert await second.receive_from() == "somebody left"
+    await second.disconnect()
+
+
+async def test_two_clients_chat_over_the_queue():
+    first = WebsocketCommunicator(QueueChatConsumer.as_asgi(), "/ws/queue")
+    second = WebsocketCommunicator(QueueChatConsumer.as_asgi(), "/ws/queue")
+    await first.connect()
+    await second.connect()
+    # Its answer shows that the second client has joined, too.
+    await second.send_to(text_data="ready")
+    assert await second.receive_from() == "ready"
+    assert await first.receive_from() == "ready"
+
+    await first.send_to(text_data="hello")
+    assert await first.receive_from() == "hello"
+    assert await second.receive_from() == "hello"
+    assert await second.receive_nothing()
+    await first.disconnect()
+    await second.disconnect()
+
+
+async def main():
+    await test_two_clients_chat()
+    await test_two_clients_chat_over_the_queue()
+
+
+if __name__ == "__main__":
+    setup_channel_layers()
+    # As in a worker that is started by something that has done it already.
+    setup_channel_layers()
+    asyncio.run(main())
+    print("everything passed")  # noqa: T201 - its result

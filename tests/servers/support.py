@@ -1,0 +1,127 @@
+"""ASGI servers as processes, and a WebSocket client to speak to them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import uuid
+from pathlib import Path
+
+import websockets
+
+from fast_channels.testing.server import free_port
+
+HERE = Path(__file__).resolve().parent
+
+# Seconds until a test gives up on a server or a message.
+PATIENCE = 8.0
+
+COMMANDS = {
+    "uvicorn_websockets": "uvicorn --port {port} --ws websockets application:app",
+    "uvicorn_sansio": "uvicorn --port {port} --ws websockets-sansio application:app",
+    "uvicorn_wsproto": "uvicorn --port {port} --ws wsproto application:app",
+    "hypercorn": "hypercorn --graceful-timeout 1 --bind 127.0.0.1:{port} application:app",
+    "granian": "granian --interface asgi --port {port} application:app",
+}
+
+
+class ServerProcess:
+    """One server with the application, on a free port of loopback; its output in a file."""
+
+    def __init__(self, name: str, log: Path) -> None:
+        self.name = name
+        self.port = free_port()
+        self.log = log
+        # Characters of the output that a test has seen.
+        self._seen = 0
+        command = COMMANDS[name].format(port=self.port).split()
+        with log.open("wb") as output:
+            self._process = subprocess.Popen(
+                [Path(sys.executable).with_name(command[0]), *command[1:]],
+                cwd=HERE,
+                env={**os.environ, "PYTHONPATH": str(HERE), "PYTHONUNBUFFERED": "1"},
+                stdout=output,
+                stderr=output,
+                # A group of its own, since Granian's workers are processes too.
+                start_new_session=True,
+            )
+        self._wait_until_it_listens()
+
+    def _wait_until_it_listens(self) -> None:
+        deadline = time.monotonic() + PATIENCE
+        while time.monotonic() < deadline and self._process.poll() is None:
+            try:
+                socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
+            except OSError:
+                # A server has no common way to say that it is ready.
+                time.sleep(0.02)
+            else:
+                return
+        self.stop()
+        raise AssertionError(f"the server did not start:\n{self.output}")
+
+    @property
+    def output(self) -> str:
+        return self.log.read_text(errors="replace")
+
+    def new_output(self) -> str:
+        """Return what was printed since the last call."""
+        output = self.output
+        new, self._seen = output[self._seen :], len(output)
+        return new
+
+    def url(self, path: str, room: str = "") -> str:
+        return f"ws://127.0.0.1:{self.port}/{path}?room={room}"
+
+    def stop(self) -> None:
+        """Stop the server as a supervisor would; raises TimeoutExpired if it takes too long."""
+        if self._process.poll() is not None:
+            return
+        self._process.terminate()
+        try:
+            self._process.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            # It still runs, so the group is still the one that was started here.
+            os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+            raise
+
+
+def complaints(output: str) -> list[str]:
+    """Return the lines of a server's output that show an error nobody handled."""
+    words = ("Traceback", "Exception", "ERROR", "Error:")
+    return [line for line in output.splitlines() if any(word in line for word in words)]
+
+
+class Room:
+    """A chat room that nobody else uses, on one server in one framework."""
+
+    def __init__(self, server: ServerProcess, framework: str) -> None:
+        self.name = uuid.uuid4().hex
+        self.url = server.url(f"{framework}/ws/chat", self.name)
+
+    async def enter(self) -> websockets.ClientConnection:
+        # Without a limit, so that a client who stops reading can still say goodbye.
+        return await websockets.connect(self.url, max_queue=None)
+
+
+async def heard(client: websockets.ClientConnection, count: int = 1) -> list[str | bytes]:
+    """Return the next frames of a client."""
+    async with asyncio.timeout(PATIENCE):
+        return [await client.recv() for _ in range(count)]
+
+
+async def closing(client: websockets.ClientConnection) -> tuple[int | None, str | None]:
+    """Wait for the server to close; return its code and reason."""
+    with contextlib.suppress(websockets.ConnectionClosed):
+        async with asyncio.timeout(PATIENCE):
+            # Frames that nobody reads are not what is waited for.
+            while True:
+                await client.recv()
+    return client.close_code, client.close_reason
