@@ -13,6 +13,7 @@ Every error of the library.
     │   ├── ForeignChannel (RuntimeError)           only its own process can do that
     │   ├── LayerClosed (RuntimeError)              used while it was being closed
     │   └── LayerUnavailable (ConnectionError)      the broker does not answer
+    │       └── BrokerRefused                       it does, but will not do it
     ├── UnhandledMessage (ValueError)               a consumer has no handler for this type
     ├── ConsumerStateError (RuntimeError)           accept() twice, send() before accept()
     ├── MissingExtra (ImportError)                  an optional dependency is not installed
@@ -161,6 +162,16 @@ class LayerUnavailable(ChannelLayerError, ConnectionError):
         return (
             f"{self.broker} does not answer ({self.reason}): "
             "is the server running, and is the address right?"
+        )
+
+
+class BrokerRefused(LayerUnavailable):
+    """The broker answers, but will not do it."""
+
+    def __str__(self) -> str:
+        return (
+            f"{self.broker} refused a command ({self.reason}): look at its access rules, its "
+            "memory, and what else uses keys with the prefix of the layer"
         )
 
 

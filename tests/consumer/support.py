@@ -172,7 +172,7 @@ class FragileLayer(InMemoryChannelLayer):
 
     def __init__(self, **options) -> None:
         super().__init__(**options)
-        self.broker = FragileBroker(self.expiry, self.get_capacity)
+        self.broker = FragileBroker(self._store, self.get_capacity)
         # A channel is not open before this is set.
         self.opening = asyncio.Event()
         self.opening.set()

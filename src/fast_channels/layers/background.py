@@ -18,7 +18,9 @@ EXIT_TIMEOUT = 2.0
 
 
 class _State:
-    def __init__(self) -> None:
+    def __init__(self, inherited: _State | None = None) -> None:
+        # The parent's, which must not be collected: see home._inherited.
+        self.inherited = inherited
         # A fork copies this object without the thread, so it says whose it is.
         self.pid = os.getpid()
         self.lock = threading.Lock()
@@ -33,7 +35,7 @@ def background_loop() -> asyncio.AbstractEventLoop:
     global _state  # noqa: PLW0603 - there is one thread per process, and this is its only handle
     if _state.pid != os.getpid():
         # The parent's lock may have been held at the moment of the fork.
-        _state = _State()
+        _state = _State(inherited=_state)
     with _state.lock:
         if _state.loop is None:
             _state.loop = asyncio.new_event_loop()

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
+import os
+import sys
 from collections.abc import Mapping
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Self
 
 from fast_channels.exceptions import (
@@ -26,7 +28,7 @@ from . import names
 from .broker import Broker, Flushable, Queue, require_queue
 from .codecs import Codec, MsgPackCodec
 from .home import Lifetime
-from .hub import ADDRESS, Hub, Statistics
+from .hub import ADDRESS, Hub
 from .mailbox import Mailbox, Notice, ThreadsafeMailbox
 from .rules import NameRules
 from .subscriptions import Subscriptions
@@ -39,6 +41,8 @@ if TYPE_CHECKING:
         ChannelMessage,
         Overflow,
     )
+
+    from .hub import Statistics
 
 
 class BaseChannelLayer(NameRules):
@@ -80,11 +84,15 @@ class BaseChannelLayer(NameRules):
         super().__init__(capacity, channel_capacity)
         self.overflow: Overflow = overflow
         self.max_message_size = max_message_size
-        # Stands in the name of every channel made here.
+        # Stands in the name of every channel made here, and whose name it is: a
+        # child of fork is a process of its own.
         self.process = names.unique()
+        self._pid = os.getpid()
         self._codec: Codec = codec or MsgPackCodec()
         self._hub = Hub(self._decode)
         self._lifetime = Lifetime(self, self._session)
+        # Messages on their way back to a shared channel.
+        self._returning: set[asyncio.Task[bool]] = set()
         # Of the present session; None while the layer is closed.
         self._broker: Broker | None = None
         self._subscriptions: Subscriptions | None = None
@@ -145,6 +153,8 @@ class BaseChannelLayer(NameRules):
     @contextlib.asynccontextmanager
     async def _session(self) -> AsyncGenerator[None]:
         """One opening of the layer: a fresh broker and no channels."""
+        if self._pid != os.getpid():
+            self.process, self._pid = names.unique(), os.getpid()
         self._hub.clear()
         broker = self._make_broker()
         subscriptions = Subscriptions(self._hub.members, broker)
@@ -170,10 +180,14 @@ class BaseChannelLayer(NameRules):
         """Tell every channel that was subscribed to one of `topics`, once."""
         self._hub.counters.reconnects += 1
         self._hub.counters.gaps += 1
-        for channel, affected in self._hub.channels_in(topics).items():
+        for channel, affected in self._affected(topics).items():
             groups = sorted(g for g in map(self._group_name, affected) if g is not None)
             gap = {"groups": groups, "since": since, "until": until, "recovered": recovered}
             self._hub.mailboxes[channel].put_notice(Notice(type="layer.gap", **gap))
+
+    def _affected(self, topics: Iterable[str]) -> dict[str, list[str]]:
+        """Return the channels to be told when `topics` were interrupted, with which of them."""
+        return self._hub.channels_in(topics)
 
     # -- sending ------------------------------------------------------------
 
@@ -255,10 +269,10 @@ class BaseChannelLayer(NameRules):
         Close it with `close_channel`. On another loop than the layer's own the
         mailbox is a little slower, and otherwise the same.
         """
-        name = self._new_name(prefix)
-        names.check("channel", name)
         if not self._lifetime.is_here():
             await self.open()
+        name = self._new_name(prefix)
+        names.check("channel", name)
         # Made on the loop of its reader, which need not be the layer's.
         make = Mailbox if self._lifetime.is_here() else ThreadsafeMailbox
         mailbox = make(name, self.get_capacity(name), overflow or self.overflow)
@@ -286,7 +300,8 @@ class BaseChannelLayer(NameRules):
         one receiver. Cancelling loses nothing.
         """
         names.check("channel", channel)
-        return await self._lifetime.run(self._receive, channel, receiving=True)
+        undo = functools.partial(self._unreceive, channel)
+        return await self._lifetime.run(self._receive, channel, receiving=True, undo=undo)
 
     async def _open(self, mailbox: Mailbox) -> None:
         self._hub.open(mailbox)
@@ -313,6 +328,17 @@ class BaseChannelLayer(NameRules):
         while isinstance(message := await mailbox.get(), Notice):
             pass
         return message
+
+    def _unreceive(self, channel: str, message: ChannelMessage) -> None:
+        """Put back what a receiver on another loop did not take any more."""
+        mailbox = self._hub.mailboxes.get(channel)
+        if mailbox is not None:
+            mailbox.put_back(message)
+        elif isinstance(self._broker, Queue):
+            # Behind the others, since only a broker's own pop keeps the place.
+            push = self._broker.push(channel, self._codec.encode(message), sys.maxsize)
+            self._returning.add(task := asyncio.create_task(push))
+            task.add_done_callback(self._returning.discard)
 
     async def _pop(self, channel: str) -> ChannelMessage:
         if not self._is_kept(channel):
@@ -374,8 +400,10 @@ class BaseChannelLayer(NameRules):
         if self._hub.leave(topic, channel):
             await self._settle([topic])
         if isinstance(self._live_broker, Queue):
-            # Another process may have added the channel by its own name.
-            await self._live_broker.remove_member(topic, channel)
+            # Another process may have added the channel by its own name. While
+            # the broker is away it stays, and is forgotten with the group.
+            with contextlib.suppress(LayerUnavailable):
+                await self._live_broker.remove_member(topic, channel)
 
     async def _settle(self, topics: Iterable[str]) -> None:
         if self._subscriptions is not None:
@@ -402,18 +430,8 @@ class BaseChannelLayer(NameRules):
 
     def statistics(self) -> Statistics:
         """Return the counters of this process, as of now."""
-        hub = self._hub
-        counters = asdict(hub.counters)
-        counters["dropped"] += sum(mailbox.dropped for mailbox in hub.mailboxes.values())
-        groups = [m for topic, m in hub.members.items() if self._group_name(topic) is not None]
-        return Statistics(
-            **counters,
-            channels=len(hub.mailboxes),
-            waiting=sum(map(len, hub.mailboxes.values())),
-            groups=len(groups),
-            members=sum(map(len, groups)),
-            subscriptions=len(self._subscriptions) if self._subscriptions is not None else 0,
-        )
+        subscriptions = len(self._subscriptions) if self._subscriptions is not None else 0
+        return self._hub.statistics(self._group_name, subscriptions)
 
     def count_unknown_type(self) -> None:
         """Called by a consumer that has no handler for a message."""

@@ -37,7 +37,7 @@ class MsgPackCodec:
     scalars = frozenset({type(None), bool, int, float, str, bytes})
 
     def __init__(self) -> None:
-        self._encoder = msgspec.msgpack.Encoder()
+        self._encoder = msgspec.msgpack.Encoder(enc_hook=_plain)
         self.decode = msgspec.msgpack.Decoder().decode
 
     def encode(self, message: ChannelMessage) -> bytes:
@@ -52,12 +52,28 @@ class JSONCodec:
     scalars = frozenset({type(None), bool, int, str})
 
     def __init__(self) -> None:
-        self._encoder = msgspec.json.Encoder()
+        self._encoder = msgspec.json.Encoder(enc_hook=_plain)
         self.decode = msgspec.json.Decoder().decode
 
     def encode(self, message: ChannelMessage) -> bytes:
         check(message, self.scalars)
         return _encoded(self._encoder.encode, message)
+
+
+def _plain(value: Any) -> Any:
+    """Return what msgspec does not know as the kind of value it is; check() has let it pass."""
+    if isinstance(value, Mapping):
+        return dict(value)
+    if isinstance(value, str):
+        # The type's own method: a subclass may have another idea of str().
+        return str.__str__(value)
+    if isinstance(value, bytes):
+        return bytes(value)
+    if isinstance(value, int):
+        return int(value)
+    if isinstance(value, float):
+        return float(value)
+    raise TypeError(f"{type(value).__name__} has no form in a payload")
 
 
 def _encoded(encode: Any, message: ChannelMessage) -> bytes:

@@ -17,13 +17,22 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from fast_channels.exceptions import LayerClosed
 
 from .background import background_loop, is_background
+from .calls import Call
 
 if TYPE_CHECKING:
-    import concurrent.futures
     from collections.abc import Callable, Coroutine
     from contextlib import AbstractAsyncContextManager
 
 T = TypeVar("T")
+
+# Homes that a child of fork has from its parent. Never let go: their
+# connections would be closed, and with that vanish from the selector that both
+# processes share.
+_inherited: list[Home] = []
+
+# Loops hold their tasks weakly; a layer that is forgotten while open still has
+# to be closed when its loop ends.
+_keepers: set[asyncio.Task[None]] = set()
 
 
 class _Gone(Exception):
@@ -52,24 +61,31 @@ class Home:
         # Done when the session is entered, or has failed to be.
         self._ready: asyncio.Future[None] = loop.create_future()
         self._closing = asyncio.Event()
-        # Calls from other loops that are under way: none may be left waiting
-        # for a loop that ends. Guarded by _lock, since those loops are in other
-        # threads.
-        self._forwarded: set[concurrent.futures.Future[Any]] = set()
+        # Calls from other loops that are under way, each with what to fail it
+        # with: none may be left waiting for a loop that ends. Guarded by _lock,
+        # since those loops are in other threads.
+        self._calls: dict[Call[Any], Callable[[], Exception]] = {}
         self._gone = False
         self._lock = threading.Lock()
         # Set when the end of the loop, and not close(), ended the session.
         self.loop_ends = False
 
     @property
+    def inherited(self) -> bool:
+        """Whether this process is a child of the one that opened it."""
+        return self._pid != os.getpid()
+
+    @property
     def alive(self) -> bool:
         """Whether calls may be made here: its loop runs, in this process."""
-        return not self._gone and self.loop.is_running() and self._pid == os.getpid()
+        return not self._gone and self.loop.is_running() and not self.inherited
 
     async def open(self) -> None:
         """Return once the session is entered; raises what prevented it. On the home loop only."""
         if self._keeper is None:
             self._keeper = self.loop.create_task(self._keep(), name=f"fast_channels {self._layer}")
+            _keepers.add(self._keeper)
+            self._keeper.add_done_callback(_keepers.discard)
         if self._ready.done():
             self._ready.result()
         else:
@@ -78,17 +94,29 @@ class Home:
 
     async def close(self) -> None:
         """Return once the session is left. On the home loop only."""
+        # From now on, calls go to another home.
+        self._gone = True
         self._closing.set()
         if self._keeper is not None:
             await asyncio.wait([self._keeper])
 
     def abandon(self) -> None:
         """Close as soon as the home loop runs again, if it does. From any thread."""
-        if self._pid == os.getpid() and not self.loop.is_closed():
+        if not self.inherited and not self.loop.is_closed():
             self.loop.call_soon_threadsafe(self._closing.set)
 
-    async def forward(self, function: Callable[..., Coroutine[Any, Any, T]], *args: Any) -> T:
-        """Call `function` on the home loop from another one. Raises _Gone if it did not begin."""
+    async def forward(
+        self,
+        function: Callable[..., Coroutine[Any, Any, T]],
+        *args: Any,
+        undo: Callable[[T], None] | None = None,
+    ) -> T:
+        """
+        Call `function` on the home loop from another one. Raises _Gone if it did not begin.
+
+        `undo` gets, on the home loop, a result that came too late for a caller
+        who was cancelled.
+        """
         begun = False
 
         async def there() -> T:
@@ -97,29 +125,22 @@ class Home:
             begun = True
             return await function(*args)
 
+        call = Call(self.loop, there, undo)
         with self._lock:
             if not self.alive:
                 raise _Gone
-            future = asyncio.run_coroutine_threadsafe(there(), self.loop)
-            self._forwarded.add(future)
+            self._calls[call] = lambda: LayerClosed(self._layer) if begun else _Gone()
         try:
-            return await asyncio.wrap_future(future)
-        except asyncio.CancelledError:
-            task = asyncio.current_task()
-            if task is not None and task.cancelling():
-                raise
-            # Not this caller was cancelled, but the loop that worked for it.
-            raise (LayerClosed(self._layer) if begun else _Gone) from None
+            return await call.result()
         finally:
             with self._lock:
-                self._forwarded.discard(future)
+                self._calls.pop(call, None)
 
     async def _keep(self) -> None:
         try:
             async with self._session():
                 self._ready.set_result(None)
                 await self._closing.wait()
-                self._gone = True
         except asyncio.CancelledError:
             # Nobody else has this task, so it is the loop that is shutting down.
             self.loop_ends = True
@@ -128,16 +149,23 @@ class Home:
             if self._ready.done():
                 raise
             self._ready.set_exception(exc)
+            # Calls from other loops get it too, when they find out.
+            self._gone = True
+            self._calls.clear()
         finally:
-            with self._lock:
-                self._gone = True
-                forwarded = list(self._forwarded)
-            for future in forwarded:
-                future.cancel()
+            self._end()
             if not self._ready.done():
                 self._ready.set_exception(LayerClosed(self._layer))
             if not self._ready.cancelled():
                 self._ready.exception()  # marks it as seen; whoever opens gets it all the same
+
+    def _end(self) -> None:
+        """Take no more calls from other loops, and fail those under way."""
+        with self._lock:
+            self._gone = True
+            calls = list(self._calls.items())
+        for call, reason in calls:
+            call.fail(reason())
 
 
 class Lifetime:
@@ -170,8 +198,9 @@ class Lifetime:
         function: Callable[..., Coroutine[Any, Any, T]],
         *args: Any,
         receiving: bool = False,
+        undo: Callable[[T], None] | None = None,
     ) -> T:
-        """Call `function` at home, opening the layer if need be."""
+        """Call `function` at home, opening the layer if need be. For `undo` see Home.forward."""
         while True:
             home = self._find(receiving=receiving)
             if home.loop is asyncio.get_running_loop():
@@ -182,7 +211,7 @@ class Lifetime:
                 await self._close(home)
                 continue
             try:
-                return await home.forward(function, *args)
+                return await home.forward(function, *args, undo=undo)
             except _Gone:
                 continue
 
@@ -202,8 +231,7 @@ class Lifetime:
         if home.loop is asyncio.get_running_loop():
             await home.close()
         else:
-            closing = asyncio.run_coroutine_threadsafe(home.close(), home.loop)
-            await asyncio.wrap_future(closing)
+            await Call(home.loop, home.close).result()
 
     def _find(self, *, receiving: bool) -> Home:
         home = self._home
@@ -224,6 +252,8 @@ class Lifetime:
                 # Tasks clean up while their loop ends; what they opened now
                 # nobody would close.
                 raise LayerClosed(self._layer)
+            if self._home.inherited:
+                _inherited.append(self._home)
             self._home.abandon()
         if not receiving and threading.current_thread() is not threading.main_thread():
             loop = background_loop()

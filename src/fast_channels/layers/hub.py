@@ -9,7 +9,7 @@ none needs a lock.
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 from . import names
@@ -107,6 +107,7 @@ class Hub:
         """Forget a channel; returns the topics that have no member left."""
         mailbox = self.mailboxes.pop(channel, None)
         if mailbox is not None:
+            mailbox.close()
             self.counters.dropped += mailbox.dropped
         return [topic for topic in self._joined.pop(channel, ()) if self._remove(topic, channel)]
 
@@ -150,6 +151,20 @@ class Hub:
             return False
         del self.members[topic]
         return True
+
+    def statistics(self, group_name: Callable[[str], str | None], subscriptions: int) -> Statistics:
+        """Return the counters as they stand; `group_name` tells topics of groups from others."""
+        counters = asdict(self.counters)
+        counters["dropped"] += sum(mailbox.dropped for mailbox in self.mailboxes.values())
+        groups = [m for topic, m in self.members.items() if group_name(topic) is not None]
+        return Statistics(
+            **counters,
+            channels=len(self.mailboxes),
+            waiting=sum(map(len, self.mailboxes.values())),
+            groups=len(groups),
+            members=sum(map(len, groups)),
+            subscriptions=subscriptions,
+        )
 
     # -- deliver ------------------------------------------------------------
 

@@ -7,6 +7,8 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING
 
+from fast_channels.exceptions import LayerClosed
+
 from .base import BaseChannelLayer
 
 if TYPE_CHECKING:
@@ -19,22 +21,62 @@ if TYPE_CHECKING:
     from .mailbox import Mailbox
 
 
-class MemoryBroker:
+class MemoryStore:
     """
-    A broker whose queues and shared memberships are dicts.
+    What is kept for shared channels: messages, and memberships in groups.
 
-    They outlive `stop`: a named channel is meant to keep its messages while
-    nobody reads it, also between two event loops.
+    It outlives the sessions of its layer, because a shared channel is meant to
+    keep its messages while nobody reads it, also between two event loops.
     """
 
-    def __init__(self, expiry: float, capacity_of: Callable[[str], int]) -> None:
+    def __init__(self, expiry: float) -> None:
         # Seconds a payload waits for a receiver.
         self.expiry = expiry
-        # Payloads that wait for a receiver, with the time.monotonic() they came.
-        # A queue without payloads is absent.
+        # Payloads that wait, with the time.monotonic() they came. A queue
+        # without payloads is absent; the one written last is the last one.
         self.queues: dict[str, deque[tuple[float, bytes]]] = {}
         # Shared channels that are members of a topic; the inner dict is an ordered set.
         self.members: dict[str, dict[str, None]] = {}
+
+    def push(self, name: str, payload: bytes, capacity: int) -> bool:
+        self._forget_expired()
+        queue = self.unexpired(name)
+        if len(queue) >= capacity:
+            return False
+        queue.append((time.monotonic(), payload))
+        self.queues.pop(name, None)
+        self.queues[name] = queue
+        return True
+
+    def take(self, name: str) -> bytes | None:
+        queue = self.unexpired(name)
+        if not queue:
+            return None
+        _, payload = queue.popleft()
+        if not queue:
+            del self.queues[name]
+        return payload
+
+    def unexpired(self, name: str) -> deque[tuple[float, bytes]]:
+        queue = self.queues.get(name, deque())
+        horizon = time.monotonic() - self.expiry
+        while queue and queue[0][0] < horizon:
+            queue.popleft()
+        if not queue:
+            self.queues.pop(name, None)
+        return queue
+
+    def _forget_expired(self) -> None:
+        # Those that nobody wrote to for longest come first.
+        while self.queues and not self.unexpired(next(iter(self.queues))):
+            pass
+
+
+class MemoryBroker:
+    """One session of an in-memory layer, on its store."""
+
+    def __init__(self, store: MemoryStore, capacity_of: Callable[[str], int]) -> None:
+        self._store = store
         self._capacity_of = capacity_of
         # What receivers of a queue wait on, per queue; the first is served first.
         self._waiting: dict[str, deque[asyncio.Future[None]]] = {}
@@ -46,12 +88,16 @@ class MemoryBroker:
 
     async def stop(self) -> None:
         self._deliver = None
+        for name, waiting in self._waiting.items():
+            for turn in waiting:
+                if not turn.done():
+                    turn.set_exception(LayerClosed(f"channel {name!r}"))
 
     async def publish(self, topic: str, payload: bytes) -> int:
         if self._deliver is not None:
             self._deliver(topic, payload)
         refused = 0
-        for name in self.members.get(topic, ()):
+        for name in list(self._store.members.get(topic, ())):
             refused += not await self.push(name, payload, self._capacity_of(name))
         # The one chance for receivers to run while a sender sends in a loop.
         await asyncio.sleep(0)
@@ -63,60 +109,48 @@ class MemoryBroker:
     async def unsubscribe(self, topic: str) -> None: ...
 
     async def push(self, name: str, payload: bytes, capacity: int) -> bool:
-        queue = self._unexpired(name)
-        if len(queue) >= capacity:
-            return False
-        queue.append((time.monotonic(), payload))
-        self.queues[name] = queue
+        pushed = self._store.push(name, payload, capacity)
         self._wake_receiver(name)
-        return True
+        return pushed
 
     async def pop(self, name: str) -> bytes:
-        while not (queue := self._unexpired(name)):
-            turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            waiting = self._waiting.setdefault(name, deque())
-            waiting.append(turn)
-            try:
-                await turn
-            except BaseException:
-                # The turn may have come in the moment of the cancellation.
-                self._wake_receiver(name)
-                raise
-            finally:
-                if turn in waiting:
-                    waiting.remove(turn)
-                if not waiting:
-                    self._waiting.pop(name, None)
-        _, payload = queue.popleft()
-        if not queue:
-            del self.queues[name]
+        while (payload := self._store.take(name)) is None:
+            await self._turn(name)
         return payload
 
     async def add_member(self, topic: str, name: str) -> None:
-        self.members.setdefault(topic, {})[name] = None
+        self._store.members.setdefault(topic, {})[name] = None
 
     async def remove_member(self, topic: str, name: str) -> None:
-        members = self.members.get(topic, {})
+        members = self._store.members.get(topic, {})
         members.pop(name, None)
         if not members:
-            self.members.pop(topic, None)
+            self._store.members.pop(topic, None)
 
     async def flush(self) -> None:
-        self.queues.clear()
-        self.members.clear()
+        self._store.queues.clear()
+        self._store.members.clear()
 
-    def _unexpired(self, name: str) -> deque[tuple[float, bytes]]:
-        queue = self.queues.get(name, deque())
-        horizon = time.monotonic() - self.expiry
-        while queue and queue[0][0] < horizon:
-            queue.popleft()
-        if not queue:
-            self.queues.pop(name, None)
-        return queue
+    async def _turn(self, name: str) -> None:
+        """Wait until there may be something for this receiver."""
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        waiting = self._waiting.setdefault(name, deque())
+        waiting.append(turn)
+        try:
+            await turn
+        except BaseException:
+            # The turn may have come in the moment of the cancellation.
+            self._wake_receiver(name)
+            raise
+        finally:
+            if turn in waiting:
+                waiting.remove(turn)
+            if not waiting:
+                self._waiting.pop(name, None)
 
     def _wake_receiver(self, name: str) -> None:
         waiting = self._waiting.get(name)
-        while waiting and name in self.queues:
+        while waiting and name in self._store.queues:
             turn = waiting.popleft()
             if not turn.done():
                 turn.set_result(None)
@@ -152,11 +186,10 @@ class InMemoryChannelLayer(BaseChannelLayer):
             max_message_size=max_message_size,
         )
         self.group_expiry = group_expiry
-        # One for all sessions; see MemoryBroker.
-        self._memory = MemoryBroker(expiry, self.get_capacity)
+        self._store = MemoryStore(expiry)
 
     def _make_broker(self) -> MemoryBroker:
-        return self._memory
+        return MemoryBroker(self._store, self.get_capacity)
 
     def _is_kept(self, channel: str) -> bool:  # noqa: ARG002 - every name there is
         return True
@@ -164,13 +197,13 @@ class InMemoryChannelLayer(BaseChannelLayer):
     @property
     def channels(self) -> dict[str, Mailbox | deque[tuple[float, bytes]]]:
         """Every channel that is open or holds messages, by name; `len()` counts what waits."""
-        return {**self._memory.queues, **self._hub.mailboxes}
+        return {**self._store.queues, **self._hub.mailboxes}
 
     @property
     def groups(self) -> dict[str, list[str]]:
         """Members of every group, by name."""
-        topics = [*self._hub.members, *self._memory.members]
+        topics = [*self._hub.members, *self._store.members]
         return {
-            topic: [*self._hub.members.get(topic, ()), *self._memory.members.get(topic, ())]
+            topic: [*self._hub.members.get(topic, ()), *self._store.members.get(topic, ())]
             for topic in topics
         }

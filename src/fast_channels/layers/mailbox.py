@@ -14,6 +14,8 @@ import contextlib
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
+from fast_channels.exceptions import LayerClosed
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -46,6 +48,7 @@ class Mailbox:
         "_messages",
         "_waiters",
         "capacity",
+        "closed",
         "dropped",
         "name",
         "overflow",
@@ -60,6 +63,8 @@ class Mailbox:
         self.overflow = overflow
         # Messages lost here since the mailbox was made.
         self.dropped = 0
+        # True once the channel has been closed.
+        self.closed = False
         # True once the policy is "close" and a message was refused.
         self.overflowed = False
         self._messages: deque[ChannelMessage] = deque()
@@ -76,6 +81,10 @@ class Mailbox:
     def __len__(self) -> int:
         """Messages that wait, frames not counted."""
         return len(self._messages)
+
+    def __bool__(self) -> bool:
+        """An empty mailbox is one all the same."""
+        return True
 
     @property
     def full(self) -> bool:
@@ -131,26 +140,46 @@ class Mailbox:
         return self._frames.popleft()
 
     async def get(self) -> ChannelMessage:
-        """Wait for a message and take it. Cancelling loses nothing."""
+        """
+        Wait for a message and take it. Cancelling loses nothing.
+
+        Raises LayerClosed if the channel is closed and nothing is left in it.
+        """
         while (message := self.take()) is None:
+            if self.closed:
+                raise LayerClosed(f"channel {self.name!r}")
             await self._sleep()
         return message
 
+    def put_back(self, message: ChannelMessage) -> None:
+        """Undo a take()."""
+        self._messages.appendleft(message)
+        self._wake()
+
+    def close(self) -> None:
+        """Let nobody wait for what will not come."""
+        self.closed = True
+        self._wake()
+
     def _overflow(self) -> bool:
         """Make room or refuse, by policy; whether the message that arrives may stay."""
-        self.dropped += 1
-        self._lost += 1
         if self.overflow == "drop_oldest":
             for index, message in enumerate(self._messages):
                 # What the layer itself has to say outlives the messages around it.
                 if not isinstance(message, Notice):
                     del self._messages[index]
+                    self._lose()
                     break
             return True
+        self._lose()
         if self.overflow == "close":
             self.overflowed = True
         self._wake()
         return False
+
+    def _lose(self) -> None:
+        self.dropped += 1
+        self._lost += 1
 
     def _report(self) -> Notice:
         lost, self._lost = self._lost, 0

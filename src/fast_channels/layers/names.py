@@ -22,7 +22,7 @@ CHANNEL_NAME = re.compile(r"^[a-zA-Z\d\-_.]+(\![\d\w\-_.]*)?$", re.ASCII)
 GROUP_NAME = re.compile(r"^[a-zA-Z\d\-_.]+$", re.ASCII)
 
 # Local part of the address under which a process receives for a whole group.
-# A local part made by local_name() has no period, so the two never collide.
+# The local part of a channel is unique(), without a period: they never collide.
 _GROUP_ADDRESS = "group."
 
 

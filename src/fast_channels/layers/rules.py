@@ -36,6 +36,12 @@ class NameRules:
         self, channel_capacity: ChannelCapacityDict
     ) -> CompiledChannelCapacities:
         """Return patterns with capacities; globs become patterns."""
+        for pattern, capacity in channel_capacity.items():
+            if capacity < 1:
+                raise ValueError(
+                    f"channel_capacity of {pattern!r} is {capacity!r}; "
+                    "a channel must hold at least 1 message"
+                )
         return [
             (re.compile(fnmatch.translate(p)) if isinstance(p, str) else p, capacity)
             for p, capacity in channel_capacity.items()

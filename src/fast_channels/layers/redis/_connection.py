@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from redis.exceptions import NoScriptError, ReadOnlyError, RedisError, ResponseError
 
-from fast_channels.exceptions import LayerUnavailable
+from fast_channels.exceptions import BrokerRefused, LayerUnavailable
 
 from ._hosts import create_pool, describe
 
@@ -64,6 +64,13 @@ class Link:
         """Return the next reply. Raises ResponseError for a reply that is an error."""
         return cast("Any", await self._connection.read_response())
 
+    @property
+    def closed(self) -> bool:
+        """Whether the server has closed the connection, as far as can be seen without waiting."""
+        # redis-py has no public way to ask.
+        reader = self._connection._reader  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+        return reader is None or bool(reader.at_eof())
+
     async def call(self, *command: Any) -> Any:
         """Send a command and return its reply, however long it takes."""
         await self.send(command)
@@ -103,14 +110,16 @@ class Pipe:
         try:
             async with asyncio.timeout(self._timeout):
                 return await reply
+        except ResponseError as exc:
+            raise BrokerRefused(self, exc) from exc
         except CONNECTION_ERRORS as exc:
-            raise LayerUnavailable(self, _reason(exc)) from exc
+            raise LayerUnavailable(self, str(exc) or "no answer in time") from exc
 
     async def run(self, script: Script, keys: Sequence[str], args: Sequence[Any]) -> Any:
         """Run a script, sending its text if the server has not seen it."""
         try:
             return await self.call("EVALSHA", script.sha, len(keys), *keys, *args)
-        except LayerUnavailable as exc:
+        except BrokerRefused as exc:
             if not isinstance(exc.__cause__, NoScriptError):
                 raise
             return await self.call("EVAL", script.text, len(keys), *keys, *args)
@@ -153,6 +162,9 @@ class Pipe:
                 _resolve(reply, exc)
 
     async def _connected(self) -> Link:
+        if self._link is not None and self._link.closed:
+            # Lost while nobody used it; no command was lost with it.
+            await self._drop()
         if self._link is None:
             link = Link(self._host, self._timeout)
             try:
@@ -186,10 +198,6 @@ def _resolve(reply: asyncio.Future[Any], value: Any) -> None:
         reply.set_exception(value)
     else:
         reply.set_result(value)
-
-
-def _reason(exc: BaseException) -> str:
-    return str(exc) or "no answer in time"
 
 
 async def on_all(pipes: Sequence[Pipe], call: Callable[[Pipe], Awaitable[Any]]) -> list[Any]:

@@ -9,7 +9,7 @@ import logging
 from collections import deque
 from typing import TYPE_CHECKING, NamedTuple
 
-from fast_channels.exceptions import LayerUnavailable
+from fast_channels.exceptions import LayerClosed, LayerUnavailable
 
 from ._supervisor import Supervisor, pauses
 
@@ -94,6 +94,9 @@ class Tap:
                 await pipe.call("EXPIRE", self._bell, BLOCK)
         for reader in self._readers:
             await reader.ended(PATIENCE)
+        for receiver in self._waiting:
+            if not receiver.done():
+                receiver.set_exception(LayerClosed(f"channel {self._key!r}"))
         if self._returning:
             _, lost = await asyncio.wait(self._returning, timeout=PATIENCE)
             for task in lost:

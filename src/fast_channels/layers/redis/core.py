@@ -16,9 +16,7 @@ import re
 import time
 from typing import TYPE_CHECKING, Any
 
-from redis.exceptions import ResponseError
-
-from fast_channels.exceptions import LayerUnavailable
+from fast_channels.exceptions import BrokerRefused, LayerUnavailable
 from fast_channels.layers import names
 from fast_channels.layers.base import BaseChannelLayer
 
@@ -30,7 +28,7 @@ from ._tap import Tap
 from .serializers import OpenCodec, registry
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from fast_channels.layers.broker import Deliver, Interrupted
     from fast_channels.type_defs import ChannelCapacityDict, ChannelMessage, Overflow
@@ -122,8 +120,9 @@ class Inbox:
         """Make memberships what they should be; the server may have lost its data."""
         for topic in list(self.joined):
             await self._broker.join(topic)
-        while self.left:
-            await self._broker.leave(self.left.pop())
+        for topic in list(self.left):
+            await self._broker.leave(topic)
+            self.left.discard(topic)
 
     def _returned(self, since: float, until: float) -> None:
         self._broker.returned(sorted(self.joined), since, until)
@@ -215,8 +214,8 @@ class RedisQueueBroker:
             try:
                 await self.join(topic)
             except LayerUnavailable as exc:
-                if isinstance(exc.__cause__, ResponseError):
-                    raise  # it does answer, with a refusal
+                if isinstance(exc, BrokerRefused):
+                    raise
                 await asyncio.sleep(pause)
             else:
                 break
@@ -391,6 +390,10 @@ class RedisChannelLayer(BaseChannelLayer):
 
     def _deliver(self, topic: str, payload: bytes) -> int:
         return self._hub.deliver_addressed(topic, payload)
+
+    def _affected(self, topics: Iterable[str]) -> dict[str, list[str]]:
+        # The inbox is one for all: what was sent to any channel may be missing.
+        return {**{name: [] for name in self._hub.mailboxes}, **super()._affected(topics)}
 
     def _decode(self, payload: bytes) -> Any:
         return self._serializer.deserialize(payload)

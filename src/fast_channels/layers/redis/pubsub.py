@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from redis.exceptions import ResponseError
 
-from fast_channels.exceptions import InvalidChannelLayerError, LayerUnavailable
+from fast_channels.exceptions import BrokerRefused, InvalidChannelLayerError
 from fast_channels.layers import names
 from fast_channels.layers.base import BaseChannelLayer
 from fast_channels.layers.mailbox import Notice
@@ -129,7 +129,7 @@ class Subscriber:
         # rules it would refuse them all.
         for confirmed in self._expected.values():
             if not confirmed.done():
-                confirmed.set_exception(LayerUnavailable(self._supervisor, exc))
+                confirmed.set_exception(BrokerRefused(self._supervisor, exc))
 
     def _returned(self, since: float, until: float) -> None:
         self._outages.returned(sorted(self.topics), since, until)

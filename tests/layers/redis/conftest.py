@@ -1,0 +1,22 @@
+"""A server that a test may stop, and a client to look at what is on it."""
+
+from __future__ import annotations
+
+import pytest
+import redis
+
+from fast_channels.testing.server import ValkeyServer
+
+
+@pytest.fixture
+def server():
+    """A server of this test's own."""
+    with ValkeyServer() as server:
+        yield server
+
+
+@pytest.fixture
+def client(redis_url):
+    """A blocking client of the shared server."""
+    with redis.Redis.from_url(redis_url) as client:
+        yield client

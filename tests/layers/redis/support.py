@@ -1,0 +1,47 @@
+"""Looking at a server from outside, and interrupting it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+
+import redis
+
+
+def names_of_clients(url):
+    """Return the names of all connections to a server."""
+    with redis.Redis.from_url(url) as client:
+        return [entry["name"] for entry in client.client_list()]
+
+
+def last_commands(url):
+    """Return the last command of every connection to a server."""
+    with redis.Redis.from_url(url) as client:
+        return [entry["cmd"] for entry in client.client_list()]
+
+
+def subscribers(client):
+    """Return how many connections have subscriptions."""
+    return sum(entry["sub"] != "0" for entry in client.client_list())
+
+
+def cut(client, type_="normal"):
+    """Let the server close all connections of a kind, except this client's."""
+    return client.execute_command("CLIENT", "KILL", "TYPE", type_, "SKIPME", "yes")
+
+
+@contextlib.contextmanager
+def paused(server):
+    """The server takes connections and commands, but answers none."""
+    os.kill(server.pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(server.pid, signal.SIGCONT)
+
+
+def outages(caplog):
+    """Return the levels and first words of what was logged about connections."""
+    records = [r for r in caplog.records if r.name == "fast_channels.layers.redis"]
+    return [(r.levelname, r.getMessage().split()[0]) for r in records]

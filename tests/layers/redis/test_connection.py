@@ -1,0 +1,341 @@
+"""Commands of many tasks over one connection, and what happens when it breaks."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+
+import pytest
+
+from fast_channels.exceptions import LayerUnavailable
+from fast_channels.layers.redis import _connection
+from fast_channels.layers.redis._connection import Link, Pipe, on_all
+from fast_channels.layers.redis._scripts import Script
+from fast_channels.testing.server import ValkeyServer, free_port
+from tests.layers.redis.support import cut, last_commands, names_of_clients, paused
+from tests.layers.support import PATIENCE, becomes, turns
+
+
+@pytest.fixture
+async def pipe(redis_url):
+    pipe = Pipe({"address": redis_url, "client_name": "pipe"})
+    yield pipe
+    await pipe.close()
+
+
+@pytest.fixture
+def batches(monkeypatch):
+    """How many commands were written in each go."""
+    sizes = []
+    send = Link.send
+
+    async def recording(link, *commands):
+        sizes.append(len(commands))
+        await send(link, *commands)
+
+    monkeypatch.setattr(Link, "send", recording)
+    return sizes
+
+
+# -- a pipe --------------------------------------------------------------------
+
+
+async def test_reply_belongs_to_its_command(pipe):
+    """However many are under way."""
+    replies = await asyncio.gather(*(pipe.call("ECHO", f"text-{n}") for n in range(300)))
+    assert replies == [f"text-{n}".encode() for n in range(300)]
+
+
+async def test_commands_are_executed_in_the_order_they_were_given(pipe, client):
+    """Also across batches."""
+
+    async def push(n):
+        await turns(n % 7)
+        pushed.append(n)
+        await pipe.call("RPUSH", "list", n)
+
+    pushed = []
+    await asyncio.gather(*map(push, range(200)))
+    assert [int(n) for n in client.lrange("list", 0, -1)] == pushed
+
+
+async def test_commands_given_together_travel_together(pipe, batches):
+    """One write for all of them."""
+    await asyncio.gather(*(pipe.call("PING") for _ in range(100)))
+    assert batches == [100]
+
+
+async def test_commands_given_meanwhile_are_the_next_batch(pipe, batches):
+    """None waits for more than one round trip."""
+    first = asyncio.create_task(pipe.call("BLPOP", "nothing", "0.1"))
+    await becomes(lambda: batches)
+    others = [asyncio.create_task(pipe.call("PING")) for _ in range(20)]
+    await turns()
+    assert batches == [1]
+    await asyncio.gather(first, *others)
+    assert batches == [1, 20]
+
+
+async def test_pipe_has_one_connection(pipe, redis_url):
+    """Made with the first command, and gone when it is closed."""
+    assert "pipe" not in names_of_clients(redis_url)
+    for _ in range(3):
+        await asyncio.gather(*(pipe.call("PING") for _ in range(50)))
+    assert names_of_clients(redis_url).count("pipe") == 1
+    await pipe.close()
+    await pipe.close()
+    assert "pipe" not in names_of_clients(redis_url)
+
+
+async def test_closing_finishes_what_is_under_way(pipe, client):
+    """Commands given before are executed."""
+    calls = [asyncio.create_task(pipe.call("RPUSH", "list", n)) for n in range(50)]
+    await turns(1)
+    await pipe.close()
+    await asyncio.gather(*calls)
+    assert client.llen("list") == 50
+
+
+async def test_error_of_one_command_leaves_the_others(pipe, client):
+    """Those before and after it in the same batch."""
+    client.set("text", "abc")
+    calls = [
+        ("SET", "a", 1),
+        ("LPUSH", "text", 1),
+        ("NOSUCHCOMMAND",),
+        ("INCR", "text"),
+        ("GET", "a"),
+    ]
+    results = await asyncio.gather(*(pipe.call(*call) for call in calls), return_exceptions=True)
+    assert results[0] == b"OK"
+    assert results[4] == b"1"
+    reasons = ("WRONGTYPE|wrong kind", "unknown command", "not an integer")
+    for result, reason in zip(results[1:4], reasons, strict=True):
+        assert isinstance(result, LayerUnavailable)
+        assert re.search(reason, str(result))
+
+
+async def test_caller_who_gives_up_shifts_no_reply(pipe):
+    """Whether its command was sent or not."""
+    for steps in range(8):
+        calls = [asyncio.create_task(pipe.call("ECHO", str(n))) for n in range(10)]
+        await turns(steps)
+        for call in calls[::3]:
+            call.cancel()
+        results = await asyncio.gather(*calls, return_exceptions=True)
+        for n, result in enumerate(results):
+            assert isinstance(result, asyncio.CancelledError) or result == str(n).encode()
+
+
+async def test_command_that_was_given_up_before_it_was_sent_is_not_sent(pipe, client):
+    """It had not begun."""
+    call = asyncio.create_task(pipe.call("SET", "key", 1))
+    await turns(1)
+    call.cancel()
+    await pipe.call("PING")
+    assert client.get("key") is None
+
+
+async def test_bytes_of_any_value_come_back(pipe):
+    """Nothing is decoded on the way."""
+    value = bytes(range(256)) * 10
+    await pipe.call("SET", "key", value)
+    assert await pipe.call("GET", "key") == value
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        "decode_responses=True&protocol=3&socket_timeout=0.1",
+        "health_check_interval=1&retry_on_timeout=True&max_connections=1",
+    ],
+)
+async def test_options_of_a_url_that_would_break_us_do_no_harm(redis_url, options):
+    """Replies are bytes, and reading may take its time."""
+    pipe = Pipe({"address": f"{redis_url}?{options}"})
+    try:
+        assert await pipe.call("ECHO", b"\xff") == b"\xff"
+        assert await pipe.call("BLPOP", "nothing", "0.3") is None
+    finally:
+        await pipe.close()
+
+
+async def test_database_of_a_url_is_used(redis_url, client):
+    """Other options keep their meaning."""
+    pipe = Pipe({"address": f"{redis_url}/3"})
+    await pipe.call("SET", "key", 1)
+    await pipe.close()
+    assert client.get("key") is None
+
+
+# -- scripts -------------------------------------------------------------------
+
+
+async def test_script_is_known_to_the_server_after_its_first_run(pipe, batches):
+    """Its text travels once."""
+    script = Script("flush")
+    for _ in range(3):
+        assert await pipe.run(script, [], ["nothing*"]) == 0
+    assert len(batches) in (3, 4)
+
+
+async def test_script_that_the_server_forgot_is_sent_again(pipe, client):
+    """As after a restart of the server, or a SCRIPT FLUSH."""
+    script = Script("flush")
+    await pipe.run(script, [], ["nothing*"])
+    client.script_flush()
+    assert await pipe.run(script, [], ["nothing*"]) == 0
+    client.script_flush()
+    assert await asyncio.gather(*(pipe.run(script, [], ["x*"]) for _ in range(5))) == [0] * 5
+
+
+async def test_error_in_a_script_is_told(pipe):
+    """It is not taken for a script that is missing."""
+    with pytest.raises(LayerUnavailable):
+        await pipe.run(Script("push"), ["key"], ["no", "numbers"])
+
+
+# -- outages -------------------------------------------------------------------
+
+
+async def test_server_that_nobody_started_is_unavailable():
+    """The sentence has its address and what to check."""
+    port = free_port()
+    pipe = Pipe({"address": f"redis://:secret@127.0.0.1:{port}"})
+    with pytest.raises(LayerUnavailable) as caught:
+        await pipe.call("PING")
+    assert str(caught.value).startswith(f"redis://127.0.0.1:{port} does not answer")
+    assert "secret" not in str(caught.value)
+    assert isinstance(caught.value, ConnectionError)
+    await pipe.close()
+
+
+async def test_commands_fail_while_the_server_is_gone_and_work_when_it_is_back(server):
+    """Nobody has to do anything about it."""
+    pipe = Pipe({"address": server.url})
+    assert await pipe.call("PING") == b"PONG"
+    server.kill()
+    for _ in range(3):
+        with pytest.raises(LayerUnavailable):
+            await pipe.call("PING")
+    server.start()
+    assert await pipe.call("PING") == b"PONG"
+    await pipe.close()
+
+
+async def test_everybody_who_waits_is_told_of_the_loss(server):
+    """Those in the batch that was under way, and those behind it."""
+    pipe = Pipe({"address": server.url})
+    await pipe.call("PING")
+    first = asyncio.create_task(pipe.call("BLPOP", "nothing", 0))
+    await becomes(lambda: "blpop" in last_commands(server.url))
+    others = [asyncio.create_task(pipe.call("PING")) for _ in range(5)]
+    await turns()
+    server.kill()
+    async with asyncio.timeout(PATIENCE):
+        results = await asyncio.gather(first, *others, return_exceptions=True)
+    assert all(isinstance(result, LayerUnavailable) for result in results)
+    await pipe.close()
+
+
+async def test_server_that_hangs_is_unavailable_within_the_timeout(server):
+    """And usable when it goes on."""
+    pipe = Pipe({"address": server.url}, timeout=0.3)
+    await pipe.call("PING")
+    with paused(server):
+        async with asyncio.timeout(PATIENCE):
+            with pytest.raises(LayerUnavailable, match="no answer in time"):
+                await pipe.call("PING")
+    assert await pipe.call("ECHO", "again") == b"again"
+    await pipe.close()
+
+
+async def test_server_that_hangs_from_the_beginning_is_unavailable(server):
+    """Connecting has the same timeout."""
+    pipe = Pipe({"address": server.url}, timeout=0.3)
+    with paused(server):
+        with pytest.raises(LayerUnavailable):
+            await pipe.call("PING")
+        await pipe.close()
+
+
+async def test_connection_that_the_server_closed_while_idle_is_made_anew(pipe, client):
+    """A server may close connections that were idle for long; that is no outage."""
+    await pipe.call("PING")
+    assert cut(client) == 1
+    await becomes(lambda: "pipe" not in [c["name"] for c in client.client_list()])
+    await turns(50)
+    assert await pipe.call("PING") == b"PONG"
+
+
+async def test_demoted_server_is_given_up(pipe, client):
+    """Its successor is elsewhere, so the connection is not kept."""
+    await pipe.call("PING")
+    try:
+        client.execute_command("REPLICAOF", "127.0.0.1", free_port())
+        with pytest.raises(LayerUnavailable):
+            await pipe.call("SET", "key", 1)
+        assert pipe._link is None
+    finally:
+        client.execute_command("REPLICAOF", "NO", "ONE")
+    assert await pipe.call("SET", "key", 1) == b"OK"
+
+
+async def test_password_that_is_wrong_is_told():
+    """It is the server's own sentence."""
+    with ValkeyServer(options=("--requirepass", "right")) as server:
+        pipe = Pipe({"host": "127.0.0.1", "port": server.port, "password": "wrong"})
+        with pytest.raises(LayerUnavailable, match=r"(?i)password|auth"):
+            await pipe.call("PING")
+        await pipe.close()
+        pipe = Pipe({"host": "127.0.0.1", "port": server.port, "password": "right"})
+        assert await pipe.call("PING") == b"PONG"
+        await pipe.close()
+
+
+async def test_several_servers_are_asked_at_once(redis_url, second_valkey):
+    """And all are asked, although one fails."""
+    good = [Pipe({"address": url}) for url in (redis_url, second_valkey.url)]
+    assert await on_all(good, lambda pipe: pipe.call("PING")) == [b"PONG"] * 2
+    bad = Pipe({"address": f"redis://127.0.0.1:{free_port()}"})
+    with pytest.raises(LayerUnavailable):
+        await on_all([bad, *good], lambda pipe: pipe.call("SET", "asked", 1))
+    for pipe in good:
+        assert await pipe.call("DEL", "asked") == 1
+        await pipe.close()
+    await bad.close()
+
+
+# -- a link --------------------------------------------------------------------
+
+
+async def test_link_is_one_conversation(redis_url):
+    """Commands in one go, replies in order."""
+    link = Link({"address": redis_url})
+    await link.open()
+    await link.send(("ECHO", "a"), ("ECHO", "b"))
+    assert [await link.read(), await link.read()] == [b"a", b"b"]
+    assert await link.call("ECHO", "c") == b"c"
+    await link.close()
+    await link.close()
+
+
+async def test_link_does_not_come_back_by_itself(redis_url, client):
+    """What came between would be missing, and nobody would know."""
+    link = Link({"address": redis_url, "client_name": "link"})
+    await link.open()
+    cut(client)
+    with pytest.raises(_connection.CONNECTION_ERRORS):
+        await link.call("PING")
+    with pytest.raises(_connection.CONNECTION_ERRORS):
+        await link.call("PING")
+    assert "link" not in names_of_clients(redis_url)
+    await link.close()
+
+
+async def test_link_that_was_never_opened_can_be_closed(redis_url):
+    """There is nothing to do."""
+    link = Link({"address": redis_url})
+    with pytest.raises(ConnectionError):
+        await link.call("PING")
+    await link.close()

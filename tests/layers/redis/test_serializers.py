@@ -1,0 +1,231 @@
+"""Formats of messages in Redis, with addresses, and formats of others."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import pickle
+
+import msgspec
+import pytest
+
+from fast_channels.layers import RedisChannelLayer, RedisPubSubChannelLayer
+from fast_channels.layers.hub import ADDRESS
+from fast_channels.layers.redis.serializers import (
+    BaseMessageSerializer,
+    JSONSerializer,
+    MsgPackSerializer,
+    SerializerDoesNotExist,
+    SerializersRegistry,
+    registry,
+)
+from tests.layers.support import arrives, received
+
+SERIALIZERS = {"msgpack": MsgPackSerializer, "json": JSONSerializer}
+LAYERS = {"queue": RedisChannelLayer, "pubsub": RedisPubSubChannelLayer}
+ADDRESSES = ["specific.abc!def", [], ["a"], [f"specific.{n}!group.room" for n in range(500)]]
+
+
+@pytest.fixture(params=SERIALIZERS)
+def make(request):
+    return SERIALIZERS[request.param]
+
+
+def reencoded(serializer, payload, to):
+    """What address() comes to: the base class decodes and encodes again."""
+    return BaseMessageSerializer.address(serializer, payload, to)
+
+
+# -- addresses -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("keys", [0, 1, 2, 14, 15, 16, 17, 65534, 65535, 70_000])
+def test_splicing_an_address_equals_encoding_it(make, keys):
+    """For every length of the map's header, and an empty message."""
+    serializer = make()
+    message = {f"k{n}": n for n in range(keys)}
+    payload = serializer.as_bytes(message)
+    to = ["specific.abc!def"]
+    assert serializer.from_bytes(serializer.address(payload, to)) == {ADDRESS: to, **message}
+    assert serializer.from_bytes(reencoded(serializer, payload, to)) == {ADDRESS: to, **message}
+
+
+@pytest.mark.parametrize("to", ADDRESSES, ids=["string", "none", "one", "many"])
+def test_spliced_bytes_are_those_of_a_message_that_begins_with_the_address(make, to):
+    """A peer cannot tell the difference."""
+    serializer = make()
+    message = {"type": "test", "nested": {"list": [1, None]}, "text": 'ü "{[,'}
+    expected = serializer.as_bytes({ADDRESS: to, **message})
+    assert serializer.address(serializer.as_bytes(message), to) == expected
+
+
+@pytest.mark.parametrize("message", [{}, {"a": {}}, {"a": []}, {"}": "{"}])
+def test_json_with_an_address_is_json(message):
+    """As any other parser sees it."""
+    serializer = JSONSerializer()
+    payload = serializer.address(serializer.as_bytes(message), ["x"])
+    assert json.loads(payload) == {ADDRESS: ["x"], **message}
+
+
+def test_addresses_do_not_change_the_payload(make):
+    """One payload is addressed to several inboxes."""
+    serializer = make()
+    payload = serializer.as_bytes({"type": "test"})
+    first, second = (serializer.from_bytes(serializer.address(payload, to)) for to in ("a", "b"))
+    assert (first[ADDRESS], second[ADDRESS]) == ("a", "b")
+    assert serializer.from_bytes(payload) == {"type": "test"}
+
+
+# -- envelope ------------------------------------------------------------------
+
+
+def test_serialize_and_deserialize_are_inverse(make):
+    """With and without a prefix and encryption."""
+    message = {"type": "test", "nested": [1, {"a": None}]}
+    for options in (
+        {},
+        {"random_prefix_length": 12},
+        {"symmetric_encryption_keys": ["a", "b"]},
+        {"symmetric_encryption_keys": ["a"], "random_prefix_length": 5, "expiry": 60},
+    ):
+        serializer = make(**options)
+        assert serializer.deserialize(serializer.serialize(message)) == message
+
+
+def test_payload_of_msgpack_is_plain_msgpack():
+    """Without a prefix and without encryption there is nothing else."""
+    message = {"a": True, "b": None, "c": {"d": []}}
+    expected = b"\x83\xa1a\xc3\xa1b\xc0\xa1c\x81\xa1d\x90"
+    assert MsgPackSerializer().serialize(message) == expected
+    assert RedisPubSubChannelLayer(["redis://x"]).serialize(message) == expected
+    queue = RedisChannelLayer(["redis://x"])
+    assert queue.serialize(message)[12:] == expected
+    assert queue.deserialize(queue.serialize(message)) == message
+
+
+def test_prefix_has_the_length_that_was_asked_for(make):
+    """And is different every time."""
+    serializer = make(random_prefix_length=7)
+    first, second = serializer.serialize({}), serializer.serialize({})
+    assert first[7:] == second[7:] == make().serialize({})
+    assert first[:7] != second[:7]
+
+
+def test_ttl_of_a_token_is_the_expiry_and_a_little_more():
+    """For clocks that differ; and a fraction of a second is no error."""
+    assert MsgPackSerializer(expiry=60)._envelope.ttl == 70
+    assert MsgPackSerializer(expiry=0.5)._envelope.ttl == 10
+    assert MsgPackSerializer()._envelope.ttl is None
+
+
+# -- registry ------------------------------------------------------------------
+
+
+class Pickled(BaseMessageSerializer):
+    def as_bytes(self, message):
+        return pickle.dumps(dict(message))
+
+    def from_bytes(self, message):
+        return pickle.loads(message)
+
+
+class Reversed:
+    """No subclass: two methods, and an envelope of its own."""
+
+    def __init__(self, **options):
+        self.options = options
+
+    def serialize(self, message):
+        return msgspec.json.encode(message)[::-1]
+
+    def deserialize(self, message):
+        return msgspec.json.decode(message[::-1])
+
+
+class OnlySerialize:
+    def serialize(self, message):
+        return b""
+
+
+def test_known_formats_are_registered():
+    """Under their names."""
+    assert isinstance(registry.get_serializer("msgpack"), MsgPackSerializer)
+    assert isinstance(registry.get_serializer("json"), JSONSerializer)
+
+
+@pytest.mark.parametrize("layer", LAYERS.values(), ids=LAYERS)
+def test_unknown_format_is_refused_with_the_known_ones(layer):
+    """When the layer is made."""
+    with pytest.raises(SerializerDoesNotExist) as caught:
+        layer(["redis://x"], serializer_format="yaml")
+    assert isinstance(caught.value, KeyError)
+    assert str(caught.value) == "no serializer is called 'yaml'; registered: 'json', 'msgpack'"
+
+
+def test_class_without_the_two_methods_is_refused():
+    """The sentence says what is missing."""
+    for wrong in (OnlySerialize, int, object):
+        with pytest.raises(TypeError, match=r"serialize\(\)"):
+            SerializersRegistry().register_serializer("wrong", wrong)
+
+
+def test_registry_passes_arguments_on():
+    """By position and by name."""
+    own = SerializersRegistry()
+    own.register_serializer("pickle", Pickled)
+    serializer = own.get_serializer("pickle", None, random_prefix_length=3)
+    assert len(serializer.serialize({})) == 3 + len(pickle.dumps({}))
+
+
+def test_address_of_a_foreign_serializer_is_made_by_itself():
+    """It is decoded and encoded again, since nobody knows its bytes."""
+    own = SerializersRegistry()
+    own.register_serializer("reversed", Reversed)
+    serializer = own.get_serializer("reversed")
+    payload = serializer.address(serializer.as_bytes({"a": 1}), "x")
+    assert json.loads(payload[::-1]) == {"a": 1, ADDRESS: "x"}
+
+
+@pytest.fixture
+def formats(monkeypatch):
+    """The registry of the layers, with formats that are gone after the test."""
+    monkeypatch.setattr(registry, "_registry", dict(registry._registry))
+    registry.register_serializer("pickle", Pickled)
+    registry.register_serializer("reversed", Reversed)
+
+
+@pytest.mark.parametrize("format", ["pickle", "reversed"])
+@pytest.mark.parametrize("kind", LAYERS)
+async def test_format_of_ones_own_works_end_to_end(formats, redis_url, kind, format):
+    """Direct, to a group, and in a shared channel where there is one."""
+    async with contextlib.AsyncExitStack() as stack:
+        layer, peer = [
+            await stack.enter_async_context(LAYERS[kind]([redis_url], serializer_format=format))
+            for _ in range(2)
+        ]
+        inbox = await layer.open_channel()
+        await layer.group_add("room", inbox.name)
+        message = {"type": "test", "nested": [1, {"ü": None}]}
+        await peer.send(inbox.name, message)
+        assert await arrives(inbox) == message
+        await peer.group_send("room", message)
+        assert await arrives(inbox) == message
+        await layer.send(inbox.name, message)
+        assert await arrives(inbox) == message
+        if kind == "queue":
+            await peer.send("shared", message)
+            assert await received(layer, "shared") == message
+            await peer.group_add("room", "shared")
+            await peer.group_send("room", message)
+            assert await received(layer, "shared") == message
+
+
+async def test_subclass_is_encrypted_like_the_others(formats, redis_url):
+    """The envelope comes with the base class."""
+    options = {"serializer_format": "pickle", "symmetric_encryption_keys": ["secret"]}
+    async with RedisChannelLayer([redis_url], **options) as layer:
+        assert b"visible" not in layer.serialize({"type": "visible"})
+        inbox = await layer.open_channel()
+        async with RedisChannelLayer([redis_url], **options) as peer:
+            await peer.send(inbox.name, {"type": "test"})
+        assert await arrives(inbox) == {"type": "test"}

@@ -1,0 +1,168 @@
+"""One connection that is kept alive, and who is told when it was not."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import time
+
+import pytest
+
+from fast_channels.layers.redis import _supervisor
+from fast_channels.layers.redis._supervisor import LAST_PAUSE, Supervisor, pauses
+from fast_channels.testing.server import free_port
+from tests.layers.redis.support import cut, outages
+from tests.layers.support import becomes
+
+
+class Conversation:
+    """Reads until the connection breaks; writes down what the supervisor tells."""
+
+    def __init__(self, host, *, raises=None):
+        self.begun, self.losses, self.returns = 0, 0, []
+        self.raises = raises
+        self.supervisor = Supervisor(host, self.converse, self.lost, self.returned)
+
+    async def converse(self, link, supervisor):
+        self.begun += 1
+        if self.raises is not None:
+            raise self.raises
+        supervisor.connected()
+        while True:
+            await link.call("BLPOP", "nothing", 0)
+
+    def lost(self):
+        self.losses += 1
+
+    def returned(self, since, until):
+        self.returns.append((since, until))
+
+
+@pytest.fixture
+def converse():
+    """Makes conversations, and ends them after the test."""
+    made = []
+
+    def make(host, **options):
+        made.append(Conversation(host, **options))
+        return made[-1]
+
+    yield make
+    assert all(c.supervisor._task is None for c in made), "a conversation was not stopped"
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    """Outages of tests are short."""
+    monkeypatch.setattr(_supervisor, "FIRST_PAUSE", 0.01)
+
+
+async def test_conversation_begins_once(converse, redis_url):
+    """Starting twice is fine, and so is stopping."""
+    talk = converse({"address": redis_url})
+    await talk.supervisor.stop()
+    talk.supervisor.start()
+    talk.supervisor.start()
+    await becomes(lambda: talk.begun)
+    await talk.supervisor.stop()
+    await talk.supervisor.stop()
+    assert (talk.begun, talk.losses, talk.returns) == (1, 0, [])
+
+
+async def test_lost_connection_is_made_anew(converse, redis_url, client, caplog):
+    """Each loss and each return is told once, with the time between."""
+    caplog.set_level(logging.INFO)
+    talk = converse({"address": redis_url})
+    talk.supervisor.start()
+    before = time.time()
+    for number in (1, 2):
+        await becomes(lambda: "blpop" in [entry["cmd"] for entry in client.client_list()])
+        cut(client)
+        await becomes(lambda n=number: len(talk.returns) == n)
+        assert talk.losses == number
+    await talk.supervisor.stop()
+    for since, until in talk.returns:
+        assert before - 1 < since <= until <= time.time()
+    assert outages(caplog) == [("WARNING", "lost"), ("INFO", f"{talk.supervisor}")] * 2
+
+
+async def test_outage_is_one_however_often_connecting_fails(converse, server, caplog):
+    """One warning, one line when it is over."""
+    caplog.set_level(logging.INFO)
+    attempts = []
+    talk = converse({"address": server.url})
+    talk.supervisor.start()
+    await becomes(lambda: talk.begun)
+    server.kill()
+    await becomes(lambda: talk.losses)
+    talk.supervisor._pauses = (attempts.append(1) or 0.01 for _ in itertools.count())
+    await becomes(lambda: len(attempts) > 5)
+    server.start()
+    await becomes(lambda: talk.returns)
+    await talk.supervisor.stop()
+    assert (talk.losses, len(talk.returns)) == (1, 1)
+    assert [level for level, _ in outages(caplog)] == ["WARNING", "INFO"]
+    assert server.url in caplog.text
+
+
+async def test_server_that_is_not_there_at_first_is_an_outage(converse, caplog):
+    """It ends when the server comes, and its log line has no password and no traceback."""
+    talk = converse({"address": f"redis://:secret@127.0.0.1:{free_port()}"})
+    talk.supervisor.start()
+    await becomes(lambda: talk.losses)
+    await talk.supervisor.stop()
+    assert talk.begun == 0
+    assert "secret" not in caplog.text
+    assert all(record.exc_info is None for record in caplog.records)
+
+
+async def test_conversation_that_returns_is_over(redis_url):
+    """Nothing is connected again."""
+    begun = []
+
+    async def say_hello(link, supervisor):
+        begun.append(await link.call("PING"))
+
+    supervisor = Supervisor({"address": redis_url}, say_hello)
+    supervisor.start()
+    await supervisor.ended(5)
+    assert begun == [b"PONG"]
+    assert supervisor._task is None
+
+
+async def test_waiting_for_the_end_has_a_limit(converse, redis_url):
+    """A conversation that does not end is ended."""
+    talk = converse({"address": redis_url})
+    talk.supervisor.start()
+    await becomes(lambda: talk.begun)
+    async with asyncio.timeout(2):
+        await talk.supervisor.ended(0.05)
+
+
+async def test_waiting_for_the_end_is_pointless_in_an_outage(converse):
+    """It is ended at once."""
+    talk = converse({"address": f"redis://127.0.0.1:{free_port()}"})
+    talk.supervisor.start()
+    await becomes(lambda: talk.losses)
+    async with asyncio.timeout(2):
+        await talk.supervisor.ended(60)
+
+
+async def test_error_of_a_reader_does_not_end_it(converse, redis_url):
+    """It survives what it can name: a connection that will not do."""
+    talk = converse({"address": redis_url}, raises=ConnectionError("will not do"))
+    talk.supervisor.start()
+    await becomes(lambda: talk.begun >= 3)
+    await talk.supervisor.stop()
+    assert talk.losses == 1
+
+
+def test_pauses_double_up_to_a_limit():
+    """With jitter, so that many processes do not come back at once."""
+    shares = set()
+    for number, pause in enumerate(itertools.islice(pauses(), 12)):
+        longest = min(_supervisor.FIRST_PAUSE * 2**number, LAST_PAUSE)
+        assert longest / 2 <= pause <= longest
+        shares.add(pause / longest)
+    assert len(shares) > 5

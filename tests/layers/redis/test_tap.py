@@ -1,0 +1,210 @@
+"""Receivers of a shared channel, who may give up at any moment."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+
+import pytest
+import redis
+
+from fast_channels.layers import RedisChannelLayer
+from fast_channels.layers.redis import _supervisor
+from fast_channels.layers.redis._connection import Pipe
+from fast_channels.layers.redis._tap import Taken, Tap
+from tests.layers.redis.support import cut, last_commands, outages
+from tests.layers.support import PATIENCE, becomes, received, turns
+
+KEY = "asgijobs"
+
+
+@pytest.fixture
+async def pipe(redis_url):
+    pipe = Pipe({"address": redis_url})
+    yield pipe
+    await pipe.close()
+
+
+@pytest.fixture
+async def tap(redis_url, pipe):
+    tap = Tap(KEY, "bell", 60, [({"address": redis_url}, pipe)])
+    yield tap
+    await tap.stop()
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    """Outages of tests are short."""
+    monkeypatch.setattr(_supervisor, "FIRST_PAUSE", 0.01)
+
+
+def waiting(client):
+    return [payload.decode() for payload in client.zrange(KEY, 0, -1)]
+
+
+async def until_blocked(url, number=1):
+    """Return once readers wait at the server."""
+    await becomes(lambda: last_commands(url).count("bzpopmin") == number)
+
+
+async def popped(tap):
+    async with asyncio.timeout(PATIENCE):
+        return (await tap.pop()).decode()
+
+
+async def test_payloads_are_taken_by_score(tap, client):
+    """The oldest first, whenever it was added."""
+    client.zadd(KEY, {"b": 2, "c": 3, "a": 1})
+    assert [await popped(tap) for _ in range(3)] == ["a", "b", "c"]
+    assert waiting(client) == []
+
+
+async def test_receiver_waits_for_a_payload(tap, redis_url, client):
+    """At the server, so it comes at once."""
+    receiving = asyncio.create_task(popped(tap))
+    await until_blocked(redis_url)
+    client.zadd(KEY, {"a": 1})
+    assert await receiving == "a"
+
+
+async def test_receivers_are_served_in_turn(tap, client):
+    """Who waited longest is first."""
+    receivers = [asyncio.create_task(popped(tap)) for _ in range(5)]
+    await turns()
+    client.zadd(KEY, {f"{n}": n for n in range(5)})
+    assert await asyncio.gather(*receivers) == ["0", "1", "2", "3", "4"]
+
+
+async def test_nothing_is_taken_while_nobody_waits(tap, redis_url, client):
+    """What is not wanted here is there for other processes."""
+    client.zadd(KEY, {"a": 1})
+    assert await popped(tap) == "a"
+    client.zadd(KEY, {"b": 2})
+    await turns()
+    assert waiting(client) == ["b"]
+
+
+async def test_payload_that_nobody_wants_any_more_goes_back(tap, redis_url, client):
+    """To its place by its score."""
+    receiving = asyncio.create_task(tap.pop())
+    await until_blocked(redis_url)
+    receiving.cancel()
+    await turns()
+    # The reader is still blocked; what it takes now, nobody waits for.
+    client.zadd(KEY, {"a": 1, "b": 2})
+    await becomes(lambda: waiting(client) == ["a", "b"] and not tap._returning)
+    assert client.zscore(KEY, "a") == 1
+    assert 0 < client.pttl(KEY) <= 60_000
+    assert [await popped(tap) for _ in range(2)] == ["a", "b"]
+
+
+async def test_payload_handed_over_in_the_moment_of_the_cancellation_goes_back(tap, client):
+    """It was taken, but never seen."""
+    receiving = asyncio.create_task(tap.pop())
+    await turns(1)
+    tap._hand_over(Taken(b"a", b"5", tap._pipes[0]))
+    receiving.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await receiving
+    await becomes(lambda: waiting(client) == ["a"])
+    assert client.zscore(KEY, "a") == 5
+
+
+async def test_cancelled_receive_loses_nothing_and_keeps_the_order(redis_url):
+    """Three hundred messages under timeouts, by one reader."""
+    async with RedisChannelLayer([redis_url], capacity=1000) as layer:
+        chance = random.Random(8)
+        seen = []
+
+        async def send_all():
+            for n in range(300):
+                await layer.send("jobs", {"type": "test", "n": n})
+
+        sending = asyncio.create_task(send_all())
+        async with asyncio.timeout(20):
+            while len(seen) < 300:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(chance.uniform(0, 0.01)):
+                        while True:
+                            seen.append((await layer.receive("jobs"))["n"])
+        await sending
+        assert sorted(seen) == list(range(300))
+
+
+async def test_closing_while_a_receiver_waits_is_quick(tap, redis_url):
+    """The blocking read is ended, not waited for."""
+    receiving = asyncio.create_task(tap.pop())
+    await until_blocked(redis_url)
+    async with asyncio.timeout(1):
+        await tap.stop()
+    receiving.cancel()
+
+
+async def test_closing_while_a_receiver_waits_loses_nothing(redis_url, client):
+    """Whatever was taken in this moment is there for the next process."""
+    for number in range(10):
+        async with RedisChannelLayer([redis_url]) as layer:
+            receiving = asyncio.create_task(layer.receive("jobs"))
+            await until_blocked(redis_url)
+            receiving.cancel()
+            sending = asyncio.create_task(layer.send("jobs", {"type": "test", "n": number}))
+            await turns(number)
+            if number % 2:
+                await sending
+            async with asyncio.timeout(1):
+                await layer.close()
+            await asyncio.gather(sending, receiving, return_exceptions=True)
+        if sending.exception() is None:
+            assert client.zcard(KEY) == 1
+            async with RedisChannelLayer([redis_url]) as other:
+                assert (await received(other, "jobs"))["n"] == number
+
+
+async def test_closing_while_nobody_waits_is_quick(tap, client, redis_url):
+    """The reader has nothing to finish."""
+    client.zadd(KEY, {"a": 1})
+    assert await popped(tap) == "a"
+    async with asyncio.timeout(1):
+        await tap.stop()
+    assert "bzpopmin" not in last_commands(redis_url)
+
+
+async def test_tap_that_was_never_used_can_be_stopped(tap):
+    """There is nothing to end."""
+    async with asyncio.timeout(1):
+        await tap.stop()
+
+
+async def test_receiver_outlives_a_lost_connection(tap, redis_url, client, caplog):
+    """It gets what comes afterwards."""
+    receiving = asyncio.create_task(popped(tap))
+    await until_blocked(redis_url)
+    cut(client)
+    await becomes(lambda: outages(caplog))
+    client.zadd(KEY, {"a": 1})
+    assert await receiving == "a"
+
+
+async def test_receiver_outlives_a_restart_of_the_server(server, caplog):
+    """However long it takes."""
+    async with RedisChannelLayer([server.url]) as layer:
+        receiving = asyncio.create_task(received(layer, "jobs"))
+        await until_blocked(server.url)
+        server.kill()
+        await becomes(lambda: outages(caplog))
+        server.start()
+        async with RedisChannelLayer([server.url]) as peer:
+            await peer.send("jobs", {"type": "test"})
+        assert await receiving == {"type": "test"}
+
+
+async def test_both_of_two_servers_are_read(redis_url, second_valkey, client):
+    """Peers may hash a name in another way."""
+    with redis.Redis.from_url(second_valkey.url) as second:
+        second.flushall()
+        async with RedisChannelLayer([redis_url, second_valkey.url]) as layer:
+            payload = layer.serialize({"type": "test"})
+            for server in (client, second):
+                server.zadd(KEY, {payload: 1})
+                assert await received(layer, "jobs") == {"type": "test"}

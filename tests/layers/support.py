@@ -1,0 +1,151 @@
+"""Brokers that record, scripts in a process of their own, and waiting for facts."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING
+
+from fast_channels.exceptions import LayerUnavailable
+from fast_channels.layers.base import BaseChannelLayer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+# Seconds that anything here may take on a busy machine.
+PATIENCE = 5.0
+
+
+async def becomes(condition: Callable[[], object]) -> None:
+    """Return when a condition holds; fails if it does not come to hold."""
+    async with asyncio.timeout(PATIENCE):
+        while not condition():
+            await asyncio.sleep(0.002)
+
+
+def comes_true(condition: Callable[[], object]) -> None:
+    """The same where there is no event loop."""
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline, "what the test waits for does not happen"
+        time.sleep(0.002)
+
+
+async def arrives(mailbox):
+    """Return the next message of a mailbox; fails if none comes."""
+    async with asyncio.timeout(PATIENCE):
+        return await mailbox.get()
+
+
+async def received(layer, channel):
+    """Return the next message of a channel; fails if none comes."""
+    async with asyncio.timeout(PATIENCE):
+        return await layer.receive(channel)
+
+
+async def turns(number: int = 20) -> None:
+    """Let everything run that can run now."""
+    for _ in range(number):
+        await asyncio.sleep(0)
+
+
+def run_script(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run a script in a fresh interpreter, with every warning shown."""
+    return subprocess.run(
+        [sys.executable, "-X", "dev", "-c", script, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=False,
+    )
+
+
+def printed(script: str, *arguments: str) -> str:
+    """Return what a script printed; fails if it failed or has something to complain about."""
+    done = run_script(script, *arguments)
+    # asyncio's debug mode remarks on slow steps, which says more about the machine.
+    complaints = [line for line in done.stderr.splitlines() if not line.startswith("Executing <")]
+    assert not complaints, done.stderr
+    assert done.returncode == 0, done.stdout
+    return done.stdout.strip()
+
+
+class RecordingBroker:
+    """
+    Writes down every call in `calls`, and answers when it is told to.
+
+    A topic in `held` is answered when its event is set; one in `refused`
+    raises what stands there.
+    """
+
+    def __init__(self) -> None:
+        self.calls = []
+        self.held = {}
+        self.refused = {}
+        self.deliver = self.interrupted = None
+
+    async def start(self, deliver, interrupted):
+        self.calls.append(("start",))
+        self.deliver, self.interrupted = deliver, interrupted
+        await self._answer("start")
+
+    async def stop(self):
+        self.calls.append(("stop",))
+        self.deliver = self.interrupted = None
+
+    async def publish(self, topic, payload):
+        self.calls.append(("publish", topic))
+        await self._answer(topic)
+        self.deliver(topic, payload)
+        return 0
+
+    async def subscribe(self, topic):
+        self.calls.append(("subscribe", topic))
+        await self._answer(topic)
+
+    async def unsubscribe(self, topic):
+        self.calls.append(("unsubscribe", topic))
+        await self._answer(topic)
+
+    def hold(self, topic) -> asyncio.Event:
+        """Let calls for `topic` wait for the event that is returned."""
+        self.held[topic] = asyncio.Event()
+        return self.held[topic]
+
+    def refuse(self, topic, error=None) -> None:
+        """Let calls for `topic` fail."""
+        self.refused[topic] = error or LayerUnavailable(self, "refused by the test")
+
+    def count(self, *call) -> int:
+        return self.calls.count(call)
+
+    async def _answer(self, topic):
+        if topic in self.held:
+            await self.held[topic].wait()
+        if topic in self.refused:
+            raise self.refused[topic]
+
+    def __str__(self) -> str:
+        return "recording broker"
+
+
+class RecordingLayer(BaseChannelLayer):
+    """A layer on recording brokers: one per session, all of them in `brokers`."""
+
+    def __init__(self, **options) -> None:
+        super().__init__(**options)
+        self.brokers = []
+        # What the next brokers refuse from the beginning.
+        self.refused = {}
+
+    def _make_broker(self):
+        broker = RecordingBroker()
+        broker.refused = self.refused
+        self.brokers.append(broker)
+        return broker
+
+    @property
+    def broker(self):
+        return self.brokers[-1]

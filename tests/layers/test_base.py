@@ -1,0 +1,283 @@
+"""What the public object does itself: options, checks, and what of a failure remains."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+
+import pytest
+
+from fast_channels.exceptions import (
+    ForeignChannel,
+    InvalidMessage,
+    LayerUnavailable,
+    MessageTooLarge,
+    MissingCapability,
+)
+from fast_channels.layers import BaseChannelLayer, InMemoryChannelLayer
+from fast_channels.layers.mailbox import Mailbox
+from tests.layers.support import RecordingLayer, arrives, becomes, turns
+
+
+@pytest.mark.parametrize("overflow", ["drop", None, "", "DROP_OLDEST", 5])
+def test_unknown_overflow_policy_is_refused(overflow):
+    """With the known ones, when the layer is made."""
+    with pytest.raises(ValueError, match="drop_oldest, drop_newest or close"):
+        InMemoryChannelLayer(overflow=overflow)
+
+
+async def test_base_class_alone_says_that_it_has_no_broker():
+    """And which class has one."""
+    layer = BaseChannelLayer()
+    with pytest.raises(MissingCapability, match="InMemoryChannelLayer"):
+        await layer.open()
+
+
+def test_options_can_be_read():
+    """Under the names they were given with."""
+    layer = BaseChannelLayer(expiry=30, capacity=5, channel_capacity={"a*": 1})
+    assert (layer.expiry, layer.capacity, layer.get_capacity("abc")) == (30, 5, 1)
+
+
+async def test_layer_is_its_context_manager(recording):
+    """`async with` gives the layer itself."""
+    layer = RecordingLayer()
+    async with layer as entered:
+        assert entered is layer
+
+
+async def test_mailbox_has_the_policy_of_the_layer_or_its_own():
+    """And the capacity that its name has."""
+    async with InMemoryChannelLayer(
+        capacity=5, overflow="close", channel_capacity={"few.*": 2}
+    ) as layer:
+        inbox, other = await layer.open_channel(), await layer.open_channel(overflow="drop_newest")
+        few = await layer.open_channel("few")
+        assert [m.overflow for m in (inbox, other, few)] == ["close", "drop_newest", "close"]
+        assert [m.capacity for m in (inbox, other, few)] == [5, 5, 2]
+
+
+async def test_mailbox_on_the_home_loop_is_a_plain_one(recording):
+    """Others are made for threads."""
+    assert type(await recording.open_channel()) is Mailbox
+
+
+async def test_wrong_prefix_of_a_channel_is_refused(recording):
+    """Nothing is opened."""
+    for prefix in ("two words", "", "a" * 99):
+        if prefix:
+            with pytest.raises(TypeError):
+                await recording.open_channel(prefix)
+    assert recording.statistics().channels == 0
+
+
+async def test_checks_come_before_anything_is_sent(recording):
+    """A wrong message does not even open a layer."""
+    layer = RecordingLayer(max_message_size=50)
+    for message, error in [
+        ("text", InvalidMessage),
+        ({5: 1}, InvalidMessage),
+        ({"__asgi_channel__": "x"}, InvalidMessage),
+        ({"text": "x" * 100}, MessageTooLarge),
+    ]:
+        with pytest.raises(error):
+            await layer.group_send("room", message)
+        with pytest.raises(error):
+            await layer.send("specific.abc!def", message)
+    assert layer.brokers == []
+
+
+async def test_size_limit_is_exact():
+    """A message of just this size is sent."""
+    message = {"type": "x" * 100}
+    size = len(BaseChannelLayer()._encode(message))
+    BaseChannelLayer(max_message_size=size)._encode(message)
+    with pytest.raises(MessageTooLarge) as caught:
+        BaseChannelLayer(max_message_size=size - 1)._encode(message)
+    assert (caught.value.size, caught.value.limit) == (size, size - 1)
+
+
+# -- groups --------------------------------------------------------------------
+
+
+async def test_join_returns_when_the_broker_has_confirmed(recording):
+    """Not earlier."""
+    answer = recording.broker.hold("room")
+    inbox = await recording.open_channel()
+    joining = asyncio.create_task(recording.group_add("room", inbox.name))
+    await turns()
+    assert not joining.done()
+    answer.set()
+    await joining
+    assert recording.statistics().subscriptions == 1
+
+
+async def test_message_that_arrives_before_the_confirmation_is_delivered(recording):
+    """The member is known before the broker is asked."""
+    recording.broker.hold("room")
+    inbox = await recording.open_channel()
+    joining = asyncio.create_task(recording.group_add("room", inbox.name))
+    await becomes(lambda: recording.broker.count("subscribe", "room"))
+    recording.broker.deliver("room", recording._encode({"type": "test"}))
+    assert await arrives(inbox) == {"type": "test"}
+    joining.cancel()
+
+
+async def test_second_member_asks_the_broker_nothing(recording):
+    """One subscription per process, not per channel."""
+    for _ in range(10):
+        inbox = await recording.open_channel()
+        await recording.group_add("room", inbox.name)
+    assert recording.broker.count("subscribe", "room") == 1
+    statistics = recording.statistics()
+    assert (statistics.groups, statistics.members, statistics.subscriptions) == (1, 10, 1)
+
+
+async def test_last_member_ends_the_subscription(recording):
+    """By leaving or by being closed."""
+    first, second = await recording.open_channel(), await recording.open_channel()
+    for inbox in (first, second):
+        await recording.group_add("room", inbox.name)
+    await recording.group_discard("room", first.name)
+    assert recording.broker.count("unsubscribe", "room") == 0
+    await recording.close_channel(second.name)
+    assert recording.broker.count("unsubscribe", "room") == 1
+
+
+async def test_refused_join_leaves_nothing(recording):
+    """The caller gets the error, and may try again."""
+    inbox = await recording.open_channel()
+    recording.broker.refuse("room")
+    with pytest.raises(LayerUnavailable):
+        await recording.group_add("room", inbox.name)
+    assert recording.statistics().members == 0
+    recording.broker.refused.clear()
+    await recording.group_add("room", inbox.name)
+    assert recording.statistics().members == 1
+
+
+async def test_refused_second_join_keeps_the_first(recording):
+    """A channel that was a member already stays one."""
+    inbox = await recording.open_channel()
+    await recording.group_add("room", inbox.name)
+    recording.broker.refuse("room")
+    await recording.group_add("room", inbox.name)
+    assert recording.statistics().members == 1
+
+
+async def test_cancelled_join_is_taken_back(recording):
+    """Also at the broker, once it has answered."""
+    answer = recording.broker.hold("room")
+    inbox = await recording.open_channel()
+    joining = asyncio.create_task(recording.group_add("room", inbox.name))
+    await becomes(lambda: recording.broker.count("subscribe", "room"))
+    joining.cancel()
+    await turns()
+    assert recording.statistics().members == 0
+    answer.set()
+    await becomes(lambda: recording.broker.count("unsubscribe", "room"))
+    assert recording.statistics().subscriptions == 0
+
+
+async def test_join_that_is_cancelled_by_one_goes_on_for_another(recording):
+    """The subscription stays for whoever is a member."""
+    answer = recording.broker.hold("room")
+    first, second = await recording.open_channel(), await recording.open_channel()
+    joining = [
+        asyncio.create_task(recording.group_add("room", inbox.name)) for inbox in (first, second)
+    ]
+    await becomes(lambda: recording.broker.count("subscribe", "room"))
+    joining[0].cancel()
+    answer.set()
+    await joining[1]
+    assert recording.broker.count("unsubscribe", "room") == 0
+    assert list(recording._hub.members["room"]) == [second.name]
+
+
+async def test_channel_closes_although_its_broker_is_gone(recording):
+    """There is nothing to leave there."""
+    inbox = await recording.open_channel()
+    await recording.group_add("room", inbox.name)
+    recording.broker.refuse("room")
+    await recording.close_channel(inbox.name)
+    assert recording.statistics().channels == 0
+
+
+async def test_channel_of_another_process_cannot_join_where_nothing_is_kept(recording):
+    """The error says which process can."""
+    for name in ("specific.abc!def", "plain"):
+        with pytest.raises(ForeignChannel, match="another process"):
+            await recording.group_add("room", name)
+
+
+async def test_plain_channel_needs_a_broker_that_keeps_messages(recording):
+    """The sentence names layers that have one."""
+    with pytest.raises(MissingCapability, match="RedisChannelLayer"):
+        await recording.send("plain", {"type": "test"})
+    with pytest.raises(MissingCapability, match="RedisChannelLayer"):
+        await recording.receive("plain")
+
+
+async def test_channel_of_another_process_cannot_be_received_from(recording):
+    """Only the process that made it can."""
+    with pytest.raises(ForeignChannel):
+        await recording.receive("specific.abc!def")
+
+
+# -- interruptions -------------------------------------------------------------
+
+
+async def test_interruption_is_told_to_each_channel_once(recording):
+    """With the groups of its own that were concerned."""
+    first, second, other = [await recording.open_channel() for _ in range(3)]
+    for group, inbox in [("b", first), ("a", first), ("a", second), ("c", other)]:
+        await recording.group_add(group, inbox.name)
+    recording.broker.interrupted(["a", "b", "unknown"], 1.0, 2.5, True)
+    gap = {"type": "layer.gap", "since": 1.0, "until": 2.5, "recovered": True}
+    assert await arrives(first) == {**gap, "groups": ["a", "b"]}
+    assert await arrives(second) == {**gap, "groups": ["a"]}
+    assert (len(first), len(second), len(other)) == (0, 0, 0)
+    statistics = recording.statistics()
+    assert (statistics.gaps, statistics.reconnects) == (1, 1)
+
+
+async def test_gap_is_not_seen_by_receive(memory):
+    """It is for consumers; receive() waits for what somebody sent."""
+    name = await memory.new_channel()
+    await memory.group_add("room", name)
+    memory._interrupted(["room"], 1.0, 2.0, False)
+    await memory.send(name, {"type": "test"})
+    assert await memory.receive(name) == {"type": "test"}
+
+
+# -- statistics ----------------------------------------------------------------
+
+
+async def test_statistics_are_frozen_and_plain_numbers(recording):
+    """A snapshot that can be passed on."""
+    statistics = recording.statistics()
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        statistics.delivered = 5
+    assert all(type(value) is int for value in dataclasses.asdict(statistics).values())
+
+
+async def test_consumers_count_through_the_layer(recording):
+    """What only they can know."""
+    recording.count_unknown_type()
+    recording.count_sent_after_close()
+    statistics = recording.statistics()
+    assert (statistics.unknown_type, statistics.sent_after_close) == (1, 1)
+
+
+async def test_losses_of_open_and_closed_channels_are_added():
+    """And stay when the layer closes."""
+    async with InMemoryChannelLayer(capacity=1) as layer:
+        closed, stays = await layer.open_channel(), await layer.open_channel()
+        for inbox in (closed, stays):
+            await layer.group_add("room", inbox.name)
+        for _ in range(3):
+            await layer.group_send("room", {"type": "test"})
+        assert (closed.dropped, stays.dropped) == (2, 2)
+        await layer.close_channel(closed.name)
+        assert layer.statistics().dropped == 4
+    assert layer.statistics().dropped == 4

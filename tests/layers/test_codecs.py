@@ -1,0 +1,428 @@
+"""What may travel, what is said about the rest, and the envelope around it."""
+
+from __future__ import annotations
+
+import base64
+import collections
+import datetime as dt
+import decimal
+import enum
+import hashlib
+import json
+import math
+import sys
+import time
+import types
+import typing
+import uuid
+
+import msgspec
+import pytest
+from cryptography.fernet import Fernet, InvalidToken
+
+from fast_channels.exceptions import (
+    ChannelLayerError,
+    InvalidChannelLayerError,
+    InvalidMessage,
+    MissingExtra,
+)
+from fast_channels.layers.codecs import Envelope, JSONCodec, MsgPackCodec
+
+
+class Text(str):
+    __slots__ = ()
+
+
+class Number(float):
+    __slots__ = ()
+
+
+class Colour(enum.IntEnum):
+    RED = 1
+
+
+class Word(enum.StrEnum):
+    YES = "yes"
+
+
+class Pair(typing.NamedTuple):
+    left: int
+    right: int
+
+
+CODECS = {"msgpack": MsgPackCodec(), "json": JSONCodec()}
+
+
+@pytest.fixture(params=CODECS)
+def codec(request):
+    return CODECS[request.param]
+
+
+def travelled(codec, value):
+    """What arrives for a value in a message."""
+    return codec.decode(codec.encode({"type": "test", "value": value}))["value"]
+
+
+def refused(codec, message):
+    with pytest.raises(InvalidMessage) as caught:
+        codec.encode(message)
+    return caught.value
+
+
+# -- what travels --------------------------------------------------------------
+
+PLAIN = [
+    None,
+    True,
+    False,
+    0,
+    -1,
+    2**53 + 1,
+    2**63,
+    2**64 - 1,
+    -(2**63),
+    1.5,
+    -0.25,
+    1e300,
+    5e-324,
+    "",
+    "text",
+    'üñï 🎉 \0 \u2028 \\ "quoted" </script>',
+    [],
+    {},
+    [1, [2, [3, {"deep": [None]}]]],
+    {"": {"a b": {"ü": 1}}},
+    ["x"] * 1000,
+]
+
+
+@pytest.mark.parametrize("value", PLAIN, ids=lambda value: repr(value)[:30])
+def test_plain_values_arrive_as_they_were_sent(codec, value):
+    """With their type."""
+    arrived = travelled(codec, value)
+    assert arrived == value
+    assert type(arrived) is type(value)
+
+
+def test_empty_message_travels(codec):
+    """Whether it makes sense is for its receiver to say."""
+    assert codec.decode(codec.encode({})) == {}
+
+
+def test_bytes_travel_in_msgpack():
+    """As bytes."""
+    assert travelled(CODECS["msgpack"], b"\0\xff") == b"\0\xff"
+
+
+@pytest.mark.parametrize("value", [math.inf, -math.inf])
+def test_infinity_travels_in_msgpack(value):
+    """It has a form there."""
+    assert travelled(CODECS["msgpack"], value) == value
+
+
+def test_nan_travels_in_msgpack():
+    """It has a form there."""
+    assert math.isnan(travelled(CODECS["msgpack"], math.nan))
+
+
+@pytest.mark.parametrize(
+    ("value", "arrives_as"),
+    [
+        ((1, (2, 3)), [1, [2, 3]]),
+        (Pair(1, 2), [1, 2]),
+        (Colour.RED, 1),
+        (Word.YES, "yes"),
+        (collections.OrderedDict(b=1, a=2), {"b": 1, "a": 2}),
+        (collections.defaultdict(list, a=[1]), {"a": [1]}),
+        (collections.Counter("aab"), {"a": 2, "b": 1}),
+        ({Word.YES: 1}, {"yes": 1}),
+        ({Text("key"): 1}, {"key": 1}),
+    ],
+    ids=repr,
+)
+def test_close_relatives_of_plain_types_arrive_as_those(codec, value, arrives_as):
+    """A tuple as a list, an IntEnum as a number, any kind of dict as a dict."""
+    assert travelled(codec, value) == arrives_as
+    assert json.dumps(travelled(codec, value)) == json.dumps(arrives_as)
+
+
+@pytest.mark.parametrize(
+    ("value", "arrives_as"),
+    [(Text("safe"), "safe"), ([Text("a")], ["a"]), (Number(1.5), 1.5)],
+    ids=repr,
+)
+def test_subclasses_of_str_and_float_arrive_as_those(codec, value, arrives_as):
+    """Markup from a template is one of them."""
+    arrived = travelled(codec, value)
+    assert arrived == arrives_as
+    assert type(arrived) is type(arrives_as)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [types.MappingProxyType({"a": 1}), collections.UserDict(a=1), collections.ChainMap({"a": 1})],
+    ids=lambda value: type(value).__name__,
+)
+def test_any_mapping_may_be_in_a_message(codec, value):
+    """And be one."""
+    assert codec.decode(codec.encode(value)) == {"a": 1}
+    assert travelled(codec, value) == {"a": 1}
+    assert travelled(codec, [{"in": value}]) == [{"in": {"a": 1}}]
+
+
+def test_msgpack_bytes_are_those_of_other_implementations():
+    """A channels_redis process reads them."""
+    encoded = MsgPackCodec().encode({"a": True, "b": None, "c": {"d": []}})
+    assert encoded == b"\x83\xa1a\xc3\xa1b\xc0\xa1c\x81\xa1d\x90"
+
+
+def test_json_bytes_are_json():
+    """Any other JSON library reads them."""
+    message = {"type": "test", "value": ["ü", 1.5, None, 2**64]}
+    assert json.loads(JSONCodec().encode(message)) == message
+
+
+def test_equal_messages_have_equal_bytes(codec):
+    """The order of the keys is the order of the mapping."""
+    assert codec.encode({"a": 1, "b": 2}) == codec.encode({"a": 1, "b": 2})
+
+
+# -- what does not -------------------------------------------------------------
+
+REFUSED = {
+    "datetime": (dt.datetime(2024, 1, 2, tzinfo=dt.UTC), "isoformat"),
+    "date": (dt.date(2024, 1, 2), "isoformat"),
+    "time": (dt.time(1, 2), "isoformat"),
+    "timedelta": (dt.timedelta(1), "str(value)"),
+    "uuid": (uuid.UUID(int=5), "str(value)"),
+    "decimal": (decimal.Decimal("1.5"), "str(value)"),
+    "complex": (1j, "str(value)"),
+    "set": ({1}, "a list"),
+    "frozenset": (frozenset({1}), "a list"),
+    "bytearray": (bytearray(b"x"), "bytes"),
+    "memoryview": (memoryview(b"x"), "bytes"),
+    "object": (object(), "str(value)"),
+    "generator": ((n for n in ()), "list"),
+    "class": (int, "str(value)"),
+    "struct": (msgspec.Raw(b"1"), "str(value)"),
+    "plain enum": (enum.Enum("Plain", "A").A, "str(value)"),
+}
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_value_of_another_type_is_refused_with_a_remedy(codec, kind):
+    """The sentence shows where it is, what it is, and what to send instead."""
+    value, remedy = REFUSED[kind]
+    error = refused(codec, {"type": "test", "value": value})
+    assert error.where == "message['value']"
+    assert error.value is value
+    assert remedy in error.remedy
+    assert f"message['value'] is {value!r}"[:60] in str(error)
+    assert type(value).__name__ in str(error)
+
+
+def test_bytes_are_refused_in_json():
+    """The remedy is the other format, or text."""
+    error = refused(JSONCodec(), {"type": "test", "value": [b"x"]})
+    assert error.where == "message['value'][0]"
+    assert 'serializer_format="msgpack"' in error.remedy
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_number_that_json_lacks_is_refused_there(value):
+    """It would arrive as None."""
+    error = refused(JSONCodec(), {"type": "test", "in": {"list": [0, value]}})
+    assert error.where == "message['in']['list'][1]"
+    assert "JSON has no such number" in error.remedy
+
+
+@pytest.mark.parametrize("key", [5, None, 1.5, b"bytes", ("a",), True])
+def test_key_that_is_no_string_is_refused(codec, key):
+    """It would arrive as a string, or not at all."""
+    error = refused(codec, {"type": "test", "in": [{key: 1}]})
+    assert error.where == "a key of message['in'][0]"
+    assert error.value is key
+    assert "use str(key)" in error.remedy
+
+
+def test_path_leads_through_lists_tuples_and_mappings(codec):
+    """However deep the value is."""
+    message = {"a": [1, ({"b c": [{"d": {1}}]},)]}
+    assert refused(codec, message).where == "message['a'][1][0]['b c'][0]['d']"
+
+
+def test_first_wrong_value_is_named(codec):
+    """In the order of the message."""
+    assert refused(codec, {"a": 1, "b": {2}, "c": {3}}).where == "message['b']"
+
+
+@pytest.mark.parametrize("value", [2**64, -(2**63) - 1, 10**30])
+def test_integer_beyond_64_bits_is_refused_in_msgpack(value):
+    """The format has no room for it."""
+    error = refused(MsgPackCodec(), {"type": "test", "value": value})
+    assert "2**64" in str(error)
+
+
+@pytest.mark.parametrize("value", [2**64, -(2**63) - 1, 10**30])
+def test_integer_beyond_64_bits_travels_in_json(value):
+    """Or is refused, but never changed."""
+    try:
+        arrived = travelled(JSONCodec(), value)
+    except InvalidMessage:
+        return
+    assert arrived == value
+
+
+def test_lone_surrogate_is_refused(codec):
+    """It is no character, so UTF-8 has no form for it."""
+    for message in ({"value": "\ud800"}, {"\ud800": 1}):
+        assert "surrogates" in str(refused(codec, message))
+
+
+def test_message_that_contains_itself_is_refused(codec):
+    """Directly, or by way of a list."""
+    message = {"type": "test"}
+    message["list"] = [message]
+    assert "contains itself" in str(refused(codec, message))
+
+
+@pytest.mark.parametrize("depth", [50, 200, 400, 600, 800, 900, 950, 990, 2000, 50_000])
+@pytest.mark.parametrize("kind", ["lists", "mappings"])
+def test_deep_message_travels_or_is_refused(codec, depth, kind):
+    """It never fails at a receiver, nor in the sentence that refuses it."""
+    value = None
+    for _ in range(depth):
+        value = [value] if kind == "lists" else {"a": value}
+    sentence = payload = None
+    try:
+        payload = codec.encode({"type": "test", "value": value})
+    except InvalidMessage as exc:
+        sentence = str(exc)
+    while value is not None:
+        # Taken apart from outside: to let go of a deep value at once may be too deep as well.
+        value = value[0] if kind == "lists" else value["a"]
+    if payload is None:
+        assert len(sentence) < 250
+        assert depth > 50
+    else:
+        assert codec.decode(payload)["type"] == "test"
+
+
+def test_large_value_is_shortened_in_the_sentence(codec):
+    """The error itself still has all of it."""
+    value = set(range(10_000))
+    error = refused(codec, {"value": value})
+    assert len(str(error)) < 250
+    assert error.value is value
+
+
+def test_invalid_message_is_a_type_error_of_the_layer(codec):
+    """Both can be caught."""
+    error = refused(codec, {"value": {1}})
+    assert isinstance(error, TypeError)
+    assert isinstance(error, ChannelLayerError)
+
+
+# -- envelope ------------------------------------------------------------------
+
+
+def fernet(key):
+    digest = hashlib.sha256(key if isinstance(key, bytes) else key.encode()).digest()
+    return Fernet(base64.urlsafe_b64encode(digest))
+
+
+def test_envelope_without_options_is_nothing():
+    """The payload travels as it is."""
+    envelope = Envelope()
+    assert envelope.seal(b"payload") == b"payload"
+    assert envelope.open(b"payload") == b"payload"
+
+
+def test_prefix_makes_equal_payloads_differ():
+    """It is as long as asked for, and gone when opened."""
+    envelope = Envelope(prefix_length=12)
+    sealed = {envelope.seal(b"payload") for _ in range(50)}
+    assert len(sealed) == 50
+    for payload in sealed:
+        assert payload[12:] == b"payload"
+        assert envelope.open(payload) == b"payload"
+
+
+@pytest.mark.parametrize("key", ["secret", b"secret", "ünïcode", b"\xff\0"])
+def test_encrypted_payload_is_a_fernet_token(key):
+    """With a key made from the sha256 of the given one."""
+    envelope = Envelope([key])
+    sealed = envelope.seal(b"payload")
+    assert b"payload" not in sealed
+    assert fernet(key).decrypt(sealed) == b"payload"
+    assert envelope.open(fernet(key).encrypt(b"other")) == b"other"
+
+
+def test_prefix_stands_before_the_token():
+    """Whoever opens it knows how long it is."""
+    envelope = Envelope(["secret"], prefix_length=5)
+    sealed = envelope.seal(b"payload")
+    assert fernet("secret").decrypt(sealed[5:]) == b"payload"
+    assert envelope.open(sealed) == b"payload"
+
+
+def test_first_key_encrypts_and_all_decrypt():
+    """So keys can be rotated without losing messages under way."""
+    old, new = Envelope(["old"]), Envelope(["new", "old"])
+    assert new.open(old.seal(b"payload")) == b"payload"
+    assert fernet("new").decrypt(new.seal(b"payload")) == b"payload"
+    with pytest.raises(InvalidToken):
+        old.open(new.seal(b"payload"))
+
+
+def test_payload_of_another_key_is_refused():
+    """So is one that is not encrypted, or was changed."""
+    envelope = Envelope(["mine"])
+    sealed = envelope.seal(b"payload")
+    for payload in (
+        Envelope(["other"]).seal(b"x"),
+        b"plain",
+        b"",
+        sealed[:-1],
+        sealed[:-4] + b"AAAA",
+    ):
+        with pytest.raises(InvalidToken):
+            envelope.open(payload)
+
+
+def test_payload_older_than_its_ttl_is_refused():
+    """A younger one is not, and without a ttl age does not matter."""
+    key = "secret"
+    now = int(time.time())
+    old, young = (fernet(key).encrypt_at_time(b"x", now - age) for age in (100, 30))
+    envelope = Envelope([key], ttl=60)
+    assert envelope.open(young) == b"x"
+    with pytest.raises(InvalidToken):
+        envelope.open(old)
+    assert Envelope([key]).open(old) == b"x"
+
+
+@pytest.mark.parametrize("keys", ["secret", b"secret"])
+def test_single_string_of_keys_is_refused(keys):
+    """It would be taken for a list of one-letter keys."""
+    with pytest.raises(InvalidChannelLayerError, match="pass a list of keys") as caught:
+        Envelope(keys)
+    assert isinstance(caught.value, ValueError)
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("keys", [None, [], ()])
+def test_no_keys_mean_no_encryption(keys):
+    """Nor is the library for it needed then."""
+    assert Envelope(keys).seal(b"payload") == b"payload"
+
+
+def test_encryption_without_its_library_names_the_extra(monkeypatch):
+    """And plain envelopes work."""
+    monkeypatch.setitem(sys.modules, "cryptography", None)
+    monkeypatch.setitem(sys.modules, "cryptography.fernet", None)
+    assert Envelope(None, 3).open(b"xyzpayload") == b"payload"
+    with pytest.raises(MissingExtra) as caught:
+        Envelope(["secret"])
+    assert isinstance(caught.value, ImportError)
+    assert "pip install 'fast-channels[encryption]'" in str(caught.value)

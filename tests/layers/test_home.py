@@ -1,0 +1,724 @@
+"""Where a layer lives: which loop, from when to when, and who may call it from elsewhere."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import contextlib
+import gc
+import random
+import threading
+
+import pytest
+
+from fast_channels.exceptions import LayerClosed, LayerUnavailable
+from fast_channels.layers import InMemoryChannelLayer
+from fast_channels.layers.background import background_loop
+from tests.layers.support import (
+    RecordingLayer,
+    arrives,
+    becomes,
+    comes_true,
+    printed,
+    received,
+    turns,
+)
+
+MESSAGE = {"type": "test"}
+WHOLE_SESSION = [("start",), ("stop",)]
+
+
+@pytest.fixture
+def threads():
+    with concurrent.futures.ThreadPoolExecutor(16) as pool:
+        yield pool
+
+
+@pytest.fixture
+def layer():
+    """A layer that nobody has opened."""
+    return RecordingLayer()
+
+
+def sessions(layer):
+    """What was asked of each broker, messages apart."""
+    return [[call for call in b.calls if call[0] in ("start", "stop")] for b in layer.brokers]
+
+
+class LoopInThread:
+    """An event loop that runs until it is told to end, as asyncio.run ends one."""
+
+    def __init__(self, pool):
+        self._ready, self._end = threading.Event(), None
+        self.ended = pool.submit(asyncio.run, self._main())
+        assert self._ready.wait(5)
+
+    async def _main(self):
+        self.loop, self._end = asyncio.get_running_loop(), asyncio.Event()
+        self._ready.set()
+        await self._end.wait()
+
+    def submit(self, coroutine):
+        return asyncio.run_coroutine_threadsafe(coroutine, self.loop)
+
+    def do(self, coroutine):
+        return self.submit(coroutine).result(10)
+
+    def end(self):
+        self.loop.call_soon_threadsafe(self._end.set)
+        self.ended.result(10)
+
+
+@pytest.fixture
+def elsewhere(threads):
+    """A loop in another thread; ends with the test if not before."""
+    loop = LoopInThread(threads)
+    yield loop
+    if not loop.ended.done():
+        loop.end()
+
+
+# -- one loop ------------------------------------------------------------------
+
+
+async def test_layer_opens_on_first_use(layer):
+    """Whichever method that is."""
+    assert layer.brokers == []
+    await layer.group_send("room", MESSAGE)
+    assert sessions(layer) == [[("start",)]]
+    await layer.close()
+
+
+async def test_layer_is_opened_once(layer):
+    """Also by many at the same time."""
+    await asyncio.gather(*(layer.open() for _ in range(10)), layer.group_send("room", MESSAGE))
+    assert sessions(layer) == [[("start",)]]
+    await layer.close()
+
+
+async def test_closing_ends_the_session(layer):
+    """Closing again, or what was never opened, is fine."""
+    await layer.close()
+    async with layer:
+        await layer.close()
+        assert sessions(layer) == [WHOLE_SESSION]
+    await layer.close()
+    assert sessions(layer) == [WHOLE_SESSION]
+
+
+async def test_layer_may_be_opened_again_on_the_same_loop(layer):
+    """Each session has a broker of its own."""
+    for _ in range(3):
+        async with layer:
+            await layer.group_send("room", MESSAGE)
+    assert sessions(layer) == [WHOLE_SESSION] * 3
+
+
+async def test_closing_a_channel_does_not_open_the_layer(layer):
+    """There is nothing to clean up in a closed one."""
+    await layer.close_channel("specific.abc!def")
+    assert layer.brokers == []
+
+
+async def test_statistics_do_not_open_the_layer(layer):
+    """They are there at any time, and stay when it is closed."""
+    assert layer.statistics().published == 0
+    async with layer:
+        await layer.group_send("room", MESSAGE)
+    assert layer.statistics().published == 1
+    assert len(layer.brokers) == 1
+
+
+def test_end_of_the_loop_ends_the_session(layer):
+    """Nobody has to close the layer: asyncio.run does."""
+    asyncio.run(layer.group_send("room", MESSAGE))
+    assert sessions(layer) == [WHOLE_SESSION]
+
+
+def test_end_of_the_loop_ends_a_session_that_was_being_opened(layer):
+    """The broker is stopped even if it never was ready."""
+
+    async def give_up():
+        layer.refused = {}
+        opening = asyncio.create_task(layer.open())
+        await becomes(lambda: layer.brokers)
+        layer.broker.hold("start")
+        opening.cancel()
+
+    asyncio.run(give_up())
+    assert sessions(layer) == [WHOLE_SESSION]
+
+
+def test_layer_opens_on_loop_after_loop(layer):
+    """Two sessions on one loop, then one on each of several others."""
+
+    async def twice():
+        for _ in range(2):
+            async with layer:
+                await layer.group_send("room", MESSAGE)
+
+    asyncio.run(twice())
+    for _ in range(3):
+        asyncio.run(layer.group_send("room", MESSAGE))
+    assert sessions(layer) == [WHOLE_SESSION] * 5
+
+
+def test_task_that_cleans_up_while_its_loop_ends_opens_nothing(layer):
+    """What it opened then nobody would close, so it gets an error."""
+    errors = []
+
+    async def clean_up_late():
+        try:
+            await asyncio.Event().wait()
+        finally:
+            try:
+                # Until the session has ended it may be used.
+                for _ in range(20):
+                    await layer.group_send("room", MESSAGE)
+                    await asyncio.sleep(0)
+            except LayerClosed as exc:
+                errors.append(exc)
+
+    async def main():
+        await layer.open()
+        task = asyncio.create_task(clean_up_late())
+        await asyncio.sleep(0)
+        return task
+
+    asyncio.run(main())
+    assert [str(error) for error in errors] == ["RecordingLayer was closed while this call waited"]
+    assert sessions(layer) == [WHOLE_SESSION]
+
+
+def test_layer_that_is_forgotten_while_open_is_closed_with_its_loop(caplog):
+    """Dropping the last reference is no way around the end of the session, nor an error."""
+
+    async def main():
+        layer = RecordingLayer()
+        await layer.open()
+        calls = layer.broker.calls
+        del layer
+        gc.collect()
+        await turns()
+        return calls
+
+    assert asyncio.run(main()) == WHOLE_SESSION
+    assert caplog.messages == []
+
+
+@pytest.mark.parametrize("kind", ["RedisChannelLayer", "RedisPubSubChannelLayer"])
+def test_redis_layer_that_nobody_closes_leaves_no_warning(redis_url, kind):
+    """Neither at the end of a loop nor at the end of the process."""
+    script = f"""
+import asyncio, sys
+from fast_channels.layers import {kind}
+
+layer = {kind}([sys.argv[1]])
+
+async def main():
+    inbox = await layer.open_channel()
+    await layer.group_add("room", inbox.name)
+    await layer.group_send("room", {{"type": "test"}})
+    print((await inbox.get())["type"])
+
+for _ in range(2):
+    asyncio.run(main(), debug=True)
+"""
+    assert printed(script, redis_url).split() == ["test", "test"]
+
+
+# -- a start that fails --------------------------------------------------------
+
+
+async def test_failing_start_is_told_to_everyone_who_opens(layer):
+    """And the broker is stopped all the same."""
+    error = LayerUnavailable("broker", "test")
+    layer.refused["start"] = error
+    opening = (layer.open(), layer.group_send("room", MESSAGE), layer.open_channel())
+    assert await asyncio.gather(*opening, return_exceptions=True) == [error] * 3
+    assert sessions(layer) == [WHOLE_SESSION]
+
+
+async def test_start_can_be_tried_again(layer):
+    """The next call does."""
+    layer.refused["start"] = LayerUnavailable("broker", "test")
+    for _ in range(2):
+        with pytest.raises(LayerUnavailable):
+            await layer.open()
+    layer.refused.clear()
+    async with layer:
+        await layer.group_send("room", MESSAGE)
+    assert sessions(layer) == [WHOLE_SESSION] * 3
+
+
+async def test_caller_who_gives_up_does_not_end_the_opening(layer):
+    """The others get what they wait for."""
+    first = asyncio.create_task(layer.open())
+    await becomes(lambda: layer.brokers)
+    second = asyncio.create_task(layer.open())
+    first.cancel()
+    await second
+    assert sessions(layer) == [[("start",)]]
+    await layer.close()
+
+
+def test_failing_start_is_told_to_a_sender_in_a_thread(threads):
+    """It is not tried for ever."""
+    layer = RecordingLayer()
+    layer.refused["start"] = LayerUnavailable("broker", "test")
+    sending = threads.submit(asyncio.run, layer.group_send("room", MESSAGE))
+    try:
+        with pytest.raises(LayerUnavailable):
+            sending.result(2)
+        assert len(layer.brokers) == 1
+    finally:
+        layer.refused.clear()
+        with contextlib.suppress(LayerUnavailable):
+            sending.result(5)
+        asyncio.run(layer.close())
+
+
+def test_failing_start_is_told_to_a_caller_from_another_loop(threads, elsewhere):
+    """While the loop that opens it is told the same."""
+    layer = RecordingLayer()
+    layer.refused["start"] = LayerUnavailable("broker", "test")
+    held = threading.Event()
+
+    async def open_slowly():
+        opening = asyncio.create_task(layer.open())
+        await becomes(lambda: layer.brokers)
+        await asyncio.to_thread(held.wait)
+        with pytest.raises(LayerUnavailable):
+            await opening
+
+    first = elsewhere.submit(open_slowly())
+    comes_true(lambda: layer.brokers)
+    second = threads.submit(asyncio.run, layer.group_send("room", MESSAGE))
+    held.set()
+    first.result(5)
+    try:
+        with pytest.raises(LayerUnavailable):
+            second.result(2)
+    finally:
+        layer.refused.clear()
+        with contextlib.suppress(LayerUnavailable):
+            second.result(5)
+        asyncio.run(layer.close())
+
+
+# -- other loops ---------------------------------------------------------------
+
+
+def test_calls_from_other_threads_are_done_at_home(threads, elsewhere, layer):
+    """One session serves them all."""
+    elsewhere.do(layer.open())
+    inbox = elsewhere.do(layer.open_channel())
+    elsewhere.do(layer.group_add("room", inbox.name))
+
+    def send(thread):
+        async def all_of_them():
+            for n in range(10):
+                await layer.group_send("room", {"type": "test", "thread": thread, "n": n})
+
+        asyncio.run(all_of_them())
+
+    concurrent.futures.wait([threads.submit(send, thread) for thread in range(8)])
+    messages = [elsewhere.do(arrives(inbox)) for _ in range(80)]
+    for thread in range(8):
+        assert [m["n"] for m in messages if m["thread"] == thread] == list(range(10))
+    assert sessions(layer) == [[("start",)]]
+
+
+async def test_error_of_a_call_from_elsewhere_is_told_there(threads, recording):
+    """As if it had been made at home."""
+    recording.broker.refuse("room")
+    with pytest.raises(LayerUnavailable):
+        await asyncio.to_thread(asyncio.run, recording.group_send("room", MESSAGE))
+
+
+async def test_cancelling_a_call_from_elsewhere_cancels_it_at_home(recording):
+    """The broker is not left working for nobody."""
+    recording.broker.hold("room")
+
+    async def give_up():
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(0.02):
+                await recording.group_send("room", MESSAGE)
+
+    before = asyncio.all_tasks()
+    await asyncio.to_thread(asyncio.run, give_up())
+    await becomes(lambda: asyncio.all_tasks() == before)
+
+
+def test_loop_that_ends_tells_callers_from_elsewhere(threads, elsewhere, layer):
+    """None is left waiting for it."""
+    elsewhere.do(layer.open())
+    layer.broker.hold("room")
+    sending = [threads.submit(asyncio.run, layer.group_send("room", MESSAGE)) for _ in range(3)]
+    comes_true(lambda: layer.broker.count("publish", "room") == 3)
+    elsewhere.end()
+    for call in sending:
+        with pytest.raises(LayerClosed):
+            call.result(5)
+    assert sessions(layer) == [WHOLE_SESSION]
+
+
+def test_closing_tells_callers_from_elsewhere(threads, elsewhere, layer):
+    """The same without the end of a loop."""
+    elsewhere.do(layer.open())
+    layer.broker.hold("room")
+    sending = threads.submit(asyncio.run, layer.group_send("room", MESSAGE))
+    comes_true(lambda: layer.broker.count("publish", "room"))
+    elsewhere.do(layer.close())
+    with pytest.raises(LayerClosed):
+        sending.result(5)
+
+
+def test_layer_may_be_closed_from_another_loop(threads, elsewhere, layer):
+    """The session is left where it was entered."""
+    elsewhere.do(layer.open())
+    threads.submit(asyncio.run, layer.close()).result(5)
+    assert sessions(layer) == [WHOLE_SESSION]
+
+
+def test_loop_that_is_paused_is_no_home(layer):
+    """The next loop opens the layer anew; the first one ends its session when it goes on."""
+    first = asyncio.new_event_loop()
+    first.run_until_complete(layer.open())
+    asyncio.run(layer.group_send("room", MESSAGE))
+    assert sessions(layer) == [[("start",)], WHOLE_SESSION]
+    first.run_until_complete(turns())
+    assert sessions(layer) == [WHOLE_SESSION] * 2
+    first.run_until_complete(layer.group_send("room", MESSAGE))
+    first.run_until_complete(layer.close())
+    first.close()
+    assert sessions(layer) == [WHOLE_SESSION] * 3
+
+
+def test_paused_loop_that_goes_on_is_still_home(layer):
+    """If nobody used the layer meanwhile, it is as it was left."""
+    loop = asyncio.new_event_loop()
+    inbox = loop.run_until_complete(layer.open_channel())
+    loop.run_until_complete(layer.group_add("room", inbox.name))
+    loop.run_until_complete(layer.group_send("room", MESSAGE))
+    assert loop.run_until_complete(arrives(inbox)) == MESSAGE
+    loop.run_until_complete(layer.close())
+    loop.close()
+    assert sessions(layer) == [WHOLE_SESSION]
+
+
+def test_loop_that_was_closed_without_its_tasks_is_no_home(layer):
+    """Nobody can end that session, but the layer goes on."""
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(layer.open())
+    keeper = layer._lifetime._home._keeper
+    loop.close()
+    asyncio.run(layer.group_send("room", MESSAGE))
+    assert sessions(layer)[-1] == WHOLE_SESSION
+    # What asyncio would complain of is the test's own doing.
+    keeper._log_destroy_pending = False
+    with contextlib.suppress(RuntimeError):
+        keeper.get_coro().close()
+
+
+async def test_message_is_not_lost_when_a_receiver_elsewhere_gives_up(memory):
+    """Three hundred of them arrive once and in order, under short timeouts."""
+    name = await memory.new_channel()
+    chance = random.Random(2)
+    all_sent = threading.Event()
+
+    async def receive_all():
+        seen = []
+        while not (all_sent.is_set() and len(memory.channels[name]) == 0):
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(chance.uniform(0, 0.002)):
+                    seen.append((await memory.receive(name))["n"])
+        return seen
+
+    receiving = asyncio.create_task(asyncio.to_thread(asyncio.run, receive_all()))
+    for n in range(300):
+        while memory.channels[name].full:
+            await asyncio.sleep(0.001)
+        await memory.send(name, {"type": "test", "n": n})
+        await asyncio.sleep(chance.uniform(0, 0.001))
+    all_sent.set()
+    assert await receiving == list(range(300))
+
+
+async def test_receiver_is_told_when_the_layer_closes(memory):
+    """It is not left waiting for ever, in a channel of the process or a shared one."""
+    name = await memory.new_channel()
+    receivers = [asyncio.create_task(memory.receive(c)) for c in (name, "shared")]
+    await turns()
+    await memory.close()
+    done, waiting = await asyncio.wait(receivers, timeout=0.2)
+    for receiver in waiting:
+        receiver.cancel()
+    assert not waiting
+    for receiver in done:
+        assert isinstance(receiver.exception(), LayerClosed)
+
+
+# -- callers without a loop that lasts -----------------------------------------
+
+
+def test_senders_in_threads_share_one_session_in_the_background(threads, layer):
+    """Their own loops last for one message only."""
+    for _ in range(5):
+        threads.submit(asyncio.run, layer.group_send("room", MESSAGE)).result(5)
+    assert sessions(layer) == [[("start",)]]
+    assert layer._lifetime._home.loop is background_loop()
+    asyncio.run(layer.close())
+
+
+def test_receiver_moves_the_layer_from_the_background_to_its_loop(threads, layer):
+    """Senders in threads work there from then on."""
+
+    async def receive():
+        inbox = await layer.open_channel()
+        assert layer._lifetime._home.loop is asyncio.get_running_loop()
+        await layer.group_add("room", inbox.name)
+        await asyncio.to_thread(asyncio.run, layer.group_send("room", MESSAGE))
+        return await arrives(inbox)
+
+    threads.submit(asyncio.run, layer.group_send("room", MESSAGE)).result(5)
+    assert asyncio.run(receive()) == MESSAGE
+    assert sessions(layer) == [WHOLE_SESSION] * 2
+
+
+def test_receive_moves_the_layer_too(threads, layer):
+    """A channel without a consumer."""
+    layer = InMemoryChannelLayer()
+    threads.submit(asyncio.run, layer.send("shared", MESSAGE)).result(5)
+    assert asyncio.run(received(layer, "shared")) == MESSAGE
+
+
+def test_receiver_in_a_thread_has_the_layer_on_its_own_loop(threads, layer):
+    """It lasts as long as the receiver."""
+
+    async def receive():
+        inbox = await layer.open_channel()
+        assert layer._lifetime._home.loop is asyncio.get_running_loop()
+        await layer.group_add("room", inbox.name)
+        await layer.group_send("room", MESSAGE)
+        return await arrives(inbox)
+
+    assert threads.submit(asyncio.run, receive()).result(5) == MESSAGE
+    assert sessions(layer) == [WHOLE_SESSION]
+
+
+FIRST_USE = """
+import asyncio, threading, time
+from fast_channels.layers import background
+from tests.layers.support import RecordingLayer
+
+run = background._run
+
+def run_late(loop):
+    time.sleep(0.05)
+    run(loop)
+
+# A busy machine takes its time to start a thread.
+background._run = run_late
+layers = []
+
+for _ in range(15):
+    background._state = background._State()
+    layer, errors, homes, barrier = RecordingLayer(), [], [], threading.Barrier(8)
+    layers.append(layer)
+
+    def send():
+        barrier.wait()
+        try:
+            asyncio.run(layer.group_send("room", {"type": "test"}))
+        except BaseException as exc:
+            errors.append(repr(exc))
+
+    threads = [threading.Thread(target=send) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    while any(thread.is_alive() for thread in threads):
+        home = layer._lifetime._home
+        if home is not None and home not in homes:
+            homes.append(home)
+        time.sleep(0.001)
+    assert not errors, errors
+    assert layer.statistics().published == 8
+    assert len(layer.brokers) == 1, f"{len(layer.brokers)} sessions"
+    assert len(homes) == 1, f"{len(homes)} homes"
+print("fine")
+"""
+
+
+def test_first_use_by_many_threads_at_once_is_one_session():
+    """Also while the background loop is only starting: nobody elects another."""
+    assert printed(FIRST_USE) == "fine"
+
+
+def test_process_that_only_has_loops_of_its_own_starts_no_thread():
+    """The background loop is for those who need it."""
+    script = """
+import asyncio, threading
+from fast_channels.layers import InMemoryChannelLayer
+
+layer = InMemoryChannelLayer()
+
+async def other():
+    inbox = await layer.open_channel()
+    await layer.group_send("room", {"type": "test"})
+
+async def main():
+    inbox = await layer.open_channel()
+    await asyncio.to_thread(asyncio.run, other())
+    print([t.name for t in threading.enumerate() if "fast_channels" in t.name])
+
+asyncio.run(main())
+"""
+    assert printed(script) == "[]"
+
+
+# -- fork ----------------------------------------------------------------------
+
+FORK = """
+import asyncio, gc, os, sys
+from fast_channels.layers import {kind}
+from fast_channels.layers.sync import SyncChannelLayer
+
+layer = {kind}([sys.argv[1]])
+
+
+async def receiving():
+    inbox = await layer.open_channel()
+    await layer.group_add("other", inbox.name)
+    await layer.group_send("other", {{"type": "test"}})
+    assert (await asyncio.wait_for(inbox.get(), 3))["type"] == "test"
+
+
+def work(parent):
+    {work}
+
+
+def fork(*arguments):
+    sys.stdout.flush()
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            work(*arguments)
+            code = 0
+        except BaseException as exc:
+            print("child:", repr(exc))
+        finally:
+            sys.stdout.flush()
+            os._exit(code)
+    return pid
+
+
+async def main():
+    inbox = await layer.open_channel()
+    await layer.group_add("room", inbox.name)
+    for _ in range(2):
+        pid = fork(inbox.name)
+        assert (await asyncio.to_thread(os.waitpid, pid, 0))[1] == 0
+        print((await asyncio.wait_for(inbox.get(), 3))["by"])
+        # The connections of the parent are still its own.
+        await layer.group_send("room", {{"type": "test", "by": "parent"}})
+        print((await asyncio.wait_for(inbox.get(), 3))["by"])
+    await layer.close()
+
+
+asyncio.run(main())
+"""
+
+WORK = {
+    "sends to a group": """
+    SyncChannelLayer(layer).group_send("room", {"type": "test", "by": "child"})
+""",
+    "sends to the channel": """
+    SyncChannelLayer(layer).send(parent, {"type": "test", "by": "child"})
+""",
+    "receives": """
+    asyncio.run(receiving())
+    asyncio.run(layer.group_send("room", {"type": "test", "by": "child"}))
+""",
+    "collects garbage": """
+    SyncChannelLayer(layer).group_send("room", {"type": "test", "by": "child"})
+    gc.collect()
+""",
+}
+
+
+@pytest.mark.parametrize("work", WORK)
+@pytest.mark.parametrize("kind", ["RedisChannelLayer", "RedisPubSubChannelLayer"])
+def test_child_of_a_fork_works_and_leaves_its_parent_alone(redis_url, kind, work):
+    """It reaches the channels of its parent, who keeps its connections."""
+    script = FORK.format(kind=kind, work=WORK[work].strip())
+    assert printed(script, redis_url).splitlines() == ["child", "parent"] * 2
+
+
+@pytest.mark.parametrize("kind", ["RedisChannelLayer", "RedisPubSubChannelLayer"])
+def test_child_of_a_fork_of_a_sync_process_works(redis_url, kind):
+    """As a worker that forks for each job does; both go on sending."""
+    script = f"""
+import gc, os, sys
+from fast_channels.layers import {kind}
+from fast_channels.layers.sync import SyncChannelLayer
+
+layer = SyncChannelLayer({kind}([sys.argv[1]]))
+layer.group_send("room", {{"type": "test"}})
+for _ in range(2):
+    pid = os.fork()
+    if pid == 0:
+        layer.group_send("room", {{"type": "test"}})
+        gc.collect()
+        os._exit(0)
+    print(os.waitpid(pid, 0)[1])
+    layer.group_send("room", {{"type": "test"}})
+"""
+    assert printed(script, redis_url).split() == ["0", "0"]
+
+
+@pytest.mark.parametrize("kind", ["RedisChannelLayer", "RedisPubSubChannelLayer"])
+def test_children_of_a_fork_have_inboxes_of_their_own(redis_url, kind):
+    """A layer that was made before the fork names its channels after the process it is in."""
+    script = f"""
+import asyncio, os, sys
+from fast_channels.layers import {kind}
+
+layer = {kind}([sys.argv[1]])
+ask, answer = os.pipe()
+
+
+async def work():
+    inbox = await layer.open_channel()
+    os.write(answer, (inbox.name + "\\n").encode())
+    for n in range(20):
+        message = await asyncio.wait_for(inbox.get(), 5)
+        assert message["n"] == n, message
+
+
+def fork():
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            asyncio.run(work())
+            code = 0
+        finally:
+            os._exit(code)
+    return pid
+
+
+async def send_all(names):
+    for n in range(20):
+        for name in names:
+            await layer.send(name, {{"type": "test", "n": n}})
+
+
+pids = [fork() for _ in range(3)]
+with open(ask) as lines:
+    names = [lines.readline().strip() for _ in pids]
+asyncio.run(send_all(names))
+print(*(os.waitpid(pid, 0)[1] for pid in pids))
+"""
+    assert printed(script, redis_url) == "0 0 0"

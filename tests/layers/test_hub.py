@@ -1,0 +1,342 @@
+"""Who is here, and what deliver() does with a payload."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import random
+
+import msgspec
+import pytest
+
+from fast_channels.layers import names
+from fast_channels.layers.codecs import JSONCodec, MsgPackCodec
+from fast_channels.layers.hub import ADDRESS, Hub
+from fast_channels.layers.mailbox import Mailbox
+
+INBOX = "specific.abc!"
+
+
+def packed(**message):
+    return msgspec.msgpack.encode({"type": "test", **message})
+
+
+def addressed(to, **message):
+    return packed(**{ADDRESS: to}, **message)
+
+
+@pytest.fixture
+def hub():
+    return Hub(MsgPackCodec().decode)
+
+
+def opened(hub, *channels, capacity=10, overflow="drop_oldest"):
+    mailboxes = [Mailbox(channel, capacity, overflow) for channel in channels]
+    for mailbox in mailboxes:
+        hub.open(mailbox)
+    return mailboxes
+
+
+def taken(mailbox):
+    return [mailbox.take() for _ in range(len(mailbox))]
+
+
+# -- who is here ---------------------------------------------------------------
+
+
+def test_first_join_makes_a_topic_and_last_leave_ends_it(hub):
+    """A topic without members is absent."""
+    opened(hub, "a", "b")
+    assert hub.join("room", "a")
+    assert hub.join("room", "b")
+    assert list(hub.members) == ["room"]
+    assert not hub.leave("room", "a")
+    assert hub.leave("room", "b")
+    assert not hub.members
+
+
+def test_joining_twice_is_one_membership(hub):
+    """The second time says so, and one leave ends it."""
+    opened(hub, "a")
+    assert hub.join("room", "a")
+    assert not hub.join("room", "a")
+    assert hub.leave("room", "a")
+    assert not hub.leave("room", "a")
+
+
+def test_leaving_a_topic_never_joined_is_nothing(hub):
+    """Not even if others are in it."""
+    opened(hub, "a", "b")
+    hub.join("room", "a")
+    assert not hub.leave("room", "b")
+    assert not hub.leave("elsewhere", "a")
+    assert list(hub.members["room"]) == ["a"]
+
+
+def test_closing_a_channel_returns_the_topics_that_end_with_it(hub):
+    """Those with other members go on."""
+    opened(hub, "a", "b")
+    for topic in ("mine", "ours", "mine-too"):
+        hub.join(topic, "a")
+    hub.join("ours", "b")
+    assert sorted(hub.close("a")) == ["mine", "mine-too"]
+    assert list(hub.members) == ["ours"]
+    assert list(hub.mailboxes) == ["b"]
+    assert hub.close("a") == []
+
+
+def test_losses_of_a_closed_mailbox_stay_counted(hub):
+    """The counter takes them over, once."""
+    (mailbox,) = opened(hub, "a", capacity=1)
+    for _ in range(3):
+        hub.deliver_to("a", {"type": "test"})
+    assert mailbox.dropped == 2
+    hub.close("a")
+    hub.close("a")
+    assert hub.counters.dropped == 2
+
+
+def test_channels_in_lists_members_with_their_topics(hub):
+    """Channels in none of them are absent."""
+    opened(hub, "a", "b", "c")
+    for topic, channel in [("x", "a"), ("y", "a"), ("x", "b"), ("z", "c")]:
+        hub.join(topic, channel)
+    assert hub.channels_in(["x", "y", "unknown"]) == {"a": ["x", "y"], "b": ["x"]}
+
+
+def test_clear_forgets_everybody(hub):
+    """What was lost stays counted."""
+    opened(hub, "a", "b", capacity=1)
+    hub.join("room", "a")
+    hub.deliver_to("b", {"type": "test"})
+    hub.deliver_to("b", {"type": "test"})
+    hub.clear()
+    assert (hub.mailboxes, hub.members, hub._joined) == ({}, {}, {})
+    assert hub.counters.dropped == 1
+
+
+def test_tables_are_empty_after_churn(hub):
+    """However channels join, leave and close, nothing of them remains."""
+    chance = random.Random(1)
+    live = []
+    for n in range(5000):
+        action = chance.randrange(5)
+        if action == 0 or not live:
+            live.append(f"c{n}")
+            opened(hub, live[-1])
+        elif action == 1:
+            hub.close(live.pop(chance.randrange(len(live))))
+        elif action == 2:
+            hub.leave(f"t{chance.randrange(20)}", chance.choice(live))
+        else:
+            hub.join(f"t{chance.randrange(20)}", chance.choice(live))
+        assert all(hub.members.values()), "a topic without members is absent"
+    for channel in live:
+        hub.close(channel)
+    assert (hub.mailboxes, hub.members, hub._joined) == ({}, {}, {})
+
+
+def test_no_method_waits():
+    """So no join or leave can come between two members of one delivery."""
+    for name, method in inspect.getmembers(Hub, inspect.isfunction):
+        assert not inspect.iscoroutinefunction(method), name
+        assert not inspect.isasyncgenfunction(method), name
+
+
+# -- deliver -------------------------------------------------------------------
+
+
+def test_deliver_puts_the_message_into_each_member(hub):
+    """Decoded, in a dict of its own, and counted; others get nothing."""
+    first, second, other = opened(hub, "a", "b", "c")
+    for channel in ("a", "b"):
+        hub.join("room", channel)
+    assert hub.deliver("room", packed(list=[1])) == 2
+    (one,), (two,) = taken(first), taken(second)
+    assert one == two == {"type": "test", "list": [1]}
+    assert one is not two
+    assert len(other) == 0
+    assert hub.counters.delivered == 2
+
+
+def test_deliver_decodes_once(hub):
+    """However many members there are."""
+    decoded = []
+
+    def decode(payload):
+        decoded.append(payload)
+        return msgspec.msgpack.decode(payload)
+
+    hub = Hub(decode)
+    opened(hub, *map(str, range(50)))
+    for channel in list(hub.mailboxes):
+        hub.join("room", channel)
+    assert hub.deliver("room", packed()) == 50
+    assert len(decoded) == 1
+
+
+def test_topic_without_members_is_unclaimed(hub):
+    """Its payload is not even decoded."""
+    assert hub.deliver("room", b"\xc1 no message") == 0
+    assert (hub.counters.unclaimed, hub.counters.undecodable) == (1, 0)
+
+
+def test_full_mailbox_that_refuses_is_not_counted_as_delivered(hub):
+    """Its neighbours are."""
+    full, _ = (*opened(hub, "a", capacity=1, overflow="drop_newest"), *opened(hub, "b"))
+    for channel in ("a", "b"):
+        hub.join("room", channel)
+    assert hub.deliver("room", packed()) == 2
+    assert hub.deliver("room", packed()) == 1
+    assert (hub.counters.delivered, full.dropped) == (3, 1)
+
+
+def random_bytes():
+    chance = random.Random(9)
+    return [chance.randbytes(chance.randrange(1, 40)) for _ in range(300)]
+
+
+@pytest.mark.parametrize("codec", [MsgPackCodec(), JSONCodec()], ids=["msgpack", "json"])
+def test_random_bytes_are_counted_and_skipped(codec, caplog):
+    """None raises, none is delivered unless it happens to be a mapping, and each is logged."""
+    hub = Hub(codec.decode)
+    (mailbox,) = opened(hub, "a", capacity=1000)
+    hub.join("room", "a")
+    payloads = random_bytes()
+    with caplog.at_level(logging.WARNING, "fast_channels.layers"):
+        for payload in payloads:
+            hub.deliver("room", payload)
+            hub.deliver_addressed(INBOX, payload)
+    logged = [record for record in caplog.records if record.name == "fast_channels.layers"]
+    assert hub.counters.undecodable == len(logged) > 500
+    assert all(isinstance(message, dict) for message in taken(mailbox))
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [b"", *map(msgspec.msgpack.encode, [None, 5, "text", [], [1], b"bytes", True, 1.5])],
+    ids=repr,
+)
+@pytest.mark.parametrize("way", ["deliver", "deliver_addressed"])
+def test_payload_that_is_no_mapping_is_counted_and_skipped(hub, caplog, payload, way):
+    """The log line says why, without a traceback; what follows is delivered."""
+    (mailbox,) = opened(hub, "a")
+    hub.join("a", "a")
+    assert getattr(hub, way)("a", payload) == 0
+    assert hub.counters.undecodable == 1
+    (record,) = caplog.records
+    assert f"skipped a payload of {len(payload)} bytes" in record.getMessage()
+    assert (record.levelname, record.exc_info) == ("WARNING", None)
+    assert getattr(hub, way)("a", packed()) == 1
+    assert taken(mailbox) == [{"type": "test"}]
+
+
+def test_codec_that_raises_anything_is_survived(caplog):
+    """Decoders of third parties too."""
+
+    def decode(payload):
+        raise ZeroDivisionError("of all things")
+
+    hub = Hub(decode)
+    opened(hub, "a")
+    hub.join("room", "a")
+    assert hub.deliver("room", b"x") == 0
+    assert "ZeroDivisionError: of all things" in caplog.text
+
+
+# -- deliver_addressed ---------------------------------------------------------
+
+
+def test_string_addresses_one_channel(hub):
+    """The receiver does not see the address."""
+    first, second = opened(hub, f"{INBOX}a", f"{INBOX}b")
+    assert hub.deliver_addressed(INBOX, addressed(f"{INBOX}a", n=1)) == 1
+    assert taken(first) == [{"type": "test", "n": 1}]
+    assert len(second) == 0
+
+
+def test_list_addresses_several_channels(hub):
+    """Each of them gets a dict of its own."""
+    first, second, other = opened(hub, f"{INBOX}a", f"{INBOX}b", f"{INBOX}c")
+    assert hub.deliver_addressed(INBOX, addressed([f"{INBOX}a", f"{INBOX}b"])) == 2
+    (one,), (two,) = taken(first), taken(second)
+    assert one == two == {"type": "test"}
+    assert one is not two
+    assert len(other) == 0
+
+
+def test_channel_that_is_listed_twice_receives_once(hub):
+    """A peer may hold the same member under two prefixes of time."""
+    (mailbox,) = opened(hub, f"{INBOX}a")
+    assert hub.deliver_addressed(INBOX, addressed([f"{INBOX}a"] * 3)) == 1
+    assert len(mailbox) == 1
+
+
+def test_group_address_means_every_member_here(hub):
+    """Members of other groups hear nothing."""
+    first, second, other = opened(hub, f"{INBOX}a", f"{INBOX}b", f"{INBOX}c")
+    for topic, local in [("room", "a"), ("room", "b"), ("elsewhere", "c")]:
+        hub.join(topic, INBOX + local)
+    to = [names.group_address(INBOX, "room")]
+    assert hub.deliver_addressed(INBOX, addressed(to)) == 2
+    assert (len(first), len(second), len(other)) == (1, 1, 0)
+
+
+def test_channel_meant_by_name_and_as_a_member_receives_once(hub):
+    """Another process added it by name, and it joined by itself."""
+    first, second, third = opened(hub, f"{INBOX}a", f"{INBOX}b", f"{INBOX}c")
+    for local in ("a", "b"):
+        hub.join("room", INBOX + local)
+    address = names.group_address(INBOX, "room")
+    to = [f"{INBOX}a", address, f"{INBOX}c", address]
+    assert hub.deliver_addressed(INBOX, addressed(to)) == 3
+    assert (len(first), len(second), len(third)) == (1, 1, 1)
+
+
+def test_payload_without_address_is_for_the_topic_itself(hub):
+    """It is counted as unclaimed if nobody here has that name."""
+    (mailbox,) = opened(hub, "plain")
+    assert hub.deliver_addressed("plain", packed()) == 1
+    assert len(mailbox) == 1
+    assert hub.deliver_addressed(INBOX, packed()) == 0
+    assert hub.counters.unclaimed == 1
+
+
+def test_unknown_receivers_are_unclaimed(hub):
+    """Each of them; the known ones receive."""
+    opened(hub, f"{INBOX}a")
+    assert hub.deliver_addressed(INBOX, addressed([f"{INBOX}{c}" for c in "abc"])) == 1
+    assert (hub.counters.unclaimed, hub.counters.delivered) == (2, 1)
+
+
+@pytest.mark.parametrize("to", ["", [], "no!body", ["group.", "!", "!group.x"]])
+def test_address_of_nobody_delivers_nothing(hub, to):
+    """It is a valid address all the same."""
+    opened(hub, f"{INBOX}a")
+    assert hub.deliver_addressed(INBOX, addressed(to)) == 0
+    assert hub.counters.undecodable == 0
+
+
+@pytest.mark.parametrize(
+    "to",
+    [5, None, True, 1.5, b"bytes", {"a": 1}, [1, 2], ["a", 1], [["a"]], [None], [{"a": 1}]],
+    ids=repr,
+)
+def test_malformed_address_is_counted_and_skipped(hub, caplog, to):
+    """Whatever stands there, and nobody receives it."""
+    (mailbox,) = opened(hub, f"{INBOX}a")
+    assert hub.deliver_addressed(INBOX, addressed(to)) == 0
+    assert (len(mailbox), hub.counters.undecodable) == (0, 1)
+    assert f"{ADDRESS} is neither a name nor a list of names" in caplog.text
+
+
+# -- deliver_to ----------------------------------------------------------------
+
+
+def test_deliver_to_a_channel_of_this_process(hub):
+    """One that is not here is unclaimed."""
+    (mailbox,) = opened(hub, "a")
+    assert hub.deliver_to("a", {"type": "test"}) == 1
+    assert hub.deliver_to("b", {"type": "test"}) == 0
+    assert taken(mailbox) == [{"type": "test"}]
+    assert (hub.counters.delivered, hub.counters.unclaimed) == (1, 1)

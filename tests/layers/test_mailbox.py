@@ -1,0 +1,440 @@
+"""One inbox: two lanes, a bound, a policy, a counter."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import threading
+
+import pytest
+
+from fast_channels.layers.mailbox import FRAME_LIMIT, Mailbox, Notice, ThreadsafeMailbox
+from tests.layers.support import arrives, becomes, turns
+
+
+def message(n):
+    return {"type": "test", "n": n}
+
+
+def taken(mailbox):
+    """Take everything that waits: the numbers, and {"dropped": n} for a report."""
+    found = []
+    while (item := mailbox.take()) is not None:
+        found.append(item["n"] if item["type"] == "test" else {"dropped": item["dropped"]})
+    return found
+
+
+def fill(mailbox, numbers):
+    return [mailbox.put(message(n)) for n in numbers]
+
+
+# -- within capacity -----------------------------------------------------------
+
+
+def test_messages_come_out_in_the_order_they_went_in():
+    """An empty mailbox gives None."""
+    mailbox = Mailbox("a", 10)
+    assert fill(mailbox, range(5)) == [True] * 5
+    assert len(mailbox) == 5
+    assert taken(mailbox) == [0, 1, 2, 3, 4]
+    assert mailbox.take() is None
+    assert (len(mailbox), mailbox.dropped) == (0, 0)
+
+
+def test_mailbox_is_full_at_its_capacity():
+    """And not before."""
+    mailbox = Mailbox("a", 2)
+    mailbox.put(message(0))
+    assert not mailbox.full
+    mailbox.put(message(1))
+    assert mailbox.full
+    mailbox.take()
+    assert not mailbox.full
+
+
+# -- overflow ------------------------------------------------------------------
+
+
+def test_drop_oldest_forgets_what_waited_longest():
+    """The report stands where the lost messages stood: first."""
+    mailbox = Mailbox("a", 3, "drop_oldest")
+    assert fill(mailbox, range(5)) == [True] * 5
+    assert (mailbox.dropped, len(mailbox), mailbox.overflowed) == (2, 3, False)
+    assert taken(mailbox) == [{"dropped": 2}, 2, 3, 4]
+
+
+def test_drop_newest_refuses_what_arrives():
+    """The report stands where the lost messages would have stood: last."""
+    mailbox = Mailbox("a", 3, "drop_newest")
+    assert fill(mailbox, range(5)) == [True, True, True, False, False]
+    assert (mailbox.dropped, len(mailbox), mailbox.overflowed) == (2, 3, False)
+    assert taken(mailbox) == [0, 1, 2, {"dropped": 2}]
+
+
+def test_close_refuses_and_asks_the_reader_to_end():
+    """What waited before can still be read."""
+    mailbox = Mailbox("a", 2, "close")
+    assert fill(mailbox, range(3)) == [True, True, False]
+    assert (mailbox.dropped, mailbox.overflowed) == (1, True)
+    assert taken(mailbox) == [0, 1, {"dropped": 1}]
+    assert mailbox.overflowed
+
+
+def test_drop_newest_reports_between_what_waited_and_what_follows():
+    """Also when the mailbox was read only in part."""
+    mailbox = Mailbox("a", 3, "drop_newest")
+    fill(mailbox, range(5))
+    assert mailbox.take() == message(0)
+    mailbox.put(message(5))
+    assert taken(mailbox) == [1, 2, {"dropped": 2}, 5]
+
+
+def test_drop_newest_reports_in_a_mailbox_that_was_read_empty():
+    """Nobody has to send another message first."""
+    mailbox = Mailbox("a", 1, "drop_newest")
+    fill(mailbox, range(2))
+    assert mailbox.take() == message(0)
+    assert mailbox.take() == {"type": "layer.overflow", "dropped": 1}
+    mailbox.put(message(2))
+    assert taken(mailbox) == [2]
+
+
+def test_drop_oldest_reports_after_a_mailbox_was_read_in_part():
+    """What was lost later is a report of its own, before what is left."""
+    mailbox = Mailbox("a", 3, "drop_oldest")
+    fill(mailbox, range(4))
+    assert mailbox.take() == {"type": "layer.overflow", "dropped": 1}
+    assert mailbox.take() == message(1)
+    fill(mailbox, range(4, 7))
+    assert taken(mailbox) == [{"dropped": 2}, 4, 5, 6]
+
+
+@pytest.mark.parametrize(
+    ("overflow", "expected"),
+    [
+        ("drop_oldest", [{"dropped": 1}, 1, 2, {"dropped": 2}, 12, 13]),
+        ("drop_newest", [0, 1, {"dropped": 1}, 10, 11, {"dropped": 2}]),
+    ],
+)
+def test_second_overflow_is_reported_by_itself(overflow, expected):
+    """Each report counts what was lost since the one before; the counter counts all."""
+    mailbox = Mailbox("a", 2, overflow)
+    fill(mailbox, range(3))
+    first = taken(mailbox)
+    fill(mailbox, range(10, 14))
+    assert first + taken(mailbox) == expected
+    assert mailbox.dropped == 3
+
+
+def test_overflow_twice_without_reading_is_one_report():
+    """The number grows until somebody reads it."""
+    mailbox = Mailbox("a", 2, "drop_newest")
+    for _ in range(3):
+        fill(mailbox, range(4))
+    assert taken(mailbox) == [0, 1, {"dropped": 10}]
+
+
+def test_report_is_a_notice():
+    """So it cannot be forged by a message of the same type."""
+    mailbox = Mailbox("a", 1)
+    fill(mailbox, range(2))
+    assert isinstance(mailbox.take(), Notice)
+
+
+@pytest.mark.parametrize("overflow", ["drop_oldest", "drop_newest", "close"])
+def test_notice_is_never_dropped(overflow):
+    """It waits among the messages, whatever happens to them."""
+    mailbox = Mailbox("a", 3, overflow)
+    mailbox.put(message(0))
+    mailbox.put_notice(Notice(type="layer.gap"))
+    fill(mailbox, range(1, 20))
+    found = []
+    while (item := mailbox.take()) is not None:
+        found.append(item["type"])
+    assert found.count("layer.gap") == 1
+    assert found.count("layer.overflow") == 1
+
+
+@pytest.mark.parametrize("overflow", ["drop_oldest", "drop_newest", "close"])
+def test_notice_enters_a_full_mailbox(overflow):
+    """The bound is for what others send."""
+    mailbox = Mailbox("a", 2, overflow)
+    fill(mailbox, range(2))
+    mailbox.put_notice(Notice(type="layer.gap"))
+    assert mailbox.dropped == 0
+    assert [mailbox.take()["type"] for _ in range(3)] == ["test", "test", "layer.gap"]
+
+
+@pytest.mark.parametrize("overflow", ["drop_oldest", "drop_newest", "close"])
+def test_what_is_taken_and_what_was_dropped_is_what_was_put(overflow):
+    """Also in a mailbox that holds nothing but notices."""
+    mailbox = Mailbox("a", 2, overflow)
+    for _ in range(2):
+        mailbox.put_notice(Notice(type="layer.gap"))
+    fill(mailbox, range(5))
+    seen, reported = 0, 0
+    while (item := mailbox.take()) is not None:
+        seen += item["type"] == "test"
+        reported += item.get("dropped", 0)
+    assert seen + mailbox.dropped == 5
+    assert reported == mailbox.dropped
+
+
+@pytest.mark.parametrize("overflow", ["drop_oldest", "drop_newest"])
+def test_random_reading_and_writing_accounts_for_every_message(overflow):
+    """Nothing is lost without being counted, nothing comes twice, and order is kept."""
+    chance = random.Random(3)
+    mailbox = Mailbox("a", 5, overflow)
+    seen, reported, put = [], 0, 0
+    for _ in range(3000):
+        if chance.random() < 0.55:
+            mailbox.put(message(put))
+            put += 1
+        elif (item := mailbox.take()) is not None:
+            if item["type"] == "layer.overflow":
+                # What follows the report comes after a hole of exactly this size.
+                reported += item["dropped"]
+            else:
+                assert item["n"] == len(seen) + reported
+                seen.append(item["n"])
+    rest = taken(mailbox)
+    total = len(seen) + reported
+    total += sum(item["dropped"] if isinstance(item, dict) else 1 for item in rest)
+    assert total == put
+
+
+# -- waiting -------------------------------------------------------------------
+
+
+async def test_get_waits_for_a_message():
+    """It returns what is put later."""
+    mailbox = Mailbox("a", 10)
+    getting = asyncio.create_task(mailbox.get())
+    await turns()
+    assert not getting.done()
+    mailbox.put(message(1))
+    assert await getting == message(1)
+
+
+@pytest.mark.parametrize("what", ["message", "notice", "frame", "refused"])
+async def test_wait_returns_when_there_is_something_to_take(what):
+    """A message, a notice, a frame, or a reason to end; nothing is taken by waiting."""
+    mailbox = Mailbox("a", 1, "close")
+    waiting = asyncio.create_task(mailbox.wait())
+    await turns()
+    assert not waiting.done()
+    if what == "message":
+        mailbox.put(message(1))
+    elif what == "notice":
+        mailbox.put_notice(Notice(type="layer.gap"))
+    elif what == "frame":
+        await mailbox.put_frame({"type": "websocket.receive"})
+    else:
+        mailbox.capacity = 0
+        mailbox.put(message(1))
+    await asyncio.wait_for(waiting, 1)
+    assert mailbox.take() is not None or mailbox.take_frame() is not None
+
+
+async def test_refused_message_wakes_the_reader_of_a_report():
+    """A reader that waits hears of the loss without another message."""
+    mailbox = Mailbox("a", 1, "drop_newest")
+    fill(mailbox, range(2))
+    mailbox.take()
+    async with asyncio.timeout(1):
+        await mailbox.wait()
+    assert mailbox.take() == {"type": "layer.overflow", "dropped": 1}
+
+
+async def test_get_under_timeouts_loses_nothing():
+    """Three hundred messages arrive once and in order, at a reader that keeps giving up."""
+    mailbox = Mailbox("a", 1000)
+    chance = random.Random(5)
+    seen = []
+
+    async def put_all():
+        for n in range(300):
+            mailbox.put(message(n))
+            for _ in range(chance.randrange(4)):
+                await asyncio.sleep(0)
+
+    putting = asyncio.create_task(put_all())
+    async with asyncio.timeout(20):
+        while len(seen) < 300:
+            getting = asyncio.create_task(mailbox.get())
+            for _ in range(chance.randrange(4)):
+                await asyncio.sleep(0)
+            getting.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                seen.append((await getting)["n"])
+    await putting
+    assert seen == list(range(300))
+
+
+async def test_get_with_wait_for_loses_nothing():
+    """The same with real timeouts."""
+    mailbox = Mailbox("a", 1000)
+    loop = asyncio.get_running_loop()
+    chance = random.Random(11)
+    for n in range(300):
+        loop.call_later(chance.uniform(0, 0.3), mailbox.put, message(n))
+    seen = []
+    async with asyncio.timeout(20):
+        while len(seen) < 300:
+            with contextlib.suppress(asyncio.TimeoutError):
+                received = await asyncio.wait_for(mailbox.get(), chance.uniform(0, 0.002))
+                seen.append(received["n"])
+    assert sorted(seen) == list(range(300))
+
+
+async def test_cancelled_waits_leave_nothing_behind():
+    """After ten thousand of them nobody is listed as waiting."""
+    mailbox = Mailbox("a", 10)
+    for wait in (mailbox.wait, mailbox.get):
+        for _ in range(100):
+            tasks = [asyncio.create_task(wait()) for _ in range(50)]
+            await asyncio.sleep(0)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+    assert mailbox._waiters == []
+    mailbox.put(message(1))
+    assert await arrives(mailbox) == message(1)
+
+
+async def test_several_readers_share_the_messages():
+    """Each message goes to one of them."""
+    mailbox = Mailbox("a", 100)
+    readers = [asyncio.create_task(mailbox.get()) for _ in range(10)]
+    await turns()
+    fill(mailbox, range(10))
+    async with asyncio.timeout(5):
+        assert sorted([(await reader)["n"] for reader in readers]) == list(range(10))
+    assert mailbox._waiters == []
+
+
+async def test_wake_up_of_a_cancelled_reader_is_not_lost():
+    """Another reader gets the message that came in this moment."""
+    mailbox = Mailbox("a", 100)
+    first, second = (asyncio.create_task(mailbox.get()) for _ in range(2))
+    await turns()
+    mailbox.put(message(1))
+    first.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await first
+    async with asyncio.timeout(5):
+        assert await second == message(1)
+
+
+# -- frames --------------------------------------------------------------------
+
+
+async def test_frames_and_messages_wait_apart():
+    """Each lane keeps its own order, and len() counts messages only."""
+    mailbox = Mailbox("a", 10)
+    await mailbox.put_frame({"n": "f0"})
+    mailbox.put(message(0))
+    await mailbox.put_frame({"n": "f1"})
+    assert len(mailbox) == 1
+    assert mailbox.take() == message(0)
+    assert [mailbox.take_frame()["n"] for _ in range(2)] == ["f0", "f1"]
+    assert mailbox.take_frame() is None
+
+
+async def test_frames_do_not_count_against_the_capacity():
+    """A full mailbox takes frames, and full frames leave room for messages."""
+    mailbox = Mailbox("a", 1)
+    mailbox.put(message(0))
+    for n in range(FRAME_LIMIT):
+        await asyncio.wait_for(mailbox.put_frame({"n": n}), 1)
+    assert (mailbox.dropped, len(mailbox)) == (0, 1)
+    assert [mailbox.take_frame()["n"] for _ in range(FRAME_LIMIT)] == list(range(FRAME_LIMIT))
+
+
+async def test_frame_writer_waits_while_the_lane_is_full():
+    """It goes on when one frame is taken, and none is lost."""
+    mailbox = Mailbox("a", 1)
+    total = FRAME_LIMIT + 20
+
+    async def write():
+        for n in range(total):
+            await mailbox.put_frame({"n": n})
+
+    writing = asyncio.create_task(write())
+    await turns(3 * total)
+    assert not writing.done()
+    seen = [mailbox.take_frame()["n"]]
+    await turns()
+    assert not writing.done()
+    while len(seen) < total:
+        await mailbox.wait()
+        seen.append(mailbox.take_frame()["n"])
+        await asyncio.sleep(0)
+    await writing
+    assert seen == list(range(total))
+
+
+async def test_cancelled_frame_writer_leaves_the_lane_usable():
+    """The frame it could not write is not there; the next one is."""
+    mailbox = Mailbox("a", 1)
+    for n in range(FRAME_LIMIT):
+        await mailbox.put_frame({"n": n})
+    writing = asyncio.create_task(mailbox.put_frame({"n": "cancelled"}))
+    await turns()
+    writing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await writing
+    assert mailbox.take_frame() == {"n": 0}
+    await asyncio.wait_for(mailbox.put_frame({"n": "last"}), 1)
+    rest = [mailbox.take_frame()["n"] for _ in range(FRAME_LIMIT)]
+    assert rest == [*range(1, FRAME_LIMIT), "last"]
+
+
+# -- from another thread -------------------------------------------------------
+
+
+async def test_threadsafe_mailbox_takes_messages_from_other_threads():
+    """All of them, each thread's in order."""
+    mailbox = ThreadsafeMailbox("a", 1000)
+
+    def put_all(thread):
+        for n in range(100):
+            mailbox.put({"type": "test", "thread": thread, "n": n})
+
+    threads = [threading.Thread(target=put_all, args=(thread,)) for thread in range(4)]
+    for thread in threads:
+        thread.start()
+    messages = [await arrives(mailbox) for _ in range(400)]
+    for thread in threads:
+        thread.join()
+    for thread in range(4):
+        assert [m["n"] for m in messages if m["thread"] == thread] == list(range(100))
+
+
+async def test_threadsafe_mailbox_keeps_its_policy():
+    """Capacity and counter are the same as anywhere else."""
+    mailbox = ThreadsafeMailbox("a", 2, "drop_oldest")
+    await asyncio.to_thread(lambda: fill(mailbox, range(5)))
+    await becomes(lambda: mailbox.dropped == 3)
+    assert taken(mailbox) == [{"dropped": 3}, 3, 4]
+
+
+async def test_threadsafe_mailbox_takes_notices_from_other_threads():
+    """A reader that waits is woken."""
+    mailbox = ThreadsafeMailbox("a", 1)
+    getting = asyncio.create_task(arrives(mailbox))
+    await asyncio.to_thread(mailbox.put_notice, Notice(type="layer.gap"))
+    assert await getting == {"type": "layer.gap"}
+
+
+def test_threadsafe_mailbox_of_a_closed_loop_swallows_messages():
+    """Its reader has ended with the loop, and the sender need not know."""
+
+    async def make():
+        return ThreadsafeMailbox("a", 1)
+
+    mailbox = asyncio.run(make())
+    mailbox.put(message(1))
+    mailbox.put_notice(Notice(type="layer.gap"))
+    assert mailbox.take() is None

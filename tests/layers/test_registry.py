@@ -1,0 +1,241 @@
+"""Alias → layer, and one lifespan for all of them."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from starlette.applications import Starlette
+from starlette.routing import WebSocketRoute
+
+from fast_channels.consumer import AsyncWebsocketConsumer
+from fast_channels.exceptions import (
+    ChannelLayerError,
+    InvalidChannelLayerError,
+    LayerUnavailable,
+    UnknownLayer,
+)
+from fast_channels.layers import (
+    BaseChannelLayer,
+    ChannelLayerRegistry,
+    InMemoryChannelLayer,
+    RedisPubSubChannelLayer,
+    channel_layers,
+    get_channel_layer,
+    has_layers,
+    register_channel_layer,
+    unregister_channel_layer,
+)
+from fast_channels.testing.server import free_port
+from tests.layers.support import RecordingLayer
+
+
+@pytest.fixture
+def own():
+    """A registry that is not the one of the process."""
+    return ChannelLayerRegistry()
+
+
+@pytest.fixture
+def layer():
+    return InMemoryChannelLayer()
+
+
+# -- the table -----------------------------------------------------------------
+
+
+def test_registered_layer_is_found_under_its_alias(own, layer):
+    """In every way there is to ask."""
+    own.register("chat", layer)
+    assert own.get("chat") is layer
+    assert own["chat"] is layer
+    assert own.require("chat") is layer
+    assert "chat" in own
+    assert own.list_aliases() == ["chat"]
+    assert len(own) == 1
+
+
+def test_alias_that_is_not_there_is_none_or_key_error(own, layer):
+    """get() returns None, [] raises an error that lists the known ones."""
+    own.register("chat", layer)
+    own.register("queue", layer)
+    assert own.get("other") is None
+    assert own.get() is None
+    assert "other" not in own
+    with pytest.raises(KeyError) as caught:
+        own["other"]
+    assert isinstance(caught.value, UnknownLayer)
+    assert str(caught.value) == (
+        "no channel layer is called 'other'; registered: 'chat', 'queue'; "
+        "call register_channel_layer('other', ...) before the application starts"
+    )
+
+
+def test_error_of_an_empty_registry_says_so(own):
+    """And in whose name it was asked."""
+    with pytest.raises(UnknownLayer) as caught:
+        own.require("default", "ChatConsumer")
+    assert str(caught.value).startswith("ChatConsumer: no channel layer is called 'default'")
+    assert "registered: none" in str(caught.value)
+    assert (caught.value.alias, caught.value.known) == ("default", ())
+    assert isinstance(caught.value, ChannelLayerError)
+
+
+def test_registering_again_replaces(own, layer):
+    """The alias keeps its place."""
+    other = InMemoryChannelLayer()
+    own.register("a", layer)
+    own.register("b", layer)
+    own.register("a", other)
+    assert own["a"] is other
+    assert own.list_aliases() == ["a", "b"]
+
+
+def test_unregistering_forgets_one_alias(own, layer):
+    """One that is not there is fine."""
+    own.register("a", layer)
+    own.register("b", layer)
+    own.unregister("a")
+    own.unregister("a")
+    assert own.list_aliases() == ["b"]
+
+
+def test_clear_forgets_all(own, layer):
+    """No alias is left."""
+    own.register("a", layer)
+    own.clear()
+    assert len(own) == 0
+    assert own.list_aliases() == []
+
+
+def test_default_is_an_alias_like_any_other(own, layer):
+    """It is what get() asks for without an argument."""
+    own.register("default", layer)
+    assert own.get() is layer
+
+
+@pytest.mark.parametrize("wrong", [None, "redis://localhost", dict, InMemoryChannelLayer, 5])
+def test_something_else_than_a_layer_is_refused(own, wrong):
+    """The sentence shows what it is; a class is not a layer either."""
+    with pytest.raises(InvalidChannelLayerError) as caught:
+        own.register("chat", wrong)
+    assert isinstance(caught.value, ValueError)
+    assert repr(wrong) in str(caught.value)
+    assert "'chat'" in str(caught.value)
+    assert len(own) == 0
+
+
+def test_layer_of_ones_own_may_be_registered(own):
+    """Any subclass of the base."""
+    own.register("mine", RecordingLayer())
+    assert isinstance(own["mine"], BaseChannelLayer)
+
+
+def test_functions_work_on_the_registry_of_the_process(registry, layer):
+    """The one that consumers look in."""
+    assert registry is channel_layers
+    assert not has_layers()
+    assert get_channel_layer() is None
+    register_channel_layer("default", layer)
+    assert has_layers()
+    assert get_channel_layer() is get_channel_layer("default") is layer
+    assert get_channel_layer("other") is None
+    unregister_channel_layer("default")
+    unregister_channel_layer("default")
+    assert not has_layers()
+
+
+# -- lifespan ------------------------------------------------------------------
+
+
+async def test_lifespan_opens_and_closes_every_layer(own):
+    """Each has one session."""
+    layers = [RecordingLayer() for _ in range(3)]
+    for n, layer in enumerate(layers):
+        own.register(f"layer-{n}", layer)
+    async with own.lifespan():
+        assert [layer.broker.calls for layer in layers] == [[("start",)]] * 3
+    assert [layer.broker.calls for layer in layers] == [[("start",), ("stop",)]] * 3
+
+
+async def test_layer_with_two_aliases_is_opened_once(own):
+    """And closed once."""
+    layer = RecordingLayer()
+    own.register("a", layer)
+    own.register("b", layer)
+    async with own.lifespan():
+        assert len(layer.brokers) == 1
+    assert layer.broker.calls == [("start",), ("stop",)]
+
+
+async def test_lifespan_without_layers_is_fine(own):
+    """There is nothing to open."""
+    async with own.lifespan():
+        pass
+
+
+async def test_lifespan_takes_the_application(own):
+    """As Starlette's lifespan functions do."""
+    async with own.lifespan(Starlette()):
+        pass
+
+
+async def test_lifespan_may_come_again(own):
+    """A test client enters it for every test."""
+    layer = RecordingLayer()
+    own.register("a", layer)
+    for _ in range(3):
+        async with own.lifespan():
+            pass
+    assert [broker.calls for broker in layer.brokers] == [[("start",), ("stop",)]] * 3
+
+
+async def test_layers_are_closed_when_the_application_fails(own):
+    """The error passes."""
+    layer = RecordingLayer()
+    own.register("a", layer)
+    with pytest.raises(ZeroDivisionError):
+        async with own.lifespan():
+            raise ZeroDivisionError
+    assert layer.broker.calls[-1] == ("stop",)
+
+
+async def test_lifespan_fails_for_a_mounted_consumer_without_its_layer(registry):
+    """Mounting is enough; no client has to come."""
+
+    class LonelyConsumer(AsyncWebsocketConsumer):
+        channel_layer_alias = "nowhere"
+
+    app = Starlette(
+        routes=[WebSocketRoute("/", LonelyConsumer.as_asgi())], lifespan=registry.lifespan
+    )
+    with pytest.raises(UnknownLayer, match=r"LonelyConsumer.*'nowhere'"):
+        async with app.router.lifespan_context(app):
+            raise AssertionError("the application must not start")
+
+
+async def test_lifespan_fails_for_a_broker_that_does_not_answer(own):
+    """The layers opened before are closed again, the error names the address."""
+    good = RecordingLayer()
+    port = free_port()
+    own.register("good", good)
+    own.register("bad", RedisPubSubChannelLayer([f"redis://127.0.0.1:{port}"]))
+    before = asyncio.all_tasks()
+    with pytest.raises(LayerUnavailable, match=f"127.0.0.1:{port}"):
+        async with own.lifespan():
+            raise AssertionError("the application must not start")
+    assert good.broker.calls == [("start",), ("stop",)]
+    assert asyncio.all_tasks() == before
+
+
+async def test_layer_that_was_registered_meanwhile_is_left_alone(own, layer):
+    """What the lifespan opened is what it closes."""
+    first, second = RecordingLayer(), RecordingLayer()
+    own.register("a", first)
+    async with own.lifespan():
+        own.unregister("a")
+        own.register("b", second)
+        await second.open()
+    assert first.broker.calls == [("start",), ("stop",)]
+    assert second.broker.calls == [("start",)]
+    await second.close()

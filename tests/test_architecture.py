@@ -1,0 +1,195 @@
+"""Which way imports point, what stays out of the hot path, and how long a file may get."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import fast_channels
+
+PACKAGE = Path(fast_channels.__file__).parent
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+# From the inside out. A module imports from lines above its own, or its own package below.
+RANKS = [
+    {"exceptions", "type_defs"},
+    {"utils"},
+    {
+        "layers.names",
+        "layers.mailbox",
+        "layers.codecs",
+        "layers.broker",
+        "layers.background",
+        "layers.calls",
+    },
+    {"layers.hub", "layers.rules", "layers.subscriptions", "layers.home"},
+    {"layers.base"},
+    {"layers.registry"},
+    {"layers.in_memory", "layers.sync", "layers.redis", "consumer", "middleware"},
+    {"layers"},
+    {"", "testing"},
+]
+RANK = {module: rank for rank, modules in enumerate(RANKS) for module in modules}
+
+# Packages whose modules may import each other.
+ROOMS = {"layers.redis", "consumer", "middleware", "testing"}
+
+# Libraries that not everybody has, and the only place that may import them.
+OPTIONAL = {"redis": "layers.redis", "cryptography": "layers.codecs", "pytest": "testing.contract"}
+REQUIRED = {"msgspec"}
+
+MOST_LINES = 450
+LONGER = {"testing.contract": 750}
+
+
+def dotted(path):
+    """The name of a module without the name of the library: "" for the library itself."""
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def is_module(name):
+    path = PACKAGE.joinpath(*name.split("."))
+    return path.with_suffix(".py").exists() or (path / "__init__.py").exists()
+
+
+def imported(path):
+    """Every module that a file imports, under its full name."""
+    package = ["fast_channels", *path.relative_to(PACKAGE).parts[:-1]]
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            module = ".".join([*base, *([node.module] if node.module else [])])
+            inside = module.removeprefix("fast_channels").removeprefix(".")
+            for alias in node.names:
+                # `from . import names` imports the module, not its package.
+                name = f"{inside}.{alias.name}".removeprefix(".")
+                ours = module.split(".")[0] == "fast_channels"
+                yield f"fast_channels.{name}" if ours and is_module(name) else module
+
+
+def own(path):
+    """The modules of the library among them, without its name."""
+    for name in imported(path):
+        if name.split(".")[0] == "fast_channels":
+            yield name.removeprefix("fast_channels").removeprefix(".")
+
+
+def room(module):
+    """The entry of RANK that a module belongs to."""
+    while module not in RANK:
+        assert "." in module, f"{module} has no rank; give it one in RANKS"
+        module = module.rpartition(".")[0]
+    return module
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: dotted(path) or "fast_channels")
+def test_imports_point_inward(path):
+    """A module imports from lower ranks, or from the package it is in."""
+    here = room(dotted(path))
+    for module in own(path):
+        there = room(module)
+        same = here == there and here in ROOMS
+        assert same or RANK[there] < RANK[here], f"{dotted(path)} must not import {module}"
+
+
+def test_backends_never_import_consumers_and_consumers_never_a_backend():
+    """They meet in the layer, and nowhere else."""
+    backends = ("layers.in_memory", "layers.redis", "layers.sync")
+    consumers = ("consumer", "middleware")
+    for path in FILES:
+        for module in own(path):
+            if dotted(path).startswith(backends):
+                assert not module.startswith(consumers)
+            if dotted(path).startswith(consumers):
+                assert not module.startswith(backends)
+
+
+def test_every_module_has_a_rank():
+    """A new file in the layers room is given one on purpose, not by its package."""
+    for path in FILES:
+        module = dotted(path)
+        if module.startswith("layers.") and not module.startswith("layers.redis"):
+            assert module in RANK
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: dotted(path) or "fast_channels")
+def test_libraries_of_others_are_imported_in_their_place(path):
+    """Each optional one in a single room, and no undeclared one at all."""
+    for name in imported(path):
+        library = name.split(".")[0]
+        if library in OPTIONAL:
+            assert dotted(path).startswith(OPTIONAL[library])
+        else:
+            assert library in {"fast_channels", *REQUIRED, *sys.stdlib_module_names}
+
+
+def test_optional_libraries_are_imported_when_they_are_needed():
+    """Importing the library, its consumers and communicators needs none, and starts no thread."""
+    script = """
+import sys, threading
+import fast_channels, fast_channels.layers.sync, fast_channels.middleware, fast_channels.testing
+import fast_channels.testing.server
+print(*({"redis", "cryptography", "pytest", "asgiref", "starlette"} & set(sys.modules)))
+print(threading.active_count())
+"""
+    assert run(script) == ["", "1"]
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "from fast_channels.layers import RedisChannelLayer",
+        "from fast_channels.layers import RedisPubSubChannelLayer",
+        "import fast_channels.layers.redis",
+    ],
+)
+def test_missing_redis_names_the_extra(statement):
+    """In the error of the import that needs it."""
+    script = f"""
+import sys
+sys.modules["redis"] = None
+from fast_channels.exceptions import MissingExtra
+try:
+    {statement}
+except MissingExtra as exc:
+    print(exc)
+"""
+    expected = "a Redis channel layer needs an extra: pip install 'fast-channels[redis]'"
+    assert run(script) == [expected]
+
+
+def test_hot_path_does_not_wait():
+    """From a payload to the mailboxes there is no await, so nothing can come between."""
+    tree = ast.parse((PACKAGE / "layers" / "hub.py").read_text(encoding="utf-8"))
+    waiting = (ast.Await, ast.AsyncFor, ast.AsyncWith, ast.AsyncFunctionDef)
+    assert not [node for node in ast.walk(tree) if isinstance(node, waiting)]
+
+
+def test_broker_interface_is_narrow():
+    """Five methods: what a backend has to fill in."""
+    tree = ast.parse((PACKAGE / "layers" / "broker.py").read_text(encoding="utf-8"))
+    (broker,) = (n for n in tree.body if isinstance(n, ast.ClassDef) and n.name == "Broker")
+    methods = [node.name for node in broker.body if isinstance(node, ast.AsyncFunctionDef)]
+    assert methods == ["start", "stop", "publish", "subscribe", "unsubscribe"]
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: dotted(path) or "fast_channels")
+def test_file_has_one_purpose(path):
+    """As far as its length can tell."""
+    lines = path.read_text(encoding="utf-8").count("\n")
+    assert lines <= LONGER.get(dotted(path), MOST_LINES)
+
+
+def run(script):
+    """Return the lines that a script prints in an interpreter of its own."""
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=30, check=True
+    )
+    return done.stdout.splitlines()
