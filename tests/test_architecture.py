@@ -27,6 +27,7 @@ RANKS = [
         "layers.calls",
     },
     {"layers.hub", "layers.rules", "layers.subscriptions", "layers.home"},
+    {"layers.wiring"},
     {"layers.base"},
     {"layers.registry"},
     {"layers.in_memory", "layers.sync", "layers.redis", "consumer", "middleware"},

@@ -205,6 +205,27 @@ class TestMessagesThatReachNobody:
         await client.disconnect()
         assert consumer.disconnects == [1000]
 
+    async def test_method_that_takes_no_message_is_no_handler(self, layer, connect):
+        """A helper of one's own that happens to have the name of a type."""
+
+        class Helpful(Recorder):
+            async def helper(self):
+                raise AssertionError
+
+            async def kick(self, user, why):
+                raise AssertionError
+
+            def plain(self, message):
+                raise AssertionError
+
+        client = await connect(Helpful())
+        for type_ in ("helper", "kick", "plain"):
+            await layer.group_send("room", {"type": type_})
+        await layer.group_send("room", {"type": "chat.message", "text": "next"})
+        assert await client.receive_from() == "next"
+        assert layer.statistics().unknown_type == 3
+        await client.disconnect()
+
 
 class TestDispatch:
     async def test_own_dispatch_sees_types_without_a_method(self, layer, connect):

@@ -1094,3 +1094,72 @@ class Busy(Recorder):
         self.working.set()
         await self.done.wait()
         self.calls.append(("worked", message))
+
+
+class TestEndsFromElsewhere:
+    """What ends a connection while its loop waits for something to do."""
+
+    async def test_close_by_another_task_ends_the_consumer(self, layer, connect):
+        """An idle timeout of one's own is such a task."""
+        consumer = Recorder()
+        client = await connect(consumer)
+        await settled()
+        await asyncio.create_task(consumer.close(4000, "idle"))
+        assert closes(await rest(client)) == [(4000, "idle")]
+        assert consumer.disconnects == [4000]
+
+    async def test_layer_that_is_flushed_closes_with_1012(self, layer, connect):
+        """The channel is gone, and a client must not wait for what cannot come."""
+        consumer = Recorder()
+        client = await connect(consumer)
+        await settled()
+        await layer.flush()
+        [(code, _)] = closes(await rest(client))
+        assert code == 1012
+        assert consumer.disconnects == [1012]
+
+    async def test_second_cancellation_keeps_nobody_from_disconnect(self, layer):
+        """Some frameworks cancel again at every step."""
+        consumer = Recorder()
+        wire = Wire(consumer)
+        task = wire.start(CONNECT)
+        await until(lambda: wire.sent)
+        await settled()
+        while not task.done():
+            task.cancel()
+            await asyncio.sleep(0)
+        assert consumer.calls.count(("disconnect", 1001)) == 1
+
+    async def test_handler_that_awaits_a_cancelled_task_is_an_error(self, layer, connect, caplog):
+        """Nobody cancelled the connection."""
+
+        class Awaiting(Recorder):
+            async def receive(self, text_data=None, bytes_data=None):
+                work = asyncio.create_task(asyncio.sleep(3600))
+                work.cancel()
+                await work
+
+        consumer = Awaiting()
+        client = await connect(consumer)
+        await client.send_to("hello")
+        assert closes(await rest(client)) == [(1011, "")]
+        assert len(errors(caplog)) == 1
+        assert consumer.disconnects == [1011]
+
+    async def test_frame_that_is_too_large_is_not_kept(self, layer):
+        """It waits for its turn as a word about it, not as megabytes."""
+
+        class Small(Recorder):
+            max_frame_size = 10
+
+            async def receive(self, text_data=None, bytes_data=None):
+                await wire.released.wait()
+
+        consumer = Small()
+        wire = Wire(consumer)
+        wire.start(CONNECT, text("first"), *(text("x" * 100) for _ in range(5)))
+        await until(lambda: wire.received == 7 and len(consumer._mailbox._frames) == 5)
+        assert "x" not in str(consumer._mailbox._frames)
+        wire.released.set()
+        await wire.ended()
+        assert [code for code, _ in closes(wire.sent)] == [1009]

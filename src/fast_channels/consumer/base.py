@@ -78,14 +78,15 @@ class AsyncConsumer:
     # True as soon as the client is gone, also while a handler runs.
     disconnected: bool = False
 
-    # The pump.
+    # Where events and messages meet, and the pump that moves events there.
+    _mailbox: Mailbox
     _receiving: asyncio.Task[None]
     # The only type of scope that this class can serve; None for any.
     _scope_type: ClassVar[str | None] = None
     # What the library itself defines on this class. A message must not reach it.
     _reserved: ClassVar[frozenset[str]] = frozenset()
-    # Types of messages that were found to have a handler.
-    _handled_types: ClassVar[set[str]] = set()
+    # Methods that were found to be handlers, by name.
+    _handlers: ClassVar[dict[str, bool]] = {}
     # Types without a handler that were logged already.
     _logged_types: ClassVar[set[str]] = set()
 
@@ -95,7 +96,7 @@ class AsyncConsumer:
         cls._reserved = frozenset(
             name for base in own for name in (*dir(base), *inspect.get_annotations(base))
         )
-        cls._handled_types = set()
+        cls._handlers = {}
         cls._logged_types = set()
 
     # -- as an ASGI application ---------------------------------------------
@@ -134,6 +135,7 @@ class AsyncConsumer:
         self.scope = scope
         self.base_send = send
         layer, mailbox = await self._open()
+        self._mailbox = mailbox
         self._receiving = asyncio.create_task(self._pump(receive, mailbox))
         failure: BaseException | None = None
         try:
@@ -144,12 +146,15 @@ class AsyncConsumer:
             failure = exc
             raise
         finally:
+            # One after the other, also if each is cancelled in turn.
             try:
                 await self._stop_receiving()
-                await self._ended(failure)
             finally:
-                if layer is not None:
-                    await layer.close_channel(mailbox.name)
+                try:
+                    await self._ended(failure)
+                finally:
+                    if layer is not None:
+                        await layer.close_channel(mailbox.name)
 
     async def _open(self) -> tuple[BaseChannelLayer | None, Mailbox]:
         if self.channel_layer_alias is None:
@@ -172,10 +177,13 @@ class AsyncConsumer:
                 event = {"type": f"{kind}.disconnect", "code": 1006}
             if event["type"].endswith(".disconnect"):
                 self.disconnected = True
-            await mailbox.put_frame(event)
+            await mailbox.put_frame(self._admitted(event))
 
     async def _run(self, mailbox: Mailbox) -> None:
         while True:
+            if mailbox.closed:
+                # By another task of this connection, or with its layer.
+                await self._interrupted()
             if mailbox.overflowed:
                 await self._overflowed(mailbox)
             # One of each in turn, so that neither side can starve the other.
@@ -205,10 +213,10 @@ class AsyncConsumer:
 
     async def dispatch(self, message: ChannelMessage) -> None:
         """Call the handler of an event or message; raises UnhandledMessage if there is none."""
-        handler = getattr(self, get_handler_name(message), None)
-        if handler is None:
+        name = get_handler_name(message)
+        if not self._handles(name):
             raise UnhandledMessage(self, message["type"])
-        await handler(message)
+        await getattr(self, name)(message)
 
     async def _dispatch_message(self, message: ChannelMessage) -> None:
         if isinstance(message, Notice):
@@ -227,9 +235,6 @@ class AsyncConsumer:
 
     def _may_handle(self, message: ChannelMessage) -> bool:
         """Whether a message from the layer reaches a handler; if not, count it and say why."""
-        type_ = message.get("type")
-        if isinstance(type_, str) and type_ in self._handled_types:
-            return True
         try:
             name = get_handler_name(message)
         except ValueError:
@@ -239,21 +244,20 @@ class AsyncConsumer:
             own_dispatch = type(self).dispatch is not AsyncConsumer.dispatch
             if name in self._reserved or name in NOTICES:
                 reason = "keeps for itself the"
-            elif self._handles(name):
-                self._handled_types.add(message["type"])
-                return True
-            elif own_dispatch:
+            elif own_dispatch or self._handles(name):
                 return True
             else:
                 reason = "has no handler for"
-        self._skip(type_, reason)
+        self._skip(message.get("type"), reason)
         return False
 
     def _handles(self, name: str) -> bool:
-        # Asked of the class: a property must not run because of a message, and
-        # neither must what is no coroutine.
-        handler = getattr(type(self), name, None)
-        return callable(handler) and inspect.iscoroutinefunction(inspect.unwrap(handler))
+        """Whether there is a handler: a coroutine method that takes one message."""
+        known = self._handlers.get(name)
+        if known is None and (known := _is_handler(getattr(type(self), name, None))):
+            # Only what exists is remembered, so that messages cannot fill this.
+            self._handlers[name] = known
+        return bool(known)
 
     def _skip(self, type_: object, reason: str) -> None:
         self.channel_layer.count_unknown_type()
@@ -281,6 +285,14 @@ class AsyncConsumer:
             await self.dispatch(message)
         except StopConsumer:
             raise
+        except asyncio.CancelledError as exc:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            # Not this connection was cancelled, but something its handler awaited.
+            failure = RuntimeError("a handler awaited a task that was cancelled")
+            await self._failed(failure, message)
+            raise StopConsumer from exc
         except Exception as exc:
             if from_layer and isinstance(exc, UnhandledMessage) and exc.type == message["type"]:
                 self._skip(exc.type, "has no handler for")
@@ -309,8 +321,23 @@ class AsyncConsumer:
         """Messages may have been lost, and `on_gap` is to close."""
         raise StopConsumer
 
+    def _admitted(self, event: ChannelMessage) -> ChannelMessage:
+        """Return what to keep of an event until its turn comes."""
+        return event
+
     async def _ended(self, failure: BaseException | None) -> None:
         """The connection is over; `failure` is what ended it, None if that was in order."""
+
+
+def _is_handler(method: Any) -> bool:
+    # Asked of the class: a property must not run because somebody sent its name.
+    if not callable(method) or not inspect.iscoroutinefunction(inspect.unwrap(method)):
+        return False
+    try:
+        inspect.signature(method).bind("self", "message")
+    except TypeError:
+        return False
+    return True
 
 
 class ConsumerApplication(Generic[ConsumerT]):

@@ -43,6 +43,9 @@ INTERNAL_ERROR = 1011
 SERVICE_RESTART = 1012
 TRY_AGAIN_LATER = 1013
 
+# Stands in the mailbox for a frame that is too large to be kept there.
+TOO_LARGE: WebSocketReceiveEvent = {"type": "websocket.receive"}
+
 # Seconds that the server may take to send a close frame.
 CLOSE_TIMEOUT = 5.0
 
@@ -95,7 +98,7 @@ class AsyncWebsocketConsumer(AsyncConsumer):
     async def websocket_receive(self, message: WebSocketReceiveEvent) -> None:
         """Hand a frame to `receive`, if it is not too large."""
         text, data = message.get("text"), message.get("bytes")
-        if self._too_large(text, data):
+        if message is TOO_LARGE:
             await self.close(MESSAGE_TOO_BIG, f"a frame may have {self.max_frame_size} bytes")
         elif text is not None:
             await self.receive(text_data=text)
@@ -229,6 +232,8 @@ class AsyncWebsocketConsumer(AsyncConsumer):
             return
         self._state = "closed"
         self._close_code = code
+        # The caller may be another task than the one that waits there.
+        self._mailbox.close()
         if not self.disconnected:
             event = {"type": "websocket.close", "code": code, "reason": _shortened(reason)}
             # A client that does not read must not keep us here.
@@ -250,6 +255,11 @@ class AsyncWebsocketConsumer(AsyncConsumer):
     def _count_sent_after_close(self) -> None:
         if self.channel_layer_alias is not None:
             self.channel_layer.count_sent_after_close()
+
+    def _admitted(self, event: ChannelMessage) -> ChannelMessage:
+        if event["type"] != "websocket.receive":
+            return event
+        return TOO_LARGE if self._too_large(event.get("text"), event.get("bytes")) else event
 
     def _too_large(self, text: str | None, data: bytes | None) -> bool:
         limit = self.max_frame_size

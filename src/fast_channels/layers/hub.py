@@ -229,7 +229,12 @@ class Hub:
 
     def _undecodable(self, payload: bytes, reason: str) -> None:
         self.counters.undecodable += 1
-        logger.warning("skipped a payload of %d bytes: %s", len(payload), reason)
+        count = self.counters.undecodable
+        # The 1st, 2nd, 4th, 8th ...: one peer with a wrong key must not fill the log.
+        if count & (count - 1) == 0:
+            logger.warning(
+                "skipped a payload of %d bytes (%d so far): %s", len(payload), count, reason
+            )
 
 
 def _addressed_to(address: Any) -> list[str] | None:

@@ -53,14 +53,24 @@ class Mailbox:
         "name",
         "overflow",
         "overflowed",
+        "refuses",
     )
 
-    def __init__(self, name: str, capacity: int, overflow: Overflow = "drop_oldest") -> None:
+    def __init__(
+        self,
+        name: str,
+        capacity: int,
+        overflow: Overflow = "drop_oldest",
+        *,
+        refuses: bool = False,
+    ) -> None:
         # The channel that this is the inbox of.
         self.name = name
         # Messages that may wait unread.
         self.capacity = capacity
         self.overflow = overflow
+        # Whether senders in this process are to hear of a full mailbox.
+        self.refuses = refuses
         # Messages lost here since the mailbox was made.
         self.dropped = 0
         # True once the channel has been closed.
@@ -121,7 +131,7 @@ class Mailbox:
 
         Takes nothing itself, so cancelling it loses nothing.
         """
-        while not (self._messages or self._frames or self._lost or self.overflowed):
+        while not (self._messages or self._frames or self._lost or self.overflowed or self.closed):
             await self._sleep()
 
     def take(self) -> ChannelMessage | None:
@@ -221,10 +231,13 @@ class ThreadsafeMailbox(Mailbox):
     def put_notice(self, notice: Notice) -> None:
         self._call(super().put_notice, notice)
 
-    def _call(self, put: Callable[[Any], object], message: ChannelMessage) -> None:
+    def close(self) -> None:
+        self._call(super().close)
+
+    def _call(self, function: Callable[..., object], *args: object) -> None:
         # The reader's loop may have ended a moment ago, and the reader with it.
         with contextlib.suppress(RuntimeError):
-            self._loop.call_soon_threadsafe(put, message)
+            self._loop.call_soon_threadsafe(function, *args)
 
 
 def _resolve(future: asyncio.Future[None]) -> None:

@@ -110,9 +110,11 @@ def _mounted_consumers(app: Any) -> Iterator[Any]:
     if (consumer_class := getattr(app, "consumer_class", None)) is not None:
         yield consumer_class
         return
-    for route in getattr(app, "routes", None) or ():
+    routes = getattr(app, "routes", None)
+    for route in routes or ():
         yield from _mounted_consumers(route)
-    for name in ("app", "application", "inner"):
+    # What has routes leads to them through `app` once more.
+    for name in () if routes else ("app", "application", "inner"):
         inside = getattr(app, name, None)
-        if callable(inside) and not hasattr(app, "routes"):
+        if callable(inside):
             yield from _mounted_consumers(inside)

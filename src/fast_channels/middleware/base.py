@@ -17,8 +17,9 @@ class BaseMiddleware:
     """
     Base of middleware that adds to the scope.
 
-    Override `__call__`, change the scope and call `super().__call__`; the
-    application inside gets a copy, so nothing leaks to the outside.
+    Override `__call__` and call `super().__call__({**scope, "user": ...}, receive,
+    send)`: with a scope of its own, so that nothing leaks to the outside. The
+    application inside gets a copy in any case.
     """
 
     def __init__(self, inner: ASGI3Application) -> None:

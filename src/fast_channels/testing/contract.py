@@ -1,8 +1,9 @@
 """
 What every backend promises, as tests. Needs pytest and pytest-asyncio.
 
-Subclass `LayerContract`, provide the fixture `make_layer`, and your backend is
-held to it:
+Subclass `LayerContract`, provide the fixtures `make_layer` (makes open layers)
+and `make_unopened` (makes one that nobody opened), and your backend is held to
+it:
 
     class TestMyLayer(LayerContract):
         @pytest.fixture
@@ -13,6 +14,10 @@ held to it:
                     return await stack.enter_async_context(MyLayer(**options))
 
                 yield make
+
+        @pytest.fixture
+        def make_unopened(self):
+            return MyLayer
 
 Layers that one test makes must reach each other, as if each lived in a process
 of its own. A backend that cannot leave its process returns the same layer when
@@ -545,6 +550,16 @@ class LayerContract:
                 await asyncio.sleep(0.05)
         assert (await received(layer, shared))["n"] == 1
 
+    async def test_expired_message_is_not_received(
+        self, make_layer: MakeLayer, shared: str
+    ) -> None:
+        """Also if nobody has sent anything since."""
+        layer = await make_layer(expiry=1)
+        await layer.send(shared, {"type": "test"})
+        # Nothing but time makes it expire.
+        await asyncio.sleep(1.05)
+        assert await is_silent(layer, shared)
+
     async def test_shared_channel_may_be_in_a_group(
         self, layer: BaseChannelLayer, peer: BaseChannelLayer, shared: str
     ) -> None:
@@ -627,6 +642,25 @@ class LayerContract:
 
         await asyncio.to_thread(asyncio.run, elsewhere())
         assert {(await arrives(inbox))["n"] for _ in range(2)} == {1, 2}
+
+    async def test_channel_made_on_another_loop_receives(self, layer: BaseChannelLayer) -> None:
+        """Whoever asked for the name, the channel is the layer's."""
+        name = await asyncio.to_thread(asyncio.run, layer.new_channel())
+        await layer.group_add("room", name)
+        receiving = asyncio.create_task(received(layer, name))
+        await asyncio.sleep(0)
+        await layer.group_send("room", {"type": "test"})
+        assert await receiving == {"type": "test"}
+
+    async def test_block_within_a_block_does_not_close_the_layer(
+        self, layer: BaseChannelLayer
+    ) -> None:
+        """Whoever opened it first closes it."""
+        inbox = await layer.open_channel()
+        async with layer:
+            await layer.group_add("room", inbox.name)
+        await layer.group_send("room", {"type": "test"})
+        assert await arrives(inbox) == {"type": "test"}
 
     async def test_another_loop_may_receive(self, layer: BaseChannelLayer) -> None:
         """A channel opened on another loop is read there."""

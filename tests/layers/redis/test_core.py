@@ -11,7 +11,7 @@ import time
 import msgspec
 import pytest
 
-from fast_channels.exceptions import ChannelFull, LayerUnavailable
+from fast_channels.exceptions import BrokerRefused, ChannelFull, LayerUnavailable
 from fast_channels.layers import RedisChannelLayer, names
 from fast_channels.layers.hub import ADDRESS
 from fast_channels.layers.redis import _supervisor, core
@@ -519,3 +519,46 @@ async def test_join_that_the_server_refuses_is_told(opened, redis_url, client):
         with pytest.raises(LayerUnavailable, match=r"WRONGTYPE|wrong kind"):
             await layer.group_add("room", inbox.name)
     assert layer.statistics().members == 0
+
+
+async def test_membership_outlives_group_expiry(opened, redis_url, client):
+    """A process renews what it joined once, for channels that join later too."""
+    layer = await opened(redis_url, group_expiry=1)
+    first = await layer.open_channel()
+    await layer.group_add("room", first.name)
+    (member,) = members(client)
+    joined = client.zscore("asgi:group:room", member)
+    await becomes(lambda: (client.zscore("asgi:group:room", member) or joined) > joined + 1)
+    second = await layer.open_channel()
+    await layer.group_add("room", second.name)
+    await layer.group_send("room", MESSAGE)
+    assert [await arrives(inbox) for inbox in (first, second)] == [MESSAGE, MESSAGE]
+
+
+async def test_group_that_is_refused_keeps_no_other_from_coming_back(opened, redis_url, client):
+    """What cannot be joined is forgotten, also when the connection is lost afterwards."""
+    layer = await opened(redis_url)
+    inbox = await layer.open_channel()
+    await layer.group_add("room", inbox.name)
+    client.set("asgi:group:taken", "no sorted set")
+    with pytest.raises(BrokerRefused, match="refused"):
+        await layer.group_add("taken", inbox.name)
+    cut(client)
+    await until_back(layer)
+    assert (await arrives(inbox))["type"] == "layer.gap"
+    await layer.group_send("room", MESSAGE)
+    assert await arrives(inbox) == MESSAGE
+
+
+async def test_opening_that_was_cancelled_leaves_the_next_one_able_to_hear(opened, redis_url):
+    """At whatever step it was cancelled."""
+    for steps in range(12):
+        layer = await opened(redis_url)
+        opening = asyncio.create_task(layer.open_channel())
+        await turns(steps)
+        opening.cancel()
+        await asyncio.wait([opening])
+        inbox = await layer.open_channel()
+        other = await opened(redis_url)
+        await other.send(inbox.name, MESSAGE)
+        assert await arrives(inbox) == MESSAGE

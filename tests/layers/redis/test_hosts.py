@@ -214,3 +214,14 @@ def test_queue_layer_hashes_over_its_own_hosts():
     layer = RedisChannelLayer(["redis://a", "redis://b", "redis://c"])
     assert layer.ring_size == 3
     assert layer.consistent_hash("name") == consistent_hash("name", 3)
+
+
+@pytest.mark.parametrize(
+    "host",
+    [{"address": "http://localhost"}, {"host": "localhost", "prot": 6379}, "redis://localhost:x/0"],
+    ids=repr,
+)
+def test_host_that_cannot_be_used_is_refused_at_once(host):
+    """Not after five seconds of no answer."""
+    with pytest.raises(InvalidChannelLayerError, match=r"localhost.* cannot be used"):
+        decode_hosts([host])

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import re
 import time
 
 import msgspec
 import pytest
 import redis
 
-from fast_channels.exceptions import LayerUnavailable
+from fast_channels.exceptions import InvalidChannelLayerError, LayerUnavailable
 from fast_channels.layers import RedisPubSubChannelLayer
 from fast_channels.layers.redis import _supervisor
 from fast_channels.testing.server import free_port
@@ -373,3 +374,20 @@ async def test_server_that_hangs_delays_messages_and_loses_none(opened, server):
         await asyncio.wait(sending, timeout=0.2)
     assert [(await arrives(inbox))["n"] for _ in range(20)] == list(range(20))
     assert layer.statistics().gaps == 0
+
+
+async def test_prefix_may_be_any_string(redis_url):
+    """It stands in the names of channels, where other strings of the kind are not allowed."""
+    async with RedisPubSubChannelLayer([redis_url], prefix="my app:") as layer:
+        inbox = await layer.open_channel()
+        await layer.group_add("room", inbox.name)
+        await layer.group_send("room", {"type": "test", "n": 1})
+        await layer.send(inbox.name, {"type": "test", "n": 2})
+        assert {(await arrives(inbox))["n"] for _ in range(2)} == {1, 2}
+
+
+@pytest.mark.parametrize("type_", ["", "_private", 5])
+def test_type_that_no_handler_can_have_is_refused_at_once(type_):
+    """Not when the first connection is lost."""
+    with pytest.raises(InvalidChannelLayerError, match=re.escape(repr(type_))):
+        RedisPubSubChannelLayer(on_disconnect=type_)

@@ -156,10 +156,13 @@ class Pipe:
                 await link.send(*(command for command, _ in batch))
                 for _, reply in batch:
                     _resolve(reply, await _answer(link))
-        except CONNECTION_ERRORS as exc:
+        except Exception as exc:
+            # Whatever it is, nobody may be left waiting for this batch.
             await self._drop()
             for _, reply in batch:
                 _resolve(reply, exc)
+            if not isinstance(exc, CONNECTION_ERRORS):
+                raise
 
     async def _connected(self) -> Link:
         if self._link is not None and self._link.closed:

@@ -39,7 +39,21 @@ def decode_hosts(
         )
     if not hosts:
         raise InvalidChannelLayerError("hosts is an empty list; name at least one server")
-    return [_decode_host(entry) for entry in hosts]
+    decoded = [_decode_host(entry) for entry in hosts]
+    for host in decoded:
+        _check(host)
+    return decoded
+
+
+def _check(host: ChannelDecodedRedisHost) -> None:
+    """Raise InvalidChannelLayerError for what redis-py would not take."""
+    try:
+        # Connects nothing, and is the one place that knows all the keywords.
+        create_pool(host).make_connection()  # type: ignore[no-untyped-call]
+    except (AttributeError, KeyError, TypeError, ValueError) as exc:
+        raise InvalidChannelLayerError(
+            f"host {describe(host)!r} cannot be used: {type(exc).__name__}: {exc}"
+        ) from exc
 
 
 def _decode_host(entry: ChannelRawRedisHost) -> ChannelDecodedRedisHost:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import functools
 import logging
+import time
 from collections import deque
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -14,6 +15,8 @@ from fast_channels.exceptions import LayerClosed, LayerUnavailable
 from ._supervisor import Supervisor, pauses
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ._connection import Link, Pipe
     from .type_defs import ChannelDecodedRedisHost
 
@@ -22,6 +25,9 @@ logger = logging.getLogger("fast_channels.layers.redis")
 # Seconds that one blocking read lasts, and how long a dead server is waited for.
 BLOCK = 5
 PATIENCE = 10.0
+
+# Seconds that a reader stays connected when nobody waits.
+IDLE = 60.0
 
 
 class Taken(NamedTuple):
@@ -42,12 +48,17 @@ class Tap:
 
     def __init__(
         self,
+        name: str,
         key: str,
         bell: str,
         expiry: float,
         servers: list[tuple[ChannelDecodedRedisHost, Pipe]],
+        forget: Callable[[], object],
     ) -> None:
+        self._name = name
         self._key = key
+        # Called when nobody has wanted anything for a while, and the readers end.
+        self._forget = forget
         # Seconds until the key is forgotten if nobody reads it.
         self._expiry = expiry
         # A key of our own: something put there ends a blocking read.
@@ -96,7 +107,7 @@ class Tap:
             await reader.ended(PATIENCE)
         for receiver in self._waiting:
             if not receiver.done():
-                receiver.set_exception(LayerClosed(f"channel {self._key!r}"))
+                receiver.set_exception(LayerClosed(f"channel {self._name!r}"))
         if self._returning:
             _, lost = await asyncio.wait(self._returning, timeout=PATIENCE)
             for task in lost:
@@ -106,8 +117,7 @@ class Tap:
     async def _read(self, pipe: Pipe, link: Link, supervisor: Supervisor) -> None:
         supervisor.connected()
         while True:
-            await self._wanted.wait()
-            if self._stopping:
+            if not await self._is_wanted() or self._stopping:
                 return
             if self._returning:
                 # What goes back stood before what we would read now.
@@ -117,7 +127,22 @@ class Tap:
                 reply = await link.call("BZPOPMIN", self._key, self._bell, BLOCK)
             supervisor.touch()
             if reply is not None and reply[0] == self._key.encode():
-                self._hand_over(Taken(reply[1], reply[2], pipe))
+                taken = Taken(reply[1], reply[2], pipe)
+                # Only a sender removes what has expired, and there may be none.
+                if float(taken.score) >= time.time() - self._expiry:
+                    self._hand_over(taken)
+
+    async def _is_wanted(self) -> bool:
+        """Wait until somebody wants a payload; False if nobody does for IDLE seconds."""
+        try:
+            async with asyncio.timeout(IDLE):
+                await self._wanted.wait()
+        except TimeoutError:
+            # Somebody may have come in this very moment.
+            if not self._wanted.is_set():
+                self._forget()
+                return False
+        return True
 
     def _hand_over(self, taken: Taken) -> None:
         while self._waiting:

@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
+import logging
 import re
 import time
 from typing import TYPE_CHECKING, Any
@@ -35,6 +37,8 @@ if TYPE_CHECKING:
 
     from .serializers import BaseMessageSerializer
     from .type_defs import ChannelDecodedRedisHost, ChannelRawRedisHost, SymmetricEncryptionKeys
+
+logger = logging.getLogger("fast_channels.layers.redis")
 
 PUSH = Script("push")
 FLUSH = Script("flush")
@@ -75,12 +79,15 @@ class Inbox:
         self._deliver = deliver
         self._supervisor = Supervisor(host, self._converse, on_return=self._returned)
 
+    def start(self) -> None:
+        """Read in the background. Starting twice is fine."""
+        self._supervisor.start()
+
     async def stop(self) -> None:
         await self._supervisor.stop()
 
     async def watch(self) -> None:
         """Read the broker's inboxes, also those added since the last call."""
-        self._supervisor.start()
         # The reader may be blocked on the keys of a moment ago. During an
         # outage it is not, and looks them up when it is back.
         with contextlib.suppress(LayerUnavailable):
@@ -88,16 +95,19 @@ class Inbox:
             await self._pipe.call("EXPIRE", self._broker.bell, BLOCK)
 
     async def _converse(self, link: Link, supervisor: Supervisor) -> None:
-        try:
-            await self._restore()
-        except LayerUnavailable as exc:
-            # Tells the supervisor that this connection will not do.
-            raise ConnectionError(exc.reason) from exc
+        await self._restored()
         supervisor.connected()
         bell = self._broker.bell.encode()
+        renewed = time.monotonic()
         while True:
+            if time.monotonic() - renewed > self._broker.renew_after:
+                # A process is a member once, however long ago that was and
+                # whoever of its channels joined since.
+                renewed = time.monotonic()
+                await self._restored()
             async with asyncio.timeout(PATIENCE):
-                reply = await link.call("BZPOPMIN", bell, *self._broker.inbox_keys, BLOCK)
+                keys = self._broker.inbox_keys
+                reply = await link.call("BZPOPMIN", bell, *keys, self._broker.block)
             supervisor.touch()
             if reply is not None and reply[0] != bell:
                 self._deliver(reply[0].decode(), reply[1])
@@ -116,16 +126,27 @@ class Inbox:
                 return
             await asyncio.sleep(0)
 
+    async def _restored(self) -> None:
+        try:
+            await self._restore()
+        except LayerUnavailable as exc:
+            # Tells the supervisor that this connection will not do.
+            raise ConnectionError(exc.reason) from exc
+
     async def _restore(self) -> None:
         """Make memberships what they should be; the server may have lost its data."""
         for topic in list(self.joined):
-            await self._broker.join(topic)
+            try:
+                await self._broker.join(topic)
+            except BrokerRefused:
+                # It must not keep the others from coming back.
+                logger.exception("the group %r cannot be joined again", topic)
         for topic in list(self.left):
             await self._broker.leave(topic)
             self.left.discard(topic)
 
     def _returned(self, since: float, until: float) -> None:
-        self._broker.returned(sorted(self.joined), since, until)
+        self._broker.returned(since, until)
 
 
 class RedisQueueBroker:
@@ -150,6 +171,10 @@ class RedisQueueBroker:
         # Seconds.
         self._expiry = expiry
         self._group_expiry = group_expiry
+        # Seconds after which memberships are renewed, and that a blocking read
+        # lasts: no longer, so that the reader is there to renew them.
+        self.renew_after = group_expiry / 3
+        self.block = max(0.1, min(BLOCK, self.renew_after / 2))
         # Payloads to deliver before consumers get a turn.
         self.batch = batch
         # Where everything for a group of this process arrives.
@@ -174,7 +199,7 @@ class RedisQueueBroker:
         await on_all(self._pipes, lambda pipe: pipe.call("PING"))
 
     async def stop(self) -> None:
-        for tap in self._taps.values():
+        for tap in list(self._taps.values()):
             await tap.stop()
         for inbox in self._inboxes:
             await inbox.stop()
@@ -215,6 +240,7 @@ class RedisQueueBroker:
                 await self.join(topic)
             except LayerUnavailable as exc:
                 if isinstance(exc, BrokerRefused):
+                    inbox.joined.discard(topic)
                     raise
                 await asyncio.sleep(pause)
             else:
@@ -232,6 +258,9 @@ class RedisQueueBroker:
         key = self._prefix + inbox
         if key not in self.inbox_keys:
             self.inbox_keys.append(key)
+            # Before anything waits, or a cancellation would leave them asleep.
+            for reader in self._inboxes:
+                reader.start()
             await asyncio.gather(*(inbox.watch() for inbox in self._inboxes))
 
     # -- Queue --------------------------------------------------------------
@@ -246,7 +275,9 @@ class RedisQueueBroker:
         if tap is None:
             servers = list(zip(self._hosts, self._pipes, strict=True))
             bell = f"{self.bell}.{names.unique()}"
-            tap = self._taps[name] = Tap(self._prefix + name, bell, self._expiry, servers)
+            forget = functools.partial(self._taps.pop, name, None)
+            tap = Tap(name, self._prefix + name, bell, self._expiry, servers, forget)
+            self._taps[name] = tap
         return await tap.pop()
 
     async def add_member(self, topic: str, name: str) -> None:
@@ -312,7 +343,9 @@ class RedisQueueBroker:
     def _index(self, name: str) -> int:
         return consistent_hash(name, len(self._hosts))
 
-    def returned(self, topics: list[str], since: float, until: float) -> None:
+    def returned(self, since: float, until: float) -> None:
+        """Tell members of all groups: their messages come by any of the servers."""
+        topics = sorted(topic for inbox in self._inboxes for topic in inbox.joined)
         if self._interrupted is not None:
             self._interrupted(topics, since, until, False)
 

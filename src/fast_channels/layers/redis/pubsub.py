@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import functools
 import itertools
+import logging
 from typing import TYPE_CHECKING, Any, Protocol
 
 from redis.exceptions import ResponseError
@@ -27,6 +28,11 @@ if TYPE_CHECKING:
     from fast_channels.type_defs import ChannelCapacityDict, ChannelMessage, Overflow
 
     from .type_defs import ChannelDecodedRedisHost, ChannelRawRedisHost, SymmetricEncryptionKeys
+
+logger = logging.getLogger("fast_channels.layers.redis")
+
+# Commands, and the kinds of reply that confirm them.
+SUBSCRIBE, UNSUBSCRIBE = b"subscribe", b"unsubscribe"
 
 # Names in one SUBSCRIBE when all of them are renewed.
 BATCH = 1000
@@ -50,26 +56,31 @@ class Subscriber:
         self._supervisor = Supervisor(host, self._converse, outages.lost, self._returned)
         # The connection in use; None while there is none.
         self._link: Link | None = None
-        # Whoever waits for the server to confirm, by topic. Calls for one topic
+        # Whoever waits for the server to confirm what, by topic. Calls for one topic
         # do not overlap (see layers/subscriptions.py).
-        self._expected: dict[str, asyncio.Future[None]] = {}
+        self._expected: dict[str, tuple[bytes, asyncio.Future[None]]] = {}
 
     async def subscribe(self, topic: str) -> None:
         """Return once the server has confirmed, also if that takes an outage."""
         self.topics.add(topic)
         self._supervisor.start()
-        await self._confirmed("SUBSCRIBE", topic)
+        try:
+            await self._confirmed(SUBSCRIBE, topic)
+        except BrokerRefused:
+            self.topics.discard(topic)
+            raise
 
     async def unsubscribe(self, topic: str) -> None:
         self.topics.discard(topic)
         if self._link is not None:
-            await self._confirmed("UNSUBSCRIBE", topic)
+            await self._confirmed(UNSUBSCRIBE, topic)
 
     async def stop(self) -> None:
         await self._supervisor.stop()
 
-    async def _confirmed(self, command: str, topic: str) -> None:
-        confirmed = self._expected[topic] = asyncio.get_running_loop().create_future()
+    async def _confirmed(self, command: bytes, topic: str) -> None:
+        confirmed = asyncio.get_running_loop().create_future()
+        self._expected[topic] = command, confirmed
         try:
             if self._link is not None:
                 # If it fails, the reader notices too, and subscribes anew.
@@ -89,13 +100,13 @@ class Subscriber:
                 wanted = self.topics.intersection(batch)
                 missing.difference_update(set(batch) - wanted)
                 if wanted:
-                    await link.send(("SUBSCRIBE", *wanted))
+                    await link.send((SUBSCRIBE, *wanted))
             await self._read(link, supervisor, missing)
         finally:
             self._link = None
             # The subscriptions went with the connection; nobody will confirm it.
             for topic in self._expected.keys() - self.topics:
-                self._confirm(topic)
+                self._confirm(topic, UNSUBSCRIBE)
 
     async def _read(self, link: Link, supervisor: Supervisor, missing: set[str]) -> None:
         if not missing:
@@ -105,12 +116,18 @@ class Subscriber:
                 kind, topic, payload = await link.read()
             except ResponseError as exc:
                 self._refused(exc)
+                if missing:
+                    # Rights were taken away. Waiting for these would hide that
+                    # the others are back.
+                    logger.exception("%s refuses to renew subscriptions", supervisor)
+                    missing.clear()
+                    supervisor.connected()
                 continue
             supervisor.touch()
             if kind == b"message":
                 self._deliver(topic.decode(), payload)
             else:
-                self._confirm(topic.decode())
+                self._confirm(topic.decode(), kind)
                 if missing:
                     missing.discard(topic.decode())
                     if not missing:
@@ -119,15 +136,15 @@ class Subscriber:
                 # Reading does not wait while more has arrived already.
                 await asyncio.sleep(0)
 
-    def _confirm(self, topic: str) -> None:
-        confirmed = self._expected.get(topic)
-        if confirmed is not None and not confirmed.done():
+    def _confirm(self, topic: str, kind: bytes) -> None:
+        expected, confirmed = self._expected.get(topic, (b"", None))
+        if confirmed is not None and expected == kind and not confirmed.done():
             confirmed.set_result(None)
 
     def _refused(self, exc: ResponseError) -> None:
         # The server does not say which command it refuses; with its access
         # rules it would refuse them all.
-        for confirmed in self._expected.values():
+        for _, confirmed in self._expected.values():
             if not confirmed.done():
                 confirmed.set_exception(BrokerRefused(self._supervisor, exc))
 
@@ -230,7 +247,7 @@ class RedisPubSubChannelLayer(BaseChannelLayer):
         self.prefix = checked_prefix(prefix)
         self.hosts = decode_hosts(hosts)
         for type_ in (on_disconnect, on_reconnect):
-            if type_ is not None and not isinstance(type_, str):
+            if type_ is not None and not (isinstance(type_, str) and type_[:1].isalnum()):
                 raise InvalidChannelLayerError(
                     f"on_disconnect and on_reconnect are types of messages, not {type_!r}; "
                     "use a string such as 'redis.disconnect'"
@@ -265,6 +282,11 @@ class RedisPubSubChannelLayer(BaseChannelLayer):
 
     def _new_name(self, prefix: str) -> str:
         return f"{self.prefix}{prefix.removesuffix('.')}.{names.unique()}"
+
+    def _check_channel(self, channel: object) -> None:
+        # The prefix stands in the names of channels, and may be any string.
+        name = channel.removeprefix(self.prefix) if isinstance(channel, str) else channel
+        super()._check_channel(name)
 
     def _is_kept(self, channel: str) -> bool:  # noqa: ARG002 - none is
         return False

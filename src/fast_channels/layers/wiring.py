@@ -1,0 +1,321 @@
+"""
+What a layer does on its own loop: names, codec, hub and broker, wired together.
+
+A backend is a `Broker`; its layer class says how channels and groups map to
+the broker's topics, by filling in the first methods here, and that is all it
+says. The public half of a layer is base.py.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import sys
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from fast_channels.exceptions import (
+    ChannelFull,
+    ForeignChannel,
+    InvalidMessage,
+    LayerUnavailable,
+    MessageTooLarge,
+    MissingCapability,
+)
+
+from . import names
+from .broker import Broker, Flushable, Queue, require_queue
+from .codecs import Codec, MsgPackCodec
+from .hub import ADDRESS, Hub
+from .mailbox import Mailbox, Notice
+from .rules import NameRules
+from .subscriptions import Subscriptions
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Iterable
+
+    from fast_channels.type_defs import ChannelCapacityDict, ChannelMessage, Overflow
+
+# Seconds that closing a channel waits for the broker to confirm. It is done in
+# any case; waiting means that nothing under way arrives afterwards.
+CLEANUP_TIMEOUT = 1.0
+
+
+class Wiring(NameRules):
+    """The half of a layer that runs at home; base.BaseChannelLayer is the other one."""
+
+    def __init__(
+        self,
+        expiry: float,
+        capacity: int,
+        channel_capacity: ChannelCapacityDict | None,
+        codec: Codec | None,
+        overflow: Overflow,
+        max_message_size: int,
+    ) -> None:
+        super().__init__(capacity, channel_capacity)
+        self.expiry = expiry
+        self.overflow: Overflow = overflow
+        self.max_message_size = max_message_size
+        # Stands in the name of every channel made here, and whose name it is: a
+        # child of fork is a process of its own.
+        self.process = names.unique()
+        self._pid = os.getpid()
+        self._codec: Codec = codec or MsgPackCodec()
+        self._hub = Hub(self._decode)
+        # Messages on their way back to a shared channel.
+        self._returning: set[asyncio.Task[bool]] = set()
+        # Of the present session; None while the layer is closed.
+        self._broker: Broker | None = None
+        self._subscriptions: Subscriptions | None = None
+
+    # -- what a backend's layer class fills in ------------------------------
+
+    def _make_broker(self) -> Broker:
+        """Return the broker of a new session. Called each time the layer opens."""
+        raise MissingCapability(
+            self, "moving messages", "use a layer with a broker, such as InMemoryChannelLayer"
+        )
+
+    def _group_topic(self, group: str) -> str:
+        return group
+
+    def _group_name(self, topic: str) -> str | None:
+        """Undo _group_topic; None for a topic that is a channel's own."""
+        return None if topic in self._hub.mailboxes else topic
+
+    def _new_name(self, prefix: str) -> str:
+        return names.process_inbox(prefix, self.process) + names.unique()
+
+    def _check_channel(self, channel: object) -> None:
+        """Raise InvalidName unless it may be a channel's name."""
+        names.check("channel", channel)
+
+    def _is_kept(self, channel: str) -> bool:
+        """Whether messages for a channel that is not open here wait at the broker."""
+        return not names.is_local(channel)
+
+    def _may_open(self, channel: str) -> bool:
+        """Whether this process may receive for a channel that is not open yet."""
+        return names.belongs_to(channel, self.process)
+
+    async def _channel_opened(self, channel: str) -> None:
+        """Return once what is sent to the channel will arrive in this process."""
+
+    def _decode(self, payload: bytes) -> Any:
+        return self._codec.decode(payload)
+
+    # -- one opening of the layer ----------------------------------------------
+
+    @contextlib.asynccontextmanager
+    async def _session(self) -> AsyncGenerator[None]:
+        """One opening of the layer: a fresh broker and no channels."""
+        if self._pid != os.getpid():
+            self.process, self._pid = names.unique(), os.getpid()
+        self._hub.clear()
+        broker = self._make_broker()
+        subscriptions = Subscriptions(self._hub.members, broker)
+        try:
+            await broker.start(self._deliver, self._interrupted)
+            self._broker, self._subscriptions = broker, subscriptions
+            yield
+        finally:
+            # A loop that was stopped and replaced may end long after its
+            # successor began; what is there by then is not ours to clear.
+            if self._broker is broker:
+                self._broker = self._subscriptions = None
+                self._hub.clear()
+            await subscriptions.stop()
+            await broker.stop()
+
+    def _deliver(self, topic: str, payload: bytes) -> int:
+        return self._hub.deliver(topic, payload)
+
+    def _interrupted(
+        self, topics: Iterable[str], since: float, until: float, recovered: bool
+    ) -> None:
+        """Tell every channel that was subscribed to one of `topics`, once."""
+        self._hub.counters.reconnects += 1
+        self._hub.counters.gaps += 1
+        for channel, affected in self._affected(topics).items():
+            groups = sorted(g for g in map(self._group_name, affected) if g is not None)
+            gap = {"groups": groups, "since": since, "until": until, "recovered": recovered}
+            self._hub.mailboxes[channel].put_notice(Notice(type="layer.gap", **gap))
+
+    def _affected(self, topics: Iterable[str]) -> dict[str, list[str]]:
+        """Return the channels to be told when `topics` were interrupted, with which of them."""
+        return self._hub.channels_in(topics)
+
+    # -- sending ------------------------------------------------------------
+
+    async def _send(self, channel: str, payload: bytes) -> None:
+        mailbox = self._hub.mailboxes.get(channel)
+        if mailbox is not None:
+            self._refuse_if_full(mailbox)
+            self._hub.deliver_to(channel, self._codec.decode(payload))
+            # The broker was not asked, so nothing else gives the reader a turn.
+            await asyncio.sleep(0)
+        elif names.belongs_to(channel, self.process):
+            # It was closed; its name may still be around.
+            self._hub.counters.unclaimed += 1
+        elif self._is_kept(channel):
+            await self._push(channel, payload)
+        elif await self._live_broker.publish(channel, payload):
+            self._hub.counters.refused += 1
+            raise ChannelFull(channel)
+        self._hub.counters.published += 1
+
+    async def _group_send(self, group: str, payload: bytes) -> None:
+        refused = await self._live_broker.publish(self._group_topic(group), payload)
+        self._hub.counters.refused += refused
+        self._hub.counters.published += 1
+
+    async def _push(self, channel: str, payload: bytes) -> None:
+        queue = require_queue(self._live_broker, "keeping messages for a shared channel")
+        if not await queue.push(channel, payload, self.get_capacity(channel)):
+            self._hub.counters.refused += 1
+            raise ChannelFull(channel)
+
+    def _refuse_if_full(self, mailbox: Mailbox) -> None:
+        # A consumer's mailbox has a policy for this; a channel that is read
+        # with receive() keeps the first messages, and its senders hear of it.
+        if mailbox.full and mailbox.refuses:
+            self._hub.counters.refused += 1
+            raise ChannelFull(mailbox.name)
+
+    def _encode(self, message: ChannelMessage) -> bytes:
+        if not isinstance(message, Mapping):
+            raise InvalidMessage("message", message, 'must be a mapping, such as {"type": "..."}')
+        payload = self._codec.encode(message)
+        if ADDRESS in message:
+            remedy = f"the key {ADDRESS!r} is reserved for addressing; use another"
+            raise InvalidMessage("message", message, remedy)
+        if len(payload) > self.max_message_size:
+            raise MessageTooLarge(len(payload), self.max_message_size)
+        return payload
+
+    # -- receiving ----------------------------------------------------------
+
+    async def _new_channel(self, prefix: str) -> str:
+        # At home, where receive() reads it.
+        return (await self._open_unread(self._checked_new_name(prefix))).name
+
+    async def _open_unread(self, channel: str) -> Mailbox:
+        """Open a channel that is read with receive(): it keeps the first messages."""
+        mailbox = Mailbox(channel, self.get_capacity(channel), "drop_newest", refuses=True)
+        await self._open(mailbox)
+        return mailbox
+
+    def _checked_new_name(self, prefix: str) -> str:
+        name = self._new_name(prefix)
+        self._check_channel(name)
+        return name
+
+    async def _open(self, mailbox: Mailbox) -> None:
+        self._hub.open(mailbox)
+        try:
+            await self._channel_opened(mailbox.name)
+        except BaseException:
+            self._hub.close(mailbox.name)
+            raise
+
+    async def _close(self, channel: str) -> None:
+        emptied = self._hub.close(channel)
+        # Nobody's cleanup waits for a broker that hangs, and one that is gone
+        # has no subscriptions any more.
+        with contextlib.suppress(LayerUnavailable, TimeoutError):
+            async with asyncio.timeout(CLEANUP_TIMEOUT):
+                await self._settle(emptied)
+
+    async def _receive(self, channel: str) -> ChannelMessage:
+        mailbox = self._hub.mailboxes.get(channel)
+        if mailbox is None and self._may_open(channel):
+            mailbox = await self._open_unread(channel)
+        if mailbox is None:
+            return await self._pop(channel)
+        # Losses are told to consumers; here they are seen in statistics().
+        while isinstance(message := await mailbox.get(), Notice):
+            pass
+        return message
+
+    def _unreceive(self, channel: str, message: ChannelMessage) -> None:
+        """Put back what a receiver on another loop did not take any more."""
+        mailbox = self._hub.mailboxes.get(channel)
+        if mailbox is not None:
+            mailbox.put_back(message)
+        elif isinstance(self._broker, Queue):
+            # Behind the others, since only a broker's own pop keeps the place.
+            push = self._broker.push(channel, self._codec.encode(message), sys.maxsize)
+            self._returning.add(task := asyncio.create_task(push))
+            task.add_done_callback(self._returning.discard)
+
+    async def _pop(self, channel: str) -> ChannelMessage:
+        if not self._is_kept(channel):
+            raise ForeignChannel(channel, "receive from")
+        queue = require_queue(self._live_broker, "receiving from a shared channel")
+        while True:
+            message = self._hub.decoded(await queue.pop(channel))
+            if message is not None:
+                message.pop(ADDRESS, None)
+                return message
+
+    # -- groups -------------------------------------------------------------
+
+    async def _group_add(self, group: str, channel: str) -> None:
+        topic = self._group_topic(group)
+        if channel in self._hub.mailboxes:
+            await self._join(topic, channel)
+        elif names.belongs_to(channel, self.process) or not isinstance(self._live_broker, Queue):
+            raise ForeignChannel(channel, "add to a group")
+        else:
+            await self._live_broker.add_member(topic, channel)
+
+    async def _join(self, topic: str, channel: str) -> None:
+        # Join first: a message that arrives between the broker's answer and our
+        # own bookkeeping would otherwise find nobody.
+        joined = self._hub.join(topic, channel)
+        try:
+            await self._settle([topic])
+        except BaseException:
+            if joined:
+                self._leave(topic, channel)
+            raise
+
+    def _leave(self, topic: str, channel: str, _: None = None) -> None:
+        """Take back a join for a caller who was cancelled and waits for nothing."""
+        if self._hub.leave(topic, channel) and self._subscriptions is not None:
+            self._subscriptions.settle_later(topic)
+
+    def _forget(self, channel: str, _: None = None) -> None:
+        """Take back an opening likewise."""
+        for topic in self._hub.close(channel):
+            if self._subscriptions is not None:
+                self._subscriptions.settle_later(topic)
+
+    async def _group_discard(self, group: str, channel: str) -> None:
+        topic = self._group_topic(group)
+        if self._hub.leave(topic, channel):
+            await self._settle([topic])
+        if isinstance(self._live_broker, Queue):
+            # Another process may have added the channel by its own name. While
+            # the broker is away it stays, and is forgotten with the group.
+            with contextlib.suppress(LayerUnavailable):
+                await self._live_broker.remove_member(topic, channel)
+
+    async def _settle(self, topics: Iterable[str]) -> None:
+        if self._subscriptions is not None:
+            await self._subscriptions.settle(topics)
+
+    @property
+    def _live_broker(self) -> Broker:
+        if self._broker is None:
+            raise LayerUnavailable(self, "it is being closed")
+        return self._broker
+
+    async def _flush(self) -> None:
+        emptied = list(self._hub.members)
+        self._hub.clear()
+        await self._settle(emptied)
+        if isinstance(self._live_broker, Flushable):
+            await self._live_broker.flush()
