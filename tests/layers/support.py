@@ -18,6 +18,11 @@ if TYPE_CHECKING:
 PATIENCE = 5.0
 
 
+# From 3.12 on Python warns of every fork in a process with threads. That ours
+# works is what some tests are about.
+FORK_IS_MEANT = "ignore:This process:DeprecationWarning"
+
+
 async def becomes(condition: Callable[[], object]) -> None:
     """Return when a condition holds; fails if it does not come to hold."""
     async with asyncio.timeout(PATIENCE):
@@ -54,7 +59,7 @@ async def turns(number: int = 20) -> None:
 def run_script(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run a script in a fresh interpreter, with every warning shown."""
     return subprocess.run(
-        [sys.executable, "-X", "dev", "-c", script, *arguments],
+        [sys.executable, "-X", "dev", "-W", FORK_IS_MEANT, "-c", script, *arguments],
         capture_output=True,
         text=True,
         timeout=50,
