@@ -70,6 +70,7 @@ class Signals:
 
     def pause(self) -> None:
         """Wait a moment. Raises StopRequested when it is time to go."""
+        # Three processes and a port have no common event to wait for.
         time.sleep(PAUSE)
         if self.received:
             raise StopRequested

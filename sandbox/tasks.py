@@ -117,6 +117,7 @@ def take_time(
     """Stand in for real work: go through `steps`, from `start` percent to `end`."""
     for number, step in enumerate(steps):
         report.progress(start + (end - start) * number // len(steps), step)
+        # This is the work: a job here takes time and nothing else.
         time.sleep(seconds / len(steps))
     report.progress(end, "done" if end == 100 else steps[-1])
 

@@ -35,6 +35,7 @@ def comes_true(condition: Callable[[], object]) -> None:
     deadline = time.monotonic() + PATIENCE
     while not condition():
         assert time.monotonic() < deadline, "what the test waits for does not happen"
+        # A poll: there is no loop whose events could be waited for.
         time.sleep(0.002)
 
 

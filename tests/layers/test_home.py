@@ -516,6 +516,7 @@ from tests.layers.support import RecordingLayer
 run = background._run
 
 def run_late(loop):
+    # The delay is the circumstance under test.
     time.sleep(0.05)
     run(loop)
 
@@ -542,6 +543,7 @@ for _ in range(15):
         home = layer._lifetime._home
         if home is not None and home not in homes:
             homes.append(home)
+        # Samples what the threads do, and leaves them the processor.
         time.sleep(0.001)
     assert not errors, errors
     assert layer.statistics().published == 8

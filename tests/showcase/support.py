@@ -60,6 +60,7 @@ class Process:
         while not ready():
             assert self.process.poll() is None, f"{self.arguments} ended: {self.output}"
             assert time.monotonic() < deadline, f"{self.arguments} is not ready: {self.output}"
+            # A poll: a process has no common way to say that it is ready.
             time.sleep(0.02)
 
 

@@ -137,6 +137,7 @@ class AsyncWebsocketConsumer(AsyncConsumer):
         event = {"type": "websocket.accept", "subprotocol": subprotocol}
         await self._base_send({**event, "headers": list(headers or [])})
 
+    # A consumer sends events, this one frames: the signature that people know.
     async def send(  # type: ignore[override]
         self,
         text_data: str | None = None,

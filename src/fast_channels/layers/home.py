@@ -149,9 +149,11 @@ class Home:
             if self._ready.done():
                 raise
             self._ready.set_exception(exc)
-            # Calls from other loops get it too, when they find out.
-            self._gone = True
-            self._calls.clear()
+            # Calls from other loops get it too, from open(); they must not be
+            # told of an end first.
+            with self._lock:
+                self._gone = True
+                self._calls.clear()
         finally:
             self._end()
             if not self._ready.done():

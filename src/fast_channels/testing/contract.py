@@ -144,6 +144,7 @@ class LayerContract:
             await layer.group_add("room", inbox.name)
         await layer.group_send("room", {"type": "test"})
         changed = await arrives(first)
+        # Typed as read-only, for its nested values are shared; the dict is not.
         changed["seen"] = True  # type: ignore[index]
         assert await arrives(second) == {"type": "test"}
 

@@ -25,6 +25,11 @@ CONNECTION_ERRORS = (RedisError, OSError, asyncio.TimeoutError)
 # Seconds to connect, and for a command to be answered.
 TIMEOUT = 5.0
 
+# Seconds that one blocking read lasts. The server answers by then, so a silence
+# of PATIENCE means that the connection is dead.
+BLOCK = 5
+PATIENCE = 10.0
+
 
 class Link:
     """
@@ -45,6 +50,7 @@ class Link:
         )
         # Kept: a Sentinel's connection holds its pool weakly.
         self._pool = pool
+        # Some versions of redis-py have no types here.
         self._connection = pool.make_connection()  # type: ignore[no-untyped-call]
         self._timeout = timeout
 
@@ -123,6 +129,12 @@ class Pipe:
             if not isinstance(exc.__cause__, NoScriptError):
                 raise
             return await self.call("EVAL", script.text, len(keys), *keys, *args)
+
+    async def ring(self, bell: str) -> None:
+        """End blocking reads of `bell`, a key of our own. A server that is away has none."""
+        with contextlib.suppress(LayerUnavailable):
+            await self.call("ZADD", bell, 0, b"ring")
+            await self.call("EXPIRE", bell, BLOCK)
 
     async def close(self) -> None:
         """Finish the batch that is under way, then let go."""

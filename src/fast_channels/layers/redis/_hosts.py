@@ -49,6 +49,7 @@ def _check(host: ChannelDecodedRedisHost) -> None:
     """Raise InvalidChannelLayerError for what redis-py would not take."""
     try:
         # Connects nothing, and is the one place that knows all the keywords.
+        # Some versions of redis-py have no types here.
         create_pool(host).make_connection()  # type: ignore[no-untyped-call]
     except (AttributeError, KeyError, TypeError, ValueError) as exc:
         raise InvalidChannelLayerError(
@@ -89,6 +90,7 @@ def create_pool(host: ChannelDecodedRedisHost) -> ConnectionPool:
         pool: ConnectionPool = ConnectionPool.from_url(options.pop("address"), **options)  # pyright: ignore[reportUnknownMemberType]
         return pool
     if "sentinels" in options:
+        # Neither class has types in redis-py.
         sentinels = Sentinel(  # type: ignore[no-untyped-call]
             options.pop("sentinels"), sentinel_kwargs=options.pop("sentinel_kwargs", None)
         )

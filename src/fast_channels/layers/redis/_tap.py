@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from fast_channels.exceptions import LayerClosed, LayerUnavailable
 
+from ._connection import BLOCK, PATIENCE
 from ._supervisor import Supervisor, pauses
 
 if TYPE_CHECKING:
@@ -21,10 +22,6 @@ if TYPE_CHECKING:
     from .type_defs import ChannelDecodedRedisHost
 
 logger = logging.getLogger("fast_channels.layers.redis")
-
-# Seconds that one blocking read lasts, and how long a dead server is waited for.
-BLOCK = 5
-PATIENCE = 10.0
 
 # Seconds that a reader stays connected when nobody waits.
 IDLE = 60.0
@@ -99,10 +96,7 @@ class Tap:
         self._stopping = True
         self._wanted.set()
         for pipe in self._pipes:
-            # A server that is gone has given us nothing.
-            with contextlib.suppress(LayerUnavailable):
-                await pipe.call("ZADD", self._bell, 0, b"stop")
-                await pipe.call("EXPIRE", self._bell, BLOCK)
+            await pipe.ring(self._bell)
         for reader in self._readers:
             await reader.ended(PATIENCE)
         for receiver in self._waiting:

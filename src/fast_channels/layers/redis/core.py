@@ -22,7 +22,7 @@ from fast_channels.exceptions import BrokerRefused, LayerUnavailable
 from fast_channels.layers import names
 from fast_channels.layers.base import BaseChannelLayer
 
-from ._connection import Link, Pipe, on_all
+from ._connection import BLOCK, PATIENCE, Link, Pipe, on_all
 from ._hosts import checked_prefix, consistent_hash, decode_hosts, describe
 from ._scripts import Script
 from ._supervisor import Supervisor, pauses
@@ -42,11 +42,6 @@ logger = logging.getLogger("fast_channels.layers.redis")
 
 PUSH = Script("push")
 FLUSH = Script("flush")
-
-# Seconds that one blocking read lasts. The server answers by then, so a longer
-# silence means that the connection is dead.
-BLOCK = 5
-PATIENCE = 10.0
 
 # Messages that may wait in the inbox of one process. The bound of each channel
 # in it is the channel's own; this one protects Redis from a process that hangs.
@@ -90,9 +85,7 @@ class Inbox:
         """Read the broker's inboxes, also those added since the last call."""
         # The reader may be blocked on the keys of a moment ago. During an
         # outage it is not, and looks them up when it is back.
-        with contextlib.suppress(LayerUnavailable):
-            await self._pipe.call("ZADD", self._broker.bell, 0, b"look")
-            await self._pipe.call("EXPIRE", self._broker.bell, BLOCK)
+        await self._pipe.ring(self._broker.bell)
 
     async def _converse(self, link: Link, supervisor: Supervisor) -> None:
         await self._restored()
