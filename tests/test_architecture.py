@@ -23,6 +23,7 @@ RANKS = [
         "layers.mailbox",
         "layers.codecs",
         "layers.broker",
+        "layers.health",
         "layers.background",
         "layers.calls",
     },

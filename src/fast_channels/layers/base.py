@@ -6,6 +6,7 @@ import functools
 from typing import TYPE_CHECKING, Self
 
 from . import names
+from .health import Health, Supervised, combined
 from .home import Lifetime
 from .mailbox import Mailbox, ThreadsafeMailbox
 from .wiring import Wiring
@@ -189,6 +190,11 @@ class BaseChannelLayer(Wiring):
         """Return the counters of this process, as of now."""
         subscriptions = len(self._subscriptions) if self._subscriptions is not None else 0
         return self._hub.statistics(self._group_name, subscriptions)
+
+    def health(self) -> Health:
+        """Return how the broker's connections are doing, as of now. From any thread."""
+        broker = self._broker
+        return combined(broker.health()) if isinstance(broker, Supervised) else self._health
 
     def count_unknown_type(self) -> None:
         """Called by a consumer that has no handler for a message."""

@@ -59,6 +59,11 @@ def inbox_of(channel: str) -> str:
     return inbox + mark
 
 
+def process_of(channel: str) -> str | None:
+    """Return the process that a channel lives in; None for a shared queue."""
+    return inbox_of(channel)[:-1].rpartition(".")[2] if is_local(channel) else None
+
+
 def belongs_to(channel: str, process: str) -> bool:
     return inbox_of(channel).endswith(f".{process}!")
 

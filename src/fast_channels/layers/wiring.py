@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import os
 import sys
+import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,7 @@ from fast_channels.exceptions import (
 from . import names
 from .broker import Broker, Flushable, Queue, require_queue
 from .codecs import Codec, MsgPackCodec
+from .health import Health
 from .hub import ADDRESS, Hub
 from .mailbox import Mailbox, Notice
 from .rules import NameRules
@@ -68,6 +70,8 @@ class Wiring(NameRules):
         self._returning: set[asyncio.Task[bool]] = set()
         # Of the present session; None while the layer is closed.
         self._broker: Broker | None = None
+        # What health() says beside what a supervised broker knows better.
+        self._health = Health("closed", time.time())
         self._subscriptions: Subscriptions | None = None
 
     # -- what a backend's layer class fills in ------------------------------
@@ -116,15 +120,21 @@ class Wiring(NameRules):
         self._hub.clear()
         broker = self._make_broker()
         subscriptions = Subscriptions(self._hub.members, broker)
+        self._health = Health("connecting", time.time())
         try:
             await broker.start(self._deliver, self._interrupted)
             self._broker, self._subscriptions = broker, subscriptions
+            self._health = Health("ready", time.time())
             yield
+        except LayerUnavailable as exc:
+            self._health = Health("closed", time.time(), str(exc))
+            raise
         finally:
             # A loop that was stopped and replaced may end long after its
             # successor began; what is there by then is not ours to clear.
             if self._broker is broker:
                 self._broker = self._subscriptions = None
+                self._health = Health("closed", time.time())
                 self._hub.clear()
             await subscriptions.stop()
             await broker.stop()

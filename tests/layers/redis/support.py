@@ -8,6 +8,10 @@ import signal
 
 import redis
 
+from fast_channels.layers.redis._connection import Pipe
+from fast_channels.layers.redis._hosts import describe
+from fast_channels.layers.redis._watch import Watch
+
 
 def names_of_clients(url):
     """Return the names of all connections to a server."""
@@ -26,9 +30,15 @@ def subscribers(client):
     return sum(entry["sub"] != "0" for entry in client.client_list())
 
 
-def cut(client, type_="normal"):
-    """Let the server close all connections of a kind, except this client's."""
-    return client.execute_command("CLIENT", "KILL", "TYPE", type_, "SKIPME", "yes")
+def cut(client, *kinds):
+    """Let the server close all connections, or those of some kinds, except this client's."""
+    for kind in kinds or ("normal", "pubsub"):
+        client.execute_command("CLIENT", "KILL", "TYPE", kind, "SKIPME", "yes")
+
+
+def piped(host, **options):
+    """Return a pipe to a server."""
+    return Pipe(host, Watch(describe(host)), **options)
 
 
 @contextlib.contextmanager

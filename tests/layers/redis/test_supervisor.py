@@ -10,7 +10,8 @@ import time
 import pytest
 
 from fast_channels.layers.redis import _supervisor
-from fast_channels.layers.redis._supervisor import LAST_PAUSE, Supervisor, pauses
+from fast_channels.layers.redis._server import Server
+from fast_channels.layers.redis._supervisor import LAST_PAUSE, Renew, first_of, pauses
 from fast_channels.testing.server import free_port
 from tests.layers.redis.support import cut, outages
 from tests.layers.support import becomes
@@ -22,7 +23,7 @@ class Conversation:
     def __init__(self, host, *, raises=None):
         self.begun, self.losses, self.returns = 0, 0, []
         self.raises = raises
-        self.supervisor = Supervisor(host, self.converse, self.lost, self.returned)
+        self.supervisor = Server(host).supervised(self.converse, self.lost, self.returned)
 
     async def converse(self, link, supervisor):
         self.begun += 1
@@ -35,7 +36,7 @@ class Conversation:
     def lost(self):
         self.losses += 1
 
-    def returned(self, since, until):
+    def returned(self, since, until, recovered):
         self.returns.append((since, until))
 
 
@@ -124,29 +125,31 @@ async def test_conversation_that_returns_is_over(redis_url):
     async def say_hello(link, supervisor):
         begun.append(await link.call("PING"))
 
-    supervisor = Supervisor({"address": redis_url}, say_hello)
+    supervisor = Server({"address": redis_url}).supervised(say_hello)
     supervisor.start()
-    await supervisor.ended(5)
+    await becomes(supervisor._task.done)
     assert begun == [b"PONG"]
-    assert supervisor._task is None
+    await supervisor.stop()
 
 
-async def test_waiting_for_the_end_has_a_limit(converse, redis_url):
-    """A conversation that does not end is ended."""
-    talk = converse({"address": redis_url})
-    talk.supervisor.start()
-    await becomes(lambda: talk.begun)
-    async with asyncio.timeout(2):
-        await talk.supervisor.ended(0.05)
+async def test_conversation_may_ask_for_a_new_connection(redis_url, caplog):
+    """That is no outage: nobody is told, nothing is logged."""
+    numbers, told = [], []
 
+    async def ask(link, supervisor):
+        numbers.append(await link.call("CLIENT", "ID"))
+        supervisor.connected()
+        if len(numbers) < 3:
+            raise Renew
 
-async def test_waiting_for_the_end_is_pointless_in_an_outage(converse):
-    """It is ended at once."""
-    talk = converse({"address": f"redis://127.0.0.1:{free_port()}"})
-    talk.supervisor.start()
-    await becomes(lambda: talk.losses)
-    async with asyncio.timeout(2):
-        await talk.supervisor.ended(60)
+    supervisor = Server({"address": redis_url}).supervised(
+        ask, lambda: told.append("lost"), lambda *times: told.append(times)
+    )
+    supervisor.start()
+    await becomes(supervisor._task.done)
+    await supervisor.stop()
+    assert len(set(numbers)) == 3
+    assert (told, outages(caplog)) == ([], [])
 
 
 async def test_error_of_a_reader_does_not_end_it(converse, redis_url):
@@ -166,3 +169,42 @@ def test_pauses_double_up_to_a_limit():
         assert longest / 2 <= pause <= longest
         shares.add(pause / longest)
     assert len(shares) > 5
+
+
+async def test_first_to_end_ends_the_others():
+    """What it raised is raised; what the others raise on the way out is not."""
+    ended = []
+
+    async def wait():
+        try:
+            await asyncio.sleep(60)
+        finally:
+            ended.append("other")
+            raise OSError("on the way out")
+
+    async def fail():
+        await asyncio.sleep(0)
+        raise ConnectionError("first")
+
+    with pytest.raises(ConnectionError, match="first"):
+        await first_of(wait(), fail(), wait())
+    assert ended == ["other", "other"]
+
+
+async def test_cancelling_ends_all_of_them():
+    """None is left running."""
+    running = set()
+
+    async def run(name):
+        running.add(name)
+        try:
+            await asyncio.sleep(60)
+        finally:
+            running.discard(name)
+
+    task = asyncio.create_task(first_of(run("a"), run("b")))
+    await becomes(lambda: running == {"a", "b"})
+    task.cancel()
+    await asyncio.wait([task])
+    assert task.cancelled()
+    assert running == set()

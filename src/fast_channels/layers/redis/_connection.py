@@ -10,25 +10,21 @@ from redis.exceptions import NoScriptError, ReadOnlyError, RedisError, ResponseE
 
 from fast_channels.exceptions import BrokerRefused, LayerUnavailable
 
-from ._hosts import create_pool, describe
+from ._hosts import create_pool
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Sequence
 
     from ._scripts import Script
+    from ._watch import Watch
     from .type_defs import ChannelDecodedRedisHost
 
 # What a lost or unusable connection raises, whichever layer notices first.
 # ReadOnlyError: the server was demoted in a failover; its successor is elsewhere.
 CONNECTION_ERRORS = (RedisError, OSError, asyncio.TimeoutError)
 
-# Seconds to connect, and for a command to be answered.
+# Seconds to connect, and for a command to be answered, unless a layer says otherwise.
 TIMEOUT = 5.0
-
-# Seconds that one blocking read lasts. The server answers by then, so a silence
-# of PATIENCE means that the connection is dead.
-BLOCK = 5
-PATIENCE = 10.0
 
 
 class Link:
@@ -95,10 +91,17 @@ class Pipe:
     no reconnecting in the background: the next command does it, or fails.
     """
 
-    def __init__(self, host: ChannelDecodedRedisHost, timeout: float = TIMEOUT) -> None:
+    def __init__(
+        self, host: ChannelDecodedRedisHost, watch: Watch, timeout: float = TIMEOUT
+    ) -> None:
         self._host = host
-        self._timeout = timeout
+        # Shared by all connections to the server.
+        self.watch = watch
+        # Seconds until a command, and connecting for it, has failed.
+        self.timeout = timeout
         self._link: Link | None = None
+        # Whether it ever worked: what was never there cannot be lost.
+        self._worked = False
         # Commands that no batch has taken yet, each with whoever waits for it.
         self._waiting: list[tuple[Sequence[Any], asyncio.Future[Any]]] = []
         self._worker: asyncio.Task[None] | None = None
@@ -111,10 +114,9 @@ class Pipe:
         """
         reply: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._waiting.append((command, reply))
-        if self._worker is None or self._worker.done():
-            self._worker = asyncio.create_task(self._work(), name=f"fast_channels {self}")
+        self._work_on()
         try:
-            async with asyncio.timeout(self._timeout):
+            async with asyncio.timeout(self.timeout):
                 return await reply
         except ResponseError as exc:
             raise BrokerRefused(self, exc) from exc
@@ -130,24 +132,31 @@ class Pipe:
                 raise
             return await self.call("EVAL", script.text, len(keys), *keys, *args)
 
-    async def ring(self, bell: str) -> None:
-        """End blocking reads of `bell`, a key of our own. A server that is away has none."""
-        with contextlib.suppress(LayerUnavailable):
-            await self.call("ZADD", bell, 0, b"ring")
-            await self.call("EXPIRE", bell, BLOCK)
+    async def reset(self) -> None:
+        """Give up the connection, and with it the commands that are under way."""
+        if self._worker is not None and not self._worker.done():
+            self._worker.cancel()
+            await asyncio.wait([self._worker])
+        await self._drop()
+        if self._waiting:
+            self._work_on()
 
     async def close(self) -> None:
         """Finish the batch that is under way, then let go."""
         if self._worker is not None:
             with contextlib.suppress(asyncio.TimeoutError):
-                async with asyncio.timeout(self._timeout):
+                async with asyncio.timeout(self.timeout):
                     await asyncio.wait([self._worker])
             self._worker.cancel()
             await asyncio.wait([self._worker])
         await self._drop()
 
     def __str__(self) -> str:
-        return describe(self._host)
+        return self.watch.name
+
+    def _work_on(self) -> None:
+        if self._worker is None or self._worker.done():
+            self._worker = asyncio.create_task(self._work(), name=f"fast_channels {self}")
 
     async def _work(self) -> None:
         """Send batches until nothing waits."""
@@ -163,25 +172,31 @@ class Pipe:
 
     async def _send(self, batch: list[tuple[Sequence[Any], asyncio.Future[Any]]]) -> None:
         try:
-            async with asyncio.timeout(self._timeout):
+            async with asyncio.timeout(self.timeout):
                 link = await self._connected()
                 await link.send(*(command for command, _ in batch))
                 for _, reply in batch:
                     _resolve(reply, await _answer(link))
-        except Exception as exc:
+        except BaseException as exc:
             # Whatever it is, nobody may be left waiting for this batch.
-            await self._drop()
+            reason = exc if isinstance(exc, Exception) else ConnectionError("it was given up")
             for _, reply in batch:
-                _resolve(reply, exc)
+                _resolve(reply, reason)
+            await self._drop()
             if not isinstance(exc, CONNECTION_ERRORS):
                 raise
+            if self._worked:
+                self.watch.lost(self, exc)
+        else:
+            self._worked = True
+            self.watch.back(self)
 
     async def _connected(self) -> Link:
         if self._link is not None and self._link.closed:
             # Lost while nobody used it; no command was lost with it.
             await self._drop()
         if self._link is None:
-            link = Link(self._host, self._timeout)
+            link = Link(self._host, self.timeout)
             try:
                 await link.open()
             except BaseException:
@@ -213,12 +228,3 @@ def _resolve(reply: asyncio.Future[Any], value: Any) -> None:
         reply.set_exception(value)
     else:
         reply.set_result(value)
-
-
-async def on_all(pipes: Sequence[Pipe], call: Callable[[Pipe], Awaitable[Any]]) -> list[Any]:
-    """Do the same on several servers at once; raises the first error after all are done."""
-    results = await asyncio.gather(*map(call, pipes), return_exceptions=True)
-    for result in results:
-        if isinstance(result, BaseException):
-            raise result
-    return results

@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import random
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from ._connection import CONNECTION_ERRORS, Link
-from ._hosts import describe
+from ._connection import CONNECTION_ERRORS, TIMEOUT, Link
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator
+    from collections.abc import Awaitable, Callable, Coroutine, Iterator
 
+    from ._watch import Watch
     from .type_defs import ChannelDecodedRedisHost
-
-logger = logging.getLogger("fast_channels.layers.redis")
 
 # Seconds between attempts to connect, doubling from the first to the second.
 FIRST_PAUSE, LAST_PAUSE = 0.1, 5.0
+
+
+class Renew(Exception):
+    """Raised by a conversation that wants a new connection, though the old one is in order."""
 
 
 class Supervisor:
@@ -27,22 +28,28 @@ class Supervisor:
     Runs `converse(link, self)` on a connection, and on a new one whenever that fails.
 
     An outage begins with `on_loss()`. It ends when `converse` calls
-    `connected()`, once all is in order again, with `on_return(since, until)`:
-    Unix times in seconds, the first being when the server was last heard.
-    When `converse` returns, the work is done.
+    `connected()`, once all is in order again, with `on_return(since, until,
+    recovered)`: Unix times in seconds, the first being when the server was last
+    heard, and whether what was sent meanwhile is there after all. When
+    `converse` returns, the work is done.
     """
 
     def __init__(
         self,
         host: ChannelDecodedRedisHost,
         converse: Callable[[Link, Supervisor], Awaitable[None]],
+        watch: Watch,
         on_loss: Callable[[], None] = lambda: None,
-        on_return: Callable[[float, float], None] = lambda _since, _until: None,
+        on_return: Callable[[float, float, bool], None] = lambda _since, _until, _recovered: None,
+        timeout: float = TIMEOUT,
     ) -> None:
         self._host = host
         self._converse = converse
+        self._watch = watch
         self._on_loss = on_loss
         self._on_return = on_return
+        # Seconds to connect.
+        self._timeout = timeout
         self._task: asyncio.Task[None] | None = None
         # When the outage began that has not ended; None while all is well.
         self._lost_at: float | None = None
@@ -60,36 +67,32 @@ class Supervisor:
             self._task.cancel()
             await asyncio.wait([self._task])
             self._task = None
+            self._watch.back(self)
 
-    async def ended(self, timeout: float) -> None:
-        """Wait for `converse` to return, `timeout` seconds at most and not during an outage."""
-        if self._task is not None and self._lost_at is None:
-            await asyncio.wait([self._task], timeout=timeout)
-        await self.stop()
-
-    def connected(self) -> None:
-        """Called by `converse`: everything that was subscribed is so again."""
+    def connected(self, *, recovered: bool = False) -> None:
+        """Called by `converse`: everything is again as it should be."""
         self._pauses = pauses()
-        if self._lost_at is None:
-            return
-        since, self._lost_at = self._lost_at, None
-        until = time.time()
-        logger.info("%s is back after %.1f s", self, until - since)
-        self._on_return(since, until)
+        self.touch()
+        self._watch.back(self)
+        if self._lost_at is not None:
+            since, self._lost_at = self._lost_at, None
+            self._on_return(since, self._last_heard, recovered)
 
     def touch(self) -> None:
         """Called by `converse` whenever the server was heard."""
         self._last_heard = time.time()
 
     def __str__(self) -> str:
-        return describe(self._host)
+        return self._watch.name
 
     async def _run(self) -> None:
         while True:
-            link = Link(self._host)
+            link = Link(self._host, self._timeout)
             try:
                 await link.open()
                 await self._converse(link, self)
+            except Renew:
+                continue
             except CONNECTION_ERRORS as exc:
                 self._lost(exc)
             else:
@@ -99,10 +102,9 @@ class Supervisor:
             await asyncio.sleep(next(self._pauses))
 
     def _lost(self, exc: BaseException) -> None:
+        self._watch.lost(self, exc)
         if self._lost_at is None:
             self._lost_at = self._last_heard
-            reason = str(exc) or type(exc).__name__
-            logger.warning("lost %s, trying to connect again: %s", self, reason)
             self._on_loss()
 
 
@@ -112,3 +114,17 @@ def pauses() -> Iterator[float]:
     while True:
         yield pause * random.uniform(0.5, 1.0)  # noqa: S311 - nothing secret depends on it
         pause = min(pause * 2, LAST_PAUSE)
+
+
+async def first_of(*coroutines: Coroutine[Any, Any, None]) -> None:
+    """Run all until one ends, which ends the others; raises what that one raised."""
+    tasks = [asyncio.create_task(coroutine) for coroutine in coroutines]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        # Also marks what they raised as seen.
+        await asyncio.gather(*tasks, return_exceptions=True)

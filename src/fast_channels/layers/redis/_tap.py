@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 import logging
 import time
 from collections import deque
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from fast_channels.exceptions import LayerClosed, LayerUnavailable
 
-from ._connection import BLOCK, PATIENCE
-from ._supervisor import Supervisor, pauses
+from ._intake import Alarm, Intake, Taken
+from ._supervisor import Supervisor, first_of, pauses
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
-    from ._connection import Link, Pipe
-    from .type_defs import ChannelDecodedRedisHost
+    from ._connection import Link
+    from ._keys import Keys
+    from ._options import QueueOptions
+    from ._server import Server
 
 logger = logging.getLogger("fast_channels.layers.redis")
 
@@ -27,17 +28,13 @@ logger = logging.getLogger("fast_channels.layers.redis")
 IDLE = 60.0
 
 
-class Taken(NamedTuple):
-    """A payload, and what it takes to put it back where it was."""
-
-    payload: bytes
-    score: bytes
-    pipe: Pipe
+# Seconds that putting back may take when the layer is closed.
+PATIENCE = 10.0
 
 
 class Tap:
     """
-    One blocking reader per server, reading only while somebody waits in `pop`.
+    One reader per server, reading only while somebody waits in `pop`.
 
     What was taken and nobody wants any more goes back to its place, by its
     score. So giving up loses nothing and keeps the order.
@@ -46,88 +43,52 @@ class Tap:
     def __init__(
         self,
         name: str,
-        key: str,
-        bell: str,
-        expiry: float,
-        servers: list[tuple[ChannelDecodedRedisHost, Pipe]],
+        servers: Sequence[Server],
+        keys: Keys,
+        options: QueueOptions,
         forget: Callable[[], object],
     ) -> None:
         self._name = name
-        self._key = key
         # Called when nobody has wanted anything for a while, and the readers end.
         self._forget = forget
-        # Seconds until the key is forgotten if nobody reads it.
-        self._expiry = expiry
-        # A key of our own: something put there ends a blocking read.
-        self._bell = bell
         # Who waits, the first being served first.
-        self._waiting: deque[asyncio.Future[Taken]] = deque()
-        # Set while somebody waits, or when the readers are to end.
+        self._waiting: deque[asyncio.Future[tuple[Spout, Taken]]] = deque()
+        # Set while somebody waits.
         self._wanted = asyncio.Event()
-        self._stopping = False
-        self._readers = [
-            Supervisor(host, functools.partial(self._read, pipe)) for host, pipe in servers
-        ]
-        self._pipes = [pipe for _, pipe in servers]
-        # Payloads on their way back.
-        self._returning: set[asyncio.Task[None]] = set()
+        self._spouts = [Spout(self, server, name, keys, options) for server in servers]
 
     async def pop(self) -> bytes:
         """Wait for a payload and take it. Cancelling loses nothing."""
-        taken: asyncio.Future[Taken] = asyncio.get_running_loop().create_future()
-        self._waiting.append(taken)
+        wanted: asyncio.Future[tuple[Spout, Taken]] = asyncio.get_running_loop().create_future()
+        self._waiting.append(wanted)
         self._wanted.set()
-        for reader in self._readers:
-            reader.start()
+        for spout in self._spouts:
+            spout.start()
         try:
-            return (await taken).payload
+            _, taken = await wanted
         except asyncio.CancelledError:
-            if taken.done() and not taken.cancelled():
+            if wanted.done() and not wanted.cancelled():
                 # It was handed over in the moment of the cancellation.
-                self._hand_over(taken.result())
+                self.hand_over(*wanted.result())
             raise
+        else:
+            return taken.payload
         finally:
-            if taken in self._waiting:
-                self._waiting.remove(taken)
+            if wanted in self._waiting:
+                self._waiting.remove(wanted)
             self._rest()
 
     async def stop(self) -> None:
-        """End the readers between two reads, and put back what is left in our hands."""
-        self._stopping = True
-        self._wanted.set()
-        for pipe in self._pipes:
-            await pipe.ring(self._bell)
-        for reader in self._readers:
-            await reader.ended(PATIENCE)
+        """End the readers, and put back what is left in our hands."""
         for receiver in self._waiting:
             if not receiver.done():
                 receiver.set_exception(LayerClosed(f"channel {self._name!r}"))
-        if self._returning:
-            _, lost = await asyncio.wait(self._returning, timeout=PATIENCE)
-            for task in lost:
-                task.cancel()
-                logger.error("a message taken from %s could not be put back", self._key)
+        await asyncio.gather(*(spout.stop() for spout in self._spouts))
 
-    async def _read(self, pipe: Pipe, link: Link, supervisor: Supervisor) -> None:
-        supervisor.connected()
-        while True:
-            if not await self._is_wanted() or self._stopping:
-                return
-            if self._returning:
-                # What goes back stood before what we would read now.
-                await asyncio.wait(self._returning)
-                continue
-            async with asyncio.timeout(PATIENCE):
-                reply = await link.call("BZPOPMIN", self._key, self._bell, BLOCK)
-            supervisor.touch()
-            if reply is not None and reply[0] == self._key.encode():
-                taken = Taken(reply[1], reply[2], pipe)
-                # Only a sender removes what has expired, and there may be none.
-                if float(taken.score) >= time.time() - self._expiry:
-                    self._hand_over(taken)
-
-    async def _is_wanted(self) -> bool:
+    async def is_wanted(self) -> bool:
         """Wait until somebody wants a payload; False if nobody does for IDLE seconds."""
+        if self._wanted.is_set():
+            return True
         try:
             async with asyncio.timeout(IDLE):
                 await self._wanted.wait()
@@ -138,30 +99,86 @@ class Tap:
                 return False
         return True
 
-    def _hand_over(self, taken: Taken) -> None:
+    def hand_over(self, spout: Spout, taken: Taken) -> None:
         while self._waiting:
             receiver = self._waiting.popleft()
             if not receiver.done():
-                receiver.set_result(taken)
+                receiver.set_result((spout, taken))
                 break
         else:
-            self._put_back(taken)
+            spout.put_back(taken)
         self._rest()
 
     def _rest(self) -> None:
         """Let the readers stop reading while nobody waits."""
-        if not self._waiting and not self._stopping:
+        if not self._waiting:
             self._wanted.clear()
 
-    def _put_back(self, taken: Taken) -> None:
+
+class Spout:
+    """The part of a tap that is at one server."""
+
+    def __init__(
+        self, tap: Tap, server: Server, name: str, keys: Keys, options: QueueOptions
+    ) -> None:
+        self._tap = tap
+        self._server = server
+        self._key = keys.of_channel(name)
+        # A reader of its own, so a heartbeat of its own.
+        self._beats = keys.new_heartbeat()
+        self._options = options
+        self._intake = Intake(server.control, keys.new_batch(), [self._key], options.expiry)
+        self._supervisor = server.supervised(self._converse)
+        # Payloads on their way back.
+        self._returning: set[asyncio.Task[None]] = set()
+
+    def start(self) -> None:
+        """Read in the background. Starting twice is fine."""
+        self._supervisor.start()
+
+    async def stop(self) -> None:
+        await self._supervisor.stop()
+        with contextlib.suppress(LayerUnavailable):
+            # The answer may have been under way.
+            for taken in await self._intake.take(0):
+                self.put_back(taken)
+        if self._returning:
+            _, lost = await asyncio.wait(self._returning, timeout=PATIENCE)
+            for task in lost:
+                task.cancel()
+                logger.error("a message taken from %s could not be put back", self._key)
+
+    def put_back(self, taken: Taken) -> None:
         task = asyncio.create_task(self._return(taken), name=f"fast_channels return {self._key}")
         self._returning.add(task)
         task.add_done_callback(self._returning.discard)
 
+    async def _converse(self, link: Link, supervisor: Supervisor) -> None:
+        interval = self._options.heartbeat_interval
+        alarm = Alarm(self._server, [self._key], self._beats, interval)
+        await alarm.arm(link)
+        supervisor.connected()
+        await first_of(alarm.keep(link, supervisor), self._read(alarm))
+
+    async def _read(self, alarm: Alarm) -> None:
+        while await self._tap.is_wanted():
+            if self._returning:
+                # What goes back stood before what we would read now.
+                await asyncio.wait(self._returning)
+                continue
+            taken = await self._intake.take(1)
+            for one in taken:
+                # Only a sender removes what has expired, and there may be none.
+                if float(one.score) >= time.time() - self._options.expiry:
+                    self._tap.hand_over(self, one)
+            if not taken:
+                await alarm.wait()
+
     async def _return(self, taken: Taken) -> None:
+        call = self._server.control.call
         for pause in pauses():
             with contextlib.suppress(LayerUnavailable):
-                await taken.pipe.call("ZADD", self._key, taken.score, taken.payload)
-                await taken.pipe.call("PEXPIRE", self._key, int(self._expiry * 1000))
+                await call("ZADD", self._key, taken.score, taken.payload)
+                await call("PEXPIRE", self._key, int(self._options.expiry * 1000))
                 return
             await asyncio.sleep(pause)

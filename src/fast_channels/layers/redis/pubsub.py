@@ -7,7 +7,7 @@ import contextlib
 import functools
 import itertools
 import logging
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from redis.exceptions import ResponseError
 
@@ -16,18 +16,22 @@ from fast_channels.layers import names
 from fast_channels.layers.base import BaseChannelLayer
 from fast_channels.layers.mailbox import Notice
 
-from ._connection import CONNECTION_ERRORS, Link, Pipe, on_all
+from ._connection import CONNECTION_ERRORS, TIMEOUT, Link
+from ._heartbeat import Heartbeat
 from ._hosts import checked_prefix, consistent_hash, decode_hosts, describe
-from ._supervisor import Supervisor
+from ._options import HEARTBEAT_INTERVAL, checked_seconds
+from ._server import Server, ping_all
+from ._supervisor import Supervisor, first_of
 from .serializers import SealedCodec, registry
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from fast_channels.layers.broker import Deliver, Interrupted
+    from fast_channels.layers.health import Health
     from fast_channels.type_defs import ChannelCapacityDict, ChannelMessage, Overflow
 
-    from .type_defs import ChannelDecodedRedisHost, ChannelRawRedisHost, SymmetricEncryptionKeys
+    from .type_defs import ChannelRawRedisHost, SymmetricEncryptionKeys
 
 logger = logging.getLogger("fast_channels.layers.redis")
 
@@ -45,15 +49,15 @@ class Subscriber:
     `topics` is what is wanted; after an outage all of it is subscribed anew.
     """
 
-    def __init__(
-        self, host: ChannelDecodedRedisHost, turn: int, deliver: Deliver, outages: Outages
-    ) -> None:
+    def __init__(self, server: Server, broker: RedisPubSubBroker, deliver: Deliver) -> None:
         self.topics: set[str] = set()
-        # Payloads to deliver before consumers get a turn.
-        self._turn = turn
+        self._broker = broker
         self._deliver = deliver
-        self._outages = outages
-        self._supervisor = Supervisor(host, self._converse, outages.lost, self._returned)
+        # A Redis channel of this process alone.
+        self._beats = broker.beats.encode()
+        interval = broker.heartbeat_interval
+        self._heart = Heartbeat(server.publishing, interval, "PUBLISH", self._beats, b"")
+        self._supervisor = server.supervised(self._converse, broker.lost, self._returned)
         # The connection in use; None while there is none.
         self._link: Link | None = None
         # Whoever waits for the server to confirm what, by topic. Calls for one topic
@@ -96,12 +100,13 @@ class Subscriber:
         missing = set(self.topics)
         self._link = link
         try:
+            await link.send((SUBSCRIBE, self._beats))
             for batch in _batches(list(missing)):
                 wanted = self.topics.intersection(batch)
                 missing.difference_update(set(batch) - wanted)
                 if wanted:
                     await link.send((SUBSCRIBE, *wanted))
-            await self._read(link, supervisor, missing)
+            await first_of(self._read(link, supervisor, missing), self._heart.watch())
         finally:
             self._link = None
             # The subscriptions went with the connection; nobody will confirm it.
@@ -124,6 +129,9 @@ class Subscriber:
                     supervisor.connected()
                 continue
             supervisor.touch()
+            self._heart.heard()
+            if topic == self._beats:
+                continue
             if kind == b"message":
                 self._deliver(topic.decode(), payload)
             else:
@@ -132,7 +140,7 @@ class Subscriber:
                     missing.discard(topic.decode())
                     if not missing:
                         supervisor.connected()
-            if handled % self._turn == 0:
+            if handled % self._broker.turn == 0:
                 # Reading does not wait while more has arrived already.
                 await asyncio.sleep(0)
 
@@ -148,44 +156,45 @@ class Subscriber:
             if not confirmed.done():
                 confirmed.set_exception(BrokerRefused(self._supervisor, exc))
 
-    def _returned(self, since: float, until: float) -> None:
-        self._outages.returned(sorted(self.topics), since, until)
-
-
-class Outages(Protocol):
-    """Who is told about the connections that carry messages here."""
-
-    def lost(self) -> None: ...
-
-    def returned(self, topics: Iterable[str], since: float, until: float) -> None: ...
+    def _returned(self, since: float, until: float, _recovered: bool) -> None:
+        self._broker.returned(sorted(self.topics), since, until)
 
 
 class RedisPubSubBroker:
     """Topics are Redis channels, each on the server that its name hashes to."""
 
     def __init__(
-        self, hosts: Sequence[ChannelDecodedRedisHost], turn: int, on_loss: Callable[[], None]
+        self,
+        servers: Sequence[Server],
+        turn: int,
+        on_loss: Callable[[], None],
+        beats: str,
+        heartbeat_interval: float,
     ) -> None:
-        self._hosts = hosts
-        self._turn = turn
-        self._on_loss = on_loss
-        self._pipes = [Pipe(host) for host in hosts]
+        self._servers = servers
+        # Payloads to deliver before consumers get a turn.
+        self.turn = turn
+        self.lost = on_loss
+        # Where heartbeats go, and seconds between them.
+        self.beats = beats
+        self.heartbeat_interval = heartbeat_interval
         self._subscribers: list[Subscriber] = []
         self._interrupted: Interrupted | None = None
 
     async def start(self, deliver: Deliver, interrupted: Interrupted) -> None:
         self._interrupted = interrupted
-        self._subscribers = [Subscriber(host, self._turn, deliver, self) for host in self._hosts]
-        await on_all(self._pipes, lambda pipe: pipe.call("PING"))
+        self._subscribers = [Subscriber(server, self, deliver) for server in self._servers]
+        await ping_all(self._servers)
 
     async def stop(self) -> None:
+        for server in self._servers:
+            server.watch.close()
         for subscriber in self._subscribers:
             await subscriber.stop()
-        for pipe in self._pipes:
-            await pipe.close()
+        await asyncio.gather(*(server.close() for server in self._servers))
 
     async def publish(self, topic: str, payload: bytes) -> int:
-        await self._pipes[self._index(topic)].call("PUBLISH", topic, payload)
+        await self._servers[self._index(topic)].publishing.call("PUBLISH", topic, payload)
         # Nobody refuses: what a mailbox cannot hold is its own affair.
         return 0
 
@@ -195,8 +204,8 @@ class RedisPubSubBroker:
     async def unsubscribe(self, topic: str) -> None:
         await self._subscribers[self._index(topic)].unsubscribe(topic)
 
-    def lost(self) -> None:
-        self._on_loss()
+    def health(self) -> Mapping[str, Health]:
+        return {server.watch.name: server.watch.health() for server in self._servers}
 
     def returned(self, topics: Iterable[str], since: float, until: float) -> None:
         if self._interrupted is not None:
@@ -204,10 +213,10 @@ class RedisPubSubBroker:
             self._interrupted(topics, since, until, False)
 
     def _index(self, topic: str) -> int:
-        return consistent_hash(topic, len(self._hosts))
+        return consistent_hash(topic, len(self._servers))
 
     def __str__(self) -> str:
-        return ", ".join(map(str, self._pipes))
+        return ", ".join(map(str, self._servers))
 
 
 class RedisPubSubChannelLayer(BaseChannelLayer):
@@ -218,6 +227,10 @@ class RedisPubSubChannelLayer(BaseChannelLayer):
     LayerUnavailable, and every channel is told with a `layer.gap` afterwards.
     `on_disconnect` and `on_reconnect` are types of messages to send to every
     channel at these moments, as in channels_redis.
+
+    `send_timeout` is after how many seconds sending gives up on a server. Every
+    `heartbeat_interval` seconds a message of the layer's own has to go round;
+    connections on which none comes back within two are made anew.
     """
 
     def __init__(
@@ -233,7 +246,11 @@ class RedisPubSubChannelLayer(BaseChannelLayer):
         *,
         overflow: Overflow = "drop_oldest",
         max_message_size: int = 1024 * 1024,
+        send_timeout: float = TIMEOUT,
+        heartbeat_interval: float = HEARTBEAT_INTERVAL,
     ) -> None:
+        self._send_timeout = checked_seconds("send_timeout", send_timeout)
+        self._heartbeat_interval = checked_seconds("heartbeat_interval", heartbeat_interval)
         self._serializer = registry.get_serializer(
             serializer_format, symmetric_encryption_keys=symmetric_encryption_keys
         )
@@ -265,7 +282,13 @@ class RedisPubSubChannelLayer(BaseChannelLayer):
 
     def _make_broker(self) -> RedisPubSubBroker:
         on_loss = functools.partial(self._announce, self._on_disconnect)
-        return RedisPubSubBroker(self.hosts, self._turn(), on_loss)
+        return RedisPubSubBroker(
+            [Server(host, self._send_timeout) for host in self.hosts],
+            self._turn(),
+            on_loss,
+            f"{self.prefix}specific.{self.process}.heartbeat",
+            self._heartbeat_interval,
+        )
 
     def _interrupted(
         self, topics: Iterable[str], since: float, until: float, recovered: bool

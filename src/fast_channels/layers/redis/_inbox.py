@@ -1,0 +1,275 @@
+"""What one server keeps for this process: its inboxes, its lease, its memberships."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from typing import TYPE_CHECKING, Any
+
+from fast_channels.exceptions import BrokerRefused, LayerUnavailable
+
+from ._intake import Alarm, Intake
+from ._keys import inbox_thing, member_thing
+from ._scripts import Script
+from ._supervisor import Renew, Supervisor, first_of, pauses
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterable, Sequence
+
+    from fast_channels.layers.broker import Deliver
+
+    from ._connection import Link, Pipe
+    from ._keys import Keys
+    from ._options import QueueOptions
+    from ._server import Server
+
+logger = logging.getLogger("fast_channels.layers.redis")
+
+HOLD = Script("hold")
+REAP = Script("reap")
+
+# Messages that may wait in the inbox of one process. The bound of each channel
+# in it is the channel's own; this one protects Redis from a process that hangs.
+INBOX_CAPACITY = 10_000
+
+# Processes that one call removes, so that none takes long.
+REAPED_AT_ONCE = 10
+
+
+class Inbox:
+    """
+    Reads the inboxes of this process on one server.
+
+    While it does, the process holds a lease there. Should the lease end without
+    being renewed, whoever notices first removes what the process left.
+    """
+
+    def __init__(
+        self,
+        server: Server,
+        keys: Keys,
+        inboxes: Sequence[str],
+        options: QueueOptions,
+        deliver: Deliver,
+        on_return: Callable[[Inbox, float, float, bool], None],
+    ) -> None:
+        # Groups on this server to be a member of, and not to be.
+        self.joined: set[str] = set()
+        self.left: set[str] = set()
+        self._server = server
+        self._control = server.control
+        self._keys = keys
+        # Keys to read; the owner of the list adds to it.
+        self._inboxes = inboxes
+        # Set when it has.
+        self._grown = asyncio.Event()
+        self._options = options
+        self._deliver = deliver
+        self._beats = keys.new_heartbeat()
+        self._intake = Intake(self._control, keys.new_batch(), inboxes, options.expiry)
+        self._supervisor = server.supervised(self._converse, on_return=self._returned)
+        self._on_return = on_return
+        # Whether nothing has been removed or forgotten since all was well.
+        self._intact = False
+        # Of the server as it was started, to know it from a successor.
+        self._run_id = b""
+
+    def read(self) -> None:
+        """Read all inboxes in the background, also those added since the last call."""
+        self._grown.set()
+        self._supervisor.start()
+
+    async def prove(self) -> None:
+        """Raise BrokerRefused if the server does not let us do what reading takes."""
+        try:
+            await asyncio.gather(self._hold(), self._control.call("CLIENT", "TRACKING", "OFF"))
+        except BrokerRefused:
+            raise
+        except LayerUnavailable:
+            # The reader sees to it when the server is back.
+            pass
+
+    async def begin_anew(self) -> None:
+        """Called when everything on the server was deleted on purpose."""
+        if self._inboxes:
+            await self._hold()
+            self._intact = True
+
+    async def stop(self) -> None:
+        """Leave nothing for others to send to, and nothing that was sent."""
+        await self._supervisor.stop()
+        if not self._inboxes:
+            return
+        # Without the server, others do it when the lease has ended.
+        with contextlib.suppress(LayerUnavailable):
+            await self._control.call("ZADD", self._keys.leases, 0, self._keys.process)
+            await reap(self._control, self._keys)
+
+    # -- memberships --------------------------------------------------------
+
+    async def join(self, topic: str) -> None:
+        """Make this process a member; also if that takes an outage."""
+        self.joined.add(topic)
+        self.left.discard(topic)
+        for pause in pauses():
+            try:
+                await self._join(topic)
+            except BrokerRefused:
+                self.joined.discard(topic)
+                raise
+            except LayerUnavailable:
+                await asyncio.sleep(pause)
+            else:
+                break
+
+    async def leave(self, topic: str) -> None:
+        """The opposite; what an outage prevents is made up for afterwards."""
+        self.joined.discard(topic)
+        try:
+            await self._leave(topic)
+        except LayerUnavailable:
+            self.left.add(topic)
+
+    async def _join(self, topic: str) -> None:
+        # All in one go, and the server executes it in this order: what is to be
+        # removed with the process is known before it is there.
+        call, keys = self._control.call, self._keys
+        address, group = keys.address(topic), keys.of_group(topic)
+        await asyncio.gather(
+            call("SADD", keys.of_process(keys.process), member_thing(address, group)),
+            *added(call, group, address, self._options.group_expiry),
+        )
+
+    async def _leave(self, topic: str) -> None:
+        call, keys = self._control.call, self._keys
+        address, group = keys.address(topic), keys.of_group(topic)
+        await asyncio.gather(
+            call("ZREM", group, address),
+            call("SREM", keys.of_process(keys.process), member_thing(address, group)),
+        )
+
+    async def _restore(self) -> None:
+        """Make memberships what they should be; the server may have lost its data."""
+        topics = set(self.joined)
+        # Together, so that thousands take one round trip and not thousands.
+        await asyncio.gather(*map(self._rejoin, topics))
+        # Some may have been left while they were joined again.
+        self.left |= topics - self.joined
+        for topic in self.left - self.joined:
+            # Of what is refused now we are no member either.
+            with contextlib.suppress(BrokerRefused):
+                await self._leave(topic)
+            self.left.discard(topic)
+
+    async def _rejoin(self, topic: str) -> None:
+        try:
+            await self._join(topic)
+        except BrokerRefused:
+            # It must not keep the others from coming back.
+            logger.exception("the group %r cannot be joined again", topic)
+
+    # -- reading ------------------------------------------------------------
+
+    async def _converse(self, link: Link, supervisor: Supervisor) -> None:
+        self._grown.clear()
+        interval = self._options.heartbeat_interval
+        alarm = Alarm(self._server, self._inboxes, self._beats, interval)
+        await alarm.arm(link)
+        await self._check()
+        await self._restore()
+        supervisor.connected(recovered=self._intact)
+        self._intact = True
+        await first_of(
+            alarm.keep(link, supervisor),
+            self._read(alarm),
+            self._stay(),
+            self._renew_when_grown(),
+        )
+
+    async def _read(self, alarm: Alarm) -> None:
+        size = self._options.batch
+        while True:
+            await alarm.wait()
+            taken = await self._intake.take(size)
+            while len(taken) == size:
+                self._deliver_all(payload for payload, _ in taken)
+                # A turn for consumers.
+                await asyncio.sleep(0)
+                taken = await self._intake.take(size)
+            # The alarm rings for what we took, too; the next call confirms it.
+            self._deliver_all(payload for payload, _ in taken)
+
+    def _deliver_all(self, payloads: Iterable[bytes]) -> None:
+        for payload in payloads:
+            self._deliver(self._keys.inbox, payload)
+
+    async def _renew_when_grown(self) -> None:
+        # What a connection is told of is settled when it is made.
+        await self._grown.wait()
+        raise Renew
+
+    # -- staying ------------------------------------------------------------
+
+    async def _stay(self) -> None:
+        """Renew the lease in time, and memberships before they expire."""
+        lease, expiry = self._options.lease, self._options.group_expiry
+        renewed = time.monotonic()
+        while True:
+            await asyncio.sleep(min(lease, expiry) / 3)
+            await self._hold()
+            if not self._intact:
+                raise ConnectionError("this process was removed: its lease had ended")
+            if time.monotonic() - renewed >= expiry / 3:
+                renewed = time.monotonic()
+                await self._restore()
+
+    async def _hold(self) -> None:
+        """Renew the lease, and remove processes whose lease has ended."""
+        options, keys = self._options, self._keys
+        # Longer than whatever is listed there.
+        lasts = int((options.lease + options.group_expiry) * 1000)
+        held, ended = await self._control.run(
+            HOLD,
+            [keys.leases, keys.of_process(keys.process)],
+            [keys.process, options.lease, lasts, *map(inbox_thing, self._inboxes)],
+        )
+        if not held:
+            self._intact = False
+        if ended:
+            await reap(self._control, keys)
+
+    async def _check(self) -> None:
+        """Find out whether anything was lost while there was no connection."""
+        await self._hold()
+        info: bytes = await self._control.call("INFO", "server")
+        run_id = next((line for line in info.split() if line.startswith(b"run_id:")), b"")
+        waiting = [self._control.call("ZCARD", key) for key in self._inboxes]
+        full = max(await asyncio.gather(*waiting), default=0) >= INBOX_CAPACITY
+        if full or run_id != self._run_id:
+            # Senders met a full inbox; or this is a successor, who need not
+            # know all that its predecessor did.
+            self._intact = False
+        self._run_id = run_id
+
+    def _returned(self, since: float, until: float, recovered: bool) -> None:
+        in_time = until - since < self._options.expiry
+        self._on_return(self, since, until, recovered and in_time)
+
+
+def added(
+    call: Callable[..., Awaitable[Any]], group: str, channel: str, expiry: float
+) -> list[Awaitable[Any]]:
+    """Return the commands that make a channel a member of a group for `expiry` seconds."""
+    return [
+        call("ZADD", group, repr(time.time()), channel),
+        call("PEXPIRE", group, int(expiry * 1000)),
+    ]
+
+
+async def reap(pipe: Pipe, keys: Keys) -> None:
+    """Remove what processes left on a server whose lease has ended."""
+    args = [keys.belongings, REAPED_AT_ONCE]
+    while await pipe.run(REAP, [keys.leases], args) == REAPED_AT_ONCE:
+        pass

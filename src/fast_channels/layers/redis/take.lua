@@ -1,0 +1,33 @@
+-- Take payloads out of sorted sets, lowest scores first, so that none is lost on the way.
+--
+-- A batch stays here until the next call says that it arrived. A call whose
+-- answer got lost is simply made again, and so may be executed at any time.
+--
+-- KEYS[1]  the batch under way: its number, then payloads and scores in turn
+-- KEYS[2+] the sorted sets
+-- ARGV[1]  number of the last batch that arrived, 0 for none
+-- ARGV[2]  how many payloads to take at most
+-- ARGV[3]  milliseconds until a batch that nobody fetches is forgotten
+--
+-- Returns the number of a batch, and the batch.
+local arrived, room = tonumber(ARGV[1]), tonumber(ARGV[2])
+local number = tonumber(redis.call('LINDEX', KEYS[1], 0) or arrived)
+if number <= arrived then
+  redis.call('DEL', KEYS[1])
+  number = arrived
+  local batch = {}
+  for i = 2, #KEYS do
+    if room > 0 then
+      for _, value in ipairs(redis.call('ZPOPMIN', KEYS[i], room)) do
+        batch[#batch + 1] = value
+      end
+      room = tonumber(ARGV[2]) - #batch / 2
+    end
+  end
+  if #batch > 0 then
+    number = arrived + 1
+  end
+  redis.call('RPUSH', KEYS[1], number, unpack(batch))
+end
+redis.call('PEXPIRE', KEYS[1], ARGV[3])
+return redis.call('LRANGE', KEYS[1], 0, -1)
