@@ -1,0 +1,232 @@
+"""Batches that stay with the server until they have arrived, and the notice that there are some."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+
+import pytest
+
+from fast_channels.exceptions import LayerUnavailable
+from fast_channels.layers.redis._connection import Link
+from fast_channels.layers.redis._intake import TAKE, Alarm, Intake
+from fast_channels.layers.redis._server import Server
+from tests.layers.redis.support import cut, paused
+from tests.layers.support import PATIENCE, becomes, turns
+
+KEY, OTHER, BATCH = "asgijobs", "asgiother", "asgi:batch"
+
+
+@pytest.fixture
+async def server_of(redis_url):
+    server = Server({"address": redis_url})
+    yield server
+    await server.close()
+
+
+@pytest.fixture
+def intake(server_of):
+    return Intake(server_of.control, BATCH, [KEY], 60)
+
+
+def fill(client, count, key=KEY):
+    client.zadd(key, {f"{n}": n for n in range(count)})
+
+
+async def taken(intake, size=10):
+    return [int(payload) for payload, _ in await intake.take(size)]
+
+
+# -- taking --------------------------------------------------------------------
+
+
+async def test_payloads_are_taken_by_score_in_batches(intake, client):
+    """Each once, and nothing when there is nothing."""
+    fill(client, 25)
+    assert await taken(intake) == list(range(10))
+    assert await taken(intake) == list(range(10, 20))
+    assert await taken(intake) == list(range(20, 25))
+    assert await taken(intake) == []
+    assert client.zcard(KEY) == 0
+
+
+async def test_several_sets_share_a_batch(server_of, client):
+    """The first is emptied first, and the batch is no larger for it."""
+    fill(client, 3)
+    fill(client, 5, OTHER)
+    intake = Intake(server_of.control, BATCH, [KEY, OTHER], 60)
+    assert await taken(intake, 4) == [0, 1, 2, 0]
+    assert await taken(intake, 9) == [1, 2, 3, 4]
+
+
+async def test_score_comes_with_the_payload(intake, client):
+    """Exactly as it stands there, to put the payload back in its place."""
+    client.zadd(KEY, {"a": 1700000000.1234567})
+    ((payload, score),) = await intake.take(1)
+    client.zadd(KEY, {payload: score})
+    assert client.zscore(KEY, "a") == 1700000000.1234567
+
+
+async def test_batch_whose_answer_was_lost_comes_again(intake, client):
+    """Whatever the moment in which the caller was cancelled."""
+    fill(client, 40)
+    seen = []
+    for steps in range(30):
+        taking = asyncio.create_task(taken(intake, 1))
+        await turns(steps)
+        taking.cancel()
+        await asyncio.wait([taking])
+        if not taking.cancelled():
+            seen += taking.result()
+    while numbers := await taken(intake):
+        seen += numbers
+    assert seen == list(range(40))
+
+
+async def test_broken_connections_lose_nothing(intake, client):
+    """Nor does anything come twice, however often they break."""
+    fill(client, 300)
+    dice = random.Random(3)
+    seen = []
+
+    async def take_all():
+        while client.zcard(KEY) or client.llen(BATCH) > 1:
+            try:
+                seen.extend(await taken(intake, 3))
+            except LayerUnavailable:
+                await turns()
+
+    taking = asyncio.create_task(take_all())
+    while not taking.done():
+        await turns(dice.randrange(30))
+        cut(client)
+    await taking
+    assert seen == list(range(300))
+
+
+async def test_answer_that_came_too_late_is_given_again(server, client):
+    """The server did what it was asked, after the caller had given up."""
+    impatient = Server({"address": server.url}, timeout=0.2)
+    intake = Intake(impatient.control, BATCH, [KEY], 60)
+    await impatient.control.call("ZADD", KEY, 0, "0", 1, "1")
+    with paused(server), pytest.raises(LayerUnavailable):
+        await intake.take(1)
+    assert [await taken(intake, 1) for _ in range(3)] == [[0], [1], []]
+    await impatient.close()
+
+
+@pytest.mark.parametrize("late", [0, 1, 2])
+async def test_call_that_is_executed_late_does_no_harm(intake, server_of, client, late):
+    """One of an old connection may arrive after its repetition, and much later."""
+    fill(client, 6)
+    args = [late, 2, 60_000]
+    seen = []
+    for _ in range(3):
+        seen += await taken(intake, 2)
+        await server_of.control.run(TAKE, [BATCH, KEY], args)
+    seen += await taken(intake, 2)
+    assert seen == list(range(6))
+
+
+async def test_size_of_zero_takes_nothing_new(intake, client):
+    """It fetches what was taken and did not arrive."""
+    fill(client, 2)
+    await intake._pipe.run(TAKE, [BATCH, KEY], [0, 1, 60_000])
+    assert await taken(intake, 0) == [0]
+    assert await taken(intake, 0) == []
+    assert client.zcard(KEY) == 1
+
+
+async def test_server_that_forgot_everything_is_no_obstacle(intake, client):
+    """Counting goes on from what has arrived."""
+    fill(client, 1)
+    assert await taken(intake) == [0]
+    client.flushall()
+    fill(client, 3)
+    assert await taken(intake) == [0, 1, 2]
+
+
+async def test_batch_that_nobody_fetches_is_forgotten(intake, client):
+    """Like the messages in it, after `expiry`."""
+    fill(client, 1)
+    await taken(intake)
+    assert 0 < client.pttl(BATCH) <= 60_000
+
+
+# -- the alarm -----------------------------------------------------------------
+
+
+class Bell:
+    """An alarm on a connection of its own; counts heartbeats."""
+
+    def __init__(self, server, keys=(KEY,), interval=60.0):
+        self.alarm = Alarm(server, keys, "asgi:beats", interval)
+        self.heard = 0
+
+    async def __aenter__(self):
+        self.link = Link({"address": str(self.alarm._server)})
+        await self.link.open()
+        await self.alarm.arm(self.link)
+        self.keeping = asyncio.create_task(self.alarm.keep(self.link, self))
+        await self.rings()
+        return self
+
+    async def __aexit__(self, *exc_info):
+        self.keeping.cancel()
+        await asyncio.wait([self.keeping])
+        await self.link.close()
+
+    def touch(self):
+        self.heard += 1
+
+    async def rings(self):
+        async with asyncio.timeout(PATIENCE):
+            await self.alarm.wait()
+
+
+async def test_alarm_rings_for_what_was_there_before(server_of, client):
+    """Nobody would tell of it otherwise."""
+    alarm = Alarm(server_of, [KEY], "asgi:beats", 60.0)
+    link = Link({"address": str(server_of)})
+    await link.open()
+    await alarm.arm(link)
+    async with asyncio.timeout(PATIENCE):
+        await alarm.wait()
+    await link.close()
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda client: client.zadd(KEY, {"a": 1}),
+        lambda client: client.zadd(OTHER, {"a": 1}),
+        lambda client: client.eval("redis.call('ZADD', KEYS[1], 1, 'a')", 1, KEY),
+        lambda client: client.flushall(),
+    ],
+    ids=["first_key", "second_key", "script", "flush"],
+)
+async def test_alarm_rings_when_a_key_is_written_to(server_of, client, write):
+    """By whom and how does not matter."""
+    async with Bell(server_of, (KEY, OTHER)) as bell:
+        assert not bell.alarm._rung.is_set()
+        write(client)
+        await bell.rings()
+
+
+async def test_heartbeats_do_not_ring(server_of, client):
+    """They are heard, and there is nothing to take for them."""
+    async with Bell(server_of, interval=0.02) as bell:
+        await becomes(lambda: bell.heard > 3)
+        assert not bell.alarm._rung.is_set()
+
+
+async def test_silence_ends_the_keeping(server):
+    """A server that says nothing for two intervals is given up, and so is the publishing pipe."""
+    silent = Server({"address": server.url})
+    async with Bell(silent, interval=0.1) as bell:
+        with paused(server):
+            await asyncio.wait([bell.keeping], timeout=PATIENCE)
+            with pytest.raises(ConnectionError, match="no heartbeat"):
+                bell.keeping.result()
+            assert silent.publishing._link is None
+    await silent.close()

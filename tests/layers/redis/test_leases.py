@@ -1,0 +1,189 @@
+"""A process that died is removed by others, one that lives never."""
+
+from __future__ import annotations
+
+import contextlib
+
+import pytest
+
+from fast_channels.layers import RedisChannelLayer
+from fast_channels.layers.redis import _supervisor
+from tests.layers.redis.support import outages
+from tests.layers.support import arrives, becomes
+
+MESSAGE = {"type": "test"}
+LEASE = 0.6
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    """Outages of tests are short."""
+    monkeypatch.setattr(_supervisor, "FIRST_PAUSE", 0.01)
+
+
+@pytest.fixture
+async def opened(redis_url):
+    """Makes layers, and closes them after the test."""
+    async with contextlib.AsyncExitStack() as stack:
+
+        async def make(**options):
+            layer = RedisChannelLayer([redis_url], **{"lease": LEASE, **options})
+            return await stack.enter_async_context(layer)
+
+        yield make
+
+
+async def die(layer):
+    """Let a layer's connections end without a farewell, as a killed process does."""
+    broker = layer._broker
+    for inbox in broker._inboxes:
+        await inbox._supervisor.stop()
+        # Nothing that stop() would do is done.
+        inbox._inboxes = []
+    for server in broker._servers:
+        await server.close()
+
+
+def left_by(client, layer):
+    """Return the keys that a process left, except those that last for moments only."""
+    keys = {key.decode() for key in client.keys(f"*{layer.process}*")}
+    return {key for key in keys if ":batch:" not in key and ":heartbeat:" not in key}
+
+
+def members(client, group="room"):
+    return {name.decode() for name in client.zrange(f"asgi:group:{group}", 0, -1)}
+
+
+async def test_dead_process_is_removed_by_one_that_lives(opened, client):
+    """With its inbox and all its memberships, without anybody sending to them."""
+    dying, living = await opened(), await opened()
+    mine, other = await dying.open_channel(), await living.open_channel()
+    for group in ("room", "hall"):
+        await dying.group_add(group, mine.name)
+    await living.group_add("room", other.name)
+    await die(dying)
+    await living.send(mine.name, MESSAGE)
+    assert len(members(client)) == 2
+    await becomes(lambda: not left_by(client, dying))
+    assert len(members(client)) == 1
+    assert members(client, "hall") == set()
+    await living.group_send("room", MESSAGE)
+    assert await arrives(other) == MESSAGE
+
+
+async def test_sender_removes_dead_processes_before_it_sends(opened, redis_url, client):
+    """Also one that itself receives nothing and holds no lease."""
+    dying = await opened()
+    inbox = await dying.open_channel()
+    await dying.group_add("room", inbox.name)
+    await die(dying)
+    await becomes(lambda: client.zcount("asgi:leases", "-inf", now(client)) == 1)
+    async with RedisChannelLayer([redis_url]) as sender:
+        await sender.group_send("room", MESSAGE)
+    assert members(client) == left_by(client, dying) == set()
+    assert client.zcard("asgi:leases") == 0
+
+
+async def test_member_that_another_process_added_is_removed_too(opened, client):
+    """It was added by its full name, which says whose it is."""
+    dying, living = await opened(), await opened()
+    inbox = await dying.open_channel()
+    await living.open_channel()
+    await living.group_add("room", inbox.name)
+    assert members(client) == {inbox.name}
+    await die(dying)
+    await becomes(lambda: not members(client))
+
+
+async def test_member_of_a_peer_is_left_alone(opened, client):
+    """Django processes hold no lease, and expire as they always did."""
+    layer = await opened()
+    await layer.open_channel()
+    await layer.group_add("room", "specific.0123456789abcdef!local")
+    await becomes(lambda: client.zcard("asgi:leases") == 1)
+    renewed = client.zscore("asgi:leases", layer.process)
+    await becomes(lambda: client.zscore("asgi:leases", layer.process) > renewed + LEASE)
+    assert members(client) == {"specific.0123456789abcdef!local"}
+
+
+async def test_process_that_lives_keeps_its_lease(opened, client, caplog):
+    """However long it is idle."""
+    layer = await opened(group_expiry=LEASE, expiry=LEASE)
+    inbox = await layer.open_channel()
+    await layer.group_add("room", inbox.name)
+    ends = client.zscore("asgi:leases", layer.process)
+    await becomes(lambda: client.zscore("asgi:leases", layer.process) > ends + 3 * LEASE)
+    await layer.group_send("room", MESSAGE)
+    assert await arrives(inbox) == MESSAGE
+    assert outages(caplog) == []
+
+
+async def test_process_that_closes_leaves_nothing(opened, client):
+    """Its lease ends at once, with all that was there."""
+    layer = await opened()
+    inbox = await layer.open_channel()
+    for group in ("room", "hall"):
+        await layer.group_add(group, inbox.name)
+    await layer.close()
+    assert left_by(client, layer) == members(client) == members(client, "hall") == set()
+    assert client.zcard("asgi:leases") == 0
+
+
+async def test_process_that_was_removed_though_it_lives_returns(opened, client, caplog):
+    """It joins its groups again, and tells that messages may be missing."""
+    layer = await opened()
+    inbox = await layer.open_channel()
+    await layer.group_add("room", inbox.name)
+    await becomes(lambda: layer.health().state == "ready")
+    client.zadd("asgi:leases", {layer.process: 0})
+    other = await opened()
+    await other.group_send("room", MESSAGE)
+    assert members(client) == set()
+    await becomes(lambda: members(client))
+    gap = await arrives(inbox)
+    assert (gap["type"], gap["groups"], gap["recovered"]) == ("layer.gap", ["room"], False)
+    await other.group_send("room", MESSAGE)
+    assert await arrives(inbox) == MESSAGE
+    assert next(level for level, _ in outages(caplog)) == "WARNING"
+
+
+async def test_flush_of_ones_own_is_no_outage(opened, client, caplog):
+    """The lease is taken anew at once."""
+    layer = await opened()
+    await layer.open_channel()
+    await layer.flush()
+    inbox = await layer.open_channel()
+    await layer.group_add("room", inbox.name)
+    ends = client.zscore("asgi:leases", layer.process)
+    await becomes(lambda: client.zscore("asgi:leases", layer.process) > ends)
+    assert outages(caplog) == []
+    assert len(inbox) == 0
+
+
+async def test_many_dead_processes_are_removed(opened, client):
+    """In steps, so that no step takes long."""
+    living = await opened()
+    await living.open_channel()
+    for number in range(25):
+        member = f"specific.{number:032x}!group.room"
+        client.zadd("asgi:leases", {f"{number:032x}": 1})
+        client.zadd("asgi:group:room", {member: 1e11})
+        client.sadd(f"asgi:process:{number:032x}", f"member {member} asgi:group:room")
+    await living.group_send("room", MESSAGE)
+    assert client.exists("asgi:group:room") == 0
+    assert client.zcard("asgi:leases") == 1
+
+
+def now(client):
+    seconds, microseconds = client.time()
+    return seconds + microseconds / 1e6
+
+
+@pytest.mark.parametrize("value", [0, -1, "5", None, True])
+@pytest.mark.parametrize(
+    "name", ["lease", "send_timeout", "heartbeat_interval", "expiry", "group_expiry"]
+)
+def test_option_that_is_no_time_is_refused_at_once(name, value):
+    """With its name and value."""
+    with pytest.raises(ValueError, match=rf"{name} is {value!r}; .* seconds"):
+        RedisChannelLayer(**{name: value})

@@ -1,0 +1,90 @@
+"""One server in the eyes of a layer: one outage, however many connections."""
+
+from __future__ import annotations
+
+import logging
+import time
+
+import pytest
+
+from fast_channels.exceptions import LayerUnavailable
+from fast_channels.layers.health import Health, combined
+from fast_channels.layers.redis._watch import Watch
+from tests.layers.redis.support import outages
+
+
+@pytest.fixture
+def watch(caplog):
+    caplog.set_level(logging.INFO)
+    return Watch("redis://here")
+
+
+def test_server_is_connecting_until_something_answers(watch):
+    """And ready from then on, without a word in the log."""
+    before = time.time()
+    assert watch.health().state == "connecting"
+    watch.back("pipe")
+    health = watch.health()
+    assert (health.state, health.error) == ("ready", None)
+    assert before <= health.since <= time.time()
+
+
+def test_outage_is_one_although_many_connections_are_lost(watch, caplog):
+    """It ends when the last of them is back."""
+    watch.back("reader")
+    for connection in ("reader", "pipe", "reader"):
+        watch.lost(connection, ConnectionError(f"{connection} is gone"))
+    watch.back("pipe")
+    assert watch.health().state == "degraded"
+    watch.back("reader")
+    assert watch.health().state == "ready"
+    assert outages(caplog) == [("WARNING", "lost"), ("INFO", "redis://here")]
+
+
+def test_last_error_is_kept(watch):
+    """Also when all is well again, for whoever looks later."""
+    watch.lost("reader", ConnectionError("first"))
+    watch.lost("pipe", LayerUnavailable("redis://here", "second"))
+    watch.back("reader")
+    watch.back("pipe")
+    assert watch.health().error == "second"
+
+
+def test_error_without_words_is_named_by_its_type(watch):
+    """A TimeoutError says nothing of itself."""
+    watch.lost("reader", TimeoutError())
+    assert watch.health().error == "TimeoutError"
+
+
+def test_nothing_is_said_after_closing(watch, caplog):
+    """The layer lets go, and its connections with it."""
+    watch.back("reader")
+    watch.close()
+    watch.lost("reader", ConnectionError("cut"))
+    watch.back("reader")
+    assert watch.health().state == "closed"
+    assert outages(caplog) == []
+
+
+@pytest.mark.parametrize(
+    ("states", "whole"),
+    [
+        (["ready", "ready"], "ready"),
+        (["ready", "connecting"], "connecting"),
+        (["ready", "degraded", "connecting"], "degraded"),
+        (["closed"], "closed"),
+    ],
+)
+def test_whole_is_as_good_as_its_worst_part(states, whole):
+    """One server that is lost is seen in the health of the layer."""
+    servers = {str(n): Health(state, n, None) for n, state in enumerate(states)}
+    health = combined(servers)
+    assert (health.state, health.since) == (whole, states.index(whole))
+    assert health.servers == servers
+
+
+def test_error_of_any_part_is_shown():
+    """That of the worst before that of another."""
+    ready = Health("ready", 1, "long ago")
+    assert combined({"a": ready, "b": Health("ready", 2)}).error == "long ago"
+    assert combined({"a": ready, "b": Health("degraded", 2, "now")}).error == "now"
