@@ -14,11 +14,11 @@ import re
 import socket
 import struct
 import threading
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Self, TypeAlias, TypeVar
 
 if TYPE_CHECKING:
     import ssl
+    from collections.abc import Callable
 
 T = TypeVar("T")
 Predicate: TypeAlias = "Callable[[Connection], bool]"
@@ -306,7 +306,8 @@ class Proxy:
 
 
 def _bound(port: int) -> socket.socket:
-    bound = socket.socket()
+    # With its protocol named, or asyncio would leave Nagle's algorithm on.
+    bound = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     # Two sockets of ours on one port: the one that listens, and the one that holds it.
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     bound.bind(("127.0.0.1", port))

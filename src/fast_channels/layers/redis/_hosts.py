@@ -6,7 +6,7 @@ import zlib
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from redis.asyncio import ConnectionPool, Redis
+from redis.asyncio import ConnectionPool, Redis, SSLConnection
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
 from redis.backoff import NoBackoff
@@ -28,7 +28,9 @@ def decode_hosts(
     An entry is a URL (`redis://`, `rediss://` for TLS, `unix://`), a pair (host,
     port), a mapping with "address" set to a URL and more keywords of redis-py's
     Connection, a mapping with "sentinels", "master_name" and "sentinel_kwargs",
-    or keywords of Connection alone. None means a server on this machine.
+    or keywords of Connection alone. Without a URL, "ssl": True means TLS; beside
+    "sentinels" it is for the server that they name, and in "sentinel_kwargs" for
+    themselves. None means a server on this machine.
     """
     if hosts is None:
         return [{"address": DEFAULT_URL}]
@@ -96,6 +98,8 @@ def create_pool(host: ChannelDecodedRedisHost) -> ConnectionPool:
         )
         name = options.pop("master_name")
         return SentinelConnectionPool(name, sentinels, **options)  # type: ignore[no-untyped-call]
+    if options.pop("ssl", False):
+        options.setdefault("connection_class", SSLConnection)
     return ConnectionPool(**options)
 
 
@@ -110,7 +114,8 @@ def describe(host: ChannelDecodedRedisHost) -> str:
         return _without_secrets(str(host["address"]))
     if "sentinels" in host:
         return f"sentinel master {host.get('master_name')!r}"
-    return f"redis://{host.get('host', 'localhost')}:{host.get('port', 6379)}"
+    scheme = "rediss" if host.get("ssl") else "redis"
+    return f"{scheme}://{host.get('host', 'localhost')}:{host.get('port', 6379)}"
 
 
 def _without_secrets(url: str) -> str:

@@ -1,0 +1,134 @@
+"""
+Layers over TLS.
+
+The bundled server is built without TLS, so a proxy in front of it ends TLS:
+what the client library does is the same.
+"""
+
+from __future__ import annotations
+
+import contextlib
+
+import pytest
+
+from fast_channels.exceptions import LayerUnavailable
+from fast_channels.layers import RedisChannelLayer, RedisPubSubChannelLayer
+from fast_channels.testing.contract import LayerContract
+from tests.chaos.proxy import Proxy
+from tests.chaos.servers import Authority
+from tests.conftest import empty
+from tests.layers.support import arrives
+
+MESSAGE = {"type": "test"}
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory):
+    return Authority(tmp_path_factory.mktemp("tls"))
+
+
+@pytest.fixture(scope="module")
+def secured(valkey, authority):
+    """The shared server, to be spoken to in TLS."""
+    with Proxy(valkey.port, tls=authority.server_context()) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def url(valkey, secured, authority):
+    """The address of an empty server, and whom to trust."""
+    empty(valkey)
+    return f"{secured.url}?ssl_ca_certs={authority.certificate}"
+
+
+@pytest.fixture(autouse=True)
+def no_other_authorities(monkeypatch, tmp_path):
+    """
+    Nobody is trusted but whom a test names.
+
+    The client library reads all authorities of the system for each connection,
+    which takes 60 ms with OpenSSL 3, of every test many times.
+    """
+    nobody = tmp_path / "nobody.pem"
+    nobody.touch()
+    monkeypatch.setenv("SSL_CERT_FILE", str(nobody))
+    monkeypatch.setenv("SSL_CERT_DIR", str(tmp_path))
+
+
+@pytest.fixture
+async def opened():
+    """Opens layers and closes them after the test."""
+    async with contextlib.AsyncExitStack() as stack:
+        yield stack.enter_async_context
+
+
+class TestPubSubOverTls(LayerContract):
+    keeps_messages = False
+
+    @pytest.fixture
+    async def make_layer(self, opened, url):
+        async def make(**options):
+            return await opened(RedisPubSubChannelLayer([url], **options))
+
+        return make
+
+    @pytest.fixture
+    def make_unopened(self, url):
+        return lambda: RedisPubSubChannelLayer([url])
+
+
+class TestQueueOverTls(LayerContract):
+    @pytest.fixture
+    async def make_layer(self, opened, url):
+        async def make(**options):
+            return await opened(RedisChannelLayer([url], **options))
+
+        return make
+
+    @pytest.fixture
+    def make_unopened(self, url):
+        return lambda: RedisChannelLayer([url])
+
+
+async def works(layer):
+    """A message goes to the server and comes back."""
+    inbox = await layer.open_channel()
+    await layer.group_add("room", inbox.name)
+    await layer.group_send("room", MESSAGE)
+    return await arrives(inbox) == MESSAGE
+
+
+async def test_authority_may_stand_beside_the_address(kind, make_layer, secured, authority):
+    """As a keyword of its own, with an address or without."""
+    trust = {"ssl_ca_certs": str(authority.certificate)}
+    assert await works(await make_layer(kind, [{"address": secured.url, **trust}]))
+    keywords = {"host": "127.0.0.1", "port": secured.port, "ssl": True, **trust}
+    assert await works(await make_layer(kind, [keywords]))
+
+
+async def test_server_of_an_unknown_authority_is_not_spoken_to(kind, make_layer, secured, tmp_path):
+    """The error says that it is the certificate, and nothing was sent."""
+    other = Authority(tmp_path, "another CA")
+    url = f"{secured.url}?ssl_ca_certs={other.certificate}"
+    with pytest.raises(LayerUnavailable, match="certificate verify failed"):
+        await make_layer(kind, [url])
+
+
+async def test_server_for_another_name_is_not_spoken_to(kind, make_layer, secured, authority):
+    """A certificate is for an address."""
+    url = f"rediss://localhost:{secured.port}?ssl_ca_certs={authority.certificate}"
+    with pytest.raises(LayerUnavailable, match="not valid for 'localhost'"):
+        await make_layer(kind, [url])
+
+
+async def test_client_may_need_a_certificate(kind, make_layer, valkey, authority):
+    """With it the layer works, without it the error says so."""
+    certificate, key = authority.issue("client")
+    with Proxy(valkey.port, tls=authority.server_context(asks_clients=True)) as proxy:
+        trust = f"{proxy.url}?ssl_ca_certs={authority.certificate}"
+        own = f"&ssl_certfile={certificate}&ssl_keyfile={key}"
+        layer = await make_layer(kind, [trust + own])
+        assert await works(layer)
+        await layer.close()
+        with pytest.raises(LayerUnavailable):
+            await make_layer(kind, [trust])
