@@ -109,8 +109,20 @@ class WatchedPair:
         return {"sentinels": sentinels, "master_name": MASTER}
 
     def fail_over(self) -> None:
-        """Make the replica the primary, in order. Returns before it has happened."""
+        """
+        Let replica and primary change places, in order.
+
+        Sentinels leave the old primary as it is for eight seconds; what they do
+        to it then is done here at once.
+        """
         self.sentinels[0].ask("FAILOVER", MASTER)
+        comes_true_within(FAILOVER, self._has_switched)
+        with redis.Redis.from_url(self.primary.url) as client, client.pipeline() as pipeline:
+            pipeline.execute_command("REPLICAOF", "127.0.0.1", self.replica.port)
+            pipeline.execute_command("CLIENT", "KILL", "TYPE", "normal")
+            pipeline.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
+            with contextlib.suppress(redis.ConnectionError):  # this one is closed, too
+                pipeline.execute()
 
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as stack:
@@ -126,6 +138,10 @@ class WatchedPair:
 
     def __exit__(self, *_: object) -> None:
         self._running.close()
+
+    def _has_switched(self) -> bool:
+        addresses = [sentinel.ask("GET-MASTER-ADDR-BY-NAME", MASTER) for sentinel in self.sentinels]
+        return all(int(port) == self.replica.port for _, port in addresses)
 
     def _replicates(self) -> bool:
         with redis.Redis(port=self.replica.port) as client:

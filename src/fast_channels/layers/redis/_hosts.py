@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import zlib
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,10 @@ if TYPE_CHECKING:
     from .type_defs import ChannelDecodedRedisHost, ChannelRawRedisHost
 
 DEFAULT_URL = "redis://localhost:6379"
+
+# Seconds in which one Sentinel must answer. Less than a connection may take, or
+# one that hangs would use up the time for asking the others.
+SENTINEL_TIMEOUT = 1.0
 
 
 def decode_hosts(
@@ -83,6 +88,22 @@ def checked_prefix(prefix: str) -> str:
     return prefix
 
 
+class _Sentinels(Sentinel):
+    """
+    Sentinels that are asked, and hung up on.
+
+    Each attempt to connect asks with clients of its own; redis-py leaves their
+    connections open until the garbage collector finds them.
+    """
+
+    async def discover_master(self, service_name: str) -> tuple[str, int]:
+        try:
+            address: tuple[str, int] = await super().discover_master(service_name)
+        finally:
+            await asyncio.gather(*map(close_redis, self.sentinels))
+        return address
+
+
 def create_pool(host: ChannelDecodedRedisHost) -> ConnectionPool:
     """Return a pool for a decoded host. Nothing is connected yet."""
     options: dict[str, Any] = dict(host)
@@ -93,8 +114,14 @@ def create_pool(host: ChannelDecodedRedisHost) -> ConnectionPool:
         return pool
     if "sentinels" in options:
         # Neither class has types in redis-py.
-        sentinels = Sentinel(  # type: ignore[no-untyped-call]
-            options.pop("sentinels"), sentinel_kwargs=options.pop("sentinel_kwargs", None)
+        sentinels = _Sentinels(  # type: ignore[no-untyped-call]
+            options.pop("sentinels"),
+            sentinel_kwargs={
+                "socket_timeout": SENTINEL_TIMEOUT,
+                "socket_connect_timeout": SENTINEL_TIMEOUT,
+                "retry": Retry(NoBackoff(), 0),
+                **(options.pop("sentinel_kwargs", None) or {}),
+            },
         )
         name = options.pop("master_name")
         return SentinelConnectionPool(name, sentinels, **options)  # type: ignore[no-untyped-call]
