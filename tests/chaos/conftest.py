@@ -8,6 +8,7 @@ import pytest
 
 from fast_channels.layers import RedisChannelLayer, RedisPubSubChannelLayer
 from fast_channels.testing.server import ValkeyServer
+from tests.chaos.servers import Authority
 
 LAYERS = {"pubsub": RedisPubSubChannelLayer, "queue": RedisChannelLayer}
 
@@ -17,6 +18,26 @@ def server():
     """A server of this test's own."""
     with ValkeyServer() as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def authority(tmp_path_factory):
+    """A certificate authority of the tests' own."""
+    return Authority(tmp_path_factory.mktemp("authority"))
+
+
+@pytest.fixture
+def no_other_authorities(monkeypatch, tmp_path):
+    """
+    Nobody is trusted but whom a test names.
+
+    The client library reads all authorities of the system for each connection,
+    which takes 60 ms with OpenSSL 3, of every test many times.
+    """
+    nobody = tmp_path / "nobody.pem"
+    nobody.touch()
+    monkeypatch.setenv("SSL_CERT_FILE", str(nobody))
+    monkeypatch.setenv("SSL_CERT_DIR", str(tmp_path))
 
 
 @pytest.fixture(params=LAYERS)

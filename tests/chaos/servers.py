@@ -33,6 +33,13 @@ def documented_rule() -> str:
     return line
 
 
+def of_documented_user(url: str) -> str:
+    """Return an address with the name and the password that the rule gives to its user."""
+    _, _, name, *rules = documented_rule().split()
+    (password,) = [rule.removeprefix(">") for rule in rules if rule.startswith(">")]
+    return url.replace("://", f"://{name}:{password}@")
+
+
 def comes_true_within(seconds: float, condition: Callable[[], object]) -> None:
     """Wait for a fact about servers, which can only be asked for."""
     deadline = time.monotonic() + seconds

@@ -1,79 +1,14 @@
-"""The user that docs/redis-acl.md describes can do everything, and nothing it does is refused."""
+"""What docs/redis-acl.md says of rights, and what happens without one. See test_secured.py, too."""
 
 from __future__ import annotations
 
-import contextlib
 import re
 
 import pytest
 import redis
 
 from fast_channels.exceptions import BrokerRefused
-from fast_channels.layers import RedisChannelLayer, RedisPubSubChannelLayer
-from fast_channels.testing.contract import LayerContract
-from fast_channels.testing.server import ValkeyServer
-from tests.chaos.servers import ACL_DOCUMENT, documented_rule
-from tests.conftest import empty
-
-
-def documented_user(server):
-    """Return the address of a server for the user of the document."""
-    _, _, name, *rules = documented_rule().split()
-    (password,) = [rule.removeprefix(">") for rule in rules if rule.startswith(">")]
-    return f"redis://{name}:{password}@127.0.0.1:{server.port}"
-
-
-@pytest.fixture(scope="module")
-def guarded():
-    """A server that knows the user of the document."""
-    with ValkeyServer() as server, redis.Redis.from_url(server.url) as client:
-        client.execute_command(*documented_rule().split())
-        yield server
-
-
-@pytest.fixture
-def url(guarded):
-    """Its address for that user; fails afterwards if anything was refused."""
-    empty(guarded)
-    with redis.Redis.from_url(guarded.url) as client:
-        client.acl_log_reset()
-        yield documented_user(guarded)
-        assert client.acl_log() == []
-
-
-@pytest.fixture
-async def opened():
-    """Opens layers and closes them after the test."""
-    async with contextlib.AsyncExitStack() as stack:
-        yield stack.enter_async_context
-
-
-class TestPubSubWithAccessRules(LayerContract):
-    keeps_messages = False
-
-    @pytest.fixture
-    async def make_layer(self, opened, url):
-        async def make(**options):
-            return await opened(RedisPubSubChannelLayer([url], **options))
-
-        return make
-
-    @pytest.fixture
-    def make_unopened(self, url):
-        return lambda: RedisPubSubChannelLayer([url])
-
-
-class TestQueueWithAccessRules(LayerContract):
-    @pytest.fixture
-    async def make_layer(self, opened, url):
-        async def make(**options):
-            return await opened(RedisChannelLayer([url], **options))
-
-        return make
-
-    @pytest.fixture
-    def make_unopened(self, url):
-        return lambda: RedisChannelLayer([url])
+from tests.chaos.servers import ACL_DOCUMENT, documented_rule, of_documented_user
 
 
 def test_table_of_the_document_explains_the_commands_of_its_rule():
@@ -92,7 +27,7 @@ def restricted(server):
         with redis.Redis.from_url(server.url) as client:
             client.execute_command(*documented_rule().split())
             client.execute_command("ACL", "SETUSER", "app", *rights)
-        return documented_user(server)
+        return of_documented_user(server.url)
 
     return restrict
 

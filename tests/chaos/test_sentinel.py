@@ -59,11 +59,11 @@ async def test_sentinels_are_asked_and_hung_up_on(kind, make_layer, sentinels, s
             assert "layer" not in [entry["name"] for entry in client.client_list()]
 
 
-async def test_sentinel_that_hangs_is_passed_over(kind, make_layer, sentinels):
+async def test_sentinel_that_hangs_is_passed_over(make_layer, sentinels):
     """While there is another one to ask."""
     one, other = sentinels
     with paused(one):
-        assert await works(await make_layer(kind, [known_to(one, other)]))
+        assert await works(await make_layer("queue", [known_to(one, other)]))
 
 
 async def test_name_that_no_sentinel_knows_is_named(kind, make_layer, sentinels):

@@ -1,24 +1,16 @@
-"""
-Layers over TLS.
-
-The bundled server is built without TLS, so a proxy in front of it ends TLS:
-what the client library does is the same.
-"""
+"""Whom a layer trusts that speaks TLS, and what it says of others. See test_secured.py, too."""
 
 from __future__ import annotations
-
-import contextlib
 
 import pytest
 import redis
 
 from fast_channels.exceptions import LayerUnavailable
-from fast_channels.layers import RedisChannelLayer, RedisPubSubChannelLayer
-from fast_channels.testing.contract import LayerContract
 from tests.chaos.proxy import Proxy
 from tests.chaos.servers import Authority
-from tests.conftest import empty
 from tests.layers.support import arrives
+
+pytestmark = pytest.mark.usefixtures("no_other_authorities")
 
 MESSAGE = {"type": "test"}
 
@@ -26,71 +18,10 @@ OLD_CLIENT = redis.__version__.startswith("5.0.")
 
 
 @pytest.fixture(scope="module")
-def authority(tmp_path_factory):
-    return Authority(tmp_path_factory.mktemp("tls"))
-
-
-@pytest.fixture(scope="module")
 def secured(valkey, authority):
     """The shared server, to be spoken to in TLS."""
     with Proxy(valkey.port, tls=authority.server_context()) as proxy:
         yield proxy
-
-
-@pytest.fixture
-def url(valkey, secured, authority):
-    """The address of an empty server, and whom to trust."""
-    empty(valkey)
-    return f"{secured.url}?ssl_ca_certs={authority.certificate}"
-
-
-@pytest.fixture(autouse=True)
-def no_other_authorities(monkeypatch, tmp_path):
-    """
-    Nobody is trusted but whom a test names.
-
-    The client library reads all authorities of the system for each connection,
-    which takes 60 ms with OpenSSL 3, of every test many times.
-    """
-    nobody = tmp_path / "nobody.pem"
-    nobody.touch()
-    monkeypatch.setenv("SSL_CERT_FILE", str(nobody))
-    monkeypatch.setenv("SSL_CERT_DIR", str(tmp_path))
-
-
-@pytest.fixture
-async def opened():
-    """Opens layers and closes them after the test."""
-    async with contextlib.AsyncExitStack() as stack:
-        yield stack.enter_async_context
-
-
-class TestPubSubOverTls(LayerContract):
-    keeps_messages = False
-
-    @pytest.fixture
-    async def make_layer(self, opened, url):
-        async def make(**options):
-            return await opened(RedisPubSubChannelLayer([url], **options))
-
-        return make
-
-    @pytest.fixture
-    def make_unopened(self, url):
-        return lambda: RedisPubSubChannelLayer([url])
-
-
-class TestQueueOverTls(LayerContract):
-    @pytest.fixture
-    async def make_layer(self, opened, url):
-        async def make(**options):
-            return await opened(RedisChannelLayer([url], **options))
-
-        return make
-
-    @pytest.fixture
-    def make_unopened(self, url):
-        return lambda: RedisChannelLayer([url])
 
 
 async def works(layer):
