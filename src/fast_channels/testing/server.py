@@ -90,14 +90,7 @@ class ValkeyServer:
             return self
         self._directory = tempfile.TemporaryDirectory(prefix="fast-channels-")
         self._process = subprocess.Popen(  # noqa: S603 - a program we found ourselves
-            [
-                find_server(),
-                *("--port", str(self.port), "--bind", "127.0.0.1"),
-                *("--dir", self._directory.name, "--save", "", "--appendonly", "no"),
-                # Into a file: a pipe that nobody reads would stop the server one day.
-                *("--logfile", "server.log"),
-                *self.options,
-            ],
+            [find_server(), *self._arguments(self._directory.name)],
             # A Ctrl+C in the terminal is for the program that owns this server.
             start_new_session=True,
         )
@@ -109,6 +102,15 @@ class ValkeyServer:
             # The server has no way to tell us that it is ready; this is a poll.
             time.sleep(0.02)
         return self
+
+    def _arguments(self, directory: str) -> list[str]:
+        return [
+            *("--port", str(self.port), "--bind", "127.0.0.1"),
+            *("--dir", directory, "--save", "", "--appendonly", "no"),
+            # Into a file: a pipe that nobody reads would stop the server one day.
+            *("--logfile", "server.log"),
+            *self.options,
+        ]
 
     def stop(self) -> None:
         """Shut the server down in order. Stopping twice is fine."""

@@ -118,6 +118,7 @@ def test_prefix_that_is_no_string_is_refused(layer, prefix):
         ("unix://user:secret@/run/x.sock", "unix:///run/x.sock"),
         (("localhost", 6380), "redis://localhost:6380"),
         ({"host": "localhost", "password": "secret"}, "redis://localhost:6379"),
+        ({"host": "localhost", "ssl": True}, "rediss://localhost:6379"),
         ({"address": "redis://localhost", "password": "secret"}, "redis://localhost"),
         (SENTINEL, "sentinel master 'main'"),
     ],

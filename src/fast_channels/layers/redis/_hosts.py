@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import zlib
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from redis.asyncio import ConnectionPool, Redis
+from redis.asyncio import ConnectionPool, Redis, SSLConnection
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
 from redis.backoff import NoBackoff
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
 
 DEFAULT_URL = "redis://localhost:6379"
 
+# Seconds in which one Sentinel must answer. Less than a connection may take, or
+# one that hangs would use up the time for asking the others.
+SENTINEL_TIMEOUT = 1.0
+
 
 def decode_hosts(
     hosts: Sequence[ChannelRawRedisHost] | None,
@@ -28,7 +33,9 @@ def decode_hosts(
     An entry is a URL (`redis://`, `rediss://` for TLS, `unix://`), a pair (host,
     port), a mapping with "address" set to a URL and more keywords of redis-py's
     Connection, a mapping with "sentinels", "master_name" and "sentinel_kwargs",
-    or keywords of Connection alone. None means a server on this machine.
+    or keywords of Connection alone. Without a URL, "ssl": True means TLS; beside
+    "sentinels" it is for the server that they name, and in "sentinel_kwargs" for
+    themselves. None means a server on this machine.
     """
     if hosts is None:
         return [{"address": DEFAULT_URL}]
@@ -81,6 +88,22 @@ def checked_prefix(prefix: str) -> str:
     return prefix
 
 
+class _Sentinels(Sentinel):
+    """
+    Sentinels that are asked, and hung up on.
+
+    Each attempt to connect asks with clients of its own; redis-py leaves their
+    connections open until the garbage collector finds them.
+    """
+
+    async def discover_master(self, service_name: str) -> tuple[str, int]:
+        try:
+            address: tuple[str, int] = await super().discover_master(service_name)
+        finally:
+            await asyncio.gather(*map(close_redis, self.sentinels))
+        return address
+
+
 def create_pool(host: ChannelDecodedRedisHost) -> ConnectionPool:
     """Return a pool for a decoded host. Nothing is connected yet."""
     options: dict[str, Any] = dict(host)
@@ -91,11 +114,19 @@ def create_pool(host: ChannelDecodedRedisHost) -> ConnectionPool:
         return pool
     if "sentinels" in options:
         # Neither class has types in redis-py.
-        sentinels = Sentinel(  # type: ignore[no-untyped-call]
-            options.pop("sentinels"), sentinel_kwargs=options.pop("sentinel_kwargs", None)
+        sentinels = _Sentinels(  # type: ignore[no-untyped-call]
+            options.pop("sentinels"),
+            sentinel_kwargs={
+                "socket_timeout": SENTINEL_TIMEOUT,
+                "socket_connect_timeout": SENTINEL_TIMEOUT,
+                "retry": Retry(NoBackoff(), 0),
+                **(options.pop("sentinel_kwargs", None) or {}),
+            },
         )
         name = options.pop("master_name")
         return SentinelConnectionPool(name, sentinels, **options)  # type: ignore[no-untyped-call]
+    if options.pop("ssl", False):
+        options.setdefault("connection_class", SSLConnection)
     return ConnectionPool(**options)
 
 
@@ -110,7 +141,8 @@ def describe(host: ChannelDecodedRedisHost) -> str:
         return _without_secrets(str(host["address"]))
     if "sentinels" in host:
         return f"sentinel master {host.get('master_name')!r}"
-    return f"redis://{host.get('host', 'localhost')}:{host.get('port', 6379)}"
+    scheme = "rediss" if host.get("ssl") else "redis"
+    return f"{scheme}://{host.get('host', 'localhost')}:{host.get('port', 6379)}"
 
 
 def _without_secrets(url: str) -> str:

@@ -1,0 +1,57 @@
+"""Layers of both kinds on servers that a test may do anything to."""
+
+from __future__ import annotations
+
+import contextlib
+
+import pytest
+
+from fast_channels.layers import RedisChannelLayer, RedisPubSubChannelLayer
+from fast_channels.testing.server import ValkeyServer
+from tests.chaos.servers import Authority
+
+LAYERS = {"pubsub": RedisPubSubChannelLayer, "queue": RedisChannelLayer}
+
+
+@pytest.fixture
+def server():
+    """A server of this test's own."""
+    with ValkeyServer() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def authority(tmp_path_factory):
+    """A certificate authority of the tests' own."""
+    return Authority(tmp_path_factory.mktemp("authority"))
+
+
+@pytest.fixture
+def no_other_authorities(monkeypatch, tmp_path):
+    """
+    Nobody is trusted but whom a test names.
+
+    The client library reads all authorities of the system for each connection,
+    which takes 60 ms with OpenSSL 3, of every test many times.
+    """
+    nobody = tmp_path / "nobody.pem"
+    nobody.touch()
+    monkeypatch.setenv("SSL_CERT_FILE", str(nobody))
+    monkeypatch.setenv("SSL_CERT_DIR", str(tmp_path))
+
+
+@pytest.fixture(params=LAYERS)
+def kind(request):
+    """Each kind of layer in turn."""
+    return request.param
+
+
+@pytest.fixture
+async def make_layer():
+    """Makes open layers, each a process of its own as far as servers can tell."""
+    async with contextlib.AsyncExitStack() as stack:
+
+        async def make(kind, hosts, **options):
+            return await stack.enter_async_context(LAYERS[kind](hosts, **options))
+
+        yield make

@@ -1,0 +1,314 @@
+"""
+A TCP proxy on loopback that delays, cuts, swallows, and ends TLS.
+
+It has a thread and an event loop of its own, so it goes on while the loop of a
+test is blocked, and a blocking test may use it. Whatever is asked of it has
+happened when the call returns.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+import socket
+import struct
+import threading
+from typing import TYPE_CHECKING, Self, TypeAlias, TypeVar
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Callable
+
+T = TypeVar("T")
+Predicate: TypeAlias = "Callable[[Connection], bool]"
+
+# Seconds that the thread may take to do what it is asked.
+PATIENCE = 5.0
+
+# Chunks on their way in one direction; a receiver that does not read stops its sender.
+CHUNKS = 64
+CHUNK_SIZE = 64 * 1024
+
+# The beginning of a command, as every client library writes it, and how many
+# bytes of one may stand at the end of a chunk.
+COMMAND = re.compile(rb"\*[1-9]\d*\r\n\$\d+\r\n([A-Za-z]+)\r\n")
+LONGEST_BEGINNING = 40
+
+# Makes close() send RST instead of FIN.
+LINGER_NOT = struct.pack("ii", 1, 0)
+
+
+def every(_connection: Connection) -> bool:
+    return True
+
+
+def having_sent(*commands: str) -> Predicate:
+    """Choose the connections on which the client has sent one of these, such as "SUBSCRIBE"."""
+    return lambda connection: not connection.commands.isdisjoint(commands)
+
+
+class Connection:
+    """One client's way to the server. Touched in the proxy's thread only."""
+
+    def __init__(self, task: asyncio.Task[None], client: asyncio.StreamWriter) -> None:
+        # Names of the commands that the client has sent so far.
+        self.commands: set[str] = set()
+        self._task = task
+        # Both ends; the server's is added when there is one.
+        self.ends = [client]
+        # What may be the beginning of a command that goes on in the next chunk.
+        self._tail = b""
+
+    def note(self, data: bytes) -> None:
+        """Look for commands in what the client has sent."""
+        seen = self._tail + data
+        self.commands.update(name.decode().upper() for name in COMMAND.findall(seen))
+        self._tail = seen[-LONGEST_BEGINNING:]
+
+    def reset(self) -> None:
+        """Break both ends at once, as a power cut or a firewall would."""
+        for end in self.ends:
+            with contextlib.suppress(OSError):
+                end.get_extra_info("socket").setsockopt(
+                    socket.SOL_SOCKET, socket.SO_LINGER, LINGER_NOT
+                )
+            end.transport.abort()
+        self._task.cancel()
+
+
+class Proxy:
+    """
+    Stands before a server on `target`, a port of loopback, while its `with` block lasts.
+
+    With `tls` it speaks TLS to clients and plain text to the server. Actions
+    take a predicate that chooses connections; one that comes to fit it later,
+    by what its client sends, is treated like the others from that moment, and
+    before the server sees what made it fit.
+    """
+
+    def __init__(self, target: int, *, tls: ssl.SSLContext | None = None) -> None:
+        self._target = target
+        self._tls = tls
+        # Holds the port while nobody listens, so that clients are refused.
+        self._reserved = _bound(0)
+        self.port: int = self._reserved.getsockname()[1]
+        # Connections ever accepted.
+        self.accepted = 0
+        self._connections: set[Connection] = set()
+        # Seconds that every chunk takes, and for whom.
+        self._latency, self._slow = 0.0, every
+        # Whose connections break, and whose bytes wait. None: nobody's.
+        self._cut: Predicate | None = None
+        self._held: Predicate | None = None
+        self._thread = threading.Thread(target=self._run, name="chaos proxy", daemon=True)
+        self._started = threading.Event()
+        self._listener: asyncio.Server | None = None
+
+    @property
+    def url(self) -> str:
+        return f"{'rediss' if self._tls else 'redis'}://127.0.0.1:{self.port}"
+
+    @property
+    def connections(self) -> int:
+        """How many connections are open now."""
+        return len(self._connections)
+
+    def count(self, only: Predicate) -> int:
+        """How many of them `only` chooses."""
+        return self._do(lambda: sum(map(only, self._connections)))
+
+    # -- what may happen to a network ---------------------------------------
+
+    def delay(self, seconds: float, only: Predicate = every) -> None:
+        """Let everything take `seconds` longer, in each direction."""
+
+        def there() -> None:
+            self._latency, self._slow = seconds, only
+
+        self._do(there)
+
+    def cut(self, only: Predicate = every) -> int:
+        """Break connections with RST, new ones too, until restore(). Returns how many broke."""
+
+        def there() -> int:
+            self._cut = only
+            if only is every:
+                self._stop_listening()
+            return self._reset(only)
+
+        return self._do(there)
+
+    def cut_now(self, only: Predicate = every) -> int:
+        """Break present connections; new ones may come. Returns how many broke."""
+        return self._do(lambda: self._reset(only))
+
+    def blackhole(self, only: Predicate = every) -> None:
+        """
+        Let nothing pass, either way, until restore(): half-open TCP.
+
+        Connections stay, new ones are accepted, and neither side hears that the
+        other has closed. What was sent meanwhile arrives late, as it does on a
+        network that comes back.
+        """
+
+        def there() -> None:
+            self._held = only
+
+        self._do(there)
+
+    async def _restore(self) -> None:
+        self._latency, self._cut, self._held = 0.0, None, None
+        if self._listener is None:
+            await self._listen()
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    def restore(self) -> None:
+        """Be a perfect network again."""
+        asyncio.run_coroutine_threadsafe(self._restore(), self._loop).result(PATIENCE)
+
+    # -- lifetime -----------------------------------------------------------
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        assert self._started.wait(PATIENCE), "the proxy does not start"
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._loop.call_soon_threadsafe(self._closing.set)
+        self._thread.join(PATIENCE)
+        self._reserved.close()
+        assert not self._thread.is_alive(), "the proxy does not stop"
+
+    def _run(self) -> None:
+        asyncio.run(self._live())
+
+    async def _live(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._closing = asyncio.Event()
+        # Set, and replaced, when waiting connections are to look again.
+        self._changed = asyncio.Event()
+        await self._listen()
+        self._started.set()
+        await self._closing.wait()
+        self._stop_listening()
+        self._reset(every)
+        while self._connections:
+            await asyncio.sleep(0)
+
+    async def _listen(self) -> None:
+        self._listener = await asyncio.start_server(
+            self._serve, sock=_bound(self.port), ssl=self._tls
+        )
+
+    def _stop_listening(self) -> None:
+        if self._listener is not None:
+            self._listener.close()
+            self._listener = None
+
+    def _do(self, function: Callable[[], T]) -> T:
+        async def there() -> T:
+            return function()
+
+        return asyncio.run_coroutine_threadsafe(there(), self._loop).result(PATIENCE)
+
+    # -- one connection -----------------------------------------------------
+
+    def _reset(self, only: Predicate) -> int:
+        chosen = [connection for connection in self._connections if only(connection)]
+        for connection in chosen:
+            connection.reset()
+        return len(chosen)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        connection = Connection(task, writer)
+        self._connections.add(connection)
+        self.accepted += 1
+        try:
+            await self._connect(connection, reader, writer)
+        except asyncio.CancelledError:
+            # Ours alone, from reset(): nobody else has this task.
+            pass
+        except OSError:
+            connection.reset()
+        finally:
+            for end in connection.ends:
+                end.close()
+            self._connections.discard(connection)
+
+    async def _connect(
+        self,
+        connection: Connection,
+        from_client: asyncio.StreamReader,
+        to_client: asyncio.StreamWriter,
+    ) -> None:
+        await self._let_pass(connection)
+        from_server, to_server = await asyncio.open_connection("127.0.0.1", self._target)
+        connection.ends.append(to_server)
+        ways = [
+            asyncio.create_task(self._forward(connection, *way))
+            for way in ((from_client, to_server), (from_server, to_client))
+        ]
+        try:
+            # Neither Redis nor its clients use a connection that one side has closed.
+            await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for way in ways:
+                way.cancel()
+            await asyncio.gather(*ways, return_exceptions=True)
+
+    async def _forward(
+        self, connection: Connection, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        """Carry one direction to its end."""
+        under_way: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue(CHUNKS)
+        arriving = asyncio.create_task(self._deliver(connection, under_way, writer))
+        try:
+            while data := await reader.read(CHUNK_SIZE):
+                if writer is not connection.ends[0]:
+                    self._note(connection, data)
+                slow = self._latency if self._slow(connection) else 0.0
+                await under_way.put((self._loop.time() + slow, data))
+            # The end of the stream is not faster than what came before it.
+            await under_way.put((self._loop.time() + self._latency, b""))
+            await arriving
+        finally:
+            arriving.cancel()
+            await asyncio.gather(arriving, return_exceptions=True)
+
+    def _note(self, connection: Connection, data: bytes) -> None:
+        connection.note(data)
+        if self._cut is not None and self._cut(connection):
+            connection.reset()
+            raise ConnectionResetError
+
+    async def _deliver(
+        self,
+        connection: Connection,
+        under_way: asyncio.Queue[tuple[float, bytes]],
+        writer: asyncio.StreamWriter,
+    ) -> None:
+        while True:
+            due, data = await under_way.get()
+            await asyncio.sleep(due - self._loop.time())
+            await self._let_pass(connection)
+            if not data:
+                return
+            writer.write(data)
+            await writer.drain()
+
+    async def _let_pass(self, connection: Connection) -> None:
+        while self._held is not None and self._held(connection):
+            await self._changed.wait()
+
+
+def _bound(port: int) -> socket.socket:
+    # With its protocol named, or asyncio would leave Nagle's algorithm on.
+    bound = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    # Two sockets of ours on one port: the one that listens, and the one that holds it.
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    bound.bind(("127.0.0.1", port))
+    return bound

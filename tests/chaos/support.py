@@ -1,0 +1,118 @@
+"""Consumers that write down what reached them, and waiting for facts that take their time."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from fast_channels.consumer import AsyncWebsocketConsumer
+from fast_channels.exceptions import LayerUnavailable
+from fast_channels.testing import WebsocketCommunicator
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+# The group that every listener is in.
+ROOM = "room"
+
+# Seconds within which a send during an outage must raise, and what a busy
+# machine may take on top of that.
+SEND_TIMEOUT = 5.0
+MARGIN = 2.0
+
+# Seconds within which all is well again after a server has come back. The pause
+# between two attempts grows to 5 s, so this is it and a margin.
+RECOVERY = 10.0
+
+
+async def within(seconds: float, condition: Callable[[], object]) -> None:
+    """Return when a condition holds; fails if it does not come to hold in time."""
+    async with asyncio.timeout(seconds):
+        while not condition():
+            await asyncio.sleep(0.005)
+
+
+def number(n: int) -> dict:
+    return {"type": "test.number", "n": n}
+
+
+@dataclass
+class Seen:
+    """What reached one consumer."""
+
+    numbers: list[int] = field(default_factory=list)
+    gaps: list[dict] = field(default_factory=list)
+    errors: list[Exception] = field(default_factory=list)
+    # One entry per call of disconnect().
+    codes: list[int] = field(default_factory=list)
+
+
+class Listener(AsyncWebsocketConsumer):
+    """Writes down what it is told."""
+
+    groups = (ROOM,)
+
+    def __init__(self, seen: Seen) -> None:
+        self.seen = seen
+
+    async def test_number(self, message):
+        self.seen.numbers.append(message["n"])
+
+    async def layer_gap(self, message):
+        self.seen.gaps.append(message)
+
+    async def on_error(self, exc, message):
+        self.seen.errors.append(exc)
+
+    async def disconnect(self, code):
+        self.seen.codes.append(code)
+
+
+@contextlib.asynccontextmanager
+async def listening(alias: str, clients: int = 5):
+    """
+    Connect clients whose consumers use the layer of that alias; gives what each has seen.
+
+    Fails afterwards if one of them did not live until then, or met an exception.
+    """
+    consumer = type("Listener", (Listener,), {"channel_layer_alias": alias})
+    seen = [Seen() for _ in range(clients)]
+    connections = [WebsocketCommunicator(consumer.as_asgi(seen=each), "/") for each in seen]
+    try:
+        for connection in connections:
+            assert (await connection.connect(timeout=5))[0]
+        yield seen
+        assert not any(each.codes for each in seen)
+        for connection in connections:
+            await connection.disconnect(timeout=5)
+        assert [each.errors for each in seen] == [[]] * clients
+        assert [each.codes for each in seen] == [[1000]] * clients
+    finally:
+        for connection in connections:
+            connection.stop(exceptions=False)
+
+
+async def refused_in_time(send: Callable) -> float:
+    """Return how many seconds a send took to fail with LayerUnavailable; fails if it does not."""
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    try:
+        async with asyncio.timeout(SEND_TIMEOUT + MARGIN):
+            await send()
+    except LayerUnavailable:
+        return loop.time() - began
+    raise AssertionError("the send did not fail")
+
+
+async def until_sent(layer, message: dict, group: str = ROOM) -> None:
+    """Send to a group, again and again while the layer is unavailable."""
+    async with asyncio.timeout(RECOVERY):
+        while True:
+            try:
+                await layer.group_send(group, message)
+            except LayerUnavailable:
+                await asyncio.sleep(0.02)
+            else:
+                return

@@ -1,0 +1,72 @@
+"""What docs/redis-acl.md says of rights, and what happens without one. See test_secured.py, too."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+import redis
+
+from fast_channels.exceptions import BrokerRefused
+from tests.chaos.servers import ACL_DOCUMENT, documented_rule, of_documented_user
+
+
+def test_table_of_the_document_explains_the_commands_of_its_rule():
+    """Each of them, and no other."""
+    allowed = {rule[1:] for rule in documented_rule().split() if rule.startswith("+")}
+    rows = re.findall(r"^\| (`[A-Z].*?) \|", ACL_DOCUMENT.read_text(), re.MULTILINE)
+    explained = {name for row in rows for name in re.findall(r"`([^`]+)`", row)}
+    assert {name.lower().replace(" ", "|") for name in explained} == allowed
+
+
+@pytest.fixture
+def restricted(server):
+    """Makes a user of the document without some of its rights; gives its address."""
+
+    def restrict(*rights):
+        with redis.Redis.from_url(server.url) as client:
+            client.execute_command(*documented_rule().split())
+            client.execute_command("ACL", "SETUSER", "app", *rights)
+        return of_documented_user(server.url)
+
+    return restrict
+
+
+async def test_without_the_right_to_list_keys_only_flush_is_refused(restricted, make_layer):
+    """As the document says, with an error that points at the rules."""
+    layer = await make_layer("queue", [restricted("-keys")])
+    inbox = await layer.open_channel()
+    await layer.group_add("room", inbox.name)
+    await layer.group_send("room", {"type": "test"})
+    assert await inbox.get() == {"type": "test"}
+    with pytest.raises(BrokerRefused, match=r"keys.*access rules"):
+        await layer.flush()
+
+
+async def join(layer):
+    inbox = await layer.open_channel()
+    await layer.group_add("room", inbox.name)
+
+
+async def send(layer):
+    await layer.send("somebody-else", {"type": "test"})
+
+
+@pytest.mark.parametrize(
+    ("kind", "without", "use"),
+    [
+        ("pubsub", "-subscribe", join),
+        ("pubsub", "-publish", send),
+        ("pubsub", "resetchannels", join),
+        ("queue", "-zadd", join),
+        ("queue", "resetkeys", join),
+        ("queue", "-evalsha", send),
+    ],
+)
+async def test_missing_right_is_an_error_where_it_is_needed(
+    restricted, make_layer, kind, without, use
+):
+    """It names the access rules; nobody waits in vain."""
+    layer = await make_layer(kind, [restricted(without)])
+    with pytest.raises(BrokerRefused, match="access rules"):
+        await use(layer)

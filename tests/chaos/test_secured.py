@@ -1,0 +1,82 @@
+"""
+The contract over TLS, as a user with the rights of docs/redis-acl.md and no others.
+
+The bundled server is built without TLS, so a proxy in front of it ends TLS:
+what the client library does is the same.
+"""
+
+from __future__ import annotations
+
+import contextlib
+
+import pytest
+import redis
+
+from fast_channels.layers import RedisChannelLayer, RedisPubSubChannelLayer
+from fast_channels.testing.contract import LayerContract
+from fast_channels.testing.server import ValkeyServer
+from tests.chaos.proxy import Proxy
+from tests.chaos.servers import documented_rule, of_documented_user
+from tests.conftest import empty
+
+pytestmark = pytest.mark.usefixtures("no_other_authorities")
+
+
+@pytest.fixture(scope="module")
+def guarded():
+    """A server that knows the user of the document."""
+    with ValkeyServer() as server, redis.Redis.from_url(server.url) as client:
+        client.execute_command(*documented_rule().split())
+        yield server
+
+
+@pytest.fixture(scope="module")
+def secured(guarded, authority):
+    """The same, to be spoken to in TLS."""
+    with Proxy(guarded.port, tls=authority.server_context()) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def url(guarded, secured, authority):
+    """Its address for that user; fails afterwards if anything was refused."""
+    empty(guarded)
+    with redis.Redis.from_url(guarded.url) as client:
+        client.acl_log_reset()
+        yield f"{of_documented_user(secured.url)}?ssl_ca_certs={authority.certificate}"
+        assert client.acl_log() == []
+
+
+@pytest.fixture
+async def opened():
+    """Opens layers and closes them after the test."""
+    async with contextlib.AsyncExitStack() as stack:
+        yield stack.enter_async_context
+
+
+class TestPubSub(LayerContract):
+    keeps_messages = False
+
+    @pytest.fixture
+    async def make_layer(self, opened, url):
+        async def make(**options):
+            return await opened(RedisPubSubChannelLayer([url], **options))
+
+        return make
+
+    @pytest.fixture
+    def make_unopened(self, url):
+        return lambda: RedisPubSubChannelLayer([url])
+
+
+class TestQueue(LayerContract):
+    @pytest.fixture
+    async def make_layer(self, opened, url):
+        async def make(**options):
+            return await opened(RedisChannelLayer([url], **options))
+
+        return make
+
+    @pytest.fixture
+    def make_unopened(self, url):
+        return lambda: RedisChannelLayer([url])

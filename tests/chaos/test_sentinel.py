@@ -1,0 +1,143 @@
+"""The primary changes; Sentinels know where it is, and so do layers."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+import pytest
+import redis
+
+from fast_channels.exceptions import LayerUnavailable
+from tests.chaos.conftest import LAYERS
+from tests.chaos.servers import FAILOVER, MASTER, SentinelServer, WatchedPair
+from tests.chaos.support import RECOVERY, ROOM, listening, number, within
+from tests.layers.redis.support import paused
+from tests.layers.support import arrives
+
+# Numbers that are to arrive before the failover, and after it.
+ENOUGH = 20
+
+
+@pytest.fixture
+def pair():
+    with WatchedPair() as pair:
+        yield pair
+
+
+@pytest.fixture
+def sentinels(server):
+    """Two Sentinels of a primary that has no replica."""
+    with SentinelServer(server.port) as one, SentinelServer(server.port) as other:
+        yield one, other
+
+
+def known_to(*sentinels, name=MASTER, **more):
+    """An entry of `hosts`."""
+    addresses = [("127.0.0.1", sentinel.port) for sentinel in sentinels]
+    return {"sentinels": addresses, "master_name": name, **more}
+
+
+async def works(layer):
+    """A message goes to the server and comes back."""
+    inbox = await layer.open_channel()
+    await layer.group_add(ROOM, inbox.name)
+    await layer.group_send(ROOM, number(1))
+    return await arrives(inbox) == number(1)
+
+
+async def test_sentinels_are_asked_and_hung_up_on(kind, make_layer, sentinels, server):
+    """No connection to them stays open, however often a connection was lost."""
+    name = {"sentinel_kwargs": {"client_name": "layer"}}
+    layer = await make_layer(kind, [known_to(*sentinels, **name)])
+    assert await works(layer)
+    server.kill()
+    await asyncio.to_thread(server.start)
+    await within(RECOVERY, lambda: layer.statistics().gaps == 1)
+    for sentinel in sentinels:
+        with redis.Redis(port=sentinel.port) as client:
+            assert "layer" not in [entry["name"] for entry in client.client_list()]
+
+
+async def test_sentinel_that_hangs_is_passed_over(make_layer, sentinels):
+    """While there is another one to ask."""
+    one, other = sentinels
+    with paused(one):
+        assert await works(await make_layer("queue", [known_to(one, other)]))
+
+
+async def test_name_that_no_sentinel_knows_is_named(kind, make_layer, sentinels):
+    """In the error of opening the layer."""
+    with pytest.raises(LayerUnavailable, match="No master found for 'other'"):
+        await make_layer(kind, [known_to(*sentinels, name="other")])
+
+
+class Traffic:
+    """Sends 0, 1, 2 … to a group, whether the layer is available or not."""
+
+    def __init__(self, layer) -> None:
+        self._layer = layer
+        self._task = asyncio.create_task(self._send())
+        # The number that comes next, and those that the layer has accepted.
+        self.next = 0
+        self.accepted: list[int] = []
+
+    async def _send(self) -> None:
+        while True:
+            n, self.next = self.next, self.next + 1
+            try:
+                await self._layer.group_send(ROOM, number(n))
+                self.accepted.append(n)
+            except LayerUnavailable:
+                # Nobody knows whether it arrived, so it is not sent again.
+                pass
+            await asyncio.sleep(0.01)
+
+    def since(self, first: int) -> list[int]:
+        """Return what was accepted among the numbers from `first` on."""
+        return [n for n in self.accepted if n >= first]
+
+    async def stop(self) -> None:
+        """Stop between two numbers; raises what ended it before."""
+        self._task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._task
+
+
+async def kill(pair):
+    """The primary is gone; Sentinels notice and promote the replica."""
+    pair.primary.kill()
+
+
+async def change_places(pair):
+    """Nobody dies; the old primary goes on as a replica."""
+    await asyncio.to_thread(pair.fail_over)
+
+
+@pytest.mark.parametrize("happens", [kill, change_places])
+async def test_failover_under_traffic_is_one_gap(happens, pair, make_layer, registry):
+    """Whatever is sent after it arrives, once, and nobody did anything about it."""
+    layers = {kind: await make_layer(kind, [pair.host]) for kind in LAYERS}
+    for kind, layer in layers.items():
+        registry.register(kind, layer)
+    async with listening("pubsub") as by_pubsub, listening("queue") as by_queue:
+        everybody = [*by_pubsub, *by_queue]
+        traffics = [Traffic(layers["pubsub"]), Traffic(layers["queue"])]
+        await within(FAILOVER, lambda: all(len(each.numbers) >= ENOUGH for each in everybody))
+        await happens(pair)
+        await within(FAILOVER, lambda: all(each.gaps for each in everybody))
+        for traffic, seen in zip(traffics, (by_pubsub, by_queue), strict=True):
+            await all_is_well(traffic, seen)
+
+
+async def all_is_well(traffic, seen):
+    """Everything that is sent from now on arrives."""
+    recovered = traffic.next
+    await within(FAILOVER, lambda: len(traffic.since(recovered)) >= ENOUGH)
+    await traffic.stop()
+    for each in seen:
+        await within(FAILOVER, lambda each=each: traffic.accepted[-1] in each.numbers)
+        assert set(each.numbers).issuperset(traffic.since(recovered))
+        # In order, and nothing twice.
+        assert each.numbers == sorted(set(each.numbers))
+        assert len(each.gaps) == 1
