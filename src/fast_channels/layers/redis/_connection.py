@@ -71,7 +71,8 @@ class Link:
         """Whether the server has closed the connection, as far as can be seen without waiting."""
         # redis-py has no public way to ask.
         reader = self._connection._reader  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
-        return reader is None or bool(reader.at_eof())
+        # An end that came as an error, such as a reset, is not the end of a file.
+        return reader is None or bool(reader.at_eof()) or reader.exception() is not None
 
     async def call(self, *command: Any) -> Any:
         """Send a command and return its reply, however long it takes."""

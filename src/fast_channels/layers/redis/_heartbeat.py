@@ -10,20 +10,20 @@ from typing import TYPE_CHECKING, Any
 from fast_channels.exceptions import LayerUnavailable
 
 if TYPE_CHECKING:
-    from ._connection import Pipe
+    from ._server import Server
 
 
 class Heartbeat:
     """
-    Sends `command` through a publishing pipe; a reading connection must hear of it.
+    Sends `command` on the way that messages go; a reading connection must hear of it.
 
     A reader that hears other things is alive too: a heartbeat that waits
-    behind a backlog must not cost that backlog. The pipe alone finds out by
-    itself, since every command in it has a timeout.
+    behind a backlog must not cost that backlog. That the way there is broken
+    is found out without it, since every command has a timeout.
     """
 
-    def __init__(self, pipe: Pipe, interval: float, *command: Any) -> None:
-        self._pipe = pipe
+    def __init__(self, server: Server, interval: float, *command: Any) -> None:
+        self._server = server
         # Seconds.
         self._interval = interval
         self._command = command
@@ -37,7 +37,7 @@ class Heartbeat:
         """
         Beat at every interval. Raises ConnectionError after two in silence.
 
-        By then the pipe has given up its connection too.
+        By then the other connections to the server are given up as well.
         """
         self.heard()
         beating: asyncio.Task[None] | None = None
@@ -48,7 +48,7 @@ class Heartbeat:
                 await self._sleep()
                 silence = time.monotonic() - self._heard
                 if silence >= 2 * self._interval:
-                    await self._pipe.reset()
+                    await self._server.reset()
                     raise ConnectionError(f"no heartbeat came back for {silence:.1f} s")
         finally:
             if beating is not None:
@@ -62,6 +62,6 @@ class Heartbeat:
             self.heard()
 
     async def _beat(self) -> None:
-        # Whoever uses the pipe for a purpose is told; here silence says it.
+        # Whoever sends for a purpose is told; here silence says it.
         with contextlib.suppress(LayerUnavailable):
-            await self._pipe.call(*self._command)
+            await self._server.publishing.call(*self._command)

@@ -76,7 +76,7 @@ class Alarm:
         self._keys = [*keys, beats]
         self._beats = beats.encode()
         lasts = int(interval * 2000)
-        self._heart = Heartbeat(server.publishing, interval, "SET", beats, b"", "PX", lasts)
+        self._heart = Heartbeat(server, interval, "SET", beats, b"", "PX", lasts)
         self._rung = asyncio.Event()
 
     async def arm(self, link: Link) -> None:

@@ -40,6 +40,10 @@ class Server:
             self._host, converse, self.watch, on_loss, on_return, timeout=self.timeout
         )
 
+    async def reset(self) -> None:
+        """Give up the pipes' connections: the way to the server is not what it seems."""
+        await asyncio.gather(self.publishing.reset(), self.control.reset())
+
     async def close(self) -> None:
         """Let go of the pipes; who has a supervised connection stops that first."""
         self.watch.close()

@@ -1,0 +1,62 @@
+"""A process that is killed leaves no ghosts in its groups."""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import redis
+
+from tests.chaos.support import MARGIN, number, within
+from tests.layers.support import arrives
+
+LEASE = 2.0
+GROUPS = ["room", "hall", "attic"]
+
+
+@pytest.fixture
+def start_member():
+    """Starts processes that join GROUPS; gives each with the name of its channel."""
+    with contextlib.ExitStack() as stack:
+
+        def start(url):
+            script = Path(__file__).with_name("member.py")
+            process = stack.enter_context(
+                subprocess.Popen(
+                    [sys.executable, script, url, str(LEASE), *GROUPS],
+                    stdout=subprocess.PIPE,
+                    text=True,
+                )
+            )
+            stack.callback(process.kill)
+            return process, process.stdout.readline().strip()
+
+        yield start
+
+
+async def test_process_that_was_killed_is_forgotten(server, make_layer, start_member):
+    """Within one and a half leases its members and its inbox are gone; others stay."""
+    living = await make_layer("queue", [server.url], lease=LEASE)
+    mailbox = await living.open_channel()
+    await living.group_add("room", mailbox.name)
+    with redis.Redis.from_url(server.url) as raw:
+        killed, channel = start_member(server.url)
+        inbox = "asgi" + channel.partition("!")[0] + "!"
+        await within(MARGIN, lambda: raw.zcard("asgi:group:room") == 2)
+        killed.kill()
+        killed.wait()
+        died = time.monotonic()
+        await living.group_send("room", number(1))
+        await living.send(channel, number(2))
+        assert raw.zcard(inbox) == 2
+        await within(1.5 * LEASE + MARGIN, lambda: not raw.exists(inbox))
+        assert time.monotonic() - died <= 1.5 * LEASE + MARGIN
+        assert [raw.zcard(f"asgi:group:{group}") for group in GROUPS] == [1, 0, 0]
+        # No sender writes to it any more.
+        await living.group_send("room", number(3))
+        assert not raw.exists(inbox)
+        assert [(await arrives(mailbox))["n"] for _ in range(2)] == [1, 3]
