@@ -9,7 +9,7 @@ from tests.chaos.support import RECOVERY, listening, within
 from tests.chaos.traffic import Traffic, arrived
 
 # Times that a connection is cut, each at another moment of the traffic.
-CUTS = 5
+CUTS = 3
 
 
 @pytest.fixture

@@ -10,10 +10,9 @@ import redis
 from fast_channels.exceptions import LayerUnavailable
 from tests.chaos.conftest import LAYERS
 from tests.chaos.servers import FAILOVER, MASTER, SentinelServer, WatchedPair
-from tests.chaos.support import RECOVERY, ROOM, listening, number, within
+from tests.chaos.support import RECOVERY, listening, within, works
 from tests.chaos.traffic import Traffic, arrived
 from tests.layers.redis.support import paused
-from tests.layers.support import arrives
 
 
 @pytest.fixture
@@ -33,14 +32,6 @@ def known_to(*sentinels, name=MASTER, **more):
     """An entry of `hosts`."""
     addresses = [("127.0.0.1", sentinel.port) for sentinel in sentinels]
     return {"sentinels": addresses, "master_name": name, **more}
-
-
-async def works(layer):
-    """A message goes to the server and comes back."""
-    inbox = await layer.open_channel()
-    await layer.group_add(ROOM, inbox.name)
-    await layer.group_send(ROOM, number(1))
-    return await arrives(inbox) == number(1)
 
 
 async def test_sentinels_are_asked_and_hung_up_on(kind, make_layer, sentinels, server):
