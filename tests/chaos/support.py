@@ -38,6 +38,15 @@ def number(n: int) -> dict:
     return {"type": "test.number", "n": n}
 
 
+async def works(layer) -> bool:
+    """Whether a message to a group goes to the server and comes back."""
+    inbox = await layer.open_channel()
+    await layer.group_add(ROOM, inbox.name)
+    await layer.group_send(ROOM, number(1))
+    async with asyncio.timeout(RECOVERY):
+        return await inbox.get() == number(1)
+
+
 @dataclass
 class Seen:
     """What reached one consumer."""

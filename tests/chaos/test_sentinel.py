@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 
 import pytest
 import redis
@@ -11,12 +10,9 @@ import redis
 from fast_channels.exceptions import LayerUnavailable
 from tests.chaos.conftest import LAYERS
 from tests.chaos.servers import FAILOVER, MASTER, SentinelServer, WatchedPair
-from tests.chaos.support import RECOVERY, ROOM, listening, number, within
+from tests.chaos.support import RECOVERY, listening, within, works
+from tests.chaos.traffic import Traffic, arrived
 from tests.layers.redis.support import paused
-from tests.layers.support import arrives
-
-# Numbers that are to arrive before the failover, and after it.
-ENOUGH = 20
 
 
 @pytest.fixture
@@ -36,14 +32,6 @@ def known_to(*sentinels, name=MASTER, **more):
     """An entry of `hosts`."""
     addresses = [("127.0.0.1", sentinel.port) for sentinel in sentinels]
     return {"sentinels": addresses, "master_name": name, **more}
-
-
-async def works(layer):
-    """A message goes to the server and comes back."""
-    inbox = await layer.open_channel()
-    await layer.group_add(ROOM, inbox.name)
-    await layer.group_send(ROOM, number(1))
-    return await arrives(inbox) == number(1)
 
 
 async def test_sentinels_are_asked_and_hung_up_on(kind, make_layer, sentinels, server):
@@ -72,38 +60,6 @@ async def test_name_that_no_sentinel_knows_is_named(kind, make_layer, sentinels)
         await make_layer(kind, [known_to(*sentinels, name="other")])
 
 
-class Traffic:
-    """Sends 0, 1, 2 … to a group, whether the layer is available or not."""
-
-    def __init__(self, layer) -> None:
-        self._layer = layer
-        self._task = asyncio.create_task(self._send())
-        # The number that comes next, and those that the layer has accepted.
-        self.next = 0
-        self.accepted: list[int] = []
-
-    async def _send(self) -> None:
-        while True:
-            n, self.next = self.next, self.next + 1
-            try:
-                await self._layer.group_send(ROOM, number(n))
-                self.accepted.append(n)
-            except LayerUnavailable:
-                # Nobody knows whether it arrived, so it is not sent again.
-                pass
-            await asyncio.sleep(0.01)
-
-    def since(self, first: int) -> list[int]:
-        """Return what was accepted among the numbers from `first` on."""
-        return [n for n in self.accepted if n >= first]
-
-    async def stop(self) -> None:
-        """Stop between two numbers; raises what ended it before."""
-        self._task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._task
-
-
 async def kill(pair):
     """The primary is gone; Sentinels notice and promote the replica."""
     pair.primary.kill()
@@ -123,21 +79,13 @@ async def test_failover_under_traffic_is_one_gap(happens, pair, make_layer, regi
     async with listening("pubsub") as by_pubsub, listening("queue") as by_queue:
         everybody = [*by_pubsub, *by_queue]
         traffics = [Traffic(layers["pubsub"]), Traffic(layers["queue"])]
-        await within(FAILOVER, lambda: all(len(each.numbers) >= ENOUGH for each in everybody))
+        for traffic in traffics:
+            await traffic.flows(0)
         await happens(pair)
         await within(FAILOVER, lambda: all(each.gaps for each in everybody))
         for traffic, seen in zip(traffics, (by_pubsub, by_queue), strict=True):
-            await all_is_well(traffic, seen)
-
-
-async def all_is_well(traffic, seen):
-    """Everything that is sent from now on arrives."""
-    recovered = traffic.next
-    await within(FAILOVER, lambda: len(traffic.since(recovered)) >= ENOUGH)
-    await traffic.stop()
-    for each in seen:
-        await within(FAILOVER, lambda each=each: traffic.accepted[-1] in each.numbers)
-        assert set(each.numbers).issuperset(traffic.since(recovered))
-        # In order, and nothing twice.
-        assert each.numbers == sorted(set(each.numbers))
-        assert len(each.gaps) == 1
+            recovered = traffic.next
+            await traffic.flows(recovered)
+            await traffic.stop()
+            await arrived(traffic, seen, since=recovered)
+        assert [len(each.gaps) for each in everybody] == [1] * len(everybody)

@@ -8,11 +8,9 @@ import redis
 from fast_channels.exceptions import LayerUnavailable
 from tests.chaos.proxy import Proxy
 from tests.chaos.servers import Authority
-from tests.layers.support import arrives
+from tests.chaos.support import works
 
 pytestmark = pytest.mark.usefixtures("no_other_authorities")
-
-MESSAGE = {"type": "test"}
 
 OLD_CLIENT = redis.__version__.startswith("5.0.")
 
@@ -22,14 +20,6 @@ def secured(valkey, authority):
     """The shared server, to be spoken to in TLS."""
     with Proxy(valkey.port, tls=authority.server_context()) as proxy:
         yield proxy
-
-
-async def works(layer):
-    """A message goes to the server and comes back."""
-    inbox = await layer.open_channel()
-    await layer.group_add("room", inbox.name)
-    await layer.group_send("room", MESSAGE)
-    return await arrives(inbox) == MESSAGE
 
 
 async def test_authority_may_stand_beside_the_address(kind, make_layer, secured, authority):

@@ -6,6 +6,7 @@ import zlib
 
 import pytest
 import redis.asyncio
+from redis.asyncio import SSLConnection
 from redis.asyncio.sentinel import SentinelConnectionPool
 
 from fast_channels.exceptions import InvalidChannelLayerError
@@ -156,6 +157,23 @@ def test_pool_of_keywords_passes_them_on():
     (host,) = decode_hosts([{"host": "server", "port": 1234, "db": 5}])
     options = create_pool(host).connection_kwargs
     assert (options["host"], options["port"], options["db"]) == ("server", 1234, 5)
+
+
+@pytest.mark.parametrize("ssl", [True, False])
+def test_keywords_may_ask_for_tls(ssl):
+    """What a URL says with its scheme."""
+    (host,) = decode_hosts([{"host": "server", "ssl": ssl}])
+    assert (create_pool(host).connection_class is SSLConnection) is ssl
+    assert host == {"host": "server", "ssl": ssl}
+
+
+def test_sentinel_is_not_waited_for_as_long_as_a_connection_may_take():
+    """Nor asked twice, as others can be; the user's own options count."""
+    (host,) = decode_hosts([{**SENTINEL, "sentinel_kwargs": {"socket_timeout": 3}}])
+    (sentinel,) = create_pool(host).sentinel_manager.sentinels
+    options = sentinel.connection_pool.connection_kwargs
+    assert (options["socket_timeout"], options["socket_connect_timeout"]) == (3, 1)
+    assert options["retry"]._retries == 0
 
 
 def test_pool_of_sentinels_asks_them_for_the_master():

@@ -1,0 +1,58 @@
+"""A sender that goes on whatever happens, and what must be true of its receivers."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+from fast_channels.exceptions import LayerUnavailable
+from tests.chaos.support import RECOVERY, ROOM, number, within
+
+# Numbers that are to arrive before something happens, and after it.
+ENOUGH = 20
+
+
+class Traffic:
+    """Sends 0, 1, 2 … to a group, whether the layer is available or not."""
+
+    def __init__(self, layer) -> None:
+        self._layer = layer
+        self._task = asyncio.create_task(self._send())
+        # The number that comes next, and those that the layer has accepted.
+        self.next = 0
+        self.accepted: list[int] = []
+
+    async def _send(self) -> None:
+        while True:
+            n, self.next = self.next, self.next + 1
+            try:
+                await self._layer.group_send(ROOM, number(n))
+                self.accepted.append(n)
+            except LayerUnavailable:
+                # Nobody knows whether it arrived, so it is not sent again.
+                pass
+            await asyncio.sleep(0.01)
+
+    def since(self, first: int) -> list[int]:
+        """Return what was accepted among the numbers from `first` on."""
+        return [n for n in self.accepted if n >= first]
+
+    async def flows(self, first: int, seconds: float = RECOVERY) -> None:
+        """Return when enough was accepted of the numbers from `first` on."""
+        await within(seconds, lambda: self._task.done() or len(self.since(first)) >= ENOUGH)
+        if self._task.done():
+            self._task.result()
+
+    async def stop(self) -> None:
+        self._task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._task
+
+
+async def arrived(traffic: Traffic, seen: list, since: int = 0) -> None:
+    """All that was accepted from a number on has arrived, in order, and nothing twice."""
+    for each in seen:
+        await within(RECOVERY, lambda each=each: traffic.accepted[-1] in each.numbers)
+        lost = sorted(set(traffic.since(since)) - set(each.numbers))
+        assert not lost, f"lost: {lost}"
+        assert each.numbers == sorted(set(each.numbers)), f"not in order, or twice: {each.numbers}"
