@@ -52,10 +52,6 @@ async def test_cut_of_the_publishing_connection_is_no_gap(proxy, make_layer, reg
         assert [each.gaps for each in seen] == [[]] * len(seen)
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="what was popped and on its way when the connection broke is lost",
-)
 async def test_cut_connections_of_the_queue_lose_nothing(proxy, server, make_layer, registry):
     """Messages wait in Redis meanwhile, those on their way too; the gap says so."""
     sender = await make_layer("queue", [server.url])

@@ -72,7 +72,9 @@ class Inbox:
         self._supervisor = server.supervised(self._converse, on_return=self._returned)
         self._on_return = on_return
         # Whether nothing has been removed or forgotten since all was well.
-        self._intact = False
+        self._intact = True
+        # Whether there ever was a lease, which then should be there still.
+        self._held = False
         # Of the server as it was started, to know it from a successor.
         self._run_id = b""
 
@@ -94,8 +96,8 @@ class Inbox:
     async def begin_anew(self) -> None:
         """Called when everything on the server was deleted on purpose."""
         if self._inboxes:
+            self._held = False
             await self._hold()
-            self._intact = True
 
     async def stop(self) -> None:
         """Leave nothing for others to send to, and nothing that was sent."""
@@ -235,8 +237,9 @@ class Inbox:
             [keys.leases, keys.of_process(keys.process)],
             [keys.process, options.lease, lasts, *map(inbox_thing, self._inboxes)],
         )
-        if not held:
+        if self._held and not held:
             self._intact = False
+        self._held = True
         if ended:
             await reap(self._control, keys)
 
@@ -247,7 +250,7 @@ class Inbox:
         run_id = next((line for line in info.split() if line.startswith(b"run_id:")), b"")
         waiting = [self._control.call("ZCARD", key) for key in self._inboxes]
         full = max(await asyncio.gather(*waiting), default=0) >= INBOX_CAPACITY
-        if full or run_id != self._run_id:
+        if full or run_id != (self._run_id or run_id):
             # Senders met a full inbox; or this is a successor, who need not
             # know all that its predecessor did.
             self._intact = False
