@@ -1,0 +1,161 @@
+"""The way out: one event at a time, and an end to waiting for who does not read."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from fast_channels.type_defs import ASGISendCallable, ChannelMessage
+
+
+class Sender:
+    """
+    Hands events to the server's `send`, one after the other.
+
+    Handlers, the heartbeat and tasks of the user's own may all send. Servers
+    write a frame as a whole, but not every one survives a second `send` while
+    the first waits for the client to read (uvicorn's `websockets` does not).
+
+    A send that waits for more than `timeout` seconds is interrupted. That costs
+    no timer per event: one for the connection is set when there is none and
+    looks, when it fires, at the send that is under way, if any. A connection
+    that sends nothing has no timer at all.
+
+    Cancelling a send leaves nothing behind: the next one gets its turn.
+    """
+
+    __slots__ = (
+        "_busy",
+        "_cancelling",
+        "_interrupted",
+        "_last",
+        "_loop",
+        "_send",
+        "_since",
+        "_task",
+        "_timeout",
+        "_timer",
+        "_turns",
+        "stuck",
+    )
+
+    def __init__(self, send: ASGISendCallable, timeout: float | None) -> None:
+        # True once a send took longer than the timeout.
+        self.stuck = False
+        self._send = send
+        self._timeout = timeout
+        self._loop = asyncio.get_running_loop()
+        # Whether it is somebody's turn; those who wait for theirs, in order.
+        self._busy = False
+        self._turns: deque[asyncio.Future[None]] = deque()
+        # Who is in the server's `send`, since when, and how often that task had
+        # been cancelled before.
+        self._task: asyncio.Task[object] | None = None
+        self._since = 0.0
+        self._cancelling = 0
+        # Whether we have interrupted that task.
+        self._interrupted = False
+        self._timer: asyncio.TimerHandle | None = None
+        # The last event is on its way, or was: nothing else may follow.
+        self._last = False
+
+    async def __call__(self, event: ChannelMessage) -> bool:
+        """Whether the server took the event: not if it took too long, nor if the end has begun."""
+        if self._busy:
+            await self._turn()
+        if self._last:
+            self._next()
+            return False
+        return await self._send_now(event)
+
+    async def last(self, event: ChannelMessage, within: float) -> bool:
+        """
+        Send an event that nothing follows; False if it is not taken in `within` seconds.
+
+        Afterwards nobody sends or waits here any more, whatever became of it.
+        """
+        self._last = True
+        try:
+            async with asyncio.timeout(within):
+                if self._busy:
+                    await self._turn()
+                return await self._send_now(event)
+        except TimeoutError:
+            return False
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Let nobody send, or wait to send, any longer."""
+        self._last = True
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._interrupt()
+
+    async def _send_now(self, event: ChannelMessage) -> bool:
+        self._busy = True
+        self._task = task = asyncio.current_task()
+        if task is not None:
+            self._cancelling = task.cancelling()
+        if self._timeout is not None:
+            self._since = self._loop.time()
+            if self._timer is None:
+                self._timer = self._loop.call_at(self._since + self._timeout, self._look)
+        try:
+            await self._send(event)
+        except asyncio.CancelledError:
+            # If somebody else cancelled the task as well, that must not be lost.
+            if task is None or not self._interrupted or task.uncancel() > self._cancelling:
+                raise
+            return False
+        else:
+            if task is not None and self._interrupted:
+                # The server kept our cancellation to itself.
+                task.uncancel()
+            return not self._interrupted
+        finally:
+            self._task = None
+            self._interrupted = False
+            self._next()
+
+    def _look(self) -> None:
+        """A send that was under way when the timer was set would have taken too long by now."""
+        self._timer = None
+        if self._task is None or self._timeout is None:
+            return
+        due = self._since + self._timeout
+        if self._loop.time() < due:
+            self._timer = self._loop.call_at(due, self._look)
+        else:
+            self.stuck = True
+            self._interrupt()
+
+    def _interrupt(self) -> None:
+        if self._task is not None and not self._interrupted:
+            self._interrupted = True
+            self._task.cancel()
+
+    async def _turn(self) -> None:
+        """Wait until what came before is sent. It is then the caller's turn, and nobody else's."""
+        turn = self._loop.create_future()
+        self._turns.append(turn)
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if not turn.cancelled():
+                # It became ours at the very moment of the cancellation.
+                self._next()
+            raise
+
+    def _next(self) -> None:
+        """End a turn: the next one is given away at once, so that nobody comes between."""
+        while self._turns:
+            turn = self._turns.popleft()
+            # Those who were cancelled while they waited are still listed.
+            if not turn.done():
+                turn.set_result(None)
+                return
+        self._busy = False
