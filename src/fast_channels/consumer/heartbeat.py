@@ -44,7 +44,9 @@ class Heartbeat:
         # When the ping was sent that has no answer yet.
         self._pinged: float | None = None
         self._task: asyncio.Task[None] | None = None
-        self._timer = self._loop.call_at(self._heard + interval, self._look)
+        # When the timer is to fire: uvloop's handles do not tell.
+        self._due = self._heard + interval
+        self._timer = self._loop.call_at(self._due, self._look)
 
     @property
     def waiting(self) -> bool:
@@ -66,7 +68,7 @@ class Heartbeat:
         now = self._loop.time()
         if self._unread():
             self.heard(now)
-        late = now - self._timer.when() > STALL
+        late = now - self._due > STALL
         if self._pinged is not None:
             if late:
                 self._at(now + self._timeout)
@@ -80,6 +82,7 @@ class Heartbeat:
             self._at(now + self._timeout)
 
     def _at(self, when: float) -> None:
+        self._due = when
         self._timer = self._loop.call_at(when, self._look)
 
     def _cancel(self) -> bool:
