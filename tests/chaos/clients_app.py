@@ -81,6 +81,14 @@ class Slow(Told):
             await self.tell(text_data)
 
 
+class Crowded(Told):
+    """Sends from many tasks at once, more than the kernel takes."""
+
+    async def receive(self, text_data=None, bytes_data=None):
+        await asyncio.gather(*(self.send(bytes_data=bytes([n]) * 300_000) for n in range(20)))
+        await self.close(4000)
+
+
 class Beating(Told):
     heartbeat_interval = 0.2
     heartbeat_timeout = 0.6
@@ -123,7 +131,18 @@ class Talkative(Told):
         await super().disconnect(code)
 
 
-CONSUMERS = [Watcher, Flooded, Impatient, Slow, Beating, Limited, Dropping, Single, Talkative]
+CONSUMERS = [
+    Watcher,
+    Flooded,
+    Impatient,
+    Slow,
+    Crowded,
+    Beating,
+    Limited,
+    Dropping,
+    Single,
+    Talkative,
+]
 ROUTES = {f"/{consumer.__name__}": consumer.as_asgi() for consumer in CONSUMERS}
 
 

@@ -107,6 +107,19 @@ class TestClientThatNeverReads:
         assert (await watch.statistics())["channels"] == 1
 
 
+class TestSlowReader:
+    async def test_tasks_that_send_at_once_take_turns(self, server, watch, raw):
+        """While the client reads slowly; not every server survives it otherwise."""
+        client = raw("Crowded")
+        client.send("go")
+        frames = await asyncio.to_thread(client.frames)
+        assert [(data[0], len(data)) for _, data in frames[:-1]] == [
+            (n, 300_000) for n in range(20)
+        ]
+        assert closings(frames) == [(4000, "")]
+        assert await watch.heard(1) == ["Crowded left 4000"]
+
+
 class TestSlowHandler:
     @pytest.mark.parametrize("how", ["closes", "vanishes"])
     async def test_disconnect_is_noticed_and_waiting_frames_are_handled(self, server, watch, how):

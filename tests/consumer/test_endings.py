@@ -282,6 +282,7 @@ class TestSlowClient:
         class Endless(Recorder):
             async def receive(self, text_data=None, bytes_data=None):
                 self.calls.append(("receive", text_data))
+                await wire.released.wait()
                 while True:
                     await self.send("more")
 
@@ -290,6 +291,8 @@ class TestSlowClient:
         await until(lambda: len(wire.application.calls) == 2)
         wire.put(LEAVE)
         await until(lambda: wire.application.disconnected)
+        wire.released.set()
+        await until(lambda: layer.statistics().sent_after_close > 10)
         wire.task.cancel()
         await wire.ended()
         assert wire.application.disconnects == [1001]
