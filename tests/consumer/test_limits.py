@@ -206,8 +206,11 @@ class TestMaxConnections:
             await client.send_to("hello")
         await rest(client)
         how = "stays"
-        again = await connect(Single())
+        consumer = Single()
+        again = await connect(consumer)
         await again.disconnect()
+        assert await rest(again) == []
+        assert consumer.disconnects == [1000]
 
     async def test_subclass_counts_for_itself(self, connect):
         """A class that is mounted twice under two names has two counts."""
