@@ -47,10 +47,10 @@ class Server(ServerProcess):
         """Bytes of memory that the server has in use."""
         return sum(process.memory_info().rss for process in self.processes)
 
-    def holds(self, client: RawClient) -> bool:
-        """Whether the server still has the socket of a client."""
+    def holds(self, port: int) -> bool:
+        """Whether the server still has the socket of the client with that port."""
         return any(
-            connection.raddr and connection.raddr.port == client.port
+            connection.raddr and connection.raddr.port == port
             for process in self.processes
             for connection in process.net_connections("tcp")
         )
@@ -60,20 +60,31 @@ class Server(ServerProcess):
         return [line for line in self.output.splitlines() if f" {name} closed: " in line]
 
 
+def open_request(server: Server, path: str, *headers: str) -> socket.socket:
+    """Send a GET request from a socket that can hold next to nothing of the answer."""
+    connection = socket.socket()
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SMALL_BUFFER)
+    connection.settimeout(PATIENCE)
+    connection.connect(("127.0.0.1", server.port))
+    lines = (f"GET /{path} HTTP/1.1", "Host: localhost", *headers, "", "")
+    connection.sendall("\r\n".join(lines).encode())
+    return connection
+
+
 class RawClient:
     """A WebSocket client over a plain socket. It reads when it is told to, and answers nothing."""
 
     def __init__(self, server: Server, path: str) -> None:
-        self.socket = socket.socket()
-        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SMALL_BUFFER)
-        self.socket.settimeout(PATIENCE)
-        self.socket.connect(("127.0.0.1", server.port))
-        self.port = self.socket.getsockname()[1]
-        self.socket.sendall(
-            f"GET /{path} HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\n"
-            "Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
-            f"Sec-WebSocket-Key: {base64.b64encode(os.urandom(16)).decode()}\r\n\r\n".encode()
+        key = base64.b64encode(os.urandom(16)).decode()
+        self.socket = open_request(
+            server,
+            path,
+            "Upgrade: websocket",
+            "Connection: Upgrade",
+            "Sec-WebSocket-Version: 13",
+            f"Sec-WebSocket-Key: {key}",
         )
+        self.port = self.socket.getsockname()[1]
         self._stream = self.socket.makefile("rb")
         assert b" 101 " in self._stream.readline()
         while self._stream.readline().strip():

@@ -7,7 +7,7 @@ import json
 import logging
 from dataclasses import asdict
 
-from fast_channels.consumer import AsyncWebsocketConsumer, RateLimit, connection
+from fast_channels.consumer import AsyncHttpConsumer, AsyncWebsocketConsumer, RateLimit, connection
 from fast_channels.layers import InMemoryChannelLayer, channel_layers, register_channel_layer
 
 logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s %(message)s")
@@ -66,6 +66,22 @@ class Impatient(Flooded):
     send_timeout = 0.5
 
 
+class Stream(AsyncHttpConsumer):
+    """A response that goes on for as long as somebody is there."""
+
+    channel_layer_alias = "chat"
+    send_timeout = 0.5
+
+    async def handle(self, body):
+        await self.send_headers()
+        while not self.disconnected:
+            await self.send_body(b"x" * 65_536, more_body=True)
+
+    async def disconnect(self):
+        message = {"type": "news", "text": "Stream left"}
+        await self.channel_layer.group_send("watchers", message)
+
+
 class Slow(Told):
     """A handler that takes as long as the client stays."""
 
@@ -95,7 +111,7 @@ class Beating(Told):
 
     async def receive(self, text_data=None, bytes_data=None):
         if text_data == "work":
-            await asyncio.sleep(1.5)
+            await asyncio.sleep(1)
         await self.send(f"heard {text_data}")
 
 
@@ -135,6 +151,7 @@ CONSUMERS = [
     Watcher,
     Flooded,
     Impatient,
+    Stream,
     Slow,
     Crowded,
     Beating,

@@ -39,6 +39,9 @@ ConsumerT = TypeVar("ConsumerT", bound="AsyncConsumer")
 # Handlers of what only the layer itself may say.
 NOTICES = frozenset({"layer_gap", "layer_overflow"})
 
+# Seconds that a server may take to notice that a connection was broken off.
+NOTICE_TIMEOUT = 1.0
+
 # Different message types without a handler that are logged per consumer class.
 LOGGED_TYPES = 100
 
@@ -297,18 +300,20 @@ class AsyncConsumer:
 
     async def _given_up(self) -> None:
         """The client reads nothing, or somebody else has ended the connection."""
-        self._too_slow()
+        await self._break_off_slow()
         raise StopConsumer
 
-    def _too_slow(self) -> None:
+    async def _break_off_slow(self) -> None:
         self.disconnected = True
         if self._sender.stuck:
             self._ends(Ending(None, "slow", "send_timeout"))
-            self._abort()
+            if await self._abort():
+                # A server that has noticed has nothing to complain about.
+                await asyncio.wait([self._receiving], timeout=NOTICE_TIMEOUT)
 
-    def _abort(self) -> None:
-        """End the connection under the server, soon: it may be holding it for ever."""
-        asyncio.get_running_loop().run_in_executor(None, abort, self.scope)
+    async def _abort(self) -> bool:
+        """End the connection under the server, which may hold it for ever; whether it is over."""
+        return await asyncio.get_running_loop().run_in_executor(None, abort, self.scope)
 
     async def on_error(self, exc: Exception, message: ChannelMessage) -> None:
         """Called when a handler has raised, before the connection is closed for it."""

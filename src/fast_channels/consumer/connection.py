@@ -278,7 +278,7 @@ class WebsocketConnection(AsyncConsumer):
         try:
             # A client that does not read must not keep us here.
             if not await self._sender.last(event, CLOSE_TIMEOUT):
-                self._abort()
+                await self._abort()
         except OSError:
             self._count_sent_after_close()
 

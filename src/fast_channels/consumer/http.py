@@ -150,7 +150,7 @@ class AsyncHttpConsumer(AsyncConsumer):
 
     async def _given_up(self) -> None:
         self._break_off()
-        self._too_slow()
+        await self._break_off_slow()
 
     async def _send_quietly(self, event: ChannelMessage) -> None:
         if self.disconnected:

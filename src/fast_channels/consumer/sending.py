@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import types
 from collections import deque
-from typing import TYPE_CHECKING
+from types import CoroutineType
+from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Coroutine, Generator
+
     from fast_channels.type_defs import ASGISendCallable, ChannelMessage
 
 
@@ -18,10 +22,10 @@ class Sender:
     write a frame as a whole, but not every one survives a second `send` while
     the first waits for the client to read (uvicorn's `websockets` does not).
 
-    A send that waits for more than `timeout` seconds is interrupted. That costs
-    no timer per event: one for the connection is set when there is none and
-    looks, when it fires, at the send that is under way, if any. A connection
-    that sends nothing has no timer at all.
+    A send that waits for more than `timeout` seconds is interrupted. Nearly all
+    never wait, since there is room in the server's buffer: those cost no clock,
+    no timer and no task. The first that waits sets the one timer of the
+    connection, which looks, when it fires, at the send that is under way then.
 
     Cancelling a send leaves nothing behind: the next one gets its turn.
     """
@@ -44,7 +48,8 @@ class Sender:
     def __init__(self, send: ASGISendCallable, timeout: float | None) -> None:
         # True once a send took longer than the timeout.
         self.stuck = False
-        self._send = send
+        # Usually a coroutine function; what else it may return is awaited in one.
+        self._send = cast("Callable[[ChannelMessage], Coroutine[Any, Any, None]]", send)
         self._timeout = timeout
         self._loop = asyncio.get_running_loop()
         # Whether it is somebody's turn; those who wait for theirs, in order.
@@ -61,14 +66,30 @@ class Sender:
         # The last event is on its way, or was: nothing else may follow.
         self._last = False
 
-    async def __call__(self, event: ChannelMessage) -> bool:
+    # A generator, which unlike a coroutine can see whether the first step of the
+    # server's was its last one, too.
+    @types.coroutine
+    def __call__(self, event: ChannelMessage, *, last: bool = False) -> Generator[Any, Any, bool]:
         """Whether the server took the event: not if it took too long, nor if the end has begun."""
         if self._busy:
-            await self._turn()
-        if self._last:
+            yield from self._turn()
+        if self._last and not last:
             self._next()
             return False
-        return await self._send_now(event)
+        sending = self._send(event)
+        if not isinstance(sending, CoroutineType):
+            sending = _awaited(sending)
+        try:
+            waits_for = sending.send(None)
+        except StopIteration:
+            # Nobody else has run since, so there is nothing to undo.
+            if self._busy:
+                self._next()
+            return True
+        except BaseException:
+            self._next()
+            raise
+        return (yield from self._wait(_resumed(sending, waits_for)))
 
     async def last(self, event: ChannelMessage, within: float) -> bool:
         """
@@ -79,9 +100,7 @@ class Sender:
         self._last = True
         try:
             async with asyncio.timeout(within):
-                if self._busy:
-                    await self._turn()
-                return await self._send_now(event)
+                return await self(event, last=True)
         except TimeoutError:
             return False
         finally:
@@ -95,17 +114,17 @@ class Sender:
             self._timer = None
         self._interrupt()
 
-    async def _send_now(self, event: ChannelMessage) -> bool:
+    def _wait(self, sending: Generator[Any, Any, None]) -> Generator[Any, Any, bool]:
+        """Take the other steps, as long as they may take."""
         self._busy = True
         self._task = task = asyncio.current_task()
+        self._since = self._loop.time()
         if task is not None:
             self._cancelling = task.cancelling()
-        if self._timeout is not None:
-            self._since = self._loop.time()
-            if self._timer is None:
-                self._timer = self._loop.call_at(self._since + self._timeout, self._look)
+        if self._timeout is not None and self._timer is None:
+            self._timer = self._loop.call_at(self._since + self._timeout, self._look)
         try:
-            await self._send(event)
+            yield from sending
         except asyncio.CancelledError:
             # If somebody else cancelled the task as well, that must not be lost.
             if task is None or not self._interrupted or task.uncancel() > self._cancelling:
@@ -138,12 +157,12 @@ class Sender:
             self._interrupted = True
             self._task.cancel()
 
-    async def _turn(self) -> None:
+    def _turn(self) -> Generator[Any, Any, None]:
         """Wait until what came before is sent. It is then the caller's turn, and nobody else's."""
         turn = self._loop.create_future()
         self._turns.append(turn)
         try:
-            await turn
+            yield from turn
         except asyncio.CancelledError:
             if not turn.cancelled():
                 # It became ours at the very moment of the cancellation.
@@ -159,3 +178,24 @@ class Sender:
                 turn.set_result(None)
                 return
         self._busy = False
+
+
+async def _awaited(sending: Awaitable[None]) -> None:
+    await sending
+
+
+def _resumed(sending: Coroutine[Any, Any, None], waits_for: Any) -> Generator[Any, Any, None]:
+    """Do what `await` does, for a coroutine whose first step has been taken."""
+    try:
+        while True:
+            try:
+                answer = yield waits_for
+            except GeneratorExit:
+                sending.close()
+                raise
+            except BaseException as exc:  # noqa: BLE001 - the coroutine decides what to make of it
+                waits_for = sending.throw(exc)
+            else:
+                waits_for = sending.send(answer)
+    except StopIteration:
+        return

@@ -51,8 +51,9 @@ def abort(scope: ChannelScope) -> bool:
 def _address(value: Any) -> tuple[str, int] | None:
     """Return host and port. IPv6 addresses have two more parts, a Unix socket's has none."""
     match value:
-        case (str() as host, int() as port, *_) if port:
-            return host, port
+        case (str() as host, (int() | str()) as port, *_) if str(port).isdigit() and int(port):
+            # Granian writes the number in digits.
+            return host, int(port)
         case _:
             return None
 
