@@ -41,10 +41,14 @@ class AsyncWebsocketConsumer(WebsocketConnection):
     `disconnect` runs exactly once for every connection whose `connect` began
     and that was not rejected, whatever ends it. Groups, those of `groups` and
     others, are left without your help, after it.
+
+    What clients may do is limited by the attributes of WebsocketConnection and
+    by `send_timeout`.
     """
 
     # Joined before `connect` runs, so that nothing sent after accept is missed.
     groups: Sequence[str] = ()
+
     # -- from the server ----------------------------------------------------
 
     async def websocket_connect(self, message: WebSocketConnectEvent) -> None:  # noqa: ARG002
