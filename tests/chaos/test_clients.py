@@ -177,7 +177,7 @@ class TestHeartbeat:
                     pings += 1
                     await client.send('{ "type": "pong" }')
             assert frame == "heard work"
-            # 1 s of work is more than the 0.8 s that a client may be silent for.
+            # 1.4 s of work is more than the 1.2 s that a client may be silent for.
             assert pings >= 2
         assert await watch.heard(1) == [f"Beating left {normal(server)}"]
 
