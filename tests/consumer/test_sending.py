@@ -196,6 +196,26 @@ async def test_error_of_the_server_reaches_who_sent(waits):
     sender.close()
 
 
+async def test_error_of_who_had_waited_leaves_the_turn_to_the_next(server):
+    """Also if the server fails at once, when the turn has come."""
+
+    async def send(event):
+        if event == "bad":
+            raise OSError(event)
+        await server(event)
+
+    server.open.clear()
+    sender = Sender(send, None)
+    first, bad, good = [begin(sender, event) for event in ("first", "bad", "good")]
+    await settled()
+    server.open.set()
+    assert await first is True
+    with pytest.raises(OSError, match="bad"):
+        await bad
+    async with asyncio.timeout(5):
+        assert await good is True
+
+
 async def test_server_may_catch_what_is_thrown_into_it(server):
     """A send is one coroutine for whoever is in it, however its steps are taken."""
     steps = []
