@@ -35,6 +35,7 @@ NAMES: dict[str, dict[str, str]] = {
         "AsyncWebsocketConsumer": "class",
         "AsyncJsonWebsocketConsumer": "class",
         "AsyncHttpConsumer": "class",
+        "RateLimit": "class",
     },
     "fast_channels.consumer.base": {"AsyncConsumer": "class", "get_handler_name": "function"},
     "fast_channels.consumer.websocket": {

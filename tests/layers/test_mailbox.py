@@ -9,7 +9,13 @@ import threading
 
 import pytest
 
-from fast_channels.layers.mailbox import FRAME_LIMIT, Mailbox, Notice, ThreadsafeMailbox
+from fast_channels.layers.mailbox import (
+    FRAME_BYTES,
+    FRAME_LIMIT,
+    Mailbox,
+    Notice,
+    ThreadsafeMailbox,
+)
 from tests.layers.support import arrives, becomes, turns
 
 
@@ -373,6 +379,44 @@ async def test_frame_writer_waits_while_the_lane_is_full():
         await asyncio.sleep(0)
     await writing
     assert seen == list(range(total))
+
+
+async def test_frame_writer_waits_while_frames_take_too_much_memory():
+    """One frame of any size finds room in an empty lane; beyond FRAME_BYTES the next one waits."""
+    mailbox = Mailbox("a", 1)
+    large = {"type": "websocket.receive", "bytes": bytes(2 * FRAME_BYTES)}
+    await asyncio.wait_for(mailbox.put_frame(large), 1)
+    writing = asyncio.create_task(mailbox.put_frame({"type": "websocket.receive", "text": "x"}))
+    await turns()
+    assert not writing.done()
+    assert mailbox.holds_frame_back
+    assert mailbox.take_frame() == large
+    await writing
+    assert not mailbox.holds_frame_back
+    assert mailbox.take_frame()["text"] == "x"
+
+
+@pytest.mark.parametrize("key", ["text", "bytes", "body"])
+async def test_frames_of_every_kind_are_weighed(key):
+    """No more of them wait than FRAME_BYTES has room for, and taking them makes room again."""
+    mailbox = Mailbox("a", 1)
+    data = "x" * 100_000 if key == "text" else b"x" * 100_000
+
+    async def write():
+        for _ in range(20):
+            await mailbox.put_frame({key: data})
+
+    writing = asyncio.create_task(write())
+    await turns(100)
+    waiting = 0
+    while mailbox.take_frame():
+        waiting += 1
+    assert waiting == FRAME_BYTES // 100_000
+    await turns(100)
+    while mailbox.take_frame():
+        waiting += 1
+    await writing
+    assert waiting == 20
 
 
 async def test_cancelled_frame_writer_leaves_the_lane_usable():

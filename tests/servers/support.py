@@ -15,24 +15,32 @@ from pathlib import Path
 
 import websockets
 
+import fast_channels
 from fast_channels.testing.server import free_port
 
 HERE = Path(__file__).resolve().parent
+
+# Where a server finds the library that is being tested, whatever is installed.
+SOURCE = Path(fast_channels.__file__).resolve().parents[1]
 
 # Seconds until a test gives up on a server or a message.
 PATIENCE = 8.0
 
 COMMANDS = {
-    "uvicorn_websockets": "uvicorn --port {port} --ws websockets application:app",
-    "uvicorn_sansio": "uvicorn --port {port} --ws websockets-sansio application:app",
-    "uvicorn_wsproto": "uvicorn --port {port} --ws wsproto application:app",
-    "hypercorn": "hypercorn --graceful-timeout 1 --bind 127.0.0.1:{port} application:app",
-    "granian": "granian --interface asgi --port {port} application:app",
+    "uvicorn_websockets": "uvicorn --port {port} --ws websockets {application}",
+    "uvicorn_sansio": "uvicorn --port {port} --ws websockets-sansio {application}",
+    "uvicorn_wsproto": "uvicorn --port {port} --ws wsproto {application}",
+    "hypercorn": "hypercorn --graceful-timeout 1 --bind 127.0.0.1:{port} {application}",
+    "granian": "granian --interface asgi --port {port} {application}",
 }
 
 
 class ServerProcess:
     """One server with the application, on a free port of loopback; its output in a file."""
+
+    # Where the application is, and what it is called there.
+    folder = HERE
+    application = "application:app"
 
     def __init__(self, name: str, log: Path) -> None:
         self.name = name
@@ -40,12 +48,13 @@ class ServerProcess:
         self.log = log
         # Characters of the output that a test has seen.
         self._seen = 0
-        command = COMMANDS[name].format(port=self.port).split()
+        command = COMMANDS[name].format(port=self.port, application=self.application).split()
+        path = os.pathsep.join(map(str, (self.folder, SOURCE)))
         with log.open("wb") as output:
             self._process = subprocess.Popen(
                 [Path(sys.executable).with_name(command[0]), *command[1:]],
-                cwd=HERE,
-                env={**os.environ, "PYTHONPATH": str(HERE), "PYTHONUNBUFFERED": "1"},
+                cwd=self.folder,
+                env={**os.environ, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"},
                 stdout=output,
                 stderr=output,
                 # A group of its own, since Granian's workers are processes too.
@@ -65,6 +74,11 @@ class ServerProcess:
                 return
         self.stop()
         raise AssertionError(f"the server did not start:\n{self.output}")
+
+    @property
+    def pid(self) -> int:
+        """Of the server, or of the parent of its workers."""
+        return self._process.pid
 
     @property
     def output(self) -> str:

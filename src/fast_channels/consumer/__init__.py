@@ -2,6 +2,7 @@
 
 from .base import AsyncConsumer
 from .http import AsyncHttpConsumer
+from .limits import RateLimit
 from .websocket import AsyncJsonWebsocketConsumer, AsyncWebsocketConsumer
 
 __all__ = [
@@ -9,4 +10,5 @@ __all__ = [
     "AsyncHttpConsumer",
     "AsyncJsonWebsocketConsumer",
     "AsyncWebsocketConsumer",
+    "RateLimit",
 ]

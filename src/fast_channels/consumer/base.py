@@ -10,11 +10,18 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
+import time
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Self, TypeVar
 
 from fast_channels.exceptions import ConsumerStateError, StopConsumer, UnhandledMessage
 from fast_channels.layers.mailbox import Mailbox, Notice
 from fast_channels.layers.registry import channel_layers
+
+from .endings import Ending, log_ending
+from .handlers import get_handler_name, is_handler
+from .limits import check_option
+from .sending import Sender
+from .sockets import abort
 
 if TYPE_CHECKING:
     from fast_channels.layers.base import BaseChannelLayer
@@ -32,23 +39,11 @@ ConsumerT = TypeVar("ConsumerT", bound="AsyncConsumer")
 # Handlers of what only the layer itself may say.
 NOTICES = frozenset({"layer_gap", "layer_overflow"})
 
+# Seconds that a server may take to notice that a connection was broken off.
+NOTICE_TIMEOUT = 1.0
+
 # Different message types without a handler that are logged per consumer class.
 LOGGED_TYPES = 100
-
-
-def get_handler_name(message: ChannelMessage) -> str:
-    """
-    Return the method that handles a message: its type, with dots as underscores.
-
-    Raises ValueError for a type that is missing, or that would name a private method.
-    """
-    type_ = message.get("type")
-    if not isinstance(type_, str) or not type_:
-        raise ValueError(f"message type is {type_!r}; every message needs a string as its type")
-    name = type_.replace(".", "_")
-    if name.startswith("_"):
-        raise ValueError(f"message type {type_!r} begins with an underscore; use another")
-    return name
 
 
 class AsyncConsumer:
@@ -68,6 +63,10 @@ class AsyncConsumer:
     # What to do when messages may have been lost, since the broker was away:
     # hand `layer.gap` to the method layer_gap, or close the connection.
     on_gap: ClassVar[Literal["event", "close"]] = "event"
+    # Seconds that the server may take to accept what is sent, which it does not
+    # while the client reads nothing. Beyond that the connection is ended, a
+    # WebSocket with 1013. None to wait for ever.
+    send_timeout: float | None = 20.0
 
     # Set before the first handler runs.
     scope: ChannelScope
@@ -75,12 +74,21 @@ class AsyncConsumer:
     # Set likewise, if there is a channel_layer_alias.
     channel_layer: BaseChannelLayer
     channel_name: str
-    # True as soon as the client is gone, also while a handler runs.
+    # True as soon as the client is gone or we have closed, also while a handler
+    # runs: one that goes on for long can look. It is not noticed while more
+    # frames wait than the mailbox has room for.
     disconnected: bool = False
 
     # Where events and messages meet, and the pump that moves events there.
     _mailbox: Mailbox
     _receiving: asyncio.Task[None]
+    # The way to the client.
+    _sender: Sender
+    # Who or what ended the connection; whoever does so first says it.
+    _ending: Ending | None = None
+    # Level of the one line in the log when nothing is wrong. What is answered
+    # within a request is in the server's own log.
+    _log_level: ClassVar[int] = logging.DEBUG
     # The only type of scope that this class can serve; None for any.
     _scope_type: ClassVar[str | None] = None
     # What the library itself defines on this class. A message must not reach it.
@@ -132,8 +140,10 @@ class AsyncConsumer:
                 f"this {type(self).__name__} has had its connection; a consumer serves one, so "
                 f"mount {type(self).__name__}.as_asgi(), which makes one for each"
             )
+        started = time.monotonic()
         self.scope = scope
         self.base_send = send
+        self._sender = Sender(send, self.send_timeout)
         layer, mailbox = await self._open()
         self._mailbox = mailbox
         self._receiving = asyncio.create_task(self._pump(receive, mailbox))
@@ -141,8 +151,9 @@ class AsyncConsumer:
         try:
             await self._run(mailbox)
         except StopConsumer:
-            pass
+            self._ends(Ending(None, "", "consumer"))
         except BaseException as exc:
+            self._ends(Ending(None, "", "server"))
             failure = exc
             raise
         finally:
@@ -153,6 +164,7 @@ class AsyncConsumer:
                 try:
                     await self._ended(failure)
                 finally:
+                    self._finish(time.monotonic() - started)
                     if layer is not None:
                         await layer.close_channel(mailbox.name)
 
@@ -177,7 +189,9 @@ class AsyncConsumer:
                 event = {"type": f"{kind}.disconnect", "code": 1006}
             if event["type"].endswith(".disconnect"):
                 self.disconnected = True
-            await mailbox.put_frame(self._admitted(event))
+            admitted = self._admitted(event)
+            if admitted is not None:
+                await mailbox.put_frame(admitted)
 
     async def _run(self, mailbox: Mailbox) -> None:
         while True:
@@ -207,6 +221,7 @@ class AsyncConsumer:
             await self._guarded(event)
         if leaves:
             # Nothing more will come, whatever the handler did.
+            self._ends(Ending(None, "", "client"))
             raise StopConsumer
 
     # -- dispatch -----------------------------------------------------------
@@ -254,7 +269,7 @@ class AsyncConsumer:
     def _handles(self, name: str) -> bool:
         """Whether there is a handler: a coroutine method that takes one message."""
         known = self._handlers.get(name)
-        if known is None and (known := _is_handler(getattr(type(self), name, None))):
+        if known is None and (known := is_handler(getattr(type(self), name, None))):
             # Only what exists is remembered, so that messages cannot fill this.
             self._handlers[name] = known
         return bool(known)
@@ -271,10 +286,34 @@ class AsyncConsumer:
     @classmethod
     def _check(cls) -> None:
         """Raise ConsumerStateError for a class that cannot work."""
+        check_option(cls, "send_timeout", "seconds")
 
     async def send(self, message: ChannelMessage) -> None:
-        """Send an ASGI event to the client."""
-        await self.base_send(message)
+        """
+        Send an ASGI event to the client.
+
+        If the server does not take it within `send_timeout`, the consumer ends.
+        Cancelling leaves nothing behind.
+        """
+        if not await self._sender(message):
+            await self._given_up()
+
+    async def _given_up(self) -> None:
+        """The client reads nothing, or somebody else has ended the connection."""
+        await self._break_off_slow()
+        raise StopConsumer
+
+    async def _break_off_slow(self) -> None:
+        self.disconnected = True
+        if self._sender.stuck:
+            self._ends(Ending(None, "slow", "send_timeout"))
+            if await self._abort():
+                # A server that has noticed has nothing to complain about.
+                await asyncio.wait([self._receiving], timeout=NOTICE_TIMEOUT)
+
+    async def _abort(self) -> bool:
+        """End the connection under the server, which may hold it for ever; whether it is over."""
+        return await asyncio.get_running_loop().run_in_executor(None, abort, self.scope)
 
     async def on_error(self, exc: Exception, message: ChannelMessage) -> None:
         """Called when a handler has raised, before the connection is closed for it."""
@@ -311,33 +350,34 @@ class AsyncConsumer:
             message.get("type"),
             exc_info=exc,
         )
+        self._ends(Ending(None, "", "error"))
 
     async def _overflowed(self, mailbox: Mailbox) -> None:
         """The mailbox overflowed and its policy is to close."""
-        logger.warning("%s is closed: %d messages too many", type(self).__name__, mailbox.dropped)
+        self._ends(Ending(None, f"{mailbox.dropped} messages too many", "overflow"))
         raise StopConsumer
 
     async def _interrupted(self) -> None:
         """Messages may have been lost, and `on_gap` is to close."""
+        self._ends(Ending(None, "messages may have been lost", "layer"))
         raise StopConsumer
 
-    def _admitted(self, event: ChannelMessage) -> ChannelMessage:
-        """Return what to keep of an event until its turn comes."""
+    def _admitted(self, event: ChannelMessage) -> ChannelMessage | None:
+        """Return what to keep of an event until its turn comes; None for nothing."""
         return event
 
     async def _ended(self, failure: BaseException | None) -> None:
         """The connection is over; `failure` is what ended it, None if that was in order."""
 
+    def _ends(self, ending: Ending) -> None:
+        """Note what ended the connection, if that is not known already."""
+        if self._ending is None:
+            self._ending = ending
 
-def _is_handler(method: Any) -> bool:
-    # Asked of the class: a property must not run because somebody sent its name.
-    if not callable(method) or not inspect.iscoroutinefunction(inspect.unwrap(method)):
-        return False
-    try:
-        inspect.signature(method).bind("self", "message")
-    except TypeError:
-        return False
-    return True
+    def _finish(self, seconds: float) -> None:
+        self._sender.close()
+        ending = self._ending or Ending(None, "", "server")
+        log_ending(type(self).__name__, self.scope, ending, seconds, self._log_level)
 
 
 class ConsumerApplication(Generic[ConsumerT]):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,9 @@ logger = logging.getLogger("fast_channels.consumer")
 class AsyncHttpConsumer(AsyncConsumer):
     """
     One HTTP request. Override `handle`.
+
+    Once the client has left, or has read nothing for `send_timeout`, sending
+    does nothing; `disconnected` is True then.
 
     The consumer ends when the response is complete. If `handle` returns while
     the response still has `more_body` to come, it goes on: handlers of messages
@@ -69,6 +73,8 @@ class AsyncHttpConsumer(AsyncConsumer):
                 f"{type(self).__name__} sends a body before headers; call send_headers() first"
             )
         if self._complete:
+            # So that a handler that never looks does not hold up the loop.
+            await asyncio.sleep(0)
             return
         self._complete = not more_body
         await self._send_quietly(
@@ -142,9 +148,15 @@ class AsyncHttpConsumer(AsyncConsumer):
         except Exception:
             logger.exception("%s.disconnect failed", type(self).__name__)
 
+    async def _given_up(self) -> None:
+        self._break_off()
+        await self._break_off_slow()
+
     async def _send_quietly(self, event: ChannelMessage) -> None:
-        if not self.disconnected:
-            try:
-                await self.send(event)
-            except OSError:
-                self.disconnected = True
+        if self.disconnected:
+            await asyncio.sleep(0)
+            return
+        try:
+            await self.send(event)
+        except OSError:
+            self.disconnected = True

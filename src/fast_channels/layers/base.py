@@ -204,6 +204,10 @@ class BaseChannelLayer(Wiring):
         """Called by a consumer whose client had left when it sent a frame."""
         self._hub.counters.sent_after_close += 1
 
+    def count_dropped_frame(self) -> None:
+        """Called by a consumer that does not handle a frame of its client."""
+        self._hub.counters.frames_dropped += 1
+
     def __str__(self) -> str:
         return type(self).__name__
 

@@ -48,6 +48,9 @@ class Counters:
     refused: int = 0
     # Frames sent to a client that had left.
     sent_after_close: int = 0
+    # Frames from clients that were not handled: more than `rate_limit` allows,
+    # or behind one that closes the connection.
+    frames_dropped: int = 0
     # Connections to the broker made again after one was lost.
     reconnects: int = 0
     # Interruptions of delivery that members were told about.
@@ -67,6 +70,7 @@ class Statistics:
     unclaimed: int
     refused: int
     sent_after_close: int
+    frames_dropped: int
     reconnects: int
     gaps: int
     # Open channels of this process, and messages that wait in them.

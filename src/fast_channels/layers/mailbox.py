@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import sys
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 # Frames that may wait before the client's socket is no longer read. TCP then
 # slows the sender down.
 FRAME_LIMIT = 64
+
+# Memory in bytes that they may take together; a single one may take more.
+FRAME_BYTES = 1_048_576
 
 
 class Notice(dict[str, Any]):
@@ -42,6 +46,7 @@ class Mailbox:
     """
 
     __slots__ = (
+        "_frame_bytes",
         "_frame_room",
         "_frames",
         "_lost",
@@ -78,7 +83,9 @@ class Mailbox:
         # True once the policy is "close" and a message was refused.
         self.overflowed = False
         self._messages: deque[ChannelMessage] = deque()
-        self._frames: deque[ChannelMessage] = deque()
+        # Each with the memory that it takes, and that of all of them.
+        self._frames: deque[tuple[ChannelMessage, int]] = deque()
+        self._frame_bytes = 0
         # Lost since the last report. With drop_oldest they stood before the
         # first waiting message, otherwise behind the last one.
         self._lost = 0
@@ -117,12 +124,22 @@ class Mailbox:
         self._messages.append(notice)
         self._wake()
 
+    @property
+    def holds_frame_back(self) -> bool:
+        """Whether the client has sent more than there is room for."""
+        return self._frame_room is not None
+
     async def put_frame(self, event: ChannelMessage) -> None:
-        """Add an event from the client; waits while FRAME_LIMIT events are unread."""
-        while len(self._frames) >= FRAME_LIMIT:
+        """Add an event from the client; waits while FRAME_LIMIT or FRAME_BYTES are unread."""
+        size = _size(event)
+        while self._frames and not self._has_room(size):
             self._frame_room = asyncio.get_running_loop().create_future()
-            await self._frame_room
-        self._frames.append(event)
+            try:
+                await self._frame_room
+            finally:
+                self._frame_room = None
+        self._frames.append((event, size))
+        self._frame_bytes += size
         self._wake()
 
     async def wait(self) -> None:
@@ -146,8 +163,9 @@ class Mailbox:
             return None
         if self._frame_room is not None:
             _resolve(self._frame_room)
-            self._frame_room = None
-        return self._frames.popleft()
+        event, size = self._frames.popleft()
+        self._frame_bytes -= size
+        return event
 
     async def get(self) -> ChannelMessage:
         """
@@ -170,6 +188,9 @@ class Mailbox:
         """Let nobody wait for what will not come."""
         self.closed = True
         self._wake()
+
+    def _has_room(self, size: int) -> bool:
+        return len(self._frames) < FRAME_LIMIT and self._frame_bytes + size <= FRAME_BYTES
 
     def _overflow(self) -> bool:
         """Make room or refuse, by policy; whether the message that arrives may stay."""
@@ -238,6 +259,12 @@ class ThreadsafeMailbox(Mailbox):
         # The reader's loop may have ended a moment ago, and the reader with it.
         with contextlib.suppress(RuntimeError):
             self._loop.call_soon_threadsafe(function, *args)
+
+
+def _size(event: ChannelMessage) -> int:
+    """Bytes of memory that an event's data takes; what carries it counts for nothing."""
+    data = event.get("text") or event.get("bytes") or event.get("body")
+    return sys.getsizeof(data) if data else 0
 
 
 def _resolve(future: asyncio.Future[None]) -> None:

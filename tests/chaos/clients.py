@@ -1,0 +1,159 @@
+"""The servers of test_clients.py, and a client that does what no browser would."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import json
+import os
+import socket
+import struct
+from pathlib import Path
+
+import psutil
+import websockets
+
+from tests.servers.support import PATIENCE, ServerProcess
+
+TEXT, CLOSE = 1, 8
+
+# How the watcher of clients_app.py begins an answer; everything else is news.
+ANSWER = "answer "
+
+# Bytes that the kernel may keep for a client that does not read.
+SMALL_BUFFER = 4096
+
+
+class Server(ServerProcess):
+    """A server with the application of clients_app.py."""
+
+    folder = Path(__file__).resolve().parent
+    application = "clients_app:app"
+
+    def url(self, path: str, room: str = "") -> str:
+        return f"ws://127.0.0.1:{self.port}/{path}"
+
+    def connect(self, path: str, **options):
+        # Compressing what is thrown away would take longer than all the rest.
+        return websockets.connect(self.url(path), compression=None, max_queue=None, **options)
+
+    @property
+    def processes(self) -> list[psutil.Process]:
+        parent = psutil.Process(self.pid)
+        return [parent, *parent.children(recursive=True)]
+
+    def memory(self) -> int:
+        """Bytes of memory that the server has in use."""
+        return sum(process.memory_info().rss for process in self.processes)
+
+    def holds(self, port: int) -> bool:
+        """Whether the server still has the socket of the client with that port."""
+        return any(
+            connection.raddr and connection.raddr.port == port
+            for process in self.processes
+            for connection in process.net_connections("tcp")
+        )
+
+    def closed(self, name: str) -> list[str]:
+        """Return the log's lines about connections of one consumer class that ended."""
+        return [line for line in self.output.splitlines() if f" {name} closed: " in line]
+
+
+def open_request(server: Server, path: str, *headers: str) -> socket.socket:
+    """Send a GET request from a socket that can hold next to nothing of the answer."""
+    connection = socket.socket()
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SMALL_BUFFER)
+    connection.settimeout(PATIENCE)
+    connection.connect(("127.0.0.1", server.port))
+    lines = (f"GET /{path} HTTP/1.1", "Host: localhost", *headers, "", "")
+    connection.sendall("\r\n".join(lines).encode())
+    return connection
+
+
+class RawClient:
+    """A WebSocket client over a plain socket. It reads when it is told to, and answers nothing."""
+
+    def __init__(self, server: Server, path: str) -> None:
+        key = base64.b64encode(os.urandom(16)).decode()
+        self.socket = open_request(
+            server,
+            path,
+            "Upgrade: websocket",
+            "Connection: Upgrade",
+            "Sec-WebSocket-Version: 13",
+            f"Sec-WebSocket-Key: {key}",
+        )
+        self.port = self.socket.getsockname()[1]
+        self._stream = self.socket.makefile("rb")
+        assert b" 101 " in self._stream.readline()
+        while self._stream.readline().strip():
+            pass
+
+    def send(self, *texts: str) -> None:
+        for text in texts:
+            # Masked with zeros, which changes nothing and is a mask all the same.
+            data = text.encode()
+            self.socket.sendall(bytes([0x80 | TEXT, 0x80 | len(data), 0, 0, 0, 0]) + data)
+
+    def frames(self) -> list[tuple[int, bytes]]:
+        """Read until the server has ended the connection; returns opcode and data of all frames."""
+        found = []
+        with contextlib.suppress(ConnectionError):
+            while len(head := self._stream.read(2)) == 2:
+                size = head[1]
+                if size == 126:
+                    (size,) = struct.unpack("!H", self._stream.read(2))
+                elif size == 127:
+                    (size,) = struct.unpack("!Q", self._stream.read(8))
+                found.append((head[0] & 0x0F, self._stream.read(size)))
+                if found[-1][0] == CLOSE:
+                    # The answer that ends the handshake.
+                    self.socket.sendall(bytes([0x80 | CLOSE, 0x80, 0, 0, 0, 0]))
+        return found
+
+    def close(self) -> None:
+        self._stream.close()
+        self.socket.close()
+
+
+def closings(frames: list[tuple[int, bytes]]) -> list[tuple[int, str]]:
+    """Code and reason of every close frame."""
+    return [
+        (struct.unpack("!H", data[:2])[0], data[2:].decode())
+        for opcode, data in frames
+        if opcode == CLOSE
+    ]
+
+
+class Watch:
+    """A client that hears what the consumers tell, and asks the process how it stands."""
+
+    def __init__(self, client: websockets.ClientConnection) -> None:
+        self.client = client
+        # What was told while an answer was waited for.
+        self._news: list[str] = []
+
+    async def heard(self, count: int) -> list[str]:
+        async with asyncio.timeout(PATIENCE):
+            while len(self._news) < count:
+                self._news.append(await self.client.recv())
+        news, self._news = self._news[:count], self._news[count:]
+        return news
+
+    async def ask(self, question: str) -> str:
+        await self.client.send(question)
+        async with asyncio.timeout(PATIENCE):
+            while not (frame := await self.client.recv()).startswith(ANSWER):
+                self._news.append(frame)
+        return frame.removeprefix(ANSWER)
+
+    async def statistics(self) -> dict[str, int]:
+        return json.loads(await self.ask("statistics"))
+
+
+async def eventually(condition) -> None:
+    """Return once a condition holds that no event tells of."""
+    async with asyncio.timeout(PATIENCE):
+        while not condition():
+            await asyncio.sleep(0.02)

@@ -1,0 +1,174 @@
+"""The application behind tests/chaos/test_clients.py: one consumer per way to misbehave."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from dataclasses import asdict
+
+from fast_channels.consumer import AsyncHttpConsumer, AsyncWebsocketConsumer, RateLimit, connection
+from fast_channels.layers import InMemoryChannelLayer, channel_layers, register_channel_layer
+
+logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s %(message)s")
+
+register_channel_layer("chat", InMemoryChannelLayer())
+
+# The tests need not wait as long as a slow phone may take.
+connection.CLOSE_TIMEOUT = 0.5
+
+
+class Told(AsyncWebsocketConsumer):
+    """Tells the watchers what happens to it."""
+
+    channel_layer_alias = "chat"
+
+    async def tell(self, text):
+        message = {"type": "news", "text": f"{type(self).__name__} {text}"}
+        await self.channel_layer.group_send("watchers", message)
+
+    async def disconnect(self, code):
+        await self.tell(f"left {code}")
+
+
+class Watcher(AsyncWebsocketConsumer):
+    """Hears the news and answers what is asked about the process."""
+
+    channel_layer_alias = "chat"
+    groups = ("watchers",)
+
+    async def news(self, message):
+        await self.send(message["text"])
+
+    async def receive(self, text_data=None, bytes_data=None):
+        match text_data.split():
+            case ["statistics"]:
+                statistics = asdict(self.channel_layer.statistics())
+                await self.send(f"answer {json.dumps(statistics)}")
+            case ["broadcast", group, count]:
+                for _ in range(int(count)):
+                    message = {"type": "data", "data": b"x" * 65_536}
+                    await self.channel_layer.group_send(group, message)
+                await self.send("answer sent")
+
+
+class Flooded(Told):
+    """Is sent whatever is said in its group."""
+
+    groups = ("flood",)
+
+    async def data(self, message):
+        await self.send(bytes_data=message["data"])
+
+
+class Impatient(Flooded):
+    groups = ("impatient",)
+    send_timeout = 0.5
+
+
+class Stream(AsyncHttpConsumer):
+    """A response that goes on for as long as somebody is there."""
+
+    channel_layer_alias = "chat"
+    send_timeout = 0.5
+
+    async def handle(self, body):
+        await self.send_headers()
+        while not self.disconnected:
+            await self.send_body(b"x" * 65_536, more_body=True)
+
+    async def disconnect(self):
+        message = {"type": "news", "text": "Stream left"}
+        await self.channel_layer.group_send("watchers", message)
+
+
+class Slow(Told):
+    """A handler that takes as long as the client stays."""
+
+    async def receive(self, text_data=None, bytes_data=None):
+        if text_data == "work":
+            await self.tell("works")
+            while not self.disconnected:
+                # There is no event for it: a handler looks from time to time.
+                await asyncio.sleep(0.005)
+            await self.send("too late")
+            await self.tell("noticed")
+        else:
+            await self.tell(text_data)
+
+
+class Crowded(Told):
+    """Sends from many tasks at once, more than the kernel takes."""
+
+    async def receive(self, text_data=None, bytes_data=None):
+        await asyncio.gather(*(self.send(bytes_data=bytes([n]) * 300_000) for n in range(20)))
+        await self.close(4000)
+
+
+class Beating(Told):
+    heartbeat_interval = 0.2
+    heartbeat_timeout = 1.0
+
+    async def receive(self, text_data=None, bytes_data=None):
+        if text_data == "work":
+            await asyncio.sleep(1.4)
+        await self.send(f"heard {text_data}")
+
+
+class Limited(Told):
+    max_frame_size = 100
+    rate_limit = RateLimit(per_second=0.001, burst=3)
+
+    async def receive(self, text_data=None, bytes_data=None):
+        await self.send(text_data)
+
+
+class Dropping(Limited):
+    rate_limit = RateLimit(per_second=0.001, burst=3, action="drop")
+
+
+class Single(Told):
+    max_connections = 1
+
+
+class Talkative(Told):
+    """Says more than there is somebody to hear."""
+
+    async def receive(self, text_data=None, bytes_data=None):
+        await self.close(4000, "enough")
+        await self.close(4001, "again")
+        for _ in range(3):
+            await self.send("too late")
+        await self.tell("went on")
+
+    async def disconnect(self, code):
+        await self.send("far too late")
+        await self.close(4002)
+        await super().disconnect(code)
+
+
+CONSUMERS = [
+    Watcher,
+    Flooded,
+    Impatient,
+    Stream,
+    Slow,
+    Crowded,
+    Beating,
+    Limited,
+    Dropping,
+    Single,
+    Talkative,
+]
+ROUTES = {f"/{consumer.__name__}": consumer.as_asgi() for consumer in CONSUMERS}
+
+
+async def app(scope, receive, send):
+    if scope["type"] != "lifespan":
+        await ROUTES[scope["path"]](scope, receive, send)
+        return
+    await receive()
+    async with channel_layers.lifespan():
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+    await send({"type": "lifespan.shutdown.complete"})

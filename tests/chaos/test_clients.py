@@ -1,0 +1,242 @@
+"""Clients that are slow, gone or hostile, on real servers: each harms itself and nobody else."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+
+import pytest
+
+from tests.chaos.clients import RawClient, Server, Watch, closings, eventually, open_request
+from tests.servers.support import COMMANDS, PATIENCE, closing, complaints
+
+MEBIBYTE = 1024 * 1024
+
+# What the flooded clients are sent: 125 MiB each.
+BROADCASTS = 2_000
+# So many at once, which a mailbox of 100 has room for.
+BATCH = 50
+
+
+@pytest.fixture(scope="module", params=COMMANDS)
+def running(request, tmp_path_factory):
+    """One server for all tests of this module."""
+    process = Server(request.param, tmp_path_factory.mktemp("clients") / "output.log")
+    yield process
+    process.stop()
+    assert complaints(process.new_output()) == []
+
+
+@pytest.fixture
+def server(running):
+    """Fails a test during which the server printed an error."""
+    yield running
+    assert complaints(running.new_output()) == []
+
+
+@pytest.fixture
+async def watch(server):
+    async with server.connect("Watcher") as client:
+        yield Watch(client)
+
+
+@pytest.fixture
+def raw(server):
+    """Connect clients over plain sockets; they are closed when the test is over."""
+    with contextlib.ExitStack() as stack:
+
+        def connect(path):
+            client = RawClient(server, path)
+            stack.callback(client.close)
+            return client
+
+        yield connect
+
+
+def normal(server):
+    """The code of a client that leaves: Hypercorn says 1006, whatever code the client gave."""
+    return 1006 if server.name == "hypercorn" else 1000
+
+
+class TestClientThatNeverReads:
+    async def test_others_receive_everything_and_memory_stays(self, server, watch, raw):
+        """2,000 broadcasts of 64 KiB: the group loses none, the process keeps less than 32 MiB."""
+        deaf = raw("Flooded")
+        async with server.connect("Flooded") as first, server.connect("Flooded") as second:
+
+            async def flood(count):
+                """Broadcast, and let those who read keep up."""
+                assert await watch.ask(f"broadcast flood {count}") == "sent"
+                async with asyncio.timeout(PATIENCE):
+                    for client in (first, second):
+                        for _ in range(count):
+                            assert len(await client.recv()) == 65_536
+
+            await flood(BATCH)
+            before = server.memory()
+            grown = 0
+            for _ in range(BROADCASTS // BATCH):
+                await flood(BATCH)
+                grown = max(grown, server.memory() - before)
+        print(f"{server.name}: {grown / MEBIBYTE:.1f} MiB more")  # noqa: T201 - a figure to quote
+        assert grown < 32 * MEBIBYTE
+        statistics = await watch.statistics()
+        # Its own mailbox forgot the oldest, and nobody else's did.
+        assert statistics["dropped"] > BROADCASTS / 2
+        assert statistics["waiting"] <= 101
+        deaf.close()
+        left = sorted(await watch.heard(3))
+        assert [line[:13] for line in left] == ["Flooded left "] * 3
+
+    async def test_send_that_nobody_reads_ends_with_1013(self, server, watch, raw):
+        """After send_timeout; disconnect runs once, and the server lets go of the socket."""
+        deaf = raw("Impatient")
+        began = time.monotonic()
+        # More than the kernel takes for it, and no more than fits into its mailbox.
+        assert await watch.ask("broadcast impatient 100") == "sent"
+        assert await watch.heard(1) == ["Impatient left 1013"]
+        await eventually(lambda: not server.holds(deaf.port))
+        # A send_timeout of 0.5 s and a CLOSE_TIMEOUT of 0.5 s, plus a margin for a slow machine.
+        assert 0.5 <= time.monotonic() - began < 4
+        [line] = server.closed("Impatient")
+        assert line.startswith("WARNING fast_channels.consumer ")
+        assert f"client=127.0.0.1:{deaf.port} path='/Impatient'" in line
+        assert "code=1013 reason='slow' by=send_timeout after=" in line
+        # Nothing else is left of it.
+        assert (await watch.statistics())["channels"] == 1
+
+    async def test_stream_that_nobody_reads_is_broken_off(self, server, watch):
+        """After send_timeout; a response over HTTP ends like a WebSocket."""
+        deaf = open_request(server, "Stream")
+        with contextlib.closing(deaf):
+            assert await watch.heard(1) == ["Stream left"]
+            await eventually(lambda: not server.holds(deaf.getsockname()[1]))
+        [line] = server.closed("Stream")
+        assert "reason='slow' by=send_timeout" in line
+
+
+class TestSlowReader:
+    async def test_tasks_that_send_at_once_take_turns(self, server, watch, raw):
+        """While the client reads slowly; not every server survives it otherwise."""
+        client = raw("Crowded")
+        client.send("go")
+        frames = await asyncio.to_thread(client.frames)
+        assert [(data[0], len(data)) for _, data in frames[:-1]] == [
+            (n, 300_000) for n in range(20)
+        ]
+        assert closings(frames) == [(4000, "")]
+        assert await watch.heard(1) == ["Crowded left 4000"]
+
+
+class TestSlowHandler:
+    @pytest.mark.parametrize("how", ["closes", "vanishes"])
+    async def test_disconnect_is_noticed_and_waiting_frames_are_handled(self, server, watch, how):
+        """The handler sees that its client is gone; then what the client sent, then disconnect."""
+        async with server.connect("Slow") as client:
+            await client.send("work")
+            assert await watch.heard(1) == ["Slow works"]
+            for text in ("1", "2", "3"):
+                await client.send(text)
+            if how == "closes":
+                await client.close()
+            else:
+                client.transport.abort()
+            *news, end = await watch.heard(5)
+        assert news == ["Slow noticed", "Slow 1", "Slow 2", "Slow 3"]
+        assert end.startswith("Slow left ")
+
+    async def test_neighbours_are_not_delayed(self, server, watch):
+        """A connection whose handler hangs is the only one that waits for it."""
+        async with server.connect("Slow") as slow, server.connect("Limited") as quick:
+            await slow.send("work")
+            assert await watch.heard(1) == ["Slow works"]
+            await quick.send("here")
+            async with asyncio.timeout(PATIENCE):
+                assert await quick.recv() == "here"
+            await slow.close()
+            assert (await watch.heard(2))[0] == "Slow noticed"
+
+
+class TestHeartbeat:
+    async def test_silent_client_is_closed_with_1011(self, server, watch, raw):
+        """It was asked once, and said nothing."""
+        client = raw("Beating")
+        frames = await asyncio.to_thread(client.frames)
+        assert frames[0] == (1, b'{"type":"ping"}')
+        assert closings(frames) == [(1011, "heartbeat timeout")]
+        assert await watch.heard(1) == ["Beating left 1011"]
+
+    async def test_client_that_answers_stays_while_its_handler_is_busy(self, server, watch):
+        """The pongs are heard beside the handler, which sees none of them."""
+        async with server.connect("Beating") as client:
+            await client.send("work")
+            pings = 0
+            async with asyncio.timeout(PATIENCE):
+                while (frame := await client.recv()) == '{"type":"ping"}':
+                    pings += 1
+                    await client.send('{ "type": "pong" }')
+            assert frame == "heard work"
+            # 1.4 s of work is more than the 1.2 s that a client may be silent for.
+            assert pings >= 2
+        assert await watch.heard(1) == [f"Beating left {normal(server)}"]
+
+
+class TestLimits:
+    async def test_frame_that_is_too_large_closes_with_1009(self, server, watch):
+        """The reason names the limit."""
+        async with server.connect("Limited") as client:
+            await client.send("x" * 101)
+            assert await closing(client) == (1009, "a frame may have 100 bytes")
+        assert await watch.heard(1) == ["Limited left 1009"]
+
+    async def test_too_many_frames_close_with_1008(self, server, watch, raw):
+        """Those within the limit are handled first."""
+        client = raw("Limited")
+        client.send(*map(str, range(10)))
+        frames = await asyncio.to_thread(client.frames)
+        assert [data for opcode, data in frames if opcode == 1] == [b"0", b"1", b"2"]
+        assert closings(frames) == [(1008, "too many messages")]
+        assert await watch.heard(1) == ["Limited left 1008"]
+
+    async def test_too_many_frames_may_be_dropped(self, server, watch):
+        """They are counted, and the connection lives on."""
+        before = (await watch.statistics())["frames_dropped"]
+        async with server.connect("Dropping") as client:
+            for number in range(10):
+                await client.send(str(number))
+            async with asyncio.timeout(PATIENCE):
+                assert [await client.recv() for _ in range(3)] == ["0", "1", "2"]
+            while (await watch.statistics())["frames_dropped"] < before + 7:
+                await asyncio.sleep(0.02)
+        assert (await watch.statistics())["frames_dropped"] == before + 7
+
+    async def test_one_connection_too_many_is_closed_with_1013(self, server, watch):
+        """It is accepted first, so that a browser sees the code; a place that is left is free."""
+        first = server.connect("Single")
+        async with first, server.connect("Single", subprotocols=["chat"]) as second:
+            assert await closing(second) == (1013, "too many connections")
+            assert second.subprotocol == "chat"
+        # No disconnect was called for the second.
+        assert await watch.heard(1) == [f"Single left {normal(server)}"]
+        async with server.connect("Single") as third:
+            await third.ping()
+        assert await watch.heard(1) == [f"Single left {normal(server)}"]
+
+
+class TestAfterTheEnd:
+    async def test_sending_and_closing_again_is_quiet(self, server, watch, raw):
+        """One close frame on the wire, nothing in the server's output, four sends counted."""
+        before = (await watch.statistics())["sent_after_close"]
+        client = raw("Talkative")
+        client.send("hello")
+        frames = await asyncio.to_thread(client.frames)
+        assert closings(frames) == [(4000, "enough")]
+        assert len(frames) == 1
+        assert await watch.heard(2) == ["Talkative went on", "Talkative left 4000"]
+        assert (await watch.statistics())["sent_after_close"] == before + 4
+
+    async def test_everything_returns_to_where_it_was(self, server, watch):
+        """After all of the above no channel, group or task is left but the watcher's."""
+        statistics = await watch.statistics()
+        assert (statistics["channels"], statistics["members"]) == (1, 1)

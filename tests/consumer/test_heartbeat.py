@@ -1,0 +1,320 @@
+"""A client that says nothing is asked, and closed if it does not answer."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from fast_channels.consumer import AsyncJsonWebsocketConsumer, AsyncWebsocketConsumer, RateLimit
+from fast_channels.consumer.heartbeat import STALL, Heartbeat
+from tests.consumer.support import (
+    CONNECT,
+    LEAVE,
+    Recorder,
+    Wire,
+    closes,
+    drained,
+    errors,
+    rest,
+    settled,
+    text,
+    until,
+)
+
+PING = {"type": "websocket.send", "text": '{"type":"ping"}'}
+PONG = '{"type":"pong"}'
+
+
+class Clock:
+    """The loop's time and its timers, in the hands of a test."""
+
+    def __init__(self, loop, monkeypatch) -> None:
+        self.now = 1000.0
+        # The timers that are set: when, and what is called.
+        self.timers: list[tuple[float, object]] = []
+        monkeypatch.setattr(loop, "time", lambda: self.now)
+        monkeypatch.setattr(loop, "call_at", self.call_at)
+
+    def call_at(self, when, callback, *args, context=None):
+        timer = (when, callback)
+        self.timers.append(timer)
+        clock = self
+
+        class Handle:
+            def cancel(self):
+                if timer in clock.timers:
+                    clock.timers.remove(timer)
+
+        return Handle()
+
+    async def pass_(self, seconds, *, late=0.0):
+        """Let time pass; timers fire when they are due, or `late`."""
+        end = self.now + seconds
+        while due := [timer for timer in self.timers if timer[0] <= end]:
+            timer = min(due, key=lambda timer: timer[0])
+            self.timers.remove(timer)
+            self.now = max(self.now, timer[0]) + late
+            timer[1]()
+            await settled()
+        self.now = max(self.now, end)
+
+
+@pytest.fixture
+async def clock(monkeypatch):
+    return Clock(asyncio.get_running_loop(), monkeypatch)
+
+
+@pytest.fixture
+async def beat(clock):
+    """A heartbeat of 30 and 10 seconds whose calls are recorded in `calls`."""
+    calls = []
+
+    async def ping():
+        calls.append(("ping", clock.now - 1000))
+
+    async def expired():
+        calls.append(("expired", clock.now - 1000))
+
+    heartbeat = Heartbeat(30, 10, ping=ping, expired=expired, unread=lambda: heartbeat.behind)
+    heartbeat.behind = False
+    heartbeat.calls = calls
+    yield heartbeat
+    await heartbeat.stop()
+    assert clock.timers == []
+
+
+class TestTimer:
+    async def test_silence_is_asked_about_and_then_the_end(self, beat, clock):
+        """After the interval a ping, after the timeout the end; nothing twice."""
+        await clock.pass_(29.9)
+        assert beat.calls == []
+        await clock.pass_(1000)
+        assert beat.calls == [("ping", 30), ("expired", 40)]
+
+    async def test_answer_begins_a_new_interval(self, beat, clock):
+        """Counted from when it was heard."""
+        await clock.pass_(35)
+        beat.heard(clock.now)
+        assert not beat.waiting
+        await clock.pass_(30)
+        assert beat.calls == [("ping", 30), ("ping", 65)]
+
+    async def test_client_that_speaks_is_never_asked(self, beat, clock):
+        """Hearing something sets no timer: there is one, whatever is heard."""
+        for _ in range(100):
+            await clock.pass_(29)
+            beat.heard(clock.now)
+            assert len(clock.timers) == 1
+        assert beat.calls == []
+
+    async def test_frames_that_wait_for_room_are_life(self, beat, clock):
+        """It is we who do not read; the client may have answered long ago."""
+        beat.behind = True
+        await clock.pass_(500)
+        assert beat.calls == []
+        beat.behind = False
+        await clock.pass_(45)
+        assert [name for name, _ in beat.calls] == ["ping", "expired"]
+
+    async def test_loop_that_was_blocked_is_no_silence_of_the_client(self, beat, clock):
+        """What it sent meanwhile has not been read yet, so it gets the time once more."""
+        await clock.pass_(30)
+        assert beat.calls == [("ping", 30)]
+        await clock.pass_(10, late=STALL + 60)
+        assert beat.calls == [("ping", 30)]
+        beat.heard(clock.now)
+        await clock.pass_(5)
+        assert beat.calls == [("ping", 30)]
+
+
+@pytest.fixture(params=[AsyncWebsocketConsumer, AsyncJsonWebsocketConsumer])
+def kind(request):
+    """A kind of consumer that notes what it receives, with a heartbeat of 30 and 10 seconds."""
+
+    class Beating(request.param):
+        heartbeat_interval = 30.0
+
+        def __init__(self):
+            self.received = []
+            self.codes = []
+            self.gate = asyncio.Event()
+            self.gate.set()
+
+        async def receive(self, text_data=None, bytes_data=None, **kwargs):
+            self.received.append(text_data)
+            await self.gate.wait()
+
+        async def disconnect(self, code):
+            self.codes.append(code)
+
+    return Beating
+
+
+@pytest.fixture
+async def wire(kind, clock):
+    """An open connection of that kind."""
+    wire = Wire(kind())
+    wire.consumer = wire.application
+    wire.start(CONNECT)
+    await until(lambda: wire.sent)
+    wire.sent.clear()
+    yield wire
+    wire.consumer.gate.set()
+    wire.put(LEAVE)
+    await until(wire.task.done)
+    assert clock.timers == []
+
+
+class TestConsumer:
+    async def test_silent_client_is_closed_with_1011(self, wire, clock):
+        """After one ping; disconnect runs once."""
+        await clock.pass_(100)
+        assert wire.sent[0] == PING
+        assert closes(wire.sent) == [(1011, "heartbeat timeout")]
+        assert len(wire.sent) == 2
+        assert wire.consumer.codes == [1011]
+
+    @pytest.mark.parametrize(
+        "answer", [PONG, '{"type": "pong"}', ' { "type" :\n"pong" } '], ids=repr
+    )
+    async def test_answer_keeps_the_connection_and_reaches_no_handler(self, wire, clock, answer):
+        """With or without spaces."""
+        for _ in range(5):
+            await clock.pass_(31)
+            wire.put(text(answer))
+            await settled()
+        assert wire.sent == [PING] * 5
+        assert wire.consumer.received == []
+
+    async def test_any_frame_is_an_answer(self, wire, clock):
+        """And it is handled like any other."""
+        for number in range(5):
+            await clock.pass_(35)
+            wire.put(text(str(number)))
+            await settled()
+        assert closes(wire.sent) == []
+        assert wire.consumer.received == list("01234")
+
+    async def test_busy_handler_is_no_dead_peer(self, wire, clock):
+        """Pings go out and answers come in beside a handler that takes ten minutes."""
+        wire.consumer.gate.clear()
+        wire.put(text("work"))
+        await until(lambda: wire.consumer.received)
+        for _ in range(20):
+            await clock.pass_(30)
+            wire.put(text(PONG))
+            await settled()
+        assert wire.sent == [PING] * 20
+        assert not wire.consumer.disconnected
+
+    async def test_dead_peer_is_closed_while_a_handler_is_busy(self, wire, clock):
+        """The handler can see it, and disconnect waits for its end."""
+        wire.consumer.gate.clear()
+        wire.put(text("work"))
+        await until(lambda: wire.consumer.received)
+        await clock.pass_(45)
+        assert closes(wire.sent) == [(1011, "heartbeat timeout")]
+        assert wire.consumer.disconnected
+        assert wire.consumer.codes == []
+        wire.consumer.gate.set()
+        await until(wire.task.done)
+        assert wire.consumer.codes == [1011]
+
+    async def test_ping_waits_for_a_send_that_is_under_way(self, kind, clock):
+        """Servers differ in what they make of two at once."""
+        wire = Wire(kind())
+        wire.start(CONNECT)
+        await until(lambda: wire.sent)
+        wire.stuck.add("websocket.send")
+        sending = asyncio.create_task(wire.application.send("large"))
+        await clock.pass_(31)
+        assert len(wire.sent) == 2
+        wire.released.set()
+        await sending
+        await settled()
+        assert wire.sent[-1] == PING
+        wire.put(LEAVE)
+        await wire.ended()
+        assert clock.timers == []
+
+    async def test_client_that_has_left_is_not_asked(self, wire, clock):
+        """Nor closed for its silence: the code is its own."""
+        wire.consumer.gate.clear()
+        wire.put(text("work"))
+        await until(lambda: wire.consumer.received)
+        wire.put({**LEAVE, "code": 4001})
+        await until(lambda: wire.consumer.disconnected)
+        await clock.pass_(100)
+        wire.consumer.gate.set()
+        await until(wire.task.done)
+        assert wire.sent == []
+        assert wire.consumer.codes == [4001]
+
+
+class TestOptions:
+    async def test_own_ping_and_pong(self, clock, layer):
+        """Any text will do."""
+
+        class Own(Recorder):
+            heartbeat_interval = 30
+            heartbeat_ping = "are you there?"
+            heartbeat_pong = "yes I am"
+
+        consumer = Own()
+        wire = Wire(consumer)
+        wire.start(CONNECT)
+        await until(lambda: wire.sent)
+        await clock.pass_(30)
+        assert wire.sent[-1]["text"] == "are you there?"
+        wire.put(text("yes I am"), text(PONG), LEAVE)
+        await wire.ended()
+        assert consumer.calls[1:] == [("receive", PONG), ("disconnect", 1000)]
+
+    async def test_without_a_heartbeat_a_pong_is_a_frame_like_any_other(self, layer, connect):
+        """Applications may have messages of that type."""
+        consumer = Recorder()
+        client = await connect(consumer)
+        await client.send_to(PONG)
+        assert await client.receive_from() == PONG
+        await client.disconnect()
+
+    async def test_answers_are_free_and_other_pongs_count(self, layer, clock, caplog):
+        """A client must not be closed for answering, nor flood with answers to nothing."""
+
+        class Limited(Recorder):
+            heartbeat_interval = 30
+            rate_limit = RateLimit(per_second=1e-9, burst=2)
+
+        consumer = Limited()
+        wire = Wire(consumer)
+        wire.start(CONNECT)
+        await until(lambda: wire.sent)
+        for _ in range(10):
+            await clock.pass_(31)
+            wire.put(text(PONG))
+            await settled()
+        assert closes(wire.sent) == []
+        wire.put(*(text(PONG) for _ in range(5)))
+        await wire.ended()
+        assert closes(wire.sent) == [(1008, "too many messages")]
+        assert consumer.calls == [("connect",), ("disconnect", 1008)]
+        assert not errors(caplog)
+
+    async def test_connection_that_was_closed_is_not_asked(self, layer, connect):
+        """Nothing follows the close frame."""
+
+        class Brief(Recorder):
+            heartbeat_interval = 0.01
+
+            async def connect(self):
+                await self.accept()
+                await self.close()
+
+            async def disconnect(self, code):
+                await super().disconnect(code)
+                await asyncio.sleep(0.05)
+
+        client = await connect(Brief())
+        assert closes(await rest(client)) == [(1000, "")]
+        assert drained(client.output_queue) == []

@@ -1,0 +1,331 @@
+"""The way out: one event at a time, and an end to waiting for who does not read."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from fast_channels.consumer.sending import Sender
+from tests.consumer.support import settled, until
+
+# Seconds: longer than anything here takes, and short enough to be waited for.
+SOON = 0.05
+
+
+class Server:
+    """A `send` that records what it is given, and holds on to it until it is told to let go."""
+
+    def __init__(self) -> None:
+        self.began: list = []
+        self.taken: list = []
+        self.open = asyncio.Event()
+        self.open.set()
+        # Sends that are under way, and the most there ever were at once.
+        self.running = 0
+        self.most = 0
+
+    async def __call__(self, event) -> None:
+        self.began.append(event)
+        self.running += 1
+        self.most = max(self.most, self.running)
+        try:
+            await self.open.wait()
+            self.taken.append(event)
+        finally:
+            self.running -= 1
+
+
+def begin(sender, event):
+    """Send in a task, as a handler or somebody beside it would."""
+
+    async def send():
+        return await sender(event)
+
+    return asyncio.create_task(send())
+
+
+@pytest.fixture
+async def server():
+    tasks = asyncio.all_tasks()
+    server = Server()
+    yield server
+    await until(lambda: asyncio.all_tasks() - tasks <= {asyncio.current_task()})
+
+
+async def test_event_is_handed_over(server):
+    """And the sender says so."""
+    sender = Sender(server, SOON)
+    assert await sender({"n": 1}) is True
+    assert server.taken == [{"n": 1}]
+    sender.close()
+
+
+async def test_second_send_waits_for_the_first(server):
+    """In the order in which they came, one at a time."""
+    server.open.clear()
+    sender = Sender(server, None)
+    sends = [begin(sender, {"n": n}) for n in range(5)]
+    await settled()
+    assert server.began == [{"n": 0}]
+    server.open.set()
+    assert await asyncio.gather(*sends) == [True] * 5
+    assert server.taken == [{"n": n} for n in range(5)]
+    assert server.most == 1
+
+
+async def test_nobody_overtakes_who_waits(server):
+    """A task that sends again and again gets its turn after those who waited."""
+    server.open.clear()
+    sender = Sender(server, None)
+
+    async def eager():
+        for _ in range(3):
+            await sender("eager")
+
+    first = asyncio.create_task(eager())
+    await settled()
+    second = begin(sender, "patient")
+    await settled()
+    server.open.set()
+    await asyncio.gather(first, second)
+    assert server.taken[1] == "patient"
+
+
+async def test_send_that_takes_too_long_is_interrupted(server):
+    """Whoever sent goes on, not cancelled; whoever waits has the next turn."""
+    server.open.clear()
+    sender = Sender(server, SOON)
+    stuck = begin(sender, "stuck")
+    await settled()
+    waiting = begin(sender, "waiting")
+    assert await stuck is False
+    assert sender.stuck
+    assert stuck.cancelling() == 0
+    await until(lambda: server.began == ["stuck", "waiting"])
+    server.open.set()
+    assert await waiting is True
+    sender.close()
+
+
+async def test_server_that_keeps_the_cancellation_is_given_up_all_the_same():
+    """Some catch CancelledError on the way; the task must not stay marked as cancelled."""
+
+    async def send(event):
+        try:
+            await asyncio.sleep(3600)
+        except asyncio.CancelledError:
+            return
+
+    sender = Sender(send, SOON)
+    assert await sender("stuck") is False
+    assert asyncio.current_task().cancelling() == 0
+    sender.close()
+
+
+async def test_time_counts_from_the_beginning_of_each_send(server):
+    """The timer of an earlier event is not held against a later one."""
+    loop = asyncio.get_running_loop()
+    sender = Sender(server, SOON)
+    server.open.clear()
+    first = begin(sender, "first")
+    await asyncio.sleep(SOON * 0.8)
+    server.open.set()
+    assert await first is True
+    server.open.clear()
+    began = loop.time()
+    assert await sender("second") is False
+    # The timer may be early by what the clock can tell apart.
+    assert loop.time() - began >= SOON * 0.99
+    sender.close()
+
+
+async def test_send_that_does_not_wait_sets_no_timer(server):
+    """Nearly all are of this kind; of those that wait, the first sets one for all of them."""
+    server.open.clear()
+    sender = Sender(server, SOON)
+    waiting = begin(sender, "waits")
+    await settled()
+    timer = sender._timer
+    assert timer is not None
+    server.open.set()
+    await waiting
+    for number in range(10):
+        await sender(number)
+    assert sender._timer is timer
+    await asyncio.sleep(2 * SOON)
+    assert sender._timer is None
+    await sender("quick")
+    assert sender._timer is None
+    assert not sender.stuck
+    sender.close()
+
+
+async def test_server_may_return_any_awaitable():
+    """Not every server's `send` is a coroutine function."""
+    loop = asyncio.get_running_loop()
+    taken = []
+
+    def send(event):
+        taken.append(event)
+        future = loop.create_future()
+        loop.call_soon(future.set_result, None)
+        return future
+
+    sender = Sender(send, SOON)
+    assert await sender("one") is True
+    assert taken == ["one"]
+    sender.close()
+
+
+@pytest.mark.parametrize("waits", [False, True], ids=["at once", "later"])
+async def test_error_of_the_server_reaches_who_sent(waits):
+    """And the next one has its turn."""
+
+    async def send(event):
+        if waits:
+            await asyncio.sleep(0)
+        if event == "bad":
+            raise OSError(event)
+
+    sender = Sender(send, SOON)
+    bad, good = begin(sender, "bad"), begin(sender, "good")
+    with pytest.raises(OSError, match="bad"):
+        await bad
+    assert await good is True
+    sender.close()
+
+
+async def test_error_of_who_had_waited_leaves_the_turn_to_the_next(server):
+    """Also if the server fails at once, when the turn has come."""
+
+    async def send(event):
+        if event == "bad":
+            raise OSError(event)
+        await server(event)
+
+    server.open.clear()
+    sender = Sender(send, None)
+    first, bad, good = [begin(sender, event) for event in ("first", "bad", "good")]
+    await settled()
+    server.open.set()
+    assert await first is True
+    with pytest.raises(OSError, match="bad"):
+        await bad
+    async with asyncio.timeout(5):
+        assert await good is True
+
+
+async def test_server_may_catch_what_is_thrown_into_it(server):
+    """A send is one coroutine for whoever is in it, however its steps are taken."""
+    steps = []
+
+    async def send(event):
+        try:
+            async with asyncio.timeout(SOON):
+                await asyncio.sleep(3600)
+        except TimeoutError:
+            steps.append("timeout")
+        await asyncio.sleep(0)
+        steps.append("done")
+
+    sender = Sender(send, 3600)
+    assert await sender("one") is True
+    assert steps == ["timeout", "done"]
+    sender.close()
+
+
+async def test_without_a_timeout_a_send_may_take_for_ever(server):
+    """None is no limit."""
+    server.open.clear()
+    sender = Sender(server, None)
+    sending = begin(sender, "slow")
+    await asyncio.sleep(2 * SOON)
+    assert not sending.done()
+    assert sender._timer is None
+    server.open.set()
+    assert await sending is True
+
+
+async def test_cancelled_send_leaves_the_turn_to_the_next(server):
+    """And the cancellation reaches who was cancelled."""
+    server.open.clear()
+    sender = Sender(server, None)
+    first, second, third = [begin(sender, n) for n in range(3)]
+    await settled()
+    second.cancel()
+    first.cancel()
+    server.open.set()
+    assert await third is True
+    assert first.cancelled()
+    assert second.cancelled()
+    assert server.taken == [2]
+
+
+async def test_task_that_is_cancelled_when_its_turn_comes_passes_it_on(server):
+    """At that moment the turn is given already, and nobody else would give it away."""
+    server.open.clear()
+    sender = Sender(server, None)
+    first, second, third = [begin(sender, n) for n in range(3)]
+    await settled()
+    server.open.set()
+    # One turn later the first has ended and the second has been woken.
+    while sender._turns and len(sender._turns) == 2:
+        await asyncio.sleep(0)
+    second.cancel()
+    assert await first is True
+    assert await third is True
+    assert second.cancelled()
+
+
+async def test_cancelled_by_others_while_it_is_interrupted_stays_cancelled(server):
+    """The interruption must not swallow what somebody else wants."""
+    server.open.clear()
+    sender = Sender(server, None)
+    sending = begin(sender, "stuck")
+    await settled()
+    sending.cancel()
+    sender.close()
+    with pytest.raises(asyncio.CancelledError):
+        await sending
+
+
+async def test_nothing_follows_the_last_event(server):
+    """Those who wait are told so, and those who come later."""
+    server.open.clear()
+    sender = Sender(server, None)
+    first = begin(sender, "first")
+    await settled()
+    waiting = begin(sender, "waiting")
+    await settled()
+    last = asyncio.create_task(sender.last("last", 5))
+    await settled()
+    server.open.set()
+    assert await asyncio.gather(first, waiting, last) == [True, False, True]
+    assert await sender("later") is False
+    assert server.taken == ["first", "last"]
+
+
+async def test_last_event_that_finds_no_turn_in_time_lets_everybody_go(server):
+    """A send that hangs holds up nobody's end, with or without a timeout of its own."""
+    server.open.clear()
+    sender = Sender(server, None)
+    stuck = begin(sender, "stuck")
+    await settled()
+    assert await sender.last("last", SOON) is False
+    assert await stuck is False
+    assert not sender.stuck
+    assert server.began == ["stuck"]
+
+
+async def test_closed_sender_leaves_no_timer(server):
+    """It would keep the connection in memory for as long as send_timeout."""
+    server.open.clear()
+    sender = Sender(server, 3600)
+    sending = begin(sender, "one")
+    await settled()
+    assert sender._timer is not None
+    sender.close()
+    assert sender._timer is None
+    assert await sending is False
+    assert await sender("two") is False
