@@ -17,7 +17,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # From the inside out. A module imports from lines above its own, or its own package below.
 RANKS = [
     {"exceptions", "type_defs"},
-    {"utils"},
+    {"utils", "connections"},
     {
         "layers.names",
         "layers.mailbox",
@@ -25,6 +25,8 @@ RANKS = [
         "layers.broker",
         "layers.background",
         "layers.calls",
+        "layers.signals",
+        "layers.workers",
     },
     {"layers.hub", "layers.rules", "layers.subscriptions", "layers.home"},
     {"layers.wiring"},

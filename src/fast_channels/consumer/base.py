@@ -78,6 +78,8 @@ class AsyncConsumer:
     # True as soon as the client is gone, also while a handler runs.
     disconnected: bool = False
 
+    # True once the process is about to end.
+    _restarting: bool = False
     # Where events and messages meet, and the pump that moves events there.
     _mailbox: Mailbox
     _receiving: asyncio.Task[None]
@@ -134,6 +136,10 @@ class AsyncConsumer:
             )
         self.scope = scope
         self.base_send = send
+        with channel_layers.connections.entered(type(self).__name__, self._restart):
+            await self._serve(receive)
+
+    async def _serve(self, receive: ASGIReceiveCallable) -> None:
         layer, mailbox = await self._open()
         self._mailbox = mailbox
         self._receiving = asyncio.create_task(self._pump(receive, mailbox))
@@ -157,7 +163,7 @@ class AsyncConsumer:
                         await layer.close_channel(mailbox.name)
 
     async def _open(self) -> tuple[BaseChannelLayer | None, Mailbox]:
-        if self.channel_layer_alias is None:
+        if self.channel_layer_alias is None or self._restarting:
             # The lane for messages stays empty: no layer knows this mailbox.
             return None, Mailbox("", capacity=1)
         layer = channel_layers.require(self.channel_layer_alias, type(self).__name__)
@@ -181,8 +187,8 @@ class AsyncConsumer:
 
     async def _run(self, mailbox: Mailbox) -> None:
         while True:
-            if mailbox.closed:
-                # By another task of this connection, or with its layer.
+            if mailbox.closed or self._restarting:
+                # By another task of this connection, with its layer, or by a drain.
                 await self._interrupted()
             if mailbox.overflowed:
                 await self._overflowed(mailbox)
@@ -317,8 +323,14 @@ class AsyncConsumer:
         logger.warning("%s is closed: %d messages too many", type(self).__name__, mailbox.dropped)
         raise StopConsumer
 
+    def _restart(self) -> None:
+        """The process is about to end: close, as soon as no handler runs."""
+        self._restarting = True
+        if hasattr(self, "_mailbox"):
+            self._mailbox.close()
+
     async def _interrupted(self) -> None:
-        """Messages may have been lost, and `on_gap` is to close."""
+        """Messages may have been lost, and `on_gap` is to close; or the process is to end."""
         raise StopConsumer
 
     def _admitted(self, event: ChannelMessage) -> ChannelMessage:

@@ -116,7 +116,10 @@ class AsyncHttpConsumer(AsyncConsumer):
         await super()._overflowed(mailbox)
 
     async def _interrupted(self) -> None:
-        self._break_off()
+        if not self._restarting:
+            self._break_off()
+        elif not self._headers_sent:
+            await self.send_response(503, b"Service Unavailable", headers=[(b"retry-after", b"1")])
         await super()._interrupted()
 
     def _break_off(self) -> None:

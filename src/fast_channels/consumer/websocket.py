@@ -204,12 +204,17 @@ class AsyncWebsocketConsumer(AsyncConsumer):
         await super()._overflowed(mailbox)
 
     async def _interrupted(self) -> None:
-        await self._shut(SERVICE_RESTART, "messages may have been lost")
+        if self._restarting and self._state == "connecting" and not self._owes_disconnect:
+            # A browser that is rejected sees 1006, as if the network had failed.
+            await self.accept()
+        reason = "restarting" if self._restarting else "messages may have been lost"
+        await self._shut(SERVICE_RESTART, reason)
         await super()._interrupted()
 
     async def _ended(self, failure: BaseException | None) -> None:
         try:
-            await self._shut(NORMAL if failure is None else GOING_AWAY)
+            code = SERVICE_RESTART if self._restarting else GOING_AWAY
+            await self._shut(NORMAL if failure is None else code)
         except Exception as exc:  # noqa: BLE001 - servers differ in what they raise at the end
             logger.debug("%s: the close frame was not taken: %r", type(self).__name__, exc)
         finally:
