@@ -20,6 +20,9 @@ HERE = Path(__file__).resolve().parent
 
 # Development mode shows every ResourceWarning.
 UVICORN = "python -X dev -m uvicorn --port {port} rolling:app"
+# Without the parts that are written in C.
+PLAIN = f"{UVICORN} --loop asyncio --http h11 --ws wsproto"
+
 # Not in that mode: uvicorn's workers never close the stdin that they open.
 WORKERS = "uvicorn --port {port} --workers 2 rolling:app"
 PROGRAM = "python -X dev rolling.py {port}"
