@@ -78,6 +78,16 @@ async def test_new_websocket_is_accepted_and_closed(layer):
     assert not hasattr(consumer, "channel_name")
 
 
+async def test_new_websocket_that_leaves_at_once_is_no_error(layer, caplog):
+    """Its server refuses what the consumer sends."""
+    await begin_drain()
+    wire = Wire(Recorder())
+    wire.failure = OSError("the client is gone")
+    await wire.start(CONNECT)
+    assert wire.sent == []
+    assert errors(caplog) == []
+
+
 async def test_websocket_whose_channel_is_being_opened_is_refused(fragile_layer):
     """connect() does not begin any more."""
     fragile_layer.opening.clear()
@@ -216,7 +226,7 @@ async def test_request_that_is_not_handled_yet_is_answered_with_503(layer, when)
     await wire.task
     assert wire.sent[0]["status"] == 503
     assert (b"retry-after", b"1") in wire.sent[0]["headers"]
-    assert "handle" not in consumer.calls
+    assert consumer.calls == []
 
 
 async def test_consumer_of_any_other_kind_ends():

@@ -259,7 +259,8 @@ class AsyncWebsocketConsumer(AsyncConsumer):
             self._count_sent_after_close()
 
     def _count_sent_after_close(self) -> None:
-        if self.channel_layer_alias is not None:
+        # None was opened for a client that came during a drain.
+        if hasattr(self, "channel_layer"):
             self.channel_layer.count_sent_after_close()
 
     def _admitted(self, event: ChannelMessage) -> ChannelMessage:
