@@ -18,9 +18,12 @@ REDIS_LAYERS = {"queue": RedisChannelLayer, "pubsub": RedisPubSubChannelLayer}
 KINDS = ["memory", *REDIS_LAYERS]
 NAMES = {"queue": "RedisChannelLayer", "pubsub": "RedisPubSubChannelLayer"}
 
+# Granian's workers may miss a signal that comes soon after their start.
+GRANIAN = "granian --interface asgi --port {port} --workers 2 --workers-kill-timeout 1"
+
 COMMANDS = {
     "uvicorn": "uvicorn --port {port} --workers 2 rolling:app",
-    "granian": "granian --interface asgi --port {port} --workers 2 rolling:app",
+    "granian": f"{GRANIAN} rolling:app",
     "hypercorn": "hypercorn --bind 127.0.0.1:{port} --workers 2 rolling:app",
 }
 RELOADING = "uvicorn --port {port} --reload rolling:app"

@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-from pathlib import Path
 
 import pytest
 
@@ -82,10 +81,6 @@ def start(tmp_path):
         worker.end()
 
 
-def lock_files():
-    return set(Path(tempfile.gettempdir()).glob("fast-channels-*.lock"))
-
-
 @pytest.mark.parametrize("does", [SERVE, EVENT_LOOP], ids=["function", "event loop"])
 def test_workers_of_one_server_have_places(start, does):
     """The first, the second, and all others; however the server listens for signals."""
@@ -101,14 +96,13 @@ def test_place_is_free_when_its_worker_is_gone(start):
     assert start().place == "1"
 
 
-def test_worker_leaves_no_file(start):
-    """When it ends in order."""
-    before = lock_files()
-    workers = [start() for _ in range(3)]
-    assert len(lock_files() - before) == 2
-    for worker in workers:
-        worker.end()
-    assert lock_files() == before
+def test_all_places_are_in_one_file(start, monkeypatch, tmp_path):
+    """However many servers there were, and however they ended."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    for port in range(3):
+        assert start(SERVE, str(port)).place == "0"
+        start(SERVE, str(port)).kill()
+    assert [path.stat().st_size for path in tmp_path.iterdir()] == [0]
 
 
 def test_other_command_or_directory_is_another_server(start, tmp_path):

@@ -34,8 +34,7 @@ def place_among_workers() -> Generator[int]:
         if _serves():
             # Where locks cannot be had, nothing is said.
             with contextlib.suppress(OSError):
-                while place < PLACES and not _take(place, locks):
-                    place += 1
+                place = _take_place(locks)
         yield place
 
 
@@ -50,31 +49,35 @@ def _serves() -> bool:
 
 if sys.platform == "win32":
 
-    def _take(place: int, locks: contextlib.ExitStack) -> bool:  # noqa: ARG001
+    def _take_place(locks: contextlib.ExitStack) -> int:  # noqa: ARG001
         """There are no such locks, so everybody is the first."""
-        return True
+        return 0
 
 else:
     import fcntl
 
-    def _take(place: int, locks: contextlib.ExitStack) -> bool:
-        """Hold a place until `locks` are closed; False if another process has it."""
-        path = _path(place)
-        while True:
-            file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, mode=0o600)
-            locks.callback(os.close, file)
-            try:
-                # Of this kind a process has a lock, not a file: a second lifespan
-                # within the process takes the same place.
-                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except (BlockingIOError, PermissionError):
-                return False
-            # Whoever had it before may have deleted it since we opened it.
-            if path.exists() and os.path.samestat(os.fstat(file), path.stat()):
-                locks.callback(path.unlink, missing_ok=True)
-                return True
+    def _take_place(locks: contextlib.ExitStack) -> int:
+        """Hold the first free place until `locks` are closed."""
+        # One file for all applications of a user: a place is one byte of it,
+        # and nothing has to be deleted when a worker is killed.
+        path = Path(tempfile.gettempdir(), f"fast-channels-{os.getuid()}.lock")
+        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, mode=0o600)
+        locks.callback(os.close, file)
+        first = _fingerprint() * PLACES
+        return next((n for n in range(PLACES) if _locked(file, first + n)), PLACES)
 
-    def _path(place: int) -> Path:
-        same = (os.getuid(), os.getppid(), sys.argv, os.getcwd())  # noqa: PTH109 - as text
-        digest = hashlib.sha256(repr(same).encode(errors="replace")).hexdigest()[:32]
-        return Path(tempfile.gettempdir(), f"fast-channels-{digest}-{place}.lock")
+    def _locked(file: int, byte: int) -> bool:
+        # A lock of this kind is the process's, not the file's: a second
+        # lifespan within the process takes the same place.
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, byte)
+        except (BlockingIOError, PermissionError):
+            return False
+        return True
+
+
+def _fingerprint() -> int:
+    """Return a number of 56 bits that workers of one server have in common."""
+    same = (os.getppid(), sys.argv, os.getcwd())  # noqa: PTH109 - as text
+    digest = hashlib.sha256(repr(same).encode(errors="replace")).digest()
+    return int.from_bytes(digest[:7])
