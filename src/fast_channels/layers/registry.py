@@ -86,11 +86,12 @@ class ChannelLayerRegistry:
             if consumer_class.channel_layer_alias is not None:
                 self.require(consumer_class.channel_layer_alias, consumer_class.__name__)
         async with contextlib.AsyncExitStack() as stack:
+            # Last of all: nobody may come in while layers are being closed.
+            stack.callback(self.connections.resume)
             # One layer may be registered under several aliases.
             for layer in dict.fromkeys(self._layers.values()):
                 await stack.enter_async_context(layer)
             self._warn_of_workers(stack.enter_context(place_among_workers()))
-            stack.callback(self.connections.resume)
             stack.push_async_callback(self._end_connections)
             if self.handle_signals:
                 # The layers stay: requests still under way may send through them.
@@ -105,7 +106,7 @@ class ChannelLayerRegistry:
         WebSockets are closed with 1012 and streams ended, in batches within
         `spread` seconds, each when its handler has returned; `disconnect` runs
         for all of them. What is not over after `timeout` seconds is cancelled,
-        and a second later this returns whatever happens. By default these are
+        and within one more second no longer waited for. By default these are
         `drain_spread` and `drain_timeout`. From the first moment on new
         connections are closed with 1012, and requests answered with 503, until
         a lifespan begins. Calling it twice, or at the same time, is fine.
