@@ -17,17 +17,20 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # From the inside out. A module imports from lines above its own, or its own package below.
 RANKS = [
     {"exceptions", "type_defs"},
-    {"utils"},
+    {"utils", "connections"},
     {
         "layers.names",
         "layers.mailbox",
         "layers.codecs",
         "layers.broker",
         "layers.health",
-        "layers.background",
         "layers.calls",
+        "layers.forks",
+        "layers.signals",
+        "layers.workers",
     },
-    {"layers.hub", "layers.rules", "layers.subscriptions", "layers.home"},
+    {"layers.hub", "layers.rules", "layers.subscriptions", "layers.background"},
+    {"layers.home"},
     {"layers.wiring"},
     {"layers.base"},
     {"layers.registry"},

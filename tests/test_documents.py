@@ -89,9 +89,23 @@ def test_script_of_the_readme_sends(tmp_path, redis_url):
     assert (result.returncode, result.stderr) == (0, "")
 
 
+def test_times_of_the_readme_are_settings(tmp_path):
+    """A lifespan begins and ends with them; what it would not look at is an error."""
+    check = """
+import asyncio
+async def main():
+    async with channel_layers.lifespan():
+        print(sorted(set(vars(channel_layers)) - set(vars(type(channel_layers)()))))
+asyncio.run(main())
+"""
+    command = [sys.executable, "-c", block_with(README, "drain_timeout") + check]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert result.stdout == "[]\n"
+
+
 def test_every_python_block_of_the_readme_is_run_here():
     """A block that no test above takes is noticed."""
-    runs = ("# chat.py", "WebsocketCommunicator", "RedisPubSubChannelLayer")
+    runs = ("# chat.py", "WebsocketCommunicator", "RedisPubSubChannelLayer", "drain_timeout")
     for block in blocks(README, "python"):
         assert any(text in block for text in runs), block
 

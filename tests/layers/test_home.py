@@ -681,6 +681,27 @@ for _ in range(2):
     assert printed(script, redis_url).split() == ["0", "0"]
 
 
+@pytest.mark.parametrize("work", ["pass", 'layer.group_send("room", {"type": "test"})'])
+@pytest.mark.parametrize("kind", ["RedisChannelLayer", "RedisPubSubChannelLayer"])
+def test_child_of_a_fork_that_ends_as_a_program_does_works(redis_url, kind, work):
+    """Then its interpreter destroys what it has: nothing that the parent still uses."""
+    script = f"""
+import os, sys
+from fast_channels.layers import {kind}
+from fast_channels.layers.sync import SyncChannelLayer
+
+layer = SyncChannelLayer({kind}([sys.argv[1]]))
+layer.group_send("room", {{"type": "test"}})
+for _ in range(2):
+    if (pid := os.fork()) == 0:
+        {work}
+        sys.exit()
+    print(os.waitpid(pid, 0)[1])
+    layer.group_send("room", {{"type": "test"}})
+"""
+    assert printed(script, redis_url).split() == ["0", "0"]
+
+
 @pytest.mark.parametrize("kind", ["RedisChannelLayer", "RedisPubSubChannelLayer"])
 def test_children_of_a_fork_have_inboxes_of_their_own(redis_url, kind):
     """A layer that was made before the fork names its channels after the process it is in."""

@@ -12,11 +12,15 @@ import sys
 import time
 import uuid
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import websockets
 
 import fast_channels
 from fast_channels.testing.server import free_port
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 HERE = Path(__file__).resolve().parent
 
@@ -36,25 +40,40 @@ COMMANDS = {
 
 
 class ServerProcess:
-    """One server with the application, on a free port of loopback; its output in a file."""
+    """
+    One server with an application, on a free port of loopback; its output in a file.
+
+    Serves the application of this directory unless told otherwise.
+    """
 
     # Where the application is, and what it is called there.
     folder = HERE
     application = "application:app"
 
-    def __init__(self, name: str, log: Path) -> None:
+    def __init__(
+        self,
+        name: str,
+        log: Path,
+        *,
+        command: str | None = None,
+        directory: Path | None = None,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         self.name = name
         self.port = free_port()
         self.log = log
         # Characters of the output that a test has seen.
         self._seen = 0
-        command = COMMANDS[name].format(port=self.port, application=self.application).split()
-        path = os.pathsep.join(map(str, (self.folder, SOURCE)))
+        words = (command or COMMANDS[name]).format(port=self.port, application=self.application)
+        program, *arguments = words.split()
+        folder = directory or self.folder
+        path = os.pathsep.join(map(str, (folder, SOURCE)))
+        own = {"PYTHONPATH": path, "PYTHONUNBUFFERED": "1", **(environment or {})}
         with log.open("wb") as output:
             self._process = subprocess.Popen(
-                [Path(sys.executable).with_name(command[0]), *command[1:]],
-                cwd=self.folder,
-                env={**os.environ, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"},
+                [Path(sys.executable).with_name(program), *arguments],
+                cwd=folder,
+                env={**os.environ, **own},
                 stdout=output,
                 stderr=output,
                 # A group of its own, since Granian's workers are processes too.
@@ -92,6 +111,18 @@ class ServerProcess:
 
     def url(self, path: str, room: str = "") -> str:
         return f"ws://127.0.0.1:{self.port}/{path}?room={room}"
+
+    def tell(self, number: int = signal.SIGTERM) -> None:
+        """Send a signal to the server's first process."""
+        self._process.send_signal(number)
+
+    def tell_all(self, number: int = signal.SIGTERM) -> None:
+        """Send it to all of its processes, as a terminal or a supervisor may do."""
+        os.killpg(self._process.pid, number)
+
+    def wait(self, timeout: float = PATIENCE) -> int:
+        """Wait for the end; returns the exit code, raises TimeoutExpired if it takes too long."""
+        return self._process.wait(timeout)
 
     def stop(self) -> None:
         """Stop the server as a supervisor would; raises TimeoutExpired if it takes too long."""

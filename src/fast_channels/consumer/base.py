@@ -79,6 +79,8 @@ class AsyncConsumer:
     # frames wait than the mailbox has room for.
     disconnected: bool = False
 
+    # True once the process is about to end.
+    _restarting: bool = False
     # Where events and messages meet, and the pump that moves events there.
     _mailbox: Mailbox
     _receiving: asyncio.Task[None]
@@ -140,10 +142,14 @@ class AsyncConsumer:
                 f"this {type(self).__name__} has had its connection; a consumer serves one, so "
                 f"mount {type(self).__name__}.as_asgi(), which makes one for each"
             )
-        started = time.monotonic()
         self.scope = scope
         self.base_send = send
         self._sender = Sender(send, self.send_timeout)
+        with channel_layers.connections.entered(type(self).__name__, self._restart):
+            await self._serve(receive)
+
+    async def _serve(self, receive: ASGIReceiveCallable) -> None:
+        started = time.monotonic()
         layer, mailbox = await self._open()
         self._mailbox = mailbox
         self._receiving = asyncio.create_task(self._pump(receive, mailbox))
@@ -169,7 +175,7 @@ class AsyncConsumer:
                         await layer.close_channel(mailbox.name)
 
     async def _open(self) -> tuple[BaseChannelLayer | None, Mailbox]:
-        if self.channel_layer_alias is None:
+        if self.channel_layer_alias is None or self._restarting:
             # The lane for messages stays empty: no layer knows this mailbox.
             return None, Mailbox("", capacity=1)
         layer = channel_layers.require(self.channel_layer_alias, type(self).__name__)
@@ -195,8 +201,8 @@ class AsyncConsumer:
 
     async def _run(self, mailbox: Mailbox) -> None:
         while True:
-            if mailbox.closed:
-                # By another task of this connection, or with its layer.
+            if mailbox.closed or self._restarting:
+                # By another task of this connection, with its layer, or by a drain.
                 await self._interrupted()
             if mailbox.overflowed:
                 await self._overflowed(mailbox)
@@ -357,10 +363,21 @@ class AsyncConsumer:
         self._ends(Ending(None, f"{mailbox.dropped} messages too many", "overflow"))
         raise StopConsumer
 
+    def _restart(self) -> None:
+        """The process is about to end: close, as soon as no handler runs."""
+        self._restarting = True
+        if hasattr(self, "_mailbox"):
+            self._mailbox.close()
+
     async def _interrupted(self) -> None:
-        """Messages may have been lost, and `on_gap` is to close."""
-        self._ends(Ending(None, "messages may have been lost", "layer"))
+        """Messages may have been lost, and `on_gap` is to close; or the process is to end."""
+        self._ends(self._interruption(None))
         raise StopConsumer
+
+    def _interruption(self, code: int | None) -> Ending:
+        if self._restarting:
+            return Ending(code, "restarting", "server")
+        return Ending(code, "messages may have been lost", "layer")
 
     def _admitted(self, event: ChannelMessage) -> ChannelMessage | None:
         """Return what to keep of an event until its turn comes; None for nothing."""

@@ -146,7 +146,7 @@ class WebsocketConnection(AsyncConsumer):
         await super()._handle_event(event)
 
     def _frame_dropped(self) -> None:
-        if self.channel_layer_alias is not None:
+        if hasattr(self, "channel_layer"):
             self.channel_layer.count_dropped_frame()
         if self.rate_limit is not None and not self._dropping:
             self._dropping = True
@@ -167,7 +167,7 @@ class WebsocketConnection(AsyncConsumer):
         connections.add(id(self))
         return True
 
-    async def _turn_away(self, code: int, reason: str, by: EndedBy) -> None:
+    async def _turn_away(self, ending: Ending) -> None:
         """
         Close at once, with a code that the client can see.
 
@@ -176,7 +176,7 @@ class WebsocketConnection(AsyncConsumer):
         that is down. It also fails if none of its subprotocols is chosen.
         """
         await self.accept(next(iter(self.scope.get("subprotocols") or ()), None))
-        await self._shut(Ending(code, reason, by))
+        await self._shut(ending)
 
     # -- heartbeat ----------------------------------------------------------
 
@@ -222,7 +222,10 @@ class WebsocketConnection(AsyncConsumer):
         await super()._overflowed(mailbox)
 
     async def _interrupted(self) -> None:
-        await self._shut(Ending(SERVICE_RESTART, "messages may have been lost", "layer"))
+        ending = self._interruption(SERVICE_RESTART)
+        if self._restarting and self._state == "connecting" and not self._owes_disconnect:
+            await self._turn_away(ending)
+        await self._shut(ending)
         await super()._interrupted()
 
     async def _ended(self, failure: BaseException | None) -> None:
@@ -230,7 +233,8 @@ class WebsocketConnection(AsyncConsumer):
             if failure is None:
                 await self._shut(Ending(NORMAL, "", "consumer"))
             else:
-                await self._shut(Ending(GOING_AWAY, "", "server"))
+                code = SERVICE_RESTART if self._restarting else GOING_AWAY
+                await self._shut(Ending(code, "", "server"))
             await self._stop_heartbeat()
         except Exception as exc:  # noqa: BLE001 - servers differ in what they raise at the end
             logger.debug("%s: the close frame was not taken: %r", type(self).__name__, exc)
@@ -321,7 +325,8 @@ class WebsocketConnection(AsyncConsumer):
         self._count_sent_after_close()
 
     def _count_sent_after_close(self) -> None:
-        if self.channel_layer_alias is not None:
+        # None was opened for a client that came during a drain.
+        if hasattr(self, "channel_layer"):
             self.channel_layer.count_sent_after_close()
 
 

@@ -39,6 +39,8 @@ class AsyncHttpConsumer(AsyncConsumer):
     _body: bytes = b""
     _headers_sent: bool = False
     _complete: bool = False
+    # Whether the process is about to end and handle() was not begun any more.
+    _turned_away: bool = False
 
     # -- to override --------------------------------------------------------
 
@@ -47,7 +49,11 @@ class AsyncHttpConsumer(AsyncConsumer):
         raise NotImplementedError(f"{type(self).__name__} must define handle(body)")
 
     async def disconnect(self) -> None:
-        """Called once, when the response is complete or the client has left."""
+        """
+        Called once, when the response is complete or the client has left.
+
+        Not for a request that came too late, while the process was ending.
+        """
 
     # -- to call ------------------------------------------------------------
 
@@ -122,7 +128,11 @@ class AsyncHttpConsumer(AsyncConsumer):
         await super()._overflowed(mailbox)
 
     async def _interrupted(self) -> None:
-        self._break_off()
+        if not self._restarting:
+            self._break_off()
+        elif not self._headers_sent:
+            self._turned_away = True
+            await self.send_response(503, b"Service Unavailable", headers=[(b"retry-after", b"1")])
         await super()._interrupted()
 
     def _break_off(self) -> None:
@@ -138,7 +148,8 @@ class AsyncHttpConsumer(AsyncConsumer):
             logger.debug("%s: the last piece was not taken: %r", type(self).__name__, exc)
         finally:
             # Also if the piece could not be sent because nobody reads.
-            await self._disconnect()
+            if not self._turned_away:
+                await self._disconnect()
 
     async def _disconnect(self) -> None:
         try:

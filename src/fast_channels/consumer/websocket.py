@@ -20,6 +20,7 @@ from .endings import (
     NORMAL,
     TRY_AGAIN_LATER,
     UNSUPPORTED_DATA,
+    Ending,
 )
 
 if TYPE_CHECKING:
@@ -55,7 +56,8 @@ class AsyncWebsocketConsumer(WebsocketConnection):
         """Join `groups`, then let `connect` decide."""
         self._check()
         if not self._has_place():
-            await self._turn_away(TRY_AGAIN_LATER, "too many connections", "max_connections")
+            full = Ending(TRY_AGAIN_LATER, "too many connections", "max_connections")
+            await self._turn_away(full)
             return
         for group in self.groups:
             await self.channel_layer.group_add(group, self.channel_name)

@@ -13,14 +13,14 @@ import contextlib
 import os
 import threading
 
+from .forks import keep_in_children
+
 # Seconds that open connections have to close when the process exits.
 EXIT_TIMEOUT = 2.0
 
 
 class _State:
-    def __init__(self, inherited: _State | None = None) -> None:
-        # The parent's, which must not be collected: see home._inherited.
-        self.inherited = inherited
+    def __init__(self) -> None:
         # A fork copies this object without the thread, so it says whose it is.
         self.pid = os.getpid()
         self.lock = threading.Lock()
@@ -35,10 +35,11 @@ def background_loop() -> asyncio.AbstractEventLoop:
     global _state  # noqa: PLW0603 - there is one thread per process, and this is its only handle
     if _state.pid != os.getpid():
         # The parent's lock may have been held at the moment of the fork.
-        _state = _State(inherited=_state)
+        _state = _State()
     with _state.lock:
         if _state.loop is None:
             _state.loop = asyncio.new_event_loop()
+            keep_in_children(_state)
             thread = threading.Thread(
                 target=_run, args=(_state.loop,), name="fast_channels background", daemon=True
             )

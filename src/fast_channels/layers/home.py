@@ -18,17 +18,13 @@ from fast_channels.exceptions import LayerClosed
 
 from .background import background_loop, is_background
 from .calls import Call
+from .forks import keep_in_children
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
     from contextlib import AbstractAsyncContextManager
 
 T = TypeVar("T")
-
-# Homes that a child of fork has from its parent. Never let go: their
-# connections would be closed, and with that vanish from the selector that both
-# processes share.
-_inherited: list[Home] = []
 
 # Loops hold their tasks weakly; a layer that is forgotten while open still has
 # to be closed when its loop ends.
@@ -69,6 +65,7 @@ class Home:
         self._lock = threading.Lock()
         # Set when the end of the loop, and not close(), ended the session.
         self.loop_ends = False
+        keep_in_children(self)
 
     @property
     def inherited(self) -> bool:
@@ -254,8 +251,6 @@ class Lifetime:
                 # Tasks clean up while their loop ends; what they opened now
                 # nobody would close.
                 raise LayerClosed(self._layer)
-            if self._home.inherited:
-                _inherited.append(self._home)
             self._home.abandon()
         if not receiving and threading.current_thread() is not threading.main_thread():
             loop = background_loop()

@@ -166,6 +166,8 @@ class InMemoryChannelLayer(BaseChannelLayer):
     seconds at least; here, until it leaves or its channel is closed.
     """
 
+    within_process = True
+
     def __init__(
         self,
         expiry: float = 60,

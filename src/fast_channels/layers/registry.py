@@ -3,21 +3,38 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from typing import TYPE_CHECKING, Any
 
+from fast_channels.connections import Connections, check_drain
 from fast_channels.exceptions import InvalidChannelLayerError, UnknownLayer
 
 from .base import BaseChannelLayer
+from .signals import drained_before_stop
+from .workers import place_among_workers
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterator
 
 
+logger = logging.getLogger("fast_channels.layers")
+
+
 class ChannelLayerRegistry:
-    """The layers of an application, by alias."""
+    """The layers of an application, by alias, and how the application ends."""
 
     def __init__(self) -> None:
         self._layers: dict[str, BaseChannelLayer] = {}
+        # What consumers serve at this moment.
+        self.connections = Connections()
+        # Seconds that all connections have to end when the process does. Docker
+        # kills a container 10 s after it has asked.
+        self.drain_timeout = 8.0
+        # Seconds of these in which connections are closed, one batch after the
+        # other, so that clients do not all come back in the same moment.
+        self.drain_spread = 4.0
+        # Whether `lifespan` drains before the server is told of SIGTERM and Ctrl+C.
+        self.handle_signals = True
 
     def register(self, alias: str, layer: BaseChannelLayer) -> None:
         """Put `layer` under `alias`, in place of what may be there."""
@@ -54,18 +71,66 @@ class ChannelLayerRegistry:
         """
         Keep every registered layer open: `FastAPI(lifespan=channel_layers.lifespan)`.
 
+        At the end connections are drained, see `drain`, and the layers closed.
+        Under a server that would close all connections at once when it is told
+        to stop, such as uvicorn, the signal is held back until they are
+        drained; a second one, more than a second later, is not. Set
+        `handle_signals`, `drain_timeout` and `drain_spread` before.
+
         Raises UnknownLayer if a consumer is mounted in `app` whose layer is
         missing, and LayerUnavailable if a broker does not answer. In a lifespan
         of your own: `async with channel_layers.lifespan(app): yield`.
         """
+        check_drain(self.drain_timeout, self.drain_spread)
         for consumer_class in _mounted_consumers(app):
             if consumer_class.channel_layer_alias is not None:
                 self.require(consumer_class.channel_layer_alias, consumer_class.__name__)
         async with contextlib.AsyncExitStack() as stack:
+            # Last of all: nobody may come in while layers are being closed.
+            stack.callback(self.connections.resume)
             # One layer may be registered under several aliases.
             for layer in dict.fromkeys(self._layers.values()):
                 await stack.enter_async_context(layer)
+            self._warn_of_workers(stack.enter_context(place_among_workers()))
+            stack.push_async_callback(self._end_connections)
+            if self.handle_signals:
+                # The layers stay: requests still under way may send through them.
+                stack.enter_context(drained_before_stop(self._end_connections))
+            self.connections.resume()
             yield
+
+    async def drain(self, *, timeout: float | None = None, spread: float | None = None) -> None:
+        """
+        End every connection that consumers serve on this loop, then close the layers.
+
+        WebSockets are closed with 1012 and streams ended, in batches within
+        `spread` seconds, each when its handler has returned; `disconnect` runs
+        for all of them. What is not over after `timeout` seconds is cancelled,
+        and within one more second no longer waited for. By default these are
+        `drain_spread` and `drain_timeout`. From the first moment on new
+        connections are closed with 1012, and requests answered with 503, until
+        a lifespan begins. Calling it twice, or at the same time, is fine.
+        """
+        await self._end_connections(timeout, spread)
+        for layer in dict.fromkeys(self._layers.values()):
+            await layer.close()
+
+    async def _end_connections(
+        self, timeout: float | None = None, spread: float | None = None
+    ) -> None:
+        timeout = self.drain_timeout if timeout is None else timeout
+        spread = min(self.drain_spread, timeout) if spread is None else spread
+        await self.connections.drain(timeout, spread)
+
+    def _warn_of_workers(self, place: int) -> None:
+        alone = [alias for alias, layer in self._layers.items() if layer.within_process]
+        if place == 1 and alone:
+            logger.warning(
+                "several workers serve this application, and each has groups of its own in %s: a "
+                "message reaches only the clients of the worker that sends it; register a "
+                "RedisPubSubChannelLayer or RedisChannelLayer there, or start one worker",
+                ", ".join(f"{self._layers[alias]} {alias!r}" for alias in alone),
+            )
 
     def __contains__(self, alias: object) -> bool:
         return alias in self._layers

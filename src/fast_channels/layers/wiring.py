@@ -14,7 +14,7 @@ import os
 import sys
 import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from fast_channels.exceptions import (
     ChannelFull,
@@ -46,6 +46,9 @@ CLEANUP_TIMEOUT = 1.0
 
 class Wiring(NameRules):
     """The half of a layer that runs at home; base.BaseChannelLayer is the other one."""
+
+    # True if nothing leaves the process, so that several workers are several worlds.
+    within_process: ClassVar[bool] = False
 
     def __init__(
         self,

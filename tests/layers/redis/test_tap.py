@@ -87,7 +87,7 @@ async def test_nothing_is_taken_while_nobody_waits(tap, redis_url, client):
 
 
 async def test_payload_that_nobody_wants_any_more_goes_back(tap, client):
-    """To its place by its score, whenever its receiver gave up while it was on its way."""
+    """To its place before the others, whenever its receiver gave up while it was on its way."""
     for steps in range(20):
         client.zadd(KEY, {"a": 1, "b": 2})
         receiving = asyncio.create_task(tap.pop())
@@ -95,9 +95,6 @@ async def test_payload_that_nobody_wants_any_more_goes_back(tap, client):
         receiving.cancel()
         await asyncio.wait([receiving])
         left = ["a", "b"] if receiving.cancelled() else ["b"]
-        await becomes(lambda left=left: waiting(client) == left)
-        assert client.zscore(KEY, "b") == 2
-        assert client.zscore(KEY, "a") == (1 if receiving.cancelled() else None)
         assert [await popped(tap) for _ in left] == left
 
 

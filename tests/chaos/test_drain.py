@@ -1,0 +1,142 @@
+"""The deploy rolls: a server with many clients is told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+
+import pytest
+import redis
+
+from tests.chaos.web import PLAIN, PROGRAM, WORKERS, WebProcess, clients, closed, fetched
+from tests.servers.support import closing, heard
+
+# As rolling.py has them unless told otherwise.
+DRAIN_TIMEOUT, DRAIN_SPREAD = 3.0, 1.0
+RESTART = 1012
+
+
+@pytest.fixture
+def make_server(tmp_path, request):
+    servers = []
+
+    def make(**options):
+        servers.append(WebProcess(tmp_path / f"server-{len(servers)}.log", **options))
+        return servers[-1]
+
+    yield make
+    for server in servers:
+        server.stop()
+
+
+@pytest.mark.parametrize("layer", ["memory", "pubsub", "queue"])
+async def test_two_hundred_clients_are_closed_in_order(make_server, redis_url, layer):
+    """Each sees 1012 and has one disconnect(); the process ends in time, and nothing is left."""
+    server = make_server(LAYER=layer, REDIS_URL=redis_url)
+    async with clients(server, 200) as opened:
+        await opened[0].send("hello")
+        assert await heard(opened[-1]) == ["hello"]
+        watching = [asyncio.create_task(closed(client)) for client in opened]
+        told = time.monotonic()
+        server.tell()
+        assert await server.exit_code() == 0
+        took = time.monotonic() - told
+        ends = await asyncio.gather(*watching)
+    assert [code for _, code in ends] == [RESTART] * 200
+    assert server.said(f"disconnect {RESTART}") == server.said("disconnect") == 200
+    # Not all in one moment.
+    assert max(ends)[0] - min(ends)[0] > DRAIN_SPREAD / 2
+    assert took < DRAIN_TIMEOUT + 1
+    server.assert_nothing_to_complain_about()
+    with redis.Redis.from_url(redis_url) as client:
+        assert client.keys("*") == []
+        assert client.pubsub_channels("*") == []
+
+
+async def test_handler_and_disconnect_that_hang_are_cancelled_at_the_deadline(make_server):
+    """The others are closed meanwhile, and the process ends in time with 0."""
+    server = make_server(DRAIN_TIMEOUT="1")
+    async with clients(server, 5) as opened:
+        stuck, late, *others = opened
+        await stuck.send("hang")
+        await late.send("later")
+        assert await heard(late) == ["will hang"]
+        await server.says("hangs")
+        told = time.monotonic()
+        server.tell()
+        for client in others:
+            when, code = await closed(client)
+            assert (code, when - told < 1) == (RESTART, True)
+        assert await server.exit_code() == 0
+        took = time.monotonic() - told
+        assert [(await closing(client))[0] for client in (stuck, late)] == [RESTART] * 2
+    assert 1 <= took < 2
+    assert server.said(f"disconnect {RESTART}") == server.said("disconnect") == 5
+    assert "RollingConsumer (2 connections)" in server.output
+    server.assert_nothing_to_complain_about()
+
+
+async def test_new_clients_are_sent_elsewhere_during_the_drain(make_server):
+    """They are accepted and closed with 1012 without connect(); a handler may end its work."""
+    server = make_server()
+    async with clients(server, 1) as (busy,):
+        await busy.send("sleep 1")
+        await server.says("sleeps")
+        server.tell()
+        await server.says("draining 1 connections")
+        async with clients(server, 1) as (new,):
+            assert (await closing(new))[0] == RESTART
+        assert server.said("connect") == 1
+        assert await fetched(server, "/stream/") == (503, b"Service Unavailable")
+        assert await heard(busy) == ["slept"]
+        assert (await closing(busy))[0] == RESTART
+        assert await server.exit_code() == 0
+    server.assert_nothing_to_complain_about()
+
+
+async def test_stream_ends_with_the_process(make_server):
+    """The client sees a complete response, as when a stream ends by itself."""
+    server = make_server()
+    stream = asyncio.create_task(fetched(server, "/stream/"))
+    await server.says("streams")
+    server.tell()
+    assert await stream == (200, b"data: hello\n\n")
+    assert await server.exit_code() == 0
+    assert server.said("stream ended") == 1
+    server.assert_nothing_to_complain_about()
+
+
+async def test_second_signal_goes_straight_to_the_server(make_server):
+    """Uvicorn closes what is left at once, and ends as it does after a SIGTERM."""
+    server = make_server(DRAIN_TIMEOUT="30", DRAIN_SPREAD="30")
+    async with clients(server, 40) as opened:
+        server.tell()
+        await server.says("disconnect", 20)
+        # Within a second it would count as the first one once more.
+        await asyncio.sleep(1.1)
+        server.tell()
+        assert await server.exit_code() == -signal.SIGTERM
+        assert [(await closing(client))[0] for client in opened] == [RESTART] * 40
+    assert server.said(f"disconnect {RESTART}") == 40
+    server.assert_nothing_to_complain_about()
+
+
+@pytest.mark.parametrize(
+    ("command", "number"),
+    [(PLAIN, signal.SIGINT), (PROGRAM, signal.SIGTERM), (WORKERS, signal.SIGTERM)],
+    ids=["ctrl-c", "uvicorn.run", "workers"],
+)
+async def test_every_way_to_run_uvicorn_drains(make_server, redis_url, command, number):
+    """Also if the signal goes to a whole process group, as from a terminal or systemd."""
+    server = make_server(command=command, LAYER="pubsub", REDIS_URL=redis_url, DRAIN_SPREAD="2")
+    async with clients(server, 60) as opened:
+        watching = [asyncio.create_task(closed(client)) for client in opened]
+        server.tell_all(number)
+        assert await server.exit_code() == 0
+        ends = await asyncio.gather(*watching)
+    assert [code for _, code in ends] == [RESTART] * 60
+    assert server.said(f"disconnect {RESTART}") == server.said("disconnect") == 60
+    # The second batch is due after two thirds of a second at least, the second signal before.
+    assert max(ends)[0] - min(ends)[0] > 0.6
+    server.assert_nothing_to_complain_about()

@@ -1,0 +1,226 @@
+"""Which connections there are, and how all of them end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+
+import pytest
+
+from fast_channels import connections as module
+from fast_channels.connections import Connections
+from tests.layers.support import PATIENCE, becomes, turns
+
+
+@pytest.fixture
+def live():
+    return Connections()
+
+
+class Served:
+    """A connection in a task, which ends when it is told to close, or later."""
+
+    def __init__(self, live, *, work=None, name="Served"):
+        self.asked = []
+        self._asked = asyncio.Event()
+        self._live, self._name, self._work = live, name, work
+        self.task = asyncio.create_task(self._serve())
+
+    async def _serve(self):
+        with self._live.entered(self._name, self._close):
+            await self._asked.wait()
+            if self._work is not None:
+                await self._work()
+
+    def _close(self):
+        self.asked.append(asyncio.get_running_loop().time())
+        self._asked.set()
+
+
+async def served(live, count, **options):
+    found = [Served(live, **options) for _ in range(count)]
+    await turns()
+    return found
+
+
+async def for_ever():
+    await asyncio.Event().wait()
+
+
+async def test_few_connections_are_closed_at_once(live):
+    """However long the spread is: there is no crowd to spread."""
+    found = await served(live, module.SMALLEST_BATCH)
+    async with asyncio.timeout(PATIENCE):
+        await live.drain(60, 60)
+    assert [len(one.asked) for one in found] == [1] * len(found)
+    assert all(one.task.done() for one in found)
+
+
+async def test_many_connections_are_closed_in_batches(live):
+    """The oldest first, with pauses that fill the spread."""
+    size = module.SMALLEST_BATCH
+    found = await served(live, 3 * size)
+    await live.drain(PATIENCE, 0.6)
+    times = [one.asked[0] for one in found]
+    assert times == sorted(times)
+    for first in (0, size):
+        # A timer may be early by the resolution of the clock.
+        assert times[first + size] - times[first + size - 1] > 0.19
+        assert times[first + size - 1] - times[first] < 0.15
+
+
+async def test_connections_that_leave_by_themselves_shorten_the_drain(live):
+    """Nothing is waited for when nobody is left."""
+    found = await served(live, 3 * module.SMALLEST_BATCH)
+    draining = asyncio.create_task(live.drain(60, 60))
+    await becomes(found[0].task.done)
+    for one in found:
+        one._close()
+    async with asyncio.timeout(PATIENCE):
+        await draining
+
+
+async def test_drain_without_connections_is_quick_and_silent(live, caplog):
+    """As at the end of most tests of an application."""
+    caplog.set_level(logging.INFO)
+    async with asyncio.timeout(PATIENCE):
+        await live.drain(60, 60)
+    assert caplog.messages == []
+
+
+async def test_connection_that_does_not_end_is_cancelled_at_the_deadline(live, caplog):
+    """Its task goes on without an error and without a trace; one line says whose it was."""
+    hanging, swift = await served(live, 2)
+    hanging._work = for_ever
+    await live.drain(0.05, 0)
+    assert swift.task.done()
+    await hanging.task
+    assert hanging.task.cancelling() == 0
+    assert caplog.messages == ["did not end in 0.05 s and is cancelled: Served (1 connections)"]
+
+
+async def test_cleanup_that_hangs_is_cancelled_too(live):
+    """The drain returns less than a second after the deadline."""
+
+    async def work():
+        try:
+            await for_ever()
+        finally:
+            await for_ever()
+
+    (stuck,) = await served(live, 1, work=work)
+    began = asyncio.get_running_loop().time()
+    await live.drain(0.05, 0)
+    assert asyncio.get_running_loop().time() - began < 1
+    await stuck.task
+    assert stuck.task.cancelling() == 0
+
+
+async def test_drain_ends_whatever_a_connection_does(live, caplog):
+    """One that cannot be cancelled is left behind, and an error says so."""
+    released = asyncio.Event()
+
+    async def work():
+        while not released.is_set():
+            with contextlib.suppress(asyncio.CancelledError):
+                await released.wait()
+
+    (stubborn,) = await served(live, 1, work=work, name="Stubborn")
+    async with asyncio.timeout(PATIENCE):
+        await live.drain(0.05, 0)
+    assert caplog.messages[-1] == "is cancelled and does not end: Stubborn (1 connections)"
+    released.set()
+    await stubborn.task
+    assert stubborn.task.cancelling() == 0
+
+
+async def test_cancellation_by_somebody_else_passes(live):
+    """A server that gives up a task is told that it was given up."""
+
+    async def work():
+        try:
+            await for_ever()
+        finally:
+            await for_ever()
+
+    one, other = await served(live, 2, work=work)
+    one.task.cancel()
+    await asyncio.wait([one.task])
+    assert one.task.cancelled()
+    draining = asyncio.create_task(live.drain(0.05, 0))
+    await becomes(other.task.cancelling)
+    other.task.cancel()
+    await asyncio.wait([other.task])
+    assert other.task.cancelled()
+    await draining
+
+
+async def test_connections_are_refused_from_a_drain_until_resume(live):
+    """Each is asked to close as soon as it begins, also during the drain."""
+    assert not live.refusing
+    (busy,) = await served(live, 1, work=asyncio.Event().wait)
+    draining = asyncio.create_task(live.drain(0.2, 0))
+    await becomes(lambda: busy.asked)
+    (during,) = await served(live, 1)
+    await draining
+    (after,) = await served(live, 1)
+    assert live.refusing
+    assert during.task.done()
+    assert after.task.done()
+    live.resume()
+    (resumed,) = await served(live, 1)
+    assert not resumed.asked
+    await live.drain(1, 0)
+    assert resumed.task.done()
+
+
+async def test_concurrent_drains_are_one(live):
+    """The second call returns with the first, and asks nobody again."""
+    released = asyncio.Event()
+    (one,) = await served(live, 1, work=released.wait)
+    drains = [asyncio.create_task(live.drain(60, 0)) for _ in range(3)]
+    await becomes(lambda: one.asked)
+    drains[0].cancel()
+    await turns()
+    assert not one.task.done()
+    assert [drain.done() for drain in drains] == [True, False, False]
+    released.set()
+    async with asyncio.timeout(PATIENCE):
+        await asyncio.gather(*drains[1:])
+    assert len(one.asked) == 1
+
+
+async def test_drain_leaves_other_loops_alone(live):
+    """An application in another thread keeps its connections, and takes more."""
+    elsewhere = asyncio.get_running_loop().create_future()
+    here = asyncio.get_running_loop()
+
+    async def application():
+        (theirs,) = await served(live, 1)
+        stop = asyncio.Event()
+        there = (asyncio.get_running_loop(), theirs, stop)
+        here.call_soon_threadsafe(elsewhere.set_result, there)
+        await stop.wait()
+        refusing, asked = live.refusing, list(theirs.asked)
+        await live.drain(PATIENCE, 0)
+        return refusing, asked
+
+    running = asyncio.create_task(asyncio.to_thread(asyncio.run, application()))
+    loop, _, stop = await elsewhere
+    (ours,) = await served(live, 1)
+    await live.drain(PATIENCE, 0)
+    assert ours.task.done()
+    loop.call_soon_threadsafe(stop.set)
+    assert await running == (False, [])
+
+
+@pytest.mark.parametrize(("timeout", "spread"), [(-1, 0), (1, -1), (1, 2)])
+async def test_impossible_times_are_refused(live, timeout, spread):
+    """Before anything is closed; the sentence has both."""
+    (one,) = await served(live, 1)
+    with pytest.raises(ValueError, match=f"{spread!r} s.*{timeout!r} s"):
+        await live.drain(timeout, spread)
+    assert not one.asked
+    assert not live.refusing
+    await live.drain(1, 0)
