@@ -26,7 +26,7 @@ RANKS = [
         "layers.background",
         "layers.calls",
     },
-    {"layers.hub", "layers.rules", "layers.subscriptions", "layers.home"},
+    {"layers.hub", "layers.returns", "layers.rules", "layers.subscriptions", "layers.home"},
     {"layers.wiring"},
     {"layers.base"},
     {"layers.registry"},
