@@ -1,0 +1,479 @@
+"""
+Random sequences of calls, cancellations and outages against a model, on every layer.
+
+The model knows which messages a channel must get, and which it may get: those
+that were under way when it left their group, when their sender was cancelled,
+or when the server was away. `SOAK=1` tries many more sequences, each time others.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import sys
+import traceback
+from dataclasses import dataclass, field
+
+import hypothesis.strategies as st
+import pytest
+import redis
+from hypothesis import HealthCheck, Phase, note, settings
+from hypothesis.stateful import (
+    Bundle,
+    RuleBasedStateMachine,
+    consumes,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+from fast_channels.exceptions import ChannelFull, LayerUnavailable
+from fast_channels.testing.server import ValkeyServer
+from tests.chaos.backends import PATIENCE, becomes, make, on_server, tables
+
+SOAK = bool(os.environ.get("SOAK"))
+
+PROFILE = settings(
+    max_examples=1000 if SOAK else 40,
+    stateful_step_count=60 if SOAK else 30,
+    # The normal run tries the same sequences every time.
+    derandomize=not SOAK,
+    database=None,
+    deadline=None,
+    print_blob=True,
+    # Every example takes real time, and races do not shrink.
+    phases=[Phase.generate],
+    suppress_health_check=list(HealthCheck),
+)
+
+GROUPS = st.sampled_from(["red", "green", "blue"])
+# Two processes, as far as a broker can tell.
+LAYERS = st.integers(0, 1)
+# Loop steps until something is cancelled.
+STEPS = st.integers(0, 20)
+
+
+@dataclass
+class Sent:
+    """A message, as one channel should see it."""
+
+    n: int
+    # Who sent it to what: within that, order is promised.
+    way: tuple
+    # Whether it has to arrive, or only may.
+    must: bool
+    # Whether it may be missing only if a gap says so.
+    gap: bool = False
+
+
+@dataclass(eq=False)
+class Channel:
+    """A channel and what the model knows of it."""
+
+    layer: int
+    name: str
+    # Mailbox as the layer has it.
+    mailbox: object
+    # How its next message is received.
+    get: object
+    groups: set = field(default_factory=set)
+    sent: list[Sent] = field(default_factory=list)
+    got: list[int] = field(default_factory=list)
+    reported: int = 0
+    gaps: int = 0
+
+    def record(self, message):
+        if message["type"] == "layer.overflow":
+            self.reported += message["dropped"]
+        elif message["type"] == "layer.gap":
+            self.gaps += 1
+        else:
+            assert set(message) == {"type", "n"}
+            self.got.append(message["n"])
+
+    @property
+    def missing(self) -> int:
+        """How many messages have yet to arrive, or to be counted as dropped."""
+        due = {s.n for s in self.sent if s.must} - set(self.got)
+        return len(due) - self.mailbox.dropped
+
+    def check(self):
+        known = {s.n: s for s in self.sent}
+        assert len(set(self.got)) == len(self.got), f"{self.name} got a message twice"
+        assert set(self.got) <= set(known), f"{self.name} got what was not meant for it"
+        for way in {s.way for s in self.sent}:
+            numbers = [n for n in self.got if known[n].way == way]
+            assert numbers == sorted(numbers), f"{self.name} lost the order of {way}"
+        absent = set(known) - set(self.got)
+        assert self.mailbox.dropped <= len(absent), f"{self.name} counts drops that were none"
+        if not self.gaps:
+            due = {n for n in absent if known[n].must or known[n].gap}
+            assert len(due) <= self.mailbox.dropped, f"{self.name} lost {due} in silence"
+
+
+class Layers(RuleBasedStateMachine):
+    """Drives two layers, or one that is both."""
+
+    channels = Bundle("channels")
+
+    def __init__(self, kind, server) -> None:
+        super().__init__()
+        self.kind = kind
+        self.server = server
+        self.loop = asyncio.new_event_loop()
+        # What nobody caught.
+        self.unhandled = []
+        self.loop.set_exception_handler(lambda _, context: self.unhandled.append(context))
+        self.open = []
+        self.n = 0
+        # Every number that was sent, with its way.
+        self.sent = {}
+        self.outages = 0
+        # What waits in the shared channel, oldest first.
+        self.shared = []
+
+    def run(self, coroutine):
+        async def in_time():
+            async with asyncio.timeout(PATIENCE):
+                return await coroutine
+
+        return self.loop.run_until_complete(in_time())
+
+    async def cancelled(self, coroutine, steps):
+        """Run a coroutine for some steps, then cancel it: its task, which is done."""
+        task = asyncio.create_task(coroutine)
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.wait([task])
+        return task
+
+    @initialize(
+        capacity=st.sampled_from([3, 100]),
+        overflow=st.sampled_from(["drop_oldest", "drop_newest", "close"]),
+    )
+    def start(self, capacity, overflow):
+        url = self.server.url if self.server else None
+        if url:
+            with redis.Redis.from_url(url) as client:
+                client.flushall()
+
+        async def start():
+            options = {"capacity": capacity, "overflow": overflow}
+            self.layers = [make(self.kind, url, **options) for _ in range(2)]
+            if self.kind == "memory":
+                self.layers[1] = self.layers[0]
+            for layer in self.layers:
+                await layer.open()
+
+        self.run(start())
+
+    # -- channels and groups ---------------------------------------------------
+
+    @rule(target=channels, layer=LAYERS)
+    def open_channel(self, layer):
+        mailbox = self.run(self.layers[layer].open_channel())
+        self.open.append(Channel(layer, mailbox.name, mailbox, mailbox.get))
+        return self.open[-1]
+
+    @rule(target=channels, layer=LAYERS)
+    def new_channel(self, layer):
+        here = self.layers[layer]
+        name = self.run(here.new_channel())
+        mailbox = here._hub.mailboxes[name]
+        self.open.append(Channel(layer, name, mailbox, lambda: here.receive(name)))
+        return self.open[-1]
+
+    @rule(layer=LAYERS, steps=STEPS)
+    def open_channel_cancelled(self, layer, steps):
+        async def open_channel():
+            task = await self.cancelled(self.layers[layer].open_channel(), steps)
+            if not task.cancelled():
+                await self.layers[layer].close_channel(task.result().name)
+
+        self.run(open_channel())
+
+    @rule(channel=consumes(channels))
+    def close_channel(self, channel):
+        self.finish(channel)
+        self.run(self.layers[channel.layer].close_channel(channel.name))
+        self.open.remove(channel)
+        assert channel.mailbox.closed
+
+    @rule(channel=channels, group=GROUPS)
+    def join(self, channel, group):
+        self.may_get_earlier_ones(channel, group)
+        self.run(self.layers[channel.layer].group_add(group, channel.name))
+        channel.groups.add(group)
+
+    @rule(channel=channels, group=GROUPS, steps=STEPS)
+    def join_cancelled(self, channel, group, steps):
+        self.may_get_earlier_ones(channel, group)
+        joining = self.layers[channel.layer].group_add(group, channel.name)
+        if not self.run(self.cancelled(joining, steps)).cancelled():
+            channel.groups.add(group)
+
+    @rule(channel=channels, group=GROUPS)
+    def leave(self, channel, group):
+        self.run(self.layers[channel.layer].group_discard(group, channel.name))
+        self.left(channel, group)
+
+    @rule(channel=channels, group=GROUPS, steps=STEPS)
+    def leave_cancelled(self, channel, group, steps):
+        """Nobody knows whether it was done, until it is done again."""
+        layer = self.layers[channel.layer]
+        self.run(self.cancelled(layer.group_discard(group, channel.name), steps))
+        self.leave(channel, group)
+
+    def may_get_earlier_ones(self, channel, group):
+        """A message may be under way, to others in this process, when a channel joins."""
+        known = {sent.n for sent in channel.sent}
+        channel.sent += [
+            Sent(n, way, must=False)
+            for n, way in self.sent.items()
+            if way[1] == group and n not in known
+        ]
+
+    def left(self, channel, group):
+        channel.groups.discard(group)
+        for sent in channel.sent:
+            if sent.way[1] == group and sent.n not in channel.got:
+                sent.must = sent.gap = False
+
+    @rule(channel=channels, group=GROUPS, others=st.lists(channels, max_size=3))
+    def join_and_leave_at_once(self, channel, group, others):
+        """One leaves while others join; whoever is called last for a channel has its will."""
+        joining = [c for c in others if c is not channel]
+        for other in joining:
+            self.may_get_earlier_ones(other, group)
+
+        async def at_once():
+            leaving = self.layers[channel.layer].group_discard(group, channel.name)
+            joins = [self.layers[c.layer].group_add(group, c.name) for c in joining]
+            await asyncio.gather(leaving, *joins)
+
+        self.run(at_once())
+        self.left(channel, group)
+        for other in joining:
+            other.groups.add(group)
+
+    # -- messages ----------------------------------------------------------------
+
+    def message(self, *way):
+        self.n += 1
+        self.sent[self.n] = way
+        return {"type": "number", "n": self.n}
+
+    def expect(self, channel, way, must=True):
+        channel.sent.append(Sent(self.n, way, must))
+
+    @rule(layer=LAYERS, channel=channels)
+    def send(self, layer, channel):
+        try:
+            self.run(self.layers[layer].send(channel.name, self.message(layer, channel.name)))
+        except ChannelFull:
+            assert channel.mailbox.full
+            assert channel.mailbox.refuses
+        else:
+            self.expect(channel, (layer, channel.name))
+
+    @rule(layer=LAYERS, group=GROUPS, count=st.integers(1, 8))
+    def group_send(self, layer, group, count):
+        for _ in range(count):
+            self.run(self.layers[layer].group_send(group, self.message(layer, group)))
+            for channel in self.open:
+                if group in channel.groups:
+                    self.expect(channel, (layer, group))
+
+    @rule(layer=LAYERS, group=GROUPS, steps=STEPS)
+    def group_send_cancelled(self, layer, group, steps):
+        sending = self.layers[layer].group_send(group, self.message(layer, group))
+        task = self.run(self.cancelled(sending, steps))
+        for channel in self.open:
+            if group in channel.groups:
+                self.expect(channel, (layer, group), must=not task.cancelled())
+
+    @rule(channel=channels, steps=STEPS)
+    def receive_cancelled(self, channel, steps):
+        task = self.run(self.cancelled(channel.get(), steps))
+        if not task.cancelled():
+            channel.record(task.result())
+
+    @rule(channel=channels)
+    def receive(self, channel):
+        if channel.missing > 0:
+            channel.record(self.run(channel.get()))
+
+    @rule(channel=channels)
+    def finish(self, channel):
+        """Receive everything that is due; then all has to be as the model says."""
+
+        async def all_that_is_due():
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(PATIENCE / 2):
+                    while channel.missing > 0:
+                        channel.record(await channel.get())
+            self.take_all(channel)
+
+        self.run(all_that_is_due())
+        channel.check()
+        if channel.mailbox.overflow == "drop_oldest" or not channel.mailbox.refuses:
+            assert channel.reported == channel.mailbox.dropped
+
+    def take_all(self, channel):
+        while (message := channel.mailbox.take()) is not None:
+            channel.record(message)
+
+    # -- shared channels -----------------------------------------------------------
+
+    keeps = precondition(lambda self: self.kind != "pubsub")
+
+    @keeps
+    @rule(layer=LAYERS)
+    def send_shared(self, layer):
+        try:
+            self.run(self.layers[layer].send("shared", self.message(layer, "shared")))
+        except ChannelFull:
+            assert len(self.shared) >= self.layers[layer].capacity
+        else:
+            self.shared.append(self.n)
+
+    @keeps
+    @rule(layer=LAYERS, steps=STEPS)
+    def receive_shared_cancelled(self, layer, steps):
+        task = self.run(self.cancelled(self.layers[layer].receive("shared"), steps))
+        if not task.cancelled():
+            assert task.result()["n"] == self.shared.pop(0)
+
+    @keeps
+    @precondition(lambda self: self.shared)
+    @rule(layer=LAYERS)
+    def receive_shared(self, layer):
+        message = self.run(self.layers[layer].receive("shared"))
+        assert message["n"] == self.shared.pop(0)
+
+    # -- outages --------------------------------------------------------------------
+
+    away = precondition(lambda self: self.server and self.outages < (5 if SOAK else 2))
+
+    @away
+    @rule(type_=st.sampled_from(["normal", "pubsub"]))
+    def connections_are_killed(self, type_):
+        with redis.Redis.from_url(self.server.url) as client:
+            client.execute_command("CLIENT", "KILL", "TYPE", type_, "SKIPME", "yes")
+        self.recover()
+
+    @away
+    @rule()
+    def server_is_restarted(self):
+        self.server.kill()
+        self.server.start()
+        self.shared.clear()
+        self.recover()
+
+    def recover(self):
+        """What was under way may be missing, if a gap says so. Then all is well again."""
+        self.outages += 1
+        for channel in self.open:
+            for sent in channel.sent:
+                if sent.n not in channel.got and sent.must:
+                    sent.must, sent.gap = False, True
+        for channel in self.open:
+            for group in [None, *sorted(channel.groups)]:
+                self.run(self.reached(channel, group))
+
+    async def reached(self, channel, group):
+        """Send until something arrives again."""
+        sender = self.layers[1 - channel.layer]
+        way = (1 - channel.layer, group or channel.name)
+        while True:
+            message = self.message(*way)
+            for other in self.open:
+                if other is channel if group is None else group in other.groups:
+                    self.expect(other, way, must=False)
+                    other.sent[-1].gap = True
+            sending = sender.group_send(group, message) if group else None
+            with contextlib.suppress(LayerUnavailable, TimeoutError):
+                await (sending or sender.send(channel.name, message))
+                async with asyncio.timeout(0.2):
+                    while message["n"] not in channel.got:
+                        channel.record(await channel.mailbox.get())
+                return
+
+    # -- at every step ------------------------------------------------------------------
+
+    @invariant()
+    def tables_are_those_of_the_model(self):
+        if not hasattr(self, "layers"):
+            return
+        for layer in {id(layer): layer for layer in self.layers}.values():
+            here = [c for c in self.open if self.layers[c.layer] is layer]
+            assert set(layer._hub.mailboxes) == {c.name for c in here}
+            found = {
+                (layer._group_name(topic), name)
+                for topic, members in layer._hub.members.items()
+                for name in members
+                if layer._group_name(topic) is not None
+            }
+            assert found == {(group, c.name) for c in here for group in c.groups}
+
+    @invariant()
+    def nothing_is_unhandled(self):
+        assert self.unhandled == []
+
+    def teardown(self):
+        failed = isinstance(sys.exception(), Exception)
+        try:
+            if hasattr(self, "layers") and not failed:
+                self.end()
+        except Exception:
+            failed = True
+            raise
+        finally:
+            if failed:
+                # Races need not come again when the steps are repeated, so the
+                # first failure is worth more than hypothesis' account of it.
+                traceback.print_exc()
+            self.run(self.stop())
+            left = [t.get_name() for t in asyncio.all_tasks(self.loop)]
+            self.loop.run_until_complete(self.loop.shutdown_asyncgens())
+            self.loop.close()
+        assert left == []
+        self.nothing_is_unhandled()
+
+    def end(self):
+        """Everything arrives, everybody leaves, nothing remains."""
+        note("the end")
+        for channel in list(self.open):
+            self.close_channel(channel)
+        for layer in self.layers:
+            self.run(becomes(lambda layer=layer: not any(tables(layer).values())))
+
+    async def stop(self):
+        for layer in getattr(self, "layers", []):
+            await layer.close()
+        if self.server and not self.shared:
+            assert on_server(self.server.url) == {"keys": [], "topics": []}
+
+
+@pytest.fixture
+def server(request):
+    if request.param == "memory":
+        yield None
+        return
+    with ValkeyServer() as server:
+        yield server
+
+
+@pytest.mark.timeout(0 if SOAK else 60)
+@pytest.mark.parametrize(
+    ("kind", "server"),
+    [(kind, kind) for kind in ("memory", "pubsub", "queue")],
+    indirect=["server"],
+)
+def test_layer_does_what_the_model_says(kind, server):
+    """Whatever is called, cancelled and cut in whatever order."""
+    run_state_machine_as_test(lambda: Layers(kind, server), settings=PROFILE)
