@@ -19,6 +19,7 @@ from fast_channels.exceptions import (
     ChannelFull,
     ForeignChannel,
     InvalidMessage,
+    LayerClosed,
     LayerUnavailable,
     MessageTooLarge,
     MissingCapability,
@@ -269,7 +270,11 @@ class Wiring(NameRules):
             )
             self._opening[channel] = opening
             opening.add_done_callback(functools.partial(self._was_opened, channel))
-        return await asyncio.shield(opening)
+        # Cancelling asyncio.wait leaves the task alone.
+        await asyncio.wait([opening])
+        if opening.cancelled():
+            raise LayerClosed(self)
+        return opening.result()
 
     def _was_opened(self, channel: str, opening: asyncio.Task[Mailbox]) -> None:
         if self._opening.get(channel) is opening:
@@ -283,7 +288,7 @@ class Wiring(NameRules):
         mailbox = self._hub.mailboxes.get(channel)
         if mailbox is not None:
             mailbox.put_back(message)
-        elif self._returns is not None:
+        elif self._returns is not None and not names.belongs_to(channel, self.process):
             self._returns.put(channel, message)
 
     async def _pop(self, channel: str) -> ChannelMessage:
