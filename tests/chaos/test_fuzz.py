@@ -211,13 +211,13 @@ class Party:
 
         self.run(throw())
 
-    def throw_payload(self, payload, where):
+    def throw_payloads(self, payloads, where):
         async def throw():
             before = self.counted()
-            await self.inject(payload, where)
+            await self.inject(payloads, where)
             await self.everybody_sees_a_broadcast()
-            # One more is the broadcast.
-            assert self.counted() >= before + 1 + len(self.clients)
+            # The broadcast was delivered to everybody.
+            assert self.counted() >= before + len(payloads) + len(self.clients)
 
         self.run(throw())
 
@@ -227,22 +227,24 @@ class Party:
         kinds = ("delivered", "undecodable", "unclaimed")
         return sum(counters[kind] for kind in kinds)
 
-    async def inject(self, payload, where):
+    async def inject(self, payloads, where):
         """Put bytes where the layer will find them, as a peer with other ideas would."""
         if self.kind == "memory":
-            topics = {"group": "room", "channel": self.names[0]}
-            await self.layer._broker.publish(topics[where], payload)
+            topic = {"group": "room", "channel": self.names[0]}[where]
+            for payload in payloads:
+                await self.layer._broker.publish(topic, payload)
         else:
-            await asyncio.to_thread(self.inject_from_outside, payload, where)
+            await asyncio.to_thread(self.inject_from_outside, payloads, where)
 
-    def inject_from_outside(self, payload, where):
+    def inject_from_outside(self, payloads, where):
         with redis.Redis.from_url(self.url) as client:
             if self.kind == "queue":
                 key = f"asgi{self.names[0].partition('!')[0]}!"
-                client.zadd(key, {payload: self.number})
+                client.zadd(key, {payload: n for n, payload in enumerate(payloads)})
             else:
                 topic = "asgi__group__room" if where == "group" else self.names[0]
-                client.publish(topic, payload)
+                for payload in payloads:
+                    client.publish(topic, payload)
 
     @property
     def names(self):
@@ -295,7 +297,8 @@ METHODS = sorted(
         name
         for consumer in (Chat, JsonChat, Careful, Stream, AsyncHttpConsumer)
         for name in dir(consumer)
-        if name not in ("chat_message", "token")
+        # Own methods that take one argument are handlers.
+        if name not in ("chat_message", "token", "show", "relay")
     }
 )
 TYPES = st.one_of(
@@ -333,13 +336,18 @@ def messages(party):
     return st.fixed_dictionaries({}, optional=parts).map(packed)
 
 
+def sealed(party, payload) -> bytes:
+    """As it would travel: the queue has 12 random bytes before it."""
+    return (b"twelve bytes" if party.kind == "queue" else b"") + payload
+
+
 def payloads(party):
-    """Bytes; or MessagePack of any shape. The queue has 12 random bytes before it."""
-    before = st.just(b"twelve bytes" if party.kind == "queue" else b"")
-    shaped = st.one_of(PLAIN.map(packed), messages(party))
-    sealed = st.tuples(before, shaped).map(b"".join)
-    depth = st.sampled_from([b"\x91" * 100_000, b"\x81\xa1a" * 2000, b"\xdf\xff\xff\xff\xff"])
-    return st.one_of(st.binary(), sealed, st.tuples(before, depth).map(b"".join))
+    """Some at once, fewer than a mailbox holds: bytes, any MessagePack, forged messages."""
+    depth = [b"\x91" * 100_000, b"\x81\xa1a" * 2000, b"\xdf\xff\xff\xff\xff", b"\x80", b"\x90"]
+    shaped = st.one_of(messages(party), PLAIN.map(packed), st.sampled_from(depth))
+    payload = st.one_of(shaped.map(lambda payload: sealed(party, payload)), st.binary())
+    # Different ones: equal members of a sorted set are one.
+    return st.lists(payload, min_size=1, max_size=15, unique=True)
 
 
 @pytest.fixture(params=KINDS)
@@ -368,10 +376,22 @@ def test_arbitrary_payloads_close_no_connection(party):
 
     @PROFILE
     @given(payloads(party), st.sampled_from(["group", "channel"]))
-    def throw(payload, where):
-        party.throw_payload(payload, where)
+    def throw(payloads, where):
+        party.throw_payloads(payloads, where)
 
     throw()
+
+
+def test_no_type_reaches_a_method_of_the_library(party):
+    """Not under its name, nor with periods in it; each is counted by every consumer."""
+    types = [*METHODS, *(name.replace("_", ".") for name in METHODS if "_" in name)]
+    types = list(dict.fromkeys([*types, "layer.gap", "layer.overflow", "websocket.close"]))
+    everybody = {"__asgi_channel__": party.names} if party.kind == "queue" else {}
+    thrown = [sealed(party, packed({"type": type_, **everybody})) for type_ in types]
+    for start in range(0, len(thrown), 15):
+        party.throw_payloads(thrown[start : start + 15], "group")
+    unknown = party.layer.statistics().unknown_type
+    assert unknown == len(types) * len(party.clients)
 
 
 def test_arbitrary_names_among_the_members_of_a_group_keep_nothing_from_the_others(
