@@ -37,6 +37,15 @@ def address_for(kind, request):
     return None if kind == "memory" else request.getfixturevalue("redis_url")
 
 
+async def a_while(moment):
+    """Let a number of loop steps pass; or, if it is a float, seconds: a server may answer."""
+    if isinstance(moment, float):
+        await asyncio.sleep(moment)
+        return
+    for _ in range(moment):
+        await asyncio.sleep(0)
+
+
 async def becomes(condition):
     """Return when a condition holds; fails if it does not come to hold."""
     async with asyncio.timeout(PATIENCE):

@@ -14,11 +14,21 @@ from fast_channels.consumer import AsyncWebsocketConsumer
 from fast_channels.layers import InMemoryChannelLayer, RedisPubSubChannelLayer
 from fast_channels.layers.in_memory import MemoryBroker
 from fast_channels.testing import WebsocketCommunicator
-from tests.chaos.backends import KINDS, PATIENCE, address_for, becomes, make, on_server, tables
+from tests.chaos.backends import (
+    KINDS,
+    PATIENCE,
+    a_while,
+    address_for,
+    becomes,
+    make,
+    on_server,
+    tables,
+)
 
 CYCLES = 2000
-# Loop steps after which something is cancelled.
-STEPS = range(21)
+# When something is cancelled: after so many loop moment, or seconds, in which a
+# server or another thread has answered some of what was asked.
+MOMENTS = (*range(21), *(n * 0.0003 for n in range(1, 13)))
 # Seconds that the slow broker takes for an answer.
 SLOW = 0.05
 # Bytes. A single name that is kept per cycle would come to five times as much.
@@ -110,14 +120,13 @@ async def test_two_thousand_joins_and_leaves_take_no_memory(layer):
         tracemalloc.stop()
 
 
-# -- cancelled after k steps ---------------------------------------------------
+# -- cancelled at any moment ----------------------------------------------------
 
 
-async def cancelled(coroutine, steps):
-    """Run a coroutine for a number of loop steps, then cancel it; whether it was finished."""
+async def cancelled(coroutine, moment):
+    """Run a coroutine for a while, then cancel it; whether it was finished."""
     task = asyncio.create_task(coroutine)
-    for _ in range(steps):
-        await asyncio.sleep(0)
+    await a_while(moment)
     task.cancel()
     async with asyncio.timeout(PATIENCE):
         await asyncio.wait([task])
@@ -137,57 +146,57 @@ async def member(layer, group="room"):
         await layer.close_channel(inbox.name)
 
 
-async def cancel_open_channel(layer, steps):
+async def cancel_open_channel(layer, moment):
     """Nobody has its name, so nobody could close it."""
     names = []
 
     async def opening():
         names.append((await layer.open_channel()).name)
 
-    await cancelled(opening(), steps)
+    await cancelled(opening(), moment)
     for name in names:
         await layer.close_channel(name)
 
 
-async def cancel_new_channel(layer, steps):
+async def cancel_new_channel(layer, moment):
     names = []
 
     async def opening():
         names.append(await layer.new_channel())
 
-    await cancelled(opening(), steps)
+    await cancelled(opening(), moment)
     for name in names:
         await layer.close_channel(name)
 
 
-async def cancel_close_channel(layer, steps):
+async def cancel_close_channel(layer, moment):
     """Once it has begun it is done."""
     inbox = await layer.open_channel()
     await layer.group_add("room", inbox.name)
     await layer.group_add("hall", inbox.name)
-    await cancelled(layer.close_channel(inbox.name), steps)
-    if not steps:
+    await cancelled(layer.close_channel(inbox.name), moment)
+    if not moment:
         # It was cancelled before it began.
         await layer.close_channel(inbox.name)
 
 
-async def cancel_group_add(layer, steps):
+async def cancel_group_add(layer, moment):
     """The channel is in the group if, and only if, the call returned."""
     inbox = await layer.open_channel()
-    done = await cancelled(layer.group_add("room", inbox.name), steps)
+    done = await cancelled(layer.group_add("room", inbox.name), moment)
     await becomes(lambda: layer.statistics().members == done)
     await layer.close_channel(inbox.name)
 
 
-async def cancel_group_discard(layer, steps):
+async def cancel_group_discard(layer, moment):
     async with member(layer) as inbox:
-        await cancelled(layer.group_discard("room", inbox.name), steps)
+        await cancelled(layer.group_discard("room", inbox.name), moment)
 
 
-async def cancel_group_send(layer, steps):
+async def cancel_group_send(layer, moment):
     """It may arrive or not, but not twice."""
     async with member(layer) as inbox:
-        await cancelled(layer.group_send("room", MESSAGE), steps)
+        await cancelled(layer.group_send("room", MESSAGE), moment)
         await layer.group_send("room", {"type": "end"})
         got = [await asyncio.wait_for(inbox.get(), PATIENCE) for _ in range(1)]
         while got[-1] != {"type": "end"}:
@@ -195,10 +204,10 @@ async def cancel_group_send(layer, steps):
         assert len(got) <= 2
 
 
-async def cancel_receive(layer, steps):
+async def cancel_receive(layer, moment):
     """What it would have received is there for the next one."""
     name = await layer.new_channel()
-    receiving = asyncio.create_task(cancelled(layer.receive(name), steps))
+    receiving = asyncio.create_task(cancelled(layer.receive(name), moment))
     await layer.send(name, MESSAGE)
     if not await receiving:
         assert await asyncio.wait_for(layer.receive(name), PATIENCE) == MESSAGE
@@ -217,23 +226,23 @@ CANCELLED = [
 
 
 @pytest.mark.parametrize("what", CANCELLED, ids=lambda what: what.__name__)
-async def test_call_cancelled_after_any_number_of_steps_leaves_nothing(layer, url, what):
-    """From 0 steps, before it begins, to 20."""
+async def test_call_cancelled_at_any_moment_leaves_nothing(layer, url, what):
+    """From 0 moment, before it begins, to 20."""
     async with nothing_left(layer, url):
-        for steps in STEPS:
-            await what(layer, steps)
+        for moment in MOMENTS:
+            await what(layer, moment)
 
 
 @pytest.mark.parametrize("what", CANCELLED, ids=lambda what: what.__name__)
 async def test_call_cancelled_on_another_loop_leaves_nothing(layer, url, what):
     """The same from another thread, where the layer is not at home."""
 
-    async def all_steps():
-        for steps in STEPS:
-            await what(layer, steps)
+    async def all_moments():
+        for moment in MOMENTS:
+            await what(layer, moment)
 
     async with nothing_left(layer, url):
-        await asyncio.to_thread(asyncio.run, all_steps())
+        await asyncio.to_thread(asyncio.run, all_moments())
 
 
 class Visitor(AsyncWebsocketConsumer):
@@ -254,24 +263,35 @@ class Visitor(AsyncWebsocketConsumer):
         await self.channel_layer.group_discard("more", self.channel_name)
 
 
-async def test_consumer_cancelled_after_any_number_of_steps_leaves_nothing(layer, url, registry):
+async def test_consumer_cancelled_at_any_moment_leaves_nothing(layer, url, registry):
     """Also if the cleanup is cancelled in its turn."""
     registry.register(ALIAS, layer)
     async with nothing_left(layer, url):
-        for steps in STEPS:
+        for moment in MOMENTS:
             for again in (None, 0, 1, 3):
-                await cancel_consumer(steps, again)
+                await cancel_consumer(moment, again)
 
 
-async def cancel_consumer(steps, again):
+async def test_consumer_cancelled_on_another_loop_leaves_nothing(layer, url, registry):
+    """The same from another thread, where the layer is not at home."""
+    registry.register(ALIAS, layer)
+
+    async def all_moments():
+        for moment in MOMENTS:
+            for again in (None, 0, 1, 3):
+                await cancel_consumer(moment, again)
+
+    async with nothing_left(layer, url):
+        await asyncio.to_thread(asyncio.run, all_moments())
+
+
+async def cancel_consumer(moment, again):
     client = WebsocketCommunicator(Visitor.as_asgi(), "/")
     await client.send_input({"type": "websocket.connect"})
-    for _ in range(steps):
-        await asyncio.sleep(0)
+    await a_while(moment)
     client.future.cancel()
     if again is not None:
-        for _ in range(again):
-            await asyncio.sleep(0)
+        await a_while(again)
         client.future.cancel()
     async with asyncio.timeout(PATIENCE):
         await asyncio.wait([client.future])
