@@ -4,11 +4,12 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 SOURCES := src sandbox tests
 
-.PHONY: help showcase test test-oldest check format clean
+.PHONY: help showcase test soak test-oldest check format clean
 
 help:
 	@echo "make showcase     start the showcase at http://localhost:8080"
 	@echo "make test         run every test"
+	@echo "make soak         many more random sequences and inputs than \`make test\` tries; takes an hour"
 	@echo "make test-oldest  run the layer tests with the oldest supported dependencies"
 	@echo "make check        formatting, lint, types"
 	@echo "make clean        remove everything these commands made"
@@ -18,6 +19,9 @@ showcase: .venv/.showcase
 
 test: .venv/.dev .venv-peers/.ready
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+soak: .venv/.dev
+	SOAK=1 $(BIN)/python -m pytest tests/chaos/test_state_machine.py tests/chaos/test_fuzz.py $(PYTEST_ARGS)
 
 test-oldest: .venv-oldest/.ready
 	.venv-oldest/bin/python -m pytest tests/layers tests/contract $(PYTEST_ARGS)

@@ -10,6 +10,7 @@ import pytest
 from fast_channels.exceptions import (
     ForeignChannel,
     InvalidMessage,
+    LayerClosed,
     LayerUnavailable,
     MessageTooLarge,
     MissingCapability,
@@ -192,6 +193,91 @@ async def test_join_that_is_cancelled_by_one_goes_on_for_another(recording):
     await joining[1]
     assert recording.broker.count("unsubscribe", "room") == 0
     assert list(recording._hub.members["room"]) == [second.name]
+
+
+async def test_cancelled_join_leaves_a_concurrent_one_of_the_same_channel_alone(recording):
+    """As long as one call waits for the membership, it is kept."""
+    inbox = await recording.open_channel()
+    answer = recording.broker.hold("room")
+    joining = [asyncio.create_task(recording.group_add("room", inbox.name)) for _ in range(3)]
+    await turns()
+    joining[0].cancel()
+    joining[2].cancel()
+    await turns()
+    answer.set()
+    await joining[1]
+    assert recording.statistics().members == 1
+    assert recording._joining == {}
+
+
+async def test_concurrent_joins_of_one_channel_that_are_all_cancelled_are_taken_back(recording):
+    """The last one of them does it."""
+    inbox = await recording.open_channel()
+    answer = recording.broker.hold("room")
+    joining = [asyncio.create_task(recording.group_add("room", inbox.name)) for _ in range(3)]
+    await turns()
+    for task in joining:
+        task.cancel()
+    await turns()
+    answer.set()
+    await becomes(lambda: recording.broker.calls[-1] == ("unsubscribe", "room"))
+    assert recording.statistics().members == 0
+    assert recording._joining == {}
+
+
+async def test_cancelled_join_leaves_what_was_joined_after_a_discard_alone(recording):
+    """It takes back its own membership, and that has ended."""
+    inbox = await recording.open_channel()
+    answer = recording.broker.hold("room")
+    first = asyncio.create_task(recording.group_add("room", inbox.name))
+    await turns()
+    leaving = asyncio.create_task(recording.group_discard("room", inbox.name))
+    await turns()
+    second = asyncio.create_task(recording.group_add("room", inbox.name))
+    await turns()
+    first.cancel()
+    await turns()
+    answer.set()
+    await asyncio.gather(leaving, second)
+    assert recording.statistics().members == 1
+
+
+class SlowlyOpening(RecordingLayer):
+    """Its channels open when `opening` is set."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.opening = asyncio.Event()
+
+    async def _channel_opened(self, channel):
+        await self.opening.wait()
+
+
+async def test_receiver_that_gives_up_does_not_close_the_channel_for_another():
+    """Although it was the one who opened it."""
+    async with SlowlyOpening() as layer:
+        name = layer._new_name("test")
+        receiving = [asyncio.create_task(layer.receive(name)) for _ in range(2)]
+        await turns()
+        receiving[0].cancel()
+        await turns()
+        layer.opening.set()
+        await becomes(lambda: layer._opening == {})
+        await layer.send(name, {"type": "hello"})
+        assert await receiving[1] == {"type": "hello"}
+
+
+async def test_layer_that_is_closed_while_a_receiver_opens_a_channel_says_so():
+    """To everybody who waits for it."""
+    async with SlowlyOpening() as layer:
+        name = layer._new_name("test")
+        receiving = [asyncio.create_task(layer.receive(name)) for _ in range(2)]
+        await turns()
+        await layer.close()
+        for task in receiving:
+            with pytest.raises(LayerClosed):
+                await task
+        assert layer._opening == {}
 
 
 async def test_channel_closes_although_its_broker_is_gone(recording):

@@ -182,6 +182,30 @@ async def test_failed_unsubscribe_is_asked_again_by_the_next_member(subscription
     assert broker.count("subscribe", "room") == 2
 
 
+async def test_failed_unsubscribe_does_not_reach_who_has_joined_meanwhile(
+    subscriptions, wanted, broker
+):
+    """The joiner is told of its own subscription, and of nothing else."""
+    wanted.add("room")
+    await subscriptions.settle(["room"])
+    broker.hold("room")
+    broker.refuse("room")
+    wanted.discard("room")
+    leaving = asyncio.create_task(subscriptions.settle(["room"]))
+    await turns()
+    wanted.add("room")
+    joining = asyncio.create_task(subscriptions.settle(["room"]))
+    await turns()
+    unsubscribe, subscribe = broker.held.pop("room"), broker.hold("room")
+    unsubscribe.set()
+    await turns()
+    assert broker.calls[-1] == ("subscribe", "room")
+    broker.refused.clear()
+    subscribe.set()
+    await asyncio.gather(leaving, joining)
+    assert len(subscriptions) == 1
+
+
 async def test_error_that_nobody_waits_for_is_no_warning(subscriptions, wanted, broker, caplog):
     """settle_later has no one to tell."""
     broker.refuse("room")

@@ -350,13 +350,16 @@ class AsyncConsumer:
             await self.on_error(exc, message)
         except Exception:
             logger.exception("%s.on_error failed", type(self).__name__)
+        self._log_failure(exc, message)
+        self._ends(Ending(None, "", "error"))
+
+    def _log_failure(self, exc: Exception, message: ChannelMessage) -> None:
         logger.error(
             "%s failed at %r and its connection is closed",
             type(self).__name__,
             message.get("type"),
             exc_info=exc,
         )
-        self._ends(Ending(None, "", "error"))
 
     async def _overflowed(self, mailbox: Mailbox) -> None:
         """The mailbox overflowed and its policy is to close."""

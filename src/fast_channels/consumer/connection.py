@@ -6,13 +6,14 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from fast_channels.exceptions import ConsumerStateError, StopConsumer
+from fast_channels.exceptions import ConsumerStateError, MessageTooLarge, StopConsumer
 
 from .base import AsyncConsumer
 from .endings import (
     ABNORMAL,
     GOING_AWAY,
     INTERNAL_ERROR,
+    MESSAGE_TOO_BIG,
     NO_CODE,
     NORMAL,
     SERVICE_RESTART,
@@ -215,7 +216,17 @@ class WebsocketConnection(AsyncConsumer):
 
     async def _failed(self, exc: Exception, message: ChannelMessage) -> None:
         await super()._failed(exc, message)
-        await self._shut(Ending(INTERNAL_ERROR, "", "error"))
+        if _is_clients_mistake(exc, message):
+            await self._shut(Ending(MESSAGE_TOO_BIG, "too large to be sent on", "error"))
+        else:
+            await self._shut(Ending(INTERNAL_ERROR, "", "error"))
+
+    def _log_failure(self, exc: Exception, message: ChannelMessage) -> None:
+        if _is_clients_mistake(exc, message):
+            # Without a traceback: a client must not be able to fill the log.
+            logger.warning("%s was sent too much: %s", type(self).__name__, exc)
+        else:
+            super()._log_failure(exc, message)
 
     async def _overflowed(self, mailbox: Mailbox) -> None:
         await self._shut(Ending(TRY_AGAIN_LATER, "slow", "overflow"))
@@ -328,6 +339,11 @@ class WebsocketConnection(AsyncConsumer):
         # None was opened for a client that came during a drain.
         if hasattr(self, "channel_layer"):
             self.channel_layer.count_sent_after_close()
+
+
+def _is_clients_mistake(exc: Exception, message: ChannelMessage) -> bool:
+    """Whether a frame, within its limit, became a message that is beyond that of a layer."""
+    return isinstance(exc, MessageTooLarge) and message["type"] == "websocket.receive"
 
 
 def _shortened(reason: str) -> str:

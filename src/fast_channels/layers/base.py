@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from . import names
 from .health import Health, Supervised, combined
@@ -12,6 +13,8 @@ from .mailbox import Mailbox, ThreadsafeMailbox
 from .wiring import Wiring
 
 if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
     from fast_channels.type_defs import ChannelCapacityDict, ChannelMessage, Overflow
 
     from .codecs import Codec
@@ -132,8 +135,15 @@ class BaseChannelLayer(Wiring):
         return mailbox
 
     async def close_channel(self, channel: str) -> None:
-        """Forget a channel of this process and leave its groups. Closing twice is fine."""
-        await self._lifetime.run_if_open(self._close, channel)
+        """
+        Forget a channel of this process and leave its groups. Closing twice is fine.
+
+        Once begun it is done. On another loop than the layer's own, a
+        cancellation takes effect after that, which is within about a second.
+        """
+        closing = self._lifetime.run_if_open(self._close, channel)
+        # At home the tables are clean before anything can be cancelled.
+        await (closing if self._lifetime.is_here() else _completed(closing))
 
     async def new_channel(self, prefix: str = "specific") -> str:
         """
@@ -141,7 +151,8 @@ class BaseChannelLayer(Wiring):
 
         It keeps its first `capacity` unread messages and refuses later ones.
         """
-        return await self._lifetime.run(self._new_channel, prefix, receiving=True)
+        undo = self._forget
+        return await self._lifetime.run(self._new_channel, prefix, receiving=True, undo=undo)
 
     async def receive(self, channel: str) -> ChannelMessage:
         """
@@ -162,11 +173,12 @@ class BaseChannelLayer(Wiring):
 
         Returns once the broker has confirmed: every message sent to the group
         after that arrives. Adding twice is fine. If this is cancelled or fails,
-        the channel is not in the group.
+        the channel is in the group only if it was before, or if another call
+        has put it there.
         """
         names.check("group", group)
         self._check_channel(channel)
-        undo = functools.partial(self._leave, self._group_topic(group), channel)
+        undo = functools.partial(self._undo_join, self._group_topic(group), channel)
         await self._lifetime.run(self._group_add, group, channel, undo=undo)
 
     async def group_discard(self, group: str, channel: str) -> None:
@@ -210,6 +222,16 @@ class BaseChannelLayer(Wiring):
 
     def __str__(self) -> str:
         return type(self).__name__
+
+
+async def _completed(cleanup: Coroutine[Any, Any, None]) -> None:
+    """Do it to its end; being cancelled comes second."""
+    doing = asyncio.create_task(cleanup)
+    try:
+        await asyncio.shield(doing)
+    except asyncio.CancelledError:
+        await asyncio.wait([doing])
+        raise
 
 
 async def _nothing() -> None:

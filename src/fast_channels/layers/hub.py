@@ -201,6 +201,9 @@ class Hub:
         for name in to:
             group = names.group_of_address(name)
             channels |= {name: None} if group is None else self.members.get(group, {})
+        if not channels:
+            # For nobody at all, or for a group that its last member has left.
+            self.counters.unclaimed += 1
         return self._put(channels, message)
 
     def deliver_to(self, channel: str, message: ChannelMessage) -> int:

@@ -83,7 +83,12 @@ class Subscriptions:
                 # Forgotten first: if the broker fails here, the next member
                 # must ask again and not trust an old answer.
                 self._confirmed.discard(topic)
-                await self._broker.unsubscribe(topic)
+                try:
+                    await self._broker.unsubscribe(topic)
+                except Exception:
+                    # Who has joined meanwhile waits for an answer to that.
+                    if topic not in self._wanted:
+                        raise
 
     def _running(self, topic: str) -> asyncio.Task[None] | None:
         # A task that has just ended is listed until the loop's next turn, and

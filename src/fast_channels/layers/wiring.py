@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import os
-import sys
 import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -20,6 +20,7 @@ from fast_channels.exceptions import (
     ChannelFull,
     ForeignChannel,
     InvalidMessage,
+    LayerClosed,
     LayerUnavailable,
     MessageTooLarge,
     MissingCapability,
@@ -31,6 +32,7 @@ from .codecs import Codec, MsgPackCodec
 from .health import Health
 from .hub import ADDRESS, Hub
 from .mailbox import Mailbox, Notice
+from .returns import Returns
 from .rules import NameRules
 from .subscriptions import Subscriptions
 
@@ -42,6 +44,15 @@ if TYPE_CHECKING:
 # Seconds that closing a channel waits for the broker to confirm. It is done in
 # any case; waiting means that nothing under way arrives afterwards.
 CLEANUP_TIMEOUT = 1.0
+
+
+class Joining:
+    """A membership that the broker has not confirmed."""
+
+    def __init__(self) -> None:
+        # Calls of group_add that wait for it. One that is cancelled must not
+        # take it away from another.
+        self.calls = 0
 
 
 class Wiring(NameRules):
@@ -69,13 +80,17 @@ class Wiring(NameRules):
         self._pid = os.getpid()
         self._codec: Codec = codec or MsgPackCodec()
         self._hub = Hub(self._decode)
-        # Messages on their way back to a shared channel.
-        self._returning: set[asyncio.Task[bool]] = set()
+        # Channels that receive() is about to open.
+        self._opening: dict[str, asyncio.Task[Mailbox]] = {}
+        # Memberships that are not confirmed yet, by topic and channel.
+        self._joining: dict[tuple[str, str], Joining] = {}
         # Of the present session; None while the layer is closed.
         self._broker: Broker | None = None
         # What health() says beside what a supervised broker knows better.
         self._health = Health("closed", time.time())
         self._subscriptions: Subscriptions | None = None
+        # Likewise, if the broker is a queue.
+        self._returns: Returns | None = None
 
     # -- what a backend's layer class fills in ------------------------------
 
@@ -121,12 +136,15 @@ class Wiring(NameRules):
         if self._pid != os.getpid():
             self.process, self._pid = names.unique(), os.getpid()
         self._hub.clear()
+        self._opening.clear()
+        self._joining.clear()
         broker = self._make_broker()
         subscriptions = Subscriptions(self._hub.members, broker)
+        returns = Returns(broker, self._codec.encode) if isinstance(broker, Queue) else None
         self._health = Health("connecting", time.time())
         try:
             await broker.start(self._deliver, self._interrupted)
-            self._broker, self._subscriptions = broker, subscriptions
+            self._broker, self._subscriptions, self._returns = broker, subscriptions, returns
             self._health = Health("ready", time.time())
             yield
         except LayerUnavailable as exc:
@@ -136,10 +154,14 @@ class Wiring(NameRules):
             # A loop that was stopped and replaced may end long after its
             # successor began; what is there by then is not ours to clear.
             if self._broker is broker:
-                self._broker = self._subscriptions = None
+                self._broker = self._subscriptions = self._returns = None
                 self._health = Health("closed", time.time())
                 self._hub.clear()
+                for opening in self._opening.values():
+                    opening.cancel()
             await subscriptions.stop()
+            if returns is not None:
+                await returns.stop()
             await broker.stop()
 
     def _deliver(self, topic: str, payload: bytes) -> int:
@@ -243,8 +265,8 @@ class Wiring(NameRules):
 
     async def _receive(self, channel: str) -> ChannelMessage:
         mailbox = self._hub.mailboxes.get(channel)
-        if mailbox is None and self._may_open(channel):
-            mailbox = await self._open_unread(channel)
+        if channel in self._opening or (mailbox is None and self._may_open(channel)):
+            mailbox = await self._opened_for_all(channel)
         if mailbox is None:
             return await self._pop(channel)
         # Losses are told to consumers; here they are seen in statistics().
@@ -252,63 +274,116 @@ class Wiring(NameRules):
             pass
         return message
 
+    async def _opened_for_all(self, channel: str) -> Mailbox:
+        """Open a channel to receive from; it stays open if one who waits for that gives up."""
+        opening = self._opening.get(channel)
+        if opening is None:
+            opening = asyncio.create_task(
+                self._open_unread(channel), name=f"fast_channels opening {channel}"
+            )
+            self._opening[channel] = opening
+            opening.add_done_callback(functools.partial(self._was_opened, channel))
+        # Cancelling asyncio.wait leaves the task alone.
+        await asyncio.wait([opening])
+        if opening.cancelled():
+            raise LayerClosed(self)
+        return opening.result()
+
+    def _was_opened(self, channel: str, opening: asyncio.Task[Mailbox]) -> None:
+        if self._opening.get(channel) is opening:
+            del self._opening[channel]
+        if not opening.cancelled():
+            # Marks the exception as seen; whoever waited has got it.
+            opening.exception()
+
     def _unreceive(self, channel: str, message: ChannelMessage) -> None:
         """Put back what a receiver on another loop did not take any more."""
         mailbox = self._hub.mailboxes.get(channel)
         if mailbox is not None:
             mailbox.put_back(message)
-        elif isinstance(self._broker, Queue):
-            # Behind the others, since only a broker's own pop keeps the place.
-            push = self._broker.push(channel, self._codec.encode(message), sys.maxsize)
-            self._returning.add(task := asyncio.create_task(push))
-            task.add_done_callback(self._returning.discard)
+        elif self._returns is not None and not names.belongs_to(channel, self.process):
+            self._returns.put(channel, message)
 
     async def _pop(self, channel: str) -> ChannelMessage:
         if not self._is_kept(channel):
             raise ForeignChannel(channel, "receive from")
         queue = require_queue(self._live_broker, "receiving from a shared channel")
+        if self._returns is not None and (returned := self._returns.take(channel)) is not None:
+            return returned
         while True:
-            message = self._hub.decoded(await queue.pop(channel))
+            message = self._hub.decoded(await self._popped(queue, channel))
             if message is not None:
                 message.pop(ADDRESS, None)
                 return message
 
+    async def _popped(self, queue: Queue, channel: str) -> bytes:
+        if self._returns is None:
+            return await queue.pop(channel)
+        with self._returns.receiver(channel):
+            return await queue.pop(channel)
+
     # -- groups -------------------------------------------------------------
 
-    async def _group_add(self, group: str, channel: str) -> None:
+    async def _group_add(self, group: str, channel: str) -> bool:
+        """Return whether it was no member before."""
         topic = self._group_topic(group)
         if channel in self._hub.mailboxes:
-            await self._join(topic, channel)
-        elif names.belongs_to(channel, self.process) or not isinstance(self._live_broker, Queue):
+            return await self._join(topic, channel)
+        if names.belongs_to(channel, self.process) or not isinstance(self._live_broker, Queue):
             raise ForeignChannel(channel, "add to a group")
-        else:
-            await self._live_broker.add_member(topic, channel)
+        await self._live_broker.add_member(topic, channel)
+        return False
 
-    async def _join(self, topic: str, channel: str) -> None:
+    async def _join(self, topic: str, channel: str) -> bool:
+        """Return whether it was no member before."""
         # Join first: a message that arrives between the broker's answer and our
         # own bookkeeping would otherwise find nobody.
-        joined = self._hub.join(topic, channel)
+        new = self._hub.join(topic, channel)
+        if new:
+            self._joining[topic, channel] = Joining()
+        joining = self._joining.get((topic, channel))
+        if joining is None:
+            # Confirmed long ago: whatever becomes of this call, it stays.
+            await self._settle([topic])
+        else:
+            await self._confirmed(joining, topic, channel)
+        return new
+
+    async def _confirmed(self, joining: Joining, topic: str, channel: str) -> None:
+        """Wait for the broker to confirm a membership; if no call gets that far, it ends."""
+        joining.calls += 1
         try:
             await self._settle([topic])
         except BaseException:
-            if joined:
+            joining.calls -= 1
+            if not joining.calls and self._joining.get((topic, channel)) is joining:
                 self._leave(topic, channel)
             raise
+        if self._joining.get((topic, channel)) is joining:
+            del self._joining[topic, channel]
 
-    def _leave(self, topic: str, channel: str, _: None = None) -> None:
-        """Take back a join for a caller who was cancelled and waits for nothing."""
-        if self._hub.leave(topic, channel) and self._subscriptions is not None:
+    def _undo_join(self, topic: str, channel: str, new: bool) -> None:
+        """Take back what _join did, for a caller on another loop who was cancelled."""
+        if new:
+            self._leave(topic, channel)
+
+    def _leave(self, topic: str, channel: str) -> bool:
+        """End a membership, also an unconfirmed one, without waiting for the broker."""
+        self._joining.pop((topic, channel), None)
+        emptied = self._hub.leave(topic, channel)
+        if emptied and self._subscriptions is not None:
             self._subscriptions.settle_later(topic)
+        return emptied
 
     def _forget(self, channel: str, _: None = None) -> None:
-        """Take back an opening likewise."""
+        """Take back an opening, likewise."""
         for topic in self._hub.close(channel):
             if self._subscriptions is not None:
                 self._subscriptions.settle_later(topic)
 
     async def _group_discard(self, group: str, channel: str) -> None:
         topic = self._group_topic(group)
-        if self._hub.leave(topic, channel):
+        if self._leave(topic, channel):
             await self._settle([topic])
         if isinstance(self._live_broker, Queue):
             # Another process may have added the channel by its own name. While

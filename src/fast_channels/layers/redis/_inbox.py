@@ -67,8 +67,9 @@ class Inbox:
         self._grown = asyncio.Event()
         self._options = options
         self._deliver = deliver
-        self._beats = keys.new_heartbeat()
-        self._intake = Intake(self._control, keys.new_batch(), inboxes, options.expiry)
+        # Keys of this reader alone.
+        self._beats, self._batch = keys.new_heartbeat(), keys.new_batch()
+        self._intake = Intake(self._control, self._batch, inboxes, options.expiry)
         self._supervisor = server.supervised(self._converse, on_return=self._returned)
         self._on_return = on_return
         # Whether nothing has been removed or forgotten since all was well.
@@ -108,6 +109,7 @@ class Inbox:
         with contextlib.suppress(LayerUnavailable):
             await self._control.call("ZADD", self._keys.leases, 0, self._keys.process)
             await reap(self._control, self._keys)
+            await self._control.call("DEL", self._beats, self._batch)
 
     # -- memberships --------------------------------------------------------
 

@@ -124,10 +124,10 @@ class Spout:
         self._tap = tap
         self._server = server
         self._key = keys.of_channel(name)
-        # A reader of its own, so a heartbeat of its own.
-        self._beats = keys.new_heartbeat()
+        # Keys of this reader alone.
+        self._beats, self._batch = keys.new_heartbeat(), keys.new_batch()
         self._options = options
-        self._intake = Intake(server.control, keys.new_batch(), [self._key], options.expiry)
+        self._intake = Intake(server.control, self._batch, [self._key], options.expiry)
         self._supervisor = server.supervised(self._converse)
         # Payloads on their way back.
         self._returning: set[asyncio.Task[None]] = set()
@@ -142,6 +142,7 @@ class Spout:
             # The answer may have been under way.
             for taken in await self._intake.take(0):
                 self.put_back(taken)
+            await self._server.control.call("DEL", self._beats, self._batch)
         if self._returning:
             _, lost = await asyncio.wait(self._returning, timeout=PATIENCE)
             for task in lost:

@@ -181,7 +181,8 @@ class RedisQueueBroker:
         horizon = repr(time.time() - self._options.group_expiry)
         while (members := await pipe.run(MEMBERS, keys, [horizon])) is None:
             await reap(pipe, self._keys)
-        return [member.decode() for member in members]
+        # A name that is no text is nobody's, and keeps nothing from the others.
+        return [member.decode(errors="replace") for member in members]
 
     async def _push(self, inboxes: Mapping[str, str | list[str]], payload: bytes) -> int:
         """Put a payload into inboxes, each with its receivers; return how many were full."""

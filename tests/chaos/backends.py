@@ -1,0 +1,122 @@
+"""Layers of every kind, crowds that come and go, and what must be left of them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING
+
+import redis
+
+from fast_channels.layers import (
+    InMemoryChannelLayer,
+    RedisChannelLayer,
+    RedisPubSubChannelLayer,
+)
+
+if TYPE_CHECKING:
+    import random
+
+# In-memory, Redis pub/sub, the queue in Redis.
+KINDS = ("memory", "pubsub", "queue")
+
+# Seconds that anything here may take on a busy machine.
+PATIENCE = 10.0
+
+
+def make(kind, url=None, **options):
+    """Return an unopened layer; `url` is that of a server, which in-memory layers ignore."""
+    if kind == "memory":
+        return InMemoryChannelLayer(**options)
+    made = {"pubsub": RedisPubSubChannelLayer, "queue": RedisChannelLayer}[kind]
+    return made(hosts=[url], **options)
+
+
+def address_for(kind, request):
+    """The address of an empty server, started only if this kind needs one."""
+    return None if kind == "memory" else request.getfixturevalue("redis_url")
+
+
+async def a_while(moment):
+    """Let a number of loop steps pass; or, if it is a float, seconds: a server may answer."""
+    if isinstance(moment, float):
+        await asyncio.sleep(moment)
+        return
+    for _ in range(moment):
+        await asyncio.sleep(0)
+
+
+async def becomes(condition):
+    """Return when a condition holds; fails if it does not come to hold."""
+    async with asyncio.timeout(PATIENCE):
+        while not condition():
+            await asyncio.sleep(0.005)
+
+
+class Crowd:
+    """Channels that open, join, leave and close all the time, beside what a test looks at."""
+
+    def __init__(self, layer, rng: random.Random, size: int = 50) -> None:
+        self.layer = layer
+        self.rng = rng
+        self.size = size
+        # Visits that were completed, and those that were cut short by a cancellation.
+        self.visits = self.cut_short = 0
+
+    @contextlib.asynccontextmanager
+    async def around(self, group):
+        """Let the crowd join `group` and groups of its own while the block runs."""
+        tasks = [asyncio.create_task(self._come_and_go(group)) for _ in range(self.size)]
+        try:
+            yield self
+            assert not any(task.done() for task in tasks)
+        finally:
+            for task in tasks:
+                task.cancel()
+            results = await asyncio.gather(*tasks, return_exceptions=True)
+            failures = [r for r in results if not isinstance(r, asyncio.CancelledError)]
+            assert failures == []
+
+    async def _come_and_go(self, group):
+        while True:
+            try:
+                async with asyncio.timeout(self.rng.uniform(0.01, 0.2)):
+                    await self._visit(group)
+                self.visits += 1
+            except TimeoutError:
+                self.cut_short += 1
+
+    async def _visit(self, group):
+        inbox = await self.layer.open_channel()
+        try:
+            await self.layer.group_add(group, inbox.name)
+            await self.layer.group_add(f"crowd-{self.rng.randrange(20)}", inbox.name)
+            await asyncio.sleep(self.rng.uniform(0, 0.15))
+            await self.layer.group_discard(group, inbox.name)
+        finally:
+            await self.layer.close_channel(inbox.name)
+
+
+def tables(layer) -> dict[str, int]:
+    """How much every table of an open layer holds, by what it is called."""
+    found = {
+        "mailboxes": layer._hub.mailboxes,
+        "members": layer._hub.members,
+        "joined": layer._hub._joined,
+        "confirmed": layer._subscriptions._confirmed,
+        "conversations": layer._subscriptions._tasks,
+        "opening": layer._opening,
+        "joining": layer._joining,
+        "returned": layer._returns or (),
+    }
+    return {name: len(table) for name, table in found.items()}
+
+
+def on_server(url) -> dict[str, list[str]]:
+    """What a server knows of our groups and channels: keys, and topics with a subscriber."""
+    with redis.Redis.from_url(url) as client:
+        keys = [key.decode() for key in client.keys("*")]
+        return {
+            "keys": sorted(key for key in keys if "bell" not in key),
+            "topics": sorted(topic.decode() for topic in client.pubsub_channels("*")),
+        }
