@@ -115,8 +115,9 @@ def tables(layer) -> dict[str, int]:
 def on_server(url) -> dict[str, list[str]]:
     """What a server knows of our groups and channels: keys, and topics with a subscriber."""
     with redis.Redis.from_url(url) as client:
-        keys = [key.decode() for key in client.keys("*")]
+        topics = [topic.decode() for topic in client.pubsub_channels("*")]
         return {
-            "keys": sorted(key for key in keys if "bell" not in key),
-            "topics": sorted(topic.decode() for topic in client.pubsub_channels("*")),
+            "keys": sorted(key.decode() for key in client.keys("*")),
+            # What a reader has for itself lasts as long as the layer.
+            "topics": sorted(t for t in topics if "heartbeat" not in t and "invalidate" not in t),
         }

@@ -41,7 +41,7 @@ async def registered(registry, make_layer):
 
 def told(caplog):
     """The levels of what was logged about connections, in order."""
-    caught = [r for r in caplog.records if r.name.startswith("fast_channels")]
+    caught = [r for r in caplog.records if r.name.startswith("fast_channels.layers")]
     return [record.levelname for record in caught if record.levelno >= logging.INFO]
 
 

@@ -6,13 +6,19 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from fast_channels.exceptions import ConsumerStateError, MessageTooLarge, StopConsumer
+from fast_channels.exceptions import (
+    ConsumerStateError,
+    InvalidMessage,
+    MessageTooLarge,
+    StopConsumer,
+)
 
 from .base import AsyncConsumer
 from .endings import (
     ABNORMAL,
     GOING_AWAY,
     INTERNAL_ERROR,
+    INVALID_DATA,
     MESSAGE_TOO_BIG,
     NO_CODE,
     NORMAL,
@@ -216,15 +222,15 @@ class WebsocketConnection(AsyncConsumer):
 
     async def _failed(self, exc: Exception, message: ChannelMessage) -> None:
         await super()._failed(exc, message)
+        code = INTERNAL_ERROR
         if _is_clients_mistake(exc, message):
-            await self._shut(Ending(MESSAGE_TOO_BIG, "too large to be sent on", "error"))
-        else:
-            await self._shut(Ending(INTERNAL_ERROR, "", "error"))
+            code = MESSAGE_TOO_BIG if isinstance(exc, MessageTooLarge) else INVALID_DATA
+        await self._shut(Ending(code, "", "error"))
 
     def _log_failure(self, exc: Exception, message: ChannelMessage) -> None:
         if _is_clients_mistake(exc, message):
             # Without a traceback: a client must not be able to fill the log.
-            logger.warning("%s was sent too much: %s", type(self).__name__, exc)
+            logger.warning("%s was sent what cannot be sent on: %s", type(self).__name__, exc)
         else:
             super()._log_failure(exc, message)
 
@@ -342,8 +348,15 @@ class WebsocketConnection(AsyncConsumer):
 
 
 def _is_clients_mistake(exc: Exception, message: ChannelMessage) -> bool:
-    """Whether a frame, within its limit, became a message that is beyond that of a layer."""
-    return isinstance(exc, MessageTooLarge) and message["type"] == "websocket.receive"
+    """
+    Whether a frame was in order, but what it contained is beyond what a layer carries.
+
+    JSON has numbers of any length, and as a message it may be larger than it was.
+    """
+    if message["type"] != "websocket.receive":
+        return False
+    too_long = isinstance(exc, InvalidMessage) and isinstance(exc.__cause__, OverflowError)
+    return too_long or isinstance(exc, MessageTooLarge)
 
 
 def _shortened(reason: str) -> str:

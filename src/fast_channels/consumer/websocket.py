@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -34,9 +33,6 @@ if TYPE_CHECKING:
     )
 
 logger = logging.getLogger("fast_channels.consumer")
-
-# A number of fewer digits is within 64 bits.
-LONG_NUMBER = re.compile(r"\d{19}")
 
 
 class AsyncWebsocketConsumer(WebsocketConnection):
@@ -159,7 +155,7 @@ class AsyncJsonWebsocketConsumer(AsyncWebsocketConsumer):
             return
         try:
             content = await self.decode_json(text_data)
-        except (ValueError, OverflowError, RecursionError, msgspec.DecodeError) as exc:
+        except (ValueError, RecursionError, msgspec.DecodeError) as exc:
             await self.on_invalid_json(text_data, exc)
         else:
             await self.receive_json(content, **kwargs)
@@ -181,16 +177,8 @@ class AsyncJsonWebsocketConsumer(AsyncWebsocketConsumer):
 
     @classmethod
     async def decode_json(cls, text_data: str) -> Any:
-        """
-        Return the value of a frame. What this raises for bad ones goes to `on_invalid_json`.
-
-        An integer beyond 64 bits is bad: no layer could send it on.
-        """
-        content = msgspec.json.decode(text_data)
-        if LONG_NUMBER.search(text_data) is not None:
-            # Raises OverflowError; fewer digits need no second look.
-            msgspec.msgpack.encode(content)
-        return content
+        """Return the value of a frame. What this raises for bad ones goes to `on_invalid_json`."""
+        return msgspec.json.decode(text_data)
 
     @classmethod
     async def encode_json(cls, content: Any) -> str:
