@@ -15,6 +15,7 @@ from fast_channels.exceptions import BrokerRefused, ChannelFull, LayerUnavailabl
 from fast_channels.layers import RedisChannelLayer, names
 from fast_channels.layers.hub import ADDRESS
 from fast_channels.layers.redis import _supervisor, core
+from fast_channels.layers.redis._intake import TAKE
 from fast_channels.layers.redis.core import Clock
 from fast_channels.testing.server import free_port
 from tests.layers.redis.support import cut, last_commands, names_of_clients, outages
@@ -563,3 +564,19 @@ async def test_opening_that_was_cancelled_leaves_the_next_one_able_to_hear(opene
         other = await opened(redis_url)
         await other.send(inbox.name, MESSAGE)
         assert await arrives(inbox) == MESSAGE
+
+
+async def test_batch_that_was_on_its_way_keeps_nothing_from_coming_after_it(opened, redis_url):
+    """Nothing rings for what had come before the connection was back."""
+    layer, peer = await opened(redis_url), await opened(redis_url)
+    channel = await layer.open_channel()
+    inbox = layer._broker._inboxes[0]
+    await becomes(lambda: layer.health().state == "ready" and inbox._held)
+    await inbox._supervisor.stop()
+    for number in (1, 2, 3):
+        await peer.send(channel.name, {"type": "test", "n": number})
+    # The server has handed out the first; its answer was lost.
+    args = [inbox._intake._arrived, 1, 60_000]
+    await inbox._control.run(TAKE, [inbox._batch, *inbox._inboxes], args)
+    inbox._supervisor.start()
+    assert [(await arrives(channel))["n"] for _ in range(3)] == [1, 2, 3]

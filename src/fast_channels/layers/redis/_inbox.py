@@ -194,16 +194,20 @@ class Inbox:
 
     async def _read(self, alarm: Alarm) -> None:
         size = self._options.batch
+        # The first batch may be one that had been taken before; more may wait,
+        # for which nothing rings any more.
+        enough = 1
         while True:
             await alarm.wait()
             taken = await self._intake.take(size)
-            while len(taken) == size:
+            while len(taken) >= enough:
                 self._deliver_all(payload for payload, _ in taken)
                 # A turn for consumers.
                 await asyncio.sleep(0)
                 taken = await self._intake.take(size)
-            # The alarm rings for what we took, too; the next call confirms it.
+            # The alarm rings for what we take, too; the next call confirms it.
             self._deliver_all(payload for payload, _ in taken)
+            enough = size
 
     def _deliver_all(self, payloads: Iterable[bytes]) -> None:
         for payload in payloads:
