@@ -157,7 +157,7 @@ class LayerContract:
             ({"type": "test", 5: "int key"}, "a key of message"),
             ({"type": "test", "in": {None: 1}}, "a key of message['in']"),
             ({"type": "test", "set": {1}}, "message['set']"),
-            ({"type": "test", "list": [0, object()]}, "message['list'][1]"),
+            ({"type": "test", "list": [0, NotImplemented]}, "message['list'][1]"),
             ({"type": "test", "__asgi_channel__": "x"}, "message"),
             ({"type": "test", "surrogate": "\ud800"}, "message"),
         ],
