@@ -146,3 +146,23 @@ def test_server_of_the_embedded_extra_answers():
     with ValkeyServer() as server:
         assert answers(server.port)
     assert not answers(server.port)
+
+
+GUARANTEES = ROOT / "docs" / "guarantees.md"
+
+
+def test_every_guarantee_names_a_test_that_exists():
+    """Each row of each table ends with one, of the contract or of a file."""
+    rows = [line for line in GUARANTEES.read_text().splitlines() if line.startswith("| ")]
+    rows = [row for row in rows if not row.startswith(("| layer", "| the client", "| |"))]
+    rows = [row for row in rows if not row.endswith("| shown by |")]
+    assert len(rows) > 40
+    contract = (ROOT / "src" / "fast_channels" / "testing" / "contract.py").read_text()
+    for row in rows:
+        shown_by = row.split("|")[-2].strip()
+        if match := re.fullmatch(r"contract `(test_\w+)`", shown_by):
+            assert f"def {match[1]}(" in contract, row
+        else:
+            match = re.fullmatch(r"`(tests/[\w/]+\.py)::(test_\w+)`", shown_by)
+            assert match, row
+            assert f"def {match[2]}(" in (ROOT / match[1]).read_text(), row

@@ -1,15 +1,17 @@
-"""A process that joins groups on the queue layer, says so, and lives until it is killed."""
+"""A process that joins groups, says so, and lives until it is killed."""
 
 from __future__ import annotations
 
 import asyncio
 import sys
 
-from fast_channels.layers import RedisChannelLayer
+from fast_channels.layers import RedisChannelLayer, RedisPubSubChannelLayer
 
 
-async def main(url: str, lease: float, groups: list[str]) -> None:
-    async with RedisChannelLayer([url], lease=lease) as layer:
+async def main(kind: str, url: str, lease: float, groups: list[str]) -> None:
+    queue = kind == "queue"
+    made = RedisChannelLayer([url], lease=lease) if queue else RedisPubSubChannelLayer([url])
+    async with made as layer:
         mailbox = await layer.open_channel()
         for group in groups:
             await layer.group_add(group, mailbox.name)
@@ -18,4 +20,4 @@ async def main(url: str, lease: float, groups: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1], float(sys.argv[2]), sys.argv[3:]))
+    asyncio.run(main(sys.argv[1], sys.argv[2], float(sys.argv[3]), sys.argv[4:]))

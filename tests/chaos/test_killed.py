@@ -23,11 +23,11 @@ def start_member():
     """Starts processes that join GROUPS; gives each with the name of its channel."""
     with contextlib.ExitStack() as stack:
 
-        def start(url):
+        def start(kind, url):
             script = Path(__file__).with_name("member.py")
             process = stack.enter_context(
                 subprocess.Popen(
-                    [sys.executable, script, url, str(LEASE), *GROUPS],
+                    [sys.executable, script, kind, url, str(LEASE), *GROUPS],
                     stdout=subprocess.PIPE,
                     text=True,
                 )
@@ -44,7 +44,7 @@ async def test_process_that_was_killed_is_forgotten(server, make_layer, start_me
     mailbox = await living.open_channel()
     await living.group_add("room", mailbox.name)
     with redis.Redis.from_url(server.url) as raw:
-        killed, channel = start_member(server.url)
+        killed, channel = start_member("queue", server.url)
         inbox = "asgi" + channel.partition("!")[0] + "!"
         await within(MARGIN, lambda: raw.zcard("asgi:group:room") == 2)
         killed.kill()
@@ -60,3 +60,14 @@ async def test_process_that_was_killed_is_forgotten(server, make_layer, start_me
         await living.group_send("room", number(3))
         assert not raw.exists(inbox)
         assert [(await arrives(mailbox))["n"] for _ in range(2)] == [1, 3]
+
+
+async def test_subscriptions_of_a_process_that_was_killed_are_gone(server, start_member):
+    """The server closes its connections, and nothing else was there."""
+    with redis.Redis.from_url(server.url) as raw:
+        killed, _ = start_member("pubsub", server.url)
+        assert {f"asgi__group__{group}".encode() for group in GROUPS} < set(raw.pubsub_channels())
+        killed.kill()
+        killed.wait()
+        await within(MARGIN, lambda: raw.pubsub_channels() == [])
+        assert raw.keys("*") == []

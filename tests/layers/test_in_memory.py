@@ -199,3 +199,11 @@ async def test_reopening_while_closing_does_not_silence_the_layer(memory, steps)
     await memory.group_add("room", again.name)
     await memory.group_send("room", {"type": "test"})
     assert await arrives(again) == {"type": "test"}
+
+
+async def test_health_is_that_of_the_process(memory):
+    """There is no connection that could break."""
+    assert (memory.health().state, memory.health().servers) == ("ready", {})
+    await memory.close()
+    assert memory.health().state == "closed"
+    assert InMemoryChannelLayer().health().state == "closed"
