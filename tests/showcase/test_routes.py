@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import urllib.request
 
@@ -21,6 +22,14 @@ def test_page_and_its_files_are_served_with_a_strict_policy(showcase):
         with urllib.request.urlopen(showcase.url + path) as response:
             assert response.status == 200
             assert "default-src 'none'" in response.headers["content-security-policy"]
+
+
+def test_health_of_every_layer_is_told(showcase):
+    """The server is up, and its layers with it."""
+    with urllib.request.urlopen(f"{showcase.url}/healthz") as response:
+        layers = json.load(response)["layers"]
+    assert {"memory", "chat", "queue", "notifications", "analytics"} <= layers.keys()
+    assert set(layers.values()) == {"ready"}
 
 
 async def test_system_socket_answers_its_own_client_only(showcase):

@@ -47,7 +47,10 @@ def packed(**message):
 
 
 def keys(client, pattern="*"):
-    return {key.decode() for key in client.keys(pattern) if not key.endswith(b"bell")}
+    """Return the keys that peers know too."""
+    found = {key.decode() for key in client.keys(pattern)}
+    ours = ("asgi:leases", "asgi:process:", "asgi:batch:", "asgi:heartbeat:")
+    return {key for key in found if not key.startswith(ours)}
 
 
 def members(client, group="room"):
