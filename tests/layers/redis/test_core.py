@@ -583,3 +583,24 @@ async def test_batch_that_was_on_its_way_keeps_nothing_from_coming_after_it(open
     await inbox._control.run(TAKE, [inbox._batch, *inbox._inboxes], args)
     inbox._supervisor.start()
     assert [(await arrives(channel))["n"] for _ in range(3)] == [1, 2, 3]
+
+
+@pytest.mark.parametrize("succeeded", [False, True])
+async def test_what_a_successor_hands_out_again_comes_once(opened, redis_url, client, succeeded):
+    """A replica that is promoted may not know yet what its predecessor had handed out."""
+    layer = await opened(redis_url)
+    channel = await layer.open_channel()
+    inbox = layer._broker._inboxes[0]
+    await becomes(lambda: inbox._run_id)
+    payload = bytes(12) + msgspec.msgpack.encode({**MESSAGE, ADDRESS: channel.name})
+    client.zadd(inbox._inboxes[0], {payload: time.time()})
+    assert await arrives(channel) == MESSAGE
+    if succeeded:
+        inbox._run_id = b"that of the predecessor"
+    await inbox._supervisor.stop()
+    later = packed(n=2, **{ADDRESS: channel.name})
+    client.zadd(inbox._inboxes[0], {payload: time.time(), later: time.time() + 1})
+    inbox._supervisor.start()
+    if not succeeded:
+        assert await arrives(channel) == MESSAGE
+    assert (await arrives(channel))["n"] == 2

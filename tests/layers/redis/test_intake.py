@@ -9,7 +9,7 @@ import pytest
 
 from fast_channels.exceptions import LayerUnavailable
 from fast_channels.layers.redis._connection import Link
-from fast_channels.layers.redis._intake import TAKE, Alarm, Intake
+from fast_channels.layers.redis._intake import TAKE, Alarm, Intake, Recent
 from fast_channels.layers.redis._server import Server
 from tests.layers.redis.support import cut, paused
 from tests.layers.support import PATIENCE, becomes, turns
@@ -151,6 +151,14 @@ async def test_batch_that_nobody_fetches_is_forgotten(intake, client):
     fill(client, 1)
     await taken(intake)
     assert 0 < client.pttl(BATCH) <= 60_000
+
+
+def test_so_many_payloads_are_remembered():
+    """The oldest is forgotten first."""
+    recent = Recent(3)
+    for payload in (b"a", b"b", b"c", b"d"):
+        recent.add(payload)
+    assert [payload in recent for payload in (b"a", b"b", b"c", b"d")] == [False, True, True, True]
 
 
 # -- the alarm -----------------------------------------------------------------

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from fast_channels.exceptions import BrokerRefused, LayerUnavailable
 
-from ._intake import Alarm, Intake
+from ._intake import Alarm, Intake, Recent, Taken
 from ._keys import inbox_thing, member_thing
 from ._scripts import Script
 from ._supervisor import Renew, Supervisor, first_of, pauses
@@ -33,6 +33,9 @@ REAP = Script("reap")
 # Messages that may wait in the inbox of one process. The bound of each channel
 # in it is the channel's own; this one protects Redis from a process that hangs.
 INBOX_CAPACITY = 10_000
+
+# Payloads to remember, more than a replica is behind its primary.
+RECENT = 4096
 
 # Processes that one call removes, so that none takes long.
 REAPED_AT_ONCE = 10
@@ -78,6 +81,9 @@ class Inbox:
         self._held = False
         # Of the server as it was started, to know it from a successor.
         self._run_id = b""
+        # A successor may not have heard yet that these were taken.
+        self._recent = Recent(RECENT)
+        self._succeeded = False
 
     def read(self) -> None:
         """Read all inboxes in the background, also those added since the last call."""
@@ -201,16 +207,20 @@ class Inbox:
             await alarm.wait()
             taken = await self._intake.take(size)
             while len(taken) >= enough:
-                self._deliver_all(payload for payload, _ in taken)
+                self._deliver_all(taken)
                 # A turn for consumers.
                 await asyncio.sleep(0)
                 taken = await self._intake.take(size)
             # The alarm rings for what we take, too; the next call confirms it.
-            self._deliver_all(payload for payload, _ in taken)
-            enough = size
+            self._deliver_all(taken)
+            enough, self._succeeded = size, False
 
-    def _deliver_all(self, payloads: Iterable[bytes]) -> None:
-        for payload in payloads:
+    def _deliver_all(self, taken: Iterable[Taken]) -> None:
+        for payload, _ in taken:
+            if self._succeeded and payload in self._recent:
+                # Its predecessor had handed it out.
+                continue
+            self._recent.add(payload)
             self._deliver(self._keys.inbox, payload)
 
     async def _renew_when_grown(self) -> None:
@@ -253,10 +263,12 @@ class Inbox:
         """Find out whether anything was lost while there was no connection."""
         await self._hold()
         info: bytes = await self._control.call("INFO", "server")
-        run_id = next((line for line in info.split() if line.startswith(b"run_id:")), b"")
+        run_id: bytes = next((line for line in info.split() if line.startswith(b"run_id:")), b"")
         waiting = [self._control.call("ZCARD", key) for key in self._inboxes]
         full = max(await asyncio.gather(*waiting), default=0) >= INBOX_CAPACITY
-        if full or run_id != (self._run_id or run_id):
+        if self._run_id and run_id != self._run_id:
+            self._succeeded = True
+        if full or self._succeeded:
             # Senders met a full inbox; or this is a successor, who need not
             # know all that its predecessor did.
             self._intact = False

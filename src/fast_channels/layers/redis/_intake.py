@@ -62,6 +62,23 @@ class Intake:
         return [Taken(*pair) for pair in zip(batch[::2], batch[1::2], strict=True)]
 
 
+class Recent:
+    """Remembers the last payloads, as many as `size`, by their hash."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        # A dict, because it is an ordered set.
+        self._seen: dict[int, None] = {}
+
+    def add(self, payload: bytes) -> None:
+        self._seen[hash(payload)] = None
+        if len(self._seen) > self._size:
+            del self._seen[next(iter(self._seen))]
+
+    def __contains__(self, payload: bytes) -> bool:
+        return hash(payload) in self._seen
+
+
 class Alarm:
     """
     Rings when keys of a server are written to, also by peers who know nothing of it.
