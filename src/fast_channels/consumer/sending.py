@@ -125,8 +125,9 @@ class Sender:
             self._timer = self._loop.call_at(self._since + self._timeout, self._look)
         try:
             yield from sending
-        except asyncio.CancelledError:
-            # If somebody else cancelled the task as well, that must not be lost.
+        except (asyncio.CancelledError, Exception):
+            # Servers may make an error of a cancellation. If somebody else cancelled
+            # the task as well, that must not be lost.
             if task is None or not self._interrupted or task.uncancel() > self._cancelling:
                 raise
             return False
