@@ -300,7 +300,8 @@ class WebsocketConnection(AsyncConsumer):
             # A client that does not read must not keep us here.
             if not await self._sender.last(event, CLOSE_TIMEOUT):
                 await self._abort()
-        except OSError:
+        except (OSError, RuntimeError):
+            # The client is gone, or the server has closed: see _refused_by_server.
             self._count_sent_after_close()
 
     async def _stop_heartbeat(self) -> None:
