@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import signal
 import time
 
 import pytest
 import redis
 
-from tests.chaos.web import PLAIN, PROGRAM, WORKERS, WebProcess, clients, closed, fetched
-from tests.servers.support import closing, heard
+from tests.chaos.clients import RawClient, open_request
+from tests.chaos.web import PLAIN, PROGRAM, UVICORN, WORKERS, WebProcess, clients, closed, fetched
+from tests.servers.support import closing, complaints, heard
 
 # As rolling.py has them unless told otherwise.
 DRAIN_TIMEOUT, DRAIN_SPREAD = 3.0, 1.0
@@ -75,6 +77,26 @@ async def test_handler_and_disconnect_that_hang_are_cancelled_at_the_deadline(ma
     assert server.said(f"disconnect {RESTART}") == server.said("disconnect") == 5
     assert "RollingConsumer (2 connections)" in server.output
     server.assert_nothing_to_complain_about()
+
+
+@pytest.mark.parametrize("protocol", ["websockets", "websockets-sansio", "wsproto"])
+async def test_clients_that_never_read_do_not_keep_the_process(make_server, protocol):
+    """Their sockets are ended; uvicorn alone would wait for as long as they like."""
+    command = f"{UVICORN} --ws {protocol}"
+    server = make_server(command=command, DRAIN_TIMEOUT="1")
+    deaf, stream = RawClient(server, "ws"), open_request(server, "stream/?flood")
+    with contextlib.closing(deaf), contextlib.closing(stream):
+        deaf.send("flood")
+        await server.says("floods")
+        await server.says("streams")
+        told = time.monotonic()
+        server.tell()
+        assert await server.exit_code() == 0
+        took = time.monotonic() - told
+    assert 1 <= took < 2
+    assert server.said(f"disconnect {RESTART}") == server.said("stream ended") == 1
+    # Without warnings: uvicorn's oldest protocol is deprecated, and says so.
+    assert complaints(server.output) == []
 
 
 async def test_new_clients_are_sent_elsewhere_during_the_drain(make_server):

@@ -313,9 +313,12 @@ class AsyncConsumer:
         self.disconnected = True
         if self._sender.stuck:
             self._ends(Ending(None, "slow", "send_timeout"))
-            if await self._abort():
-                # A server that has noticed has nothing to complain about.
-                await asyncio.wait([self._receiving], timeout=NOTICE_TIMEOUT)
+            await self._abort_and_let_notice()
+
+    async def _abort_and_let_notice(self) -> None:
+        if await self._abort():
+            # A server that has noticed has nothing to complain about.
+            await asyncio.wait([self._receiving], timeout=NOTICE_TIMEOUT)
 
     async def _abort(self) -> bool:
         """End the connection under the server, which may hold it for ever; whether it is over."""

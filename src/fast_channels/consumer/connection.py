@@ -300,6 +300,10 @@ class WebsocketConnection(AsyncConsumer):
             # A client that does not read must not keep us here.
             if not await self._sender.last(event, CLOSE_TIMEOUT):
                 await self._abort()
+        except asyncio.CancelledError:
+            # Nor a server that is to stop, which would wait for it to read.
+            await self._abort()
+            raise
         except (OSError, RuntimeError):
             # The client is gone, or the server has closed: see _refused_by_server.
             self._count_sent_after_close()
