@@ -11,6 +11,7 @@ import pytest
 import redis
 
 from tests.chaos.clients import RawClient, open_request
+from tests.chaos.proxy import Proxy
 from tests.chaos.web import PLAIN, PROGRAM, UVICORN, WORKERS, WebProcess, clients, closed, fetched
 from tests.servers.support import closing, complaints, heard
 
@@ -97,6 +98,24 @@ async def test_clients_that_never_read_do_not_keep_the_process(make_server, prot
     assert server.said(f"disconnect {RESTART}") == server.said("stream ended") == 1
     # Without warnings: uvicorn's oldest protocol is deprecated, and says so.
     assert complaints(server.output) == []
+
+
+@pytest.mark.parametrize("layer", ["pubsub", "queue"])
+async def test_broker_that_does_not_answer_does_not_keep_the_process(make_server, valkey, layer):
+    """What it should be told at the end it learns by itself, when the lease is over."""
+    with Proxy(valkey.port) as proxy:
+        server = make_server(LAYER=layer, REDIS_URL=proxy.url)
+        async with clients(server, 20) as opened:
+            proxy.blackhole()
+            told = time.monotonic()
+            server.tell()
+            assert await server.exit_code(timeout=15) == 0
+            took = time.monotonic() - told
+            assert [(await closing(client))[0] for client in opened] == [RESTART] * 20
+        proxy.restore()
+    assert took < DRAIN_TIMEOUT + 1
+    assert server.said(f"disconnect {RESTART}") == server.said("disconnect") == 20
+    server.assert_nothing_to_complain_about()
 
 
 async def test_new_clients_are_sent_elsewhere_during_the_drain(make_server):
