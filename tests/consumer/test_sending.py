@@ -333,6 +333,23 @@ async def test_last_event_that_finds_no_turn_in_time_lets_everybody_go(server):
     assert server.began == ["stuck"]
 
 
+async def test_last_event_ends_although_the_server_keeps_a_cancellation():
+    """It is interrupted once more."""
+    kept = []
+
+    async def send(event):
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            kept.append(event)
+        await asyncio.Event().wait()
+
+    async with asyncio.timeout(5):
+        assert await Sender(send, None).last({"type": "last"}, SOON) is False
+    assert kept == [{"type": "last"}]
+    assert asyncio.current_task().cancelling() == 0
+
+
 async def test_closed_sender_leaves_no_timer(server):
     """It would keep the connection in memory for as long as send_timeout."""
     server.open.clear()

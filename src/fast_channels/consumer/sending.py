@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 
     from fast_channels.type_defs import ASGISendCallable, ChannelMessage
 
+# Seconds after which a server that has been interrupted is interrupted again.
+INSISTENCE = 0.5
+
 
 class Sender:
     """
@@ -93,13 +96,16 @@ class Sender:
 
     async def last(self, event: ChannelMessage, within: float) -> bool:
         """
-        Send an event that nothing follows; False if it is not taken in `within` seconds.
+        Send an event that nothing follows; False if it is not taken in `within` seconds,
+        or half a second more.
 
         Afterwards nobody sends or waits here any more, whatever became of it.
         """
         self._last = True
         try:
-            async with asyncio.timeout(within):
+            # The second one is for servers that keep a cancellation to themselves:
+            # uvicorn's `websockets` goes on waiting for the client's answer.
+            async with asyncio.timeout(within + INSISTENCE), asyncio.timeout(within):
                 return await self(event, last=True)
         except TimeoutError:
             return False
