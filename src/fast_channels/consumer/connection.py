@@ -155,7 +155,8 @@ class WebsocketConnection(AsyncConsumer):
     def _frame_dropped(self) -> None:
         if hasattr(self, "channel_layer"):
             self.channel_layer.count_dropped_frame()
-        if self.rate_limit is not None and not self._dropping:
+        # Behind a frame that closes, nothing is lost that anybody waits for.
+        if not self._gate.refused and not self._dropping:
             self._dropping = True
             logger.warning(
                 "%s drops frames beyond its %r: client=%r path=%r",
