@@ -58,6 +58,10 @@ class RollingConsumer(AsyncWebsocketConsumer):
             case ["hang"]:
                 say("hangs")
                 await asyncio.Event().wait()
+            case ["flood"]:
+                say("floods")
+                while not self.disconnected:
+                    await self.send("x" * 65_536)
             case ["later"]:
                 self.hangs_later = True
                 await self.send("will hang")
@@ -82,6 +86,8 @@ class StreamConsumer(AsyncHttpConsumer):
         await self.send_headers(headers=[(b"content-type", b"text/event-stream")])
         await self.send_body(b"data: hello\n\n", more_body=True)
         say("streams")
+        while self.scope["query_string"] == b"flood" and not self.disconnected:
+            await self.send_body(b"x" * 65_536, more_body=True)
 
     async def chat_message(self, event):
         await self.send_body(f"data: {event['text']}\n\n".encode(), more_body=True)

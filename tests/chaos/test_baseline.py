@@ -11,7 +11,7 @@ import tracemalloc
 import pytest
 
 from fast_channels.consumer import AsyncWebsocketConsumer
-from fast_channels.layers import InMemoryChannelLayer, RedisPubSubChannelLayer
+from fast_channels.layers import InMemoryChannelLayer
 from fast_channels.layers.in_memory import MemoryBroker
 from fast_channels.testing import WebsocketCommunicator
 from tests.chaos.backends import (
@@ -372,17 +372,19 @@ class Relay:
         loop.call_later(SLOW / 2, writer.close)
 
 
-@pytest.fixture(params=["memory", "pubsub"])
+@pytest.fixture(params=KINDS)
 async def slow(request):
-    """A layer whose broker takes 50 ms, and what that has subscribed."""
+    """A layer whose broker takes 50 ms, and the groups that it is asked to deliver."""
     if request.param == "memory":
         async with SlowLayer() as layer:
             yield layer, lambda: sorted(layer.broker.topics)
         return
     url = request.getfixturevalue("redis_url")
     relay = Relay(int(url.rpartition(":")[2]))
-    async with relay as slow_url, RedisPubSubChannelLayer(hosts=[slow_url]) as layer:
-        yield layer, lambda: [t for t in on_server(url)["topics"] if "__group__" in t]
+    # A subscription of pub/sub; for the queue, a key with members.
+    where, mark = {"pubsub": ("topics", "__group__"), "queue": ("keys", ":group:")}[request.param]
+    async with relay as slow_url, make(request.param, slow_url) as layer:
+        yield layer, lambda: [name for name in on_server(url)[where] if mark in name]
 
 
 async def hears(layer, group, inboxes):

@@ -7,8 +7,10 @@ import contextlib
 import time
 
 import pytest
+import websockets
 
 from tests.chaos.clients import RawClient, Server, Watch, closings, eventually, open_request
+from tests.chaos.proxy import Proxy
 from tests.servers.support import COMMANDS, PATIENCE, closing, complaints
 
 MEBIBYTE = 1024 * 1024
@@ -180,6 +182,19 @@ class TestHeartbeat:
             # 1.4 s of work is more than the 1.2 s that a client may be silent for.
             assert pings >= 2
         assert await watch.heard(1) == [f"Beating left {normal(server)}"]
+
+    async def test_client_whose_network_died_is_closed(self, server, watch):
+        """Nothing is refused and nothing closed, and TCP would wait for minutes."""
+        with Proxy(server.port) as network:
+            url = f"ws://127.0.0.1:{network.port}/Beating"
+            async with websockets.connect(url, ping_interval=None, close_timeout=0.1) as client:
+                async with asyncio.timeout(PATIENCE):
+                    assert await client.recv() == '{"type":"ping"}'
+                await client.send('{"type":"pong"}')
+                network.blackhole()
+                assert await watch.heard(1) == ["Beating left 1011"]
+        assert "by=heartbeat_timeout" in server.closed("Beating")[-1]
+        assert (await watch.statistics())["channels"] == 1
 
 
 class TestLimits:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import signal
 import time
 
 import pytest
 import redis
 
-from tests.chaos.web import PLAIN, PROGRAM, WORKERS, WebProcess, clients, closed, fetched
-from tests.servers.support import closing, heard
+from tests.chaos.clients import RawClient, open_request
+from tests.chaos.proxy import Proxy
+from tests.chaos.web import PLAIN, PROGRAM, UVICORN, WORKERS, WebProcess, clients, closed, fetched
+from tests.servers.support import closing, complaints, heard
 
 # As rolling.py has them unless told otherwise.
 DRAIN_TIMEOUT, DRAIN_SPREAD = 3.0, 1.0
@@ -74,6 +77,44 @@ async def test_handler_and_disconnect_that_hang_are_cancelled_at_the_deadline(ma
     assert 1 <= took < 2
     assert server.said(f"disconnect {RESTART}") == server.said("disconnect") == 5
     assert "RollingConsumer (2 connections)" in server.output
+    server.assert_nothing_to_complain_about()
+
+
+@pytest.mark.parametrize("protocol", ["websockets", "websockets-sansio", "wsproto"])
+async def test_clients_that_never_read_do_not_keep_the_process(make_server, protocol):
+    """Their sockets are ended; uvicorn alone would wait for as long as they like."""
+    command = f"{UVICORN} --ws {protocol}"
+    server = make_server(command=command, DRAIN_TIMEOUT="1")
+    deaf, stream = RawClient(server, "ws"), open_request(server, "stream/?flood")
+    with contextlib.closing(deaf), contextlib.closing(stream):
+        deaf.send("flood")
+        await server.says("floods")
+        await server.says("streams")
+        told = time.monotonic()
+        server.tell()
+        assert await server.exit_code() == 0
+        took = time.monotonic() - told
+    assert 1 <= took < 2
+    assert server.said(f"disconnect {RESTART}") == server.said("stream ended") == 1
+    # Without warnings: uvicorn's oldest protocol is deprecated, and says so.
+    assert complaints(server.output) == []
+
+
+@pytest.mark.parametrize("layer", ["pubsub", "queue"])
+async def test_broker_that_does_not_answer_does_not_keep_the_process(make_server, valkey, layer):
+    """What it should be told at the end it learns by itself, when the lease is over."""
+    with Proxy(valkey.port) as proxy:
+        server = make_server(LAYER=layer, REDIS_URL=proxy.url)
+        async with clients(server, 20) as opened:
+            proxy.blackhole()
+            told = time.monotonic()
+            server.tell()
+            assert await server.exit_code(timeout=15) == 0
+            took = time.monotonic() - told
+            assert [(await closing(client))[0] for client in opened] == [RESTART] * 20
+        proxy.restore()
+    assert took < DRAIN_TIMEOUT + 1
+    assert server.said(f"disconnect {RESTART}") == server.said("disconnect") == 20
     server.assert_nothing_to_complain_about()
 
 

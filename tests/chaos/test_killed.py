@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import subprocess
 import sys
@@ -11,10 +12,12 @@ from pathlib import Path
 import pytest
 import redis
 
-from tests.chaos.support import MARGIN, number, within
+from tests.chaos.support import MARGIN, ROOM, listening, number, within
 from tests.layers.support import arrives
 
 LEASE = 2.0
+# Of everything that ends by itself.
+EXPIRY = 1.0
 GROUPS = ["room", "hall", "attic"]
 
 
@@ -60,6 +63,20 @@ async def test_process_that_was_killed_is_forgotten(server, make_layer, start_me
         await living.group_send("room", number(3))
         assert not raw.exists(inbox)
         assert [(await arrives(mailbox))["n"] for _ in range(2)] == [1, 3]
+
+
+async def test_consumers_that_are_idle_longer_than_every_expiry_stay_members(
+    server, make_layer, registry
+):
+    """Others may forget who is gone at each moment, and nobody who is there."""
+    short = {"lease": EXPIRY, "expiry": EXPIRY, "group_expiry": EXPIRY}
+    layer, other = [await make_layer("queue", [server.url], **short) for _ in range(2)]
+    registry.register("queue", layer)
+    async with listening("queue") as seen:
+        await asyncio.sleep(3 * EXPIRY)
+        await other.group_send(ROOM, number(1))
+        await within(MARGIN, lambda: all(each.numbers == [1] for each in seen))
+    assert not any(each.gaps for each in seen)
 
 
 async def test_subscriptions_of_a_process_that_was_killed_are_gone(server, start_member):

@@ -196,6 +196,9 @@ async def lose_one(kind, lose, make_layer, proxies, *, gaps):
     sending = asyncio.create_task(ways.all_send(1, patience=SEND_TIMEOUT + MARGIN))
     await within(PROMPT, lambda: ways.have_arrived(ways.everything - affected, 1))
     assert await sending == affected
+    # Whatever detects it: a refusal at once, or a heartbeat that does not come back.
+    lame = {url: "degraded" if url == urls[lost] else "ready" for url in urls}
+    await within(RECOVERY, lambda: health_of(sender) == ("degraded", lame))
     proxies[lost].restore()
 
     async with asyncio.timeout(RECOVERY):
@@ -209,9 +212,16 @@ async def lose_one(kind, lose, make_layer, proxies, *, gaps):
     concerned = {ways.of[index].inbox for index in affected}
     # A connection over which nothing came here may take longer to be back.
     await within(RECOVERY, lambda: all(ways.gaps[inbox] >= gaps for inbox in concerned))
+    assert health_of(sender) == ("ready", dict.fromkeys(urls, "ready"))
     await ways.stop()
     assert max(ways.arrived.values()) == 1
     return ways, concerned
+
+
+def health_of(layer):
+    """The state of a layer as a whole, and of each of its servers."""
+    health = layer.health()
+    return health.state, {url: part.state for url, part in health.servers.items()}
 
 
 async def soon(condition):

@@ -104,6 +104,25 @@ async def test_websocket_whose_channel_is_being_opened_is_refused(fragile_layer)
     assert consumer.calls == []
 
 
+@pytest.mark.parametrize("type_", ["websocket", "http"])
+async def test_client_whose_channel_cannot_be_opened_is_told(fragile_layer, type_):
+    """The broker is away, and does not come back in time; the server gets an answer for it."""
+    fragile_layer.opening.clear()
+    consumer, event = Recorder(), CONNECT
+    if type_ == "http":
+        consumer, event = Streaming(), {"type": "http.request", "body": b""}
+    wire = Wire(consumer, {"type": type_, "path": "/", "headers": []})
+    wire.start(event)
+    await settled()
+    await begin_drain(0.05)
+    await wire.task
+    if type_ == "http":
+        assert wire.sent[0]["status"] == 503
+    else:
+        assert closes(wire.sent) == [RESTART]
+    assert consumer.calls == []
+
+
 async def test_handler_that_hangs_is_cancelled(layer, caplog):
     """The client sees 1012, disconnect() runs, and the server sees no error."""
 

@@ -16,6 +16,7 @@ from fast_channels.consumer import (
     RateLimit,
     connection,
 )
+from fast_channels.layers import channel_layers
 from fast_channels.testing import ApplicationCommunicator
 from tests.consumer.support import (
     ALIAS,
@@ -311,6 +312,32 @@ class TestSlowClient:
         [record] = endings(caplog)
         assert "Unexpected ASGI message" in record.message
         assert not errors(caplog)
+
+    @pytest.mark.parametrize("by", ["close()", "a drain", "its layer"])
+    async def test_server_that_has_closed_on_its_own_may_refuse_the_close_frame(
+        self, layer, caplog, by
+    ):
+        """No traceback, whoever wanted to close; uvicorn refuses it like any other event."""
+
+        class Closing(Recorder):
+            async def receive(self, text_data=None, bytes_data=None):
+                await self.close(4000)
+
+        consumer = Closing()
+        wire = Wire(consumer)
+        wire.start(CONNECT)
+        await until(lambda: wire.sent)
+        wire.failure = RuntimeError("Unexpected ASGI message 'websocket.close'")
+        if by == "close()":
+            wire.put(text("hello"))
+        elif by == "a drain":
+            await channel_layers.connections.drain(5, 0)
+        else:
+            await layer.flush()
+        await wire.ended()
+        assert consumer.disconnects == [4000 if by == "close()" else 1012]
+        assert not errors(caplog)
+        assert wire.task.exception() is None
 
     async def test_stuck_stream_ends_the_request(self, layer):
         """An HTTP client that does not read gets no end of the response: it is broken off."""

@@ -142,6 +142,22 @@ class TestRateLimit:
         assert record.levelname == "WARNING"
         assert "RateLimit(" in record.message
 
+    async def test_frames_behind_the_one_that_closes_are_not_said_to_be_dropped(
+        self, layer, caplog
+    ):
+        """They are thrown away because the connection is over; one line says that."""
+
+        class Limited(Recorder):
+            rate_limit = RateLimit(per_second=NEVER, burst=1)
+
+        caplog.set_level("INFO")
+        wire = Wire(Limited())
+        wire.start(CONNECT, *map(text, "123456789"))
+        await wire.ended()
+        assert layer.statistics().frames_dropped > 0
+        [record] = caplog.records
+        assert "by=rate_limit" in record.message
+
     async def test_leaving_is_noticed_behind_a_frame_too_many(self, layer):
         """A handler that is busy sees it, although frames are thrown away by then."""
 

@@ -123,6 +123,21 @@ async def test_server_that_keeps_the_cancellation_is_given_up_all_the_same():
     sender.close()
 
 
+async def test_server_that_makes_an_error_of_the_cancellation_is_given_up_all_the_same():
+    """Its error is not the client's leaving, and no cancellation of ours stays behind."""
+
+    async def send(event):
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            raise OSError("broken off") from None
+
+    sender = Sender(send, 0.02)
+    assert await sender({"type": "slow"}) is False
+    assert sender.stuck
+    assert asyncio.current_task().cancelling() == 0
+
+
 async def test_time_counts_from_the_beginning_of_each_send(server):
     """The timer of an earlier event is not held against a later one."""
     loop = asyncio.get_running_loop()
@@ -316,6 +331,23 @@ async def test_last_event_that_finds_no_turn_in_time_lets_everybody_go(server):
     assert await stuck is False
     assert not sender.stuck
     assert server.began == ["stuck"]
+
+
+async def test_last_event_ends_although_the_server_keeps_a_cancellation():
+    """It is interrupted once more."""
+    kept = []
+
+    async def send(event):
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            kept.append(event)
+        await asyncio.Event().wait()
+
+    async with asyncio.timeout(5):
+        assert await Sender(send, None).last({"type": "last"}, SOON) is False
+    assert kept == [{"type": "last"}]
+    assert asyncio.current_task().cancelling() == 0
 
 
 async def test_closed_sender_leaves_no_timer(server):

@@ -175,11 +175,19 @@ class AsyncConsumer:
                         await layer.close_channel(mailbox.name)
 
     async def _open(self) -> tuple[BaseChannelLayer | None, Mailbox]:
+        # For those without a layer. The lane for messages stays empty.
+        alone = None, Mailbox("", capacity=1)
         if self.channel_layer_alias is None or self._restarting:
-            # The lane for messages stays empty: no layer knows this mailbox.
-            return None, Mailbox("", capacity=1)
+            return alone
         layer = channel_layers.require(self.channel_layer_alias, type(self).__name__)
-        mailbox = await layer.open_channel()
+        try:
+            mailbox = await layer.open_channel()
+        except asyncio.CancelledError:
+            if not self._restarting:
+                raise
+            # The broker is away for longer than a drain may take, and the client
+            # is turned away like those who come during it.
+            return alone
         self.channel_layer, self.channel_name = layer, mailbox.name
         return layer, mailbox
 
@@ -313,9 +321,12 @@ class AsyncConsumer:
         self.disconnected = True
         if self._sender.stuck:
             self._ends(Ending(None, "slow", "send_timeout"))
-            if await self._abort():
-                # A server that has noticed has nothing to complain about.
-                await asyncio.wait([self._receiving], timeout=NOTICE_TIMEOUT)
+            await self._abort_and_let_notice()
+
+    async def _abort_and_let_notice(self) -> None:
+        if await self._abort():
+            # A server that has noticed has nothing to complain about.
+            await asyncio.wait([self._receiving], timeout=NOTICE_TIMEOUT)
 
     async def _abort(self) -> bool:
         """End the connection under the server, which may hold it for ever; whether it is over."""

@@ -155,7 +155,8 @@ class WebsocketConnection(AsyncConsumer):
     def _frame_dropped(self) -> None:
         if hasattr(self, "channel_layer"):
             self.channel_layer.count_dropped_frame()
-        if self.rate_limit is not None and not self._dropping:
+        # Behind a frame that closes, nothing is lost that anybody waits for.
+        if not self._gate.refused and not self._dropping:
             self._dropping = True
             logger.warning(
                 "%s drops frames beyond its %r: client=%r path=%r",
@@ -300,7 +301,12 @@ class WebsocketConnection(AsyncConsumer):
             # A client that does not read must not keep us here.
             if not await self._sender.last(event, CLOSE_TIMEOUT):
                 await self._abort()
-        except OSError:
+        except asyncio.CancelledError:
+            # Nor a server that is to stop, which would wait for it to read.
+            await self._abort()
+            raise
+        except (OSError, RuntimeError):
+            # The client is gone, or the server has closed: see _refused_by_server.
             self._count_sent_after_close()
 
     async def _stop_heartbeat(self) -> None:

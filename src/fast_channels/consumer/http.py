@@ -111,6 +111,16 @@ class AsyncHttpConsumer(AsyncConsumer):
 
     # -- endings ------------------------------------------------------------
 
+    async def _run(self, mailbox: Mailbox) -> None:
+        try:
+            await super()._run(mailbox)
+        except asyncio.CancelledError:
+            if self._restarting and self._headers_sent and not self._complete:
+                # A server that is to stop waits until the client has read what
+                # there is, and that may be never.
+                await self._abort_and_let_notice()
+            raise
+
     async def _guarded(self, message: ChannelMessage, *, from_layer: bool = False) -> None:
         await super()._guarded(message, from_layer=from_layer)
         if self._complete:

@@ -99,8 +99,8 @@ class Gate:
         "_now",
         "_pong",
         "_rate",
-        "_refused",
         "heartbeat",
+        "refused",
     )
 
     def __init__(
@@ -117,13 +117,14 @@ class Gate:
         self._dropped = dropped
         self._now = asyncio.get_running_loop().time
         self._bucket = None if rate is None else TokenBucket(rate, self._now())
-        self._refused = False
+        # Whether a frame has closed the connection.
+        self.refused = False
         # Told of every frame, if there is one.
         self.heartbeat: Heartbeat | None = None
 
     def admit(self, event: ChannelMessage) -> ChannelMessage | None:
         """Return what is to wait for its turn: the frame, a Refused or nothing."""
-        if self._refused:
+        if self.refused:
             self._dropped()
             return None
         text = event.get("text")
@@ -150,7 +151,7 @@ class Gate:
         return self._refuse(Ending(POLICY_VIOLATION, "too many messages", "rate_limit"))
 
     def _refuse(self, ending: Ending) -> Refused:
-        self._refused = True
+        self.refused = True
         return Refused(ending)
 
     def _too_large(self, text: str | None, data: bytes | None) -> bool:

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 
     from fast_channels.type_defs import ASGISendCallable, ChannelMessage
 
+# Seconds after which a server that has been interrupted is interrupted again.
+INSISTENCE = 0.5
+
 
 class Sender:
     """
@@ -93,13 +96,16 @@ class Sender:
 
     async def last(self, event: ChannelMessage, within: float) -> bool:
         """
-        Send an event that nothing follows; False if it is not taken in `within` seconds.
+        Send an event that nothing follows; False if it is not taken in `within` seconds,
+        or half a second more.
 
         Afterwards nobody sends or waits here any more, whatever became of it.
         """
         self._last = True
         try:
-            async with asyncio.timeout(within):
+            # The second one is for servers that keep a cancellation to themselves:
+            # uvicorn's `websockets` goes on waiting for the client's answer.
+            async with asyncio.timeout(within + INSISTENCE), asyncio.timeout(within):
                 return await self(event, last=True)
         except TimeoutError:
             return False
@@ -125,8 +131,9 @@ class Sender:
             self._timer = self._loop.call_at(self._since + self._timeout, self._look)
         try:
             yield from sending
-        except asyncio.CancelledError:
-            # If somebody else cancelled the task as well, that must not be lost.
+        except (asyncio.CancelledError, Exception):
+            # Servers may make an error of a cancellation. If somebody else cancelled
+            # the task as well, that must not be lost.
             if task is None or not self._interrupted or task.uncancel() > self._cancelling:
                 raise
             return False

@@ -26,6 +26,10 @@ CONNECTION_ERRORS = (RedisError, OSError, asyncio.TimeoutError)
 # Seconds to connect, and for a command to be answered, unless a layer says otherwise.
 TIMEOUT = 5.0
 
+# Seconds for what is to be finished with a server when a layer closes: a process
+# that is to end must not be held up by one that hangs.
+FAREWELL = 1.0
+
 
 class Link:
     """
@@ -146,7 +150,7 @@ class Pipe:
         """Finish the batch that is under way, then let go."""
         if self._worker is not None:
             with contextlib.suppress(asyncio.TimeoutError):
-                async with asyncio.timeout(self.timeout):
+                async with asyncio.timeout(FAREWELL):
                     await asyncio.wait([self._worker])
             self._worker.cancel()
             await asyncio.wait([self._worker])

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from fast_channels.exceptions import BrokerRefused, LayerUnavailable
 
+from ._connection import FAREWELL
 from ._intake import Alarm, Intake, Recent, Taken
 from ._keys import inbox_thing, member_thing
 from ._scripts import Script
@@ -112,10 +113,11 @@ class Inbox:
         if not self._inboxes:
             return
         # Without the server, others do it when the lease has ended.
-        with contextlib.suppress(LayerUnavailable):
-            await self._control.call("ZADD", self._keys.leases, 0, self._keys.process)
-            await reap(self._control, self._keys)
-            await self._control.call("DEL", self._beats, self._batch)
+        with contextlib.suppress(LayerUnavailable, TimeoutError):
+            async with asyncio.timeout(FAREWELL):
+                await self._control.call("ZADD", self._keys.leases, 0, self._keys.process)
+                await reap(self._control, self._keys)
+                await self._control.call("DEL", self._beats, self._batch)
 
     # -- memberships --------------------------------------------------------
 
