@@ -161,6 +161,34 @@ async def test_error_of_a_reader_does_not_end_it(converse, redis_url):
     assert talk.losses == 1
 
 
+async def test_error_that_nobody_expects_does_not_end_a_reader(converse, redis_url, caplog):
+    """An odd reply, or a mistake, must not leave a process deaf; its traceback is logged once."""
+    talk = converse({"address": redis_url}, raises=ValueError("an odd reply"))
+    talk.supervisor.start()
+    await becomes(lambda: talk.begun >= 3)
+    assert talk.supervisor._watch.health().state == "degraded"
+    await talk.supervisor.stop()
+    assert talk.losses == 1
+    assert [r.exc_info[0] for r in caplog.records if r.exc_info] == [ValueError]
+
+
+async def test_connections_that_break_at_once_are_made_ever_less_often(converse, redis_url):
+    """One that works for a moment only must not cost a reconnect, two log lines and a gap each time."""
+    taken = []
+    talk = converse({"address": redis_url})
+
+    async def break_down(link, supervisor):
+        supervisor.connected()
+        taken.append(supervisor._pauses)
+        raise ConnectionError("it works for a moment only")
+
+    talk.supervisor._converse = break_down
+    talk.supervisor.start()
+    await becomes(lambda: len(taken) >= 3)
+    await talk.supervisor.stop()
+    assert taken[0] is taken[-1], "the pauses began anew"
+
+
 def test_pauses_double_up_to_a_limit():
     """With jitter, so that many processes do not come back at once."""
     shares = set()

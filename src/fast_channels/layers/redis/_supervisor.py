@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 import time
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
 
     from ._watch import Watch
     from .type_defs import ChannelDecodedRedisHost
+
+logger = logging.getLogger("fast_channels.layers.redis")
 
 # Seconds between attempts to connect, doubling from the first to the second.
 FIRST_PAUSE, LAST_PAUSE = 0.1, 5.0
@@ -56,6 +59,10 @@ class Supervisor:
         # When the connection last was known to work.
         self._last_heard = time.time()
         self._pauses = pauses()
+        # time.monotonic() when all was well last; None while it is not.
+        self._well_since: float | None = None
+        # Whether an error that nobody expects was logged in this outage.
+        self._puzzled = False
 
     def start(self) -> None:
         """Connect in the background. Starting twice is fine."""
@@ -71,7 +78,7 @@ class Supervisor:
 
     def connected(self, *, recovered: bool = False) -> None:
         """Called by `converse`: everything is again as it should be."""
-        self._pauses = pauses()
+        self._well_since, self._puzzled = time.monotonic(), False
         self.touch()
         self._watch.back(self)
         if self._lost_at is not None:
@@ -93,7 +100,10 @@ class Supervisor:
                 await self._converse(link, self)
             except Renew:
                 continue
-            except CONNECTION_ERRORS as exc:
+            except Exception as exc:
+                # Whatever it is: without its reader a process would be deaf,
+                # and nobody would know.
+                self._explain(exc)
                 self._lost(exc)
             else:
                 return
@@ -101,7 +111,17 @@ class Supervisor:
                 await link.close()
             await asyncio.sleep(next(self._pauses))
 
-    def _lost(self, exc: BaseException) -> None:
+    def _explain(self, exc: Exception) -> None:
+        """Log a traceback if it takes one to understand the error, once per outage."""
+        if not isinstance(exc, CONNECTION_ERRORS) and not self._puzzled:
+            self._puzzled = True
+            logger.error("an error that no reader of %s expects; it begins anew", self, exc_info=exc)
+
+    def _lost(self, exc: Exception) -> None:
+        # A connection that breaks whenever it was made is no reason to hurry.
+        if self._well_since is not None and time.monotonic() - self._well_since > LAST_PAUSE:
+            self._pauses = pauses()
+        self._well_since = None
         self._watch.lost(self, exc)
         if self._lost_at is None:
             self._lost_at = self._last_heard
