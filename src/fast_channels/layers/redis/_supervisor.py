@@ -76,6 +76,11 @@ class Supervisor:
             self._task = None
             self._watch.back(self)
 
+    @property
+    def interrupted(self) -> bool:
+        """Whether there is an outage that `connected()` will end."""
+        return self._lost_at is not None
+
     def connected(self, *, recovered: bool = False) -> None:
         """Called by `converse`: everything is again as it should be."""
         self._well_since, self._puzzled = time.monotonic(), False
@@ -115,7 +120,9 @@ class Supervisor:
         """Log a traceback if it takes one to understand the error, once per outage."""
         if not isinstance(exc, CONNECTION_ERRORS) and not self._puzzled:
             self._puzzled = True
-            logger.error("an error that no reader of %s expects; it begins anew", self, exc_info=exc)
+            logger.error(
+                "an error that no reader of %s expects; it begins anew", self, exc_info=exc
+            )
 
     def _lost(self, exc: Exception) -> None:
         # A connection that breaks whenever it was made is no reason to hurry.

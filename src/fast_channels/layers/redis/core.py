@@ -162,7 +162,14 @@ class RedisQueueBroker:
         await asyncio.gather(*commands)
 
     async def remove_member(self, topic: str, name: str) -> None:
-        await self._server_of(topic).control.call("ZREM", self._keys.of_group(topic), name)
+        call, group = self._server_of(topic).control.call, self._keys.of_group(topic)
+        commands = [call("ZREM", group, name)]
+        process = names.process_of(name)
+        if process is not None:
+            # A process that lives for long would keep all that was ever added.
+            things = self._keys.of_process(process)
+            commands.append(call("SREM", things, member_thing(name, group)))
+        await asyncio.gather(*commands)
 
     # -- Flushable ----------------------------------------------------------
 
