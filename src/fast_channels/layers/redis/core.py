@@ -27,7 +27,7 @@ from ._inbox import INBOX_CAPACITY, Inbox, added, reap
 from ._keys import Keys, member_thing
 from ._options import HEARTBEAT_INTERVAL, LEASE, QueueOptions, checked_seconds
 from ._scripts import Script
-from ._server import Server, ping_all
+from ._server import Server, health_of, ping_all
 from ._tap import Tap
 from .serializers import OpenCodec, registry
 
@@ -80,6 +80,8 @@ class RedisQueueBroker:
         self._inboxes: list[Inbox] = []
         # One per plain name that was received from.
         self._taps: dict[str, Tap] = {}
+        # Taps that are being stopped because nobody wants anything from them.
+        self._stopping: set[asyncio.Task[None]] = set()
         self._interrupted: Interrupted | None = None
 
     async def start(self, deliver: Deliver, interrupted: Interrupted) -> None:
@@ -93,13 +95,13 @@ class RedisQueueBroker:
     async def stop(self) -> None:
         for server in self._servers:
             server.watch.close()
-        for tap in list(self._taps.values()):
-            await tap.stop()
+        # Together: a server that hangs lets each of them wait for its timeout.
+        await asyncio.gather(*(tap.stop() for tap in self._taps.values()), *self._stopping)
         await asyncio.gather(*(inbox.stop() for inbox in self._inboxes))
         await asyncio.gather(*(server.close() for server in self._servers))
 
     def health(self) -> Mapping[str, Health]:
-        return {server.watch.name: server.watch.health() for server in self._servers}
+        return health_of(self._servers)
 
     # -- Broker -------------------------------------------------------------
 
@@ -146,10 +148,18 @@ class RedisQueueBroker:
     async def pop(self, name: str) -> bytes:
         tap = self._taps.get(name)
         if tap is None:
-            forget = functools.partial(self._taps.pop, name, None)
+            forget = functools.partial(self._forget_tap, name)
             tap = Tap(name, self._servers, self._keys, self._options, forget)
             self._taps[name] = tap
         return await tap.pop()
+
+    def _forget_tap(self, name: str) -> None:
+        # A reader whose server is away would go on looking for it.
+        stopping = asyncio.create_task(
+            self._taps.pop(name).stop(), name=f"fast_channels stop {name}"
+        )
+        self._stopping.add(stopping)
+        stopping.add_done_callback(self._stopping.discard)
 
     async def add_member(self, topic: str, name: str) -> None:
         call, group = self._server_of(topic).control.call, self._keys.of_group(topic)
