@@ -15,6 +15,7 @@ from fast_channels.exceptions import BrokerRefused, ChannelFull, LayerUnavailabl
 from fast_channels.layers import RedisChannelLayer, names
 from fast_channels.layers.hub import ADDRESS
 from fast_channels.layers.redis import _supervisor, core
+from fast_channels.layers.redis._inbox import Inbox
 from fast_channels.layers.redis._intake import TAKE
 from fast_channels.layers.redis.core import Clock
 from fast_channels.testing.server import free_port
@@ -580,3 +581,23 @@ async def test_batch_that_was_on_its_way_keeps_nothing_from_coming_after_it(open
     await inbox._control.run(TAKE, [inbox._batch, *inbox._inboxes], args)
     inbox._supervisor.start()
     assert [(await arrives(channel))["n"] for _ in range(3)] == [1, 2, 3]
+
+
+async def test_everybody_who_begins_to_read_is_told_that_it_is_refused(redis_url, monkeypatch):
+    """Not only the first, or the channels of the others would be deaf."""
+    asked, answer = [], asyncio.Event()
+
+    async def refuse(inbox):
+        asked.append(inbox)
+        await answer.wait()
+        raise BrokerRefused(inbox, "NOPERM")
+
+    monkeypatch.setattr(Inbox, "prove", refuse)
+    async with RedisChannelLayer([redis_url]) as layer:
+        opening = [asyncio.create_task(layer.open_channel()) for _ in range(3)]
+        await becomes(lambda: asked)
+        await turns()
+        answer.set()
+        results = await asyncio.gather(*opening, return_exceptions=True)
+        assert [type(result) for result in results] == [BrokerRefused] * 3
+        assert layer.statistics().channels == 0

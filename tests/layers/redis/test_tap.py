@@ -263,3 +263,16 @@ async def test_receiver_that_is_cancelled_while_its_tap_is_stopped_is_cancelled(
     receiving.cancel()
     await asyncio.wait([receiving, stopping])
     assert receiving.cancelled()
+
+
+async def test_payload_that_has_expired_is_skipped_and_told(redis_url, client, caplog):
+    """With the age, since a clock that is wrong looks like that, too."""
+    async with RedisChannelLayer([redis_url], expiry=60) as layer:
+        client.zadd(KEY, {"a": time.time() - 100, "b": time.time() - 90})
+        await layer.send("others", {"type": "test"})
+        receiving = asyncio.create_task(layer.receive("jobs"))
+        await becomes(lambda: client.zcard(KEY) == 0 and caplog.records)
+        receiving.cancel()
+        await asyncio.wait([receiving])
+    assert "asgijobs" in caplog.text
+    assert "100 s old" in caplog.text

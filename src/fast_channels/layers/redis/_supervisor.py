@@ -56,8 +56,11 @@ class Supervisor:
         self._task: asyncio.Task[None] | None = None
         # When the outage began that has not ended; None while all is well.
         self._lost_at: float | None = None
-        # When the connection last was known to work.
-        self._last_heard = time.time()
+        # When the connection last was known to work: Unix time, and time.monotonic()
+        # because an outage is no shorter for a clock that was set back meanwhile.
+        self._last_heard, self._last_tick = time.time(), time.monotonic()
+        # The latter at the beginning of the outage.
+        self._lost_tick = 0.0
         self._pauses = pauses()
         # time.monotonic() when all was well last; None while it is not.
         self._well_since: float | None = None
@@ -88,11 +91,11 @@ class Supervisor:
         self._watch.back(self)
         if self._lost_at is not None:
             since, self._lost_at = self._lost_at, None
-            self._on_return(since, self._last_heard, recovered)
+            self._on_return(since, since + time.monotonic() - self._lost_tick, recovered)
 
     def touch(self) -> None:
         """Called by `converse` whenever the server was heard."""
-        self._last_heard = time.time()
+        self._last_heard, self._last_tick = time.time(), time.monotonic()
 
     def __str__(self) -> str:
         return self._watch.name
@@ -105,9 +108,7 @@ class Supervisor:
                 await self._converse(link, self)
             except Renew:
                 continue
-            except Exception as exc:
-                # Whatever it is: without its reader a process would be deaf,
-                # and nobody would know.
+            except Exception as exc:  # noqa: BLE001 - a process without its reader is deaf, and nobody would know
                 self._explain(exc)
                 self._lost(exc)
             else:
@@ -131,7 +132,7 @@ class Supervisor:
         self._well_since = None
         self._watch.lost(self, exc)
         if self._lost_at is None:
-            self._lost_at = self._last_heard
+            self._lost_at, self._lost_tick = self._last_heard, self._last_tick
             self._on_loss()
 
 

@@ -137,6 +137,8 @@ class Spout:
         self._options = options
         self._intake = Intake(server.control, self._batch, [self._key], options.expiry)
         self._supervisor = server.supervised(self._converse)
+        # Payloads that were too old to be handed over.
+        self._expired = 0
         # Payloads on their way back.
         self._returning: set[asyncio.Task[None]] = set()
 
@@ -178,10 +180,26 @@ class Spout:
             taken = await self._intake.take(1)
             for one in taken:
                 # Only a sender removes what has expired, and there may be none.
-                if float(one.score) >= time.time() - self._options.expiry:
+                age = time.time() - float(one.score)
+                if age <= self._options.expiry:
                     self._tap.hand_over(self, one)
+                else:
+                    self._skipped(age)
             if not taken:
                 await alarm.wait()
+
+    def _skipped(self, age: float) -> None:
+        self._expired += 1
+        # The 1st, 2nd, 4th, 8th ...: there may be many.
+        if self._expired & (self._expired - 1) == 0:
+            logger.warning(
+                "skipped a message of %s that is %.0f s old (%d so far): it expires after %s s; "
+                "if it is newer, the clock of its sender or of this machine is wrong",
+                self._key,
+                age,
+                self._expired,
+                self._options.expiry,
+            )
 
     async def _return(self, taken: Taken) -> None:
         call = self._server.control.call

@@ -76,6 +76,8 @@ class RedisQueueBroker:
         self._options = options
         # Keys that are read on every host: peers hash in their own way.
         self._inbox_keys: list[str] = []
+        # Those of which we know that no server refuses what reading them takes.
+        self._proven: set[str] = set()
         self._clock = Clock()
         self._inboxes: list[Inbox] = []
         # One per plain name that was received from.
@@ -126,17 +128,21 @@ class RedisQueueBroker:
 
     async def _watch(self, name: str) -> None:
         key = self._keys.of_channel(name)
-        if key in self._inbox_keys:
+        if key in self._proven:
             return
-        self._inbox_keys.append(key)
-        # Before anything waits, or a cancellation would leave them asleep.
-        for inbox in self._inboxes:
-            inbox.read()
+        if key not in self._inbox_keys:
+            self._inbox_keys.append(key)
+            # Before anything waits, or a cancellation would leave them asleep.
+            for inbox in self._inboxes:
+                inbox.read()
         try:
             await asyncio.gather(*(inbox.prove() for inbox in self._inboxes))
         except BrokerRefused:
-            self._inbox_keys.remove(key)
+            # Of several who ask at once, one is the first to hear it.
+            if key in self._inbox_keys:
+                self._inbox_keys.remove(key)
             raise
+        self._proven.add(key)
 
     # -- Queue --------------------------------------------------------------
 
