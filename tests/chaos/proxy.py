@@ -69,10 +69,11 @@ class Connection:
     def reset(self) -> None:
         """Break both ends at once, as a power cut or a firewall would."""
         for end in self.ends:
+            # None if this end was closed in this moment.
+            raw = end.get_extra_info("socket")
             with contextlib.suppress(OSError):
-                end.get_extra_info("socket").setsockopt(
-                    socket.SOL_SOCKET, socket.SO_LINGER, LINGER_NOT
-                )
+                if raw is not None:
+                    raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_NOT)
             end.transport.abort()
         self._task.cancel()
 

@@ -108,3 +108,22 @@ async def test_message_that_cannot_be_handed_on_is_an_error_in_the_log(returned,
     (record,) = caplog.records
     assert record.levelno == logging.ERROR
     assert "lost a message of 'jobs'" in record.getMessage()
+
+
+async def test_broker_that_is_away_is_not_asked_all_the_time(returned, queue, monkeypatch):
+    """Also while somebody waits there, who would have the message at once."""
+    pauses = []
+    wait = Returns._wait
+
+    async def recording(self, grace, channel):
+        pauses.append(grace)
+        await wait(self, 0, channel)
+
+    monkeypatch.setattr(Returns, "_wait", recording)
+    queue.away = True
+    with returned.receiver("jobs"):
+        returned.put("jobs", {"n": 1})
+        await becomes(lambda: queue.attempts >= 2)
+        queue.away = False
+        await becomes(lambda: queue.pushed)
+    assert pauses[:2] == [0, returns.GRACE]

@@ -49,9 +49,8 @@ class Returns:
         return sum(map(len, self._messages.values()))
 
     def put(self, channel: str, message: ChannelMessage) -> None:
-        self._messages.setdefault(channel, deque()).appendleft(message)
         # While somebody waits at the broker, nothing else does.
-        self._hand_on_after(0 if channel in self._receivers else GRACE, channel)
+        self._keep(0 if channel in self._receivers else GRACE, channel, message)
 
     def take(self, channel: str) -> ChannelMessage | None:
         """Return the oldest message that came back, None if there is none."""
@@ -83,7 +82,8 @@ class Returns:
         for channel in list(self._messages):
             await self._hand_on(channel)
 
-    def _hand_on_after(self, grace: float, channel: str) -> None:
+    def _keep(self, grace: float, channel: str, message: ChannelMessage) -> None:
+        self._messages.setdefault(channel, deque()).appendleft(message)
         task = asyncio.create_task(self._wait(grace, channel), name=f"fast_channels {channel}")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -103,5 +103,6 @@ class Returns:
                 if self._stopping.is_set():
                     logger.error("lost a message of %r that nobody took: %s", channel, exc)  # noqa: TRY400 - the sentence says it all
                 else:
-                    self.put(channel, message)
+                    # Not at once, or an outage would keep the loop busy.
+                    self._keep(GRACE, channel, message)
                 return

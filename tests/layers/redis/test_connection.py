@@ -6,6 +6,7 @@ import asyncio
 import re
 
 import pytest
+from redis.credentials import CredentialProvider
 
 from fast_channels.exceptions import LayerUnavailable
 from fast_channels.layers.redis import _connection
@@ -292,6 +293,52 @@ async def test_password_that_is_wrong_is_told():
         pipe = piped({"host": "127.0.0.1", "port": server.port, "password": "right"})
         assert await pipe.call("PING") == b"PONG"
         await pipe.close()
+
+
+class Passwords(CredentialProvider):
+    """Asks a service that does not answer."""
+
+    def get_credentials(self):
+        raise RuntimeError("no answer from the service for passwords")
+
+
+async def test_error_of_any_kind_is_told_to_who_waits(redis_url, recwarn):
+    """Also one that redis-py did not raise; what is given later is tried again."""
+    pipe = piped({"address": redis_url, "credential_provider": Passwords()})
+    for _ in range(2):
+        calls = [asyncio.create_task(pipe.call("PING")) for _ in range(2)]
+        await turns(1)
+        calls.append(asyncio.create_task(pipe.call("PING")))
+        async with asyncio.timeout(PATIENCE):
+            results = await asyncio.gather(*calls, return_exceptions=True)
+        for result in results:
+            assert isinstance(result, LayerUnavailable)
+            assert "service for passwords" in str(result)
+    assert pipe._worker.exception() is None
+    await pipe.close()
+
+
+async def test_closed_pipe_is_not_opened_again(pipe, redis_url):
+    """A call that comes too late fails at once, and leaves no connection behind."""
+    await pipe.call("PING")
+    await pipe.close()
+    with pytest.raises(LayerUnavailable, match="closed"):
+        await pipe.call("PING")
+    assert "pipe" not in names_of_clients(redis_url)
+
+
+async def test_lost_pipe_comes_back_though_nobody_uses_it(server, monkeypatch):
+    """Or a process that only sends, and rarely, would be called degraded for hours."""
+    monkeypatch.setattr(_connection, "RETRY_PAUSE", 0.05)
+    pipe = piped({"address": server.url})
+    await pipe.call("PING")
+    server.kill()
+    with pytest.raises(LayerUnavailable):
+        await pipe.call("PING")
+    assert pipe.watch.health().state == "degraded"
+    server.start()
+    await becomes(lambda: pipe.watch.health().state == "ready")
+    await pipe.close()
 
 
 async def test_several_servers_are_asked_at_once(redis_url, second_valkey):

@@ -15,6 +15,7 @@ from fast_channels.exceptions import BrokerRefused, ChannelFull, LayerUnavailabl
 from fast_channels.layers import RedisChannelLayer, names
 from fast_channels.layers.hub import ADDRESS
 from fast_channels.layers.redis import _supervisor, core
+from fast_channels.layers.redis._inbox import Inbox
 from fast_channels.layers.redis._intake import TAKE
 from fast_channels.layers.redis.core import Clock
 from fast_channels.testing.server import free_port
@@ -601,6 +602,27 @@ async def test_what_a_successor_hands_out_again_comes_once(opened, redis_url, cl
     later = packed(n=2, **{ADDRESS: channel.name})
     client.zadd(inbox._inboxes[0], {payload: time.time(), later: time.time() + 1})
     inbox._supervisor.start()
-    if not succeeded:
-        assert await arrives(channel) == MESSAGE
+    # Nobody was told of an outage before, so there is one now.
+    first = await arrives(channel)
+    assert first["type"] == "layer.gap" if succeeded else first == MESSAGE
     assert (await arrives(channel))["n"] == 2
+
+
+async def test_everybody_who_begins_to_read_is_told_that_it_is_refused(redis_url, monkeypatch):
+    """Not only the first, or the channels of the others would be deaf."""
+    asked, answer = [], asyncio.Event()
+
+    async def refuse(inbox):
+        asked.append(inbox)
+        await answer.wait()
+        raise BrokerRefused(inbox, "NOPERM")
+
+    monkeypatch.setattr(Inbox, "prove", refuse)
+    async with RedisChannelLayer([redis_url]) as layer:
+        opening = [asyncio.create_task(layer.open_channel()) for _ in range(3)]
+        await becomes(lambda: asked)
+        await turns()
+        answer.set()
+        results = await asyncio.gather(*opening, return_exceptions=True)
+        assert [type(result) for result in results] == [BrokerRefused] * 3
+        assert layer.statistics().channels == 0

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import time
 
 import pytest
 
 from fast_channels.layers import RedisChannelLayer
-from fast_channels.layers.redis import _supervisor
+from fast_channels.layers.redis import _inbox, _supervisor
 from tests.layers.redis.support import outages
 from tests.layers.support import arrives, becomes
 
@@ -42,6 +44,13 @@ async def die(layer):
         inbox._inboxes = []
     for server in broker._servers:
         await server.close()
+
+
+async def reads(layer):
+    """Return once a layer's reader has found everything in order."""
+    (inbox,) = layer._broker._inboxes
+    await becomes(lambda: inbox._supervisor._well_since is not None)
+    return inbox
 
 
 def left_by(client, layer):
@@ -145,6 +154,108 @@ async def test_process_that_was_removed_though_it_lives_returns(opened, client, 
     await other.group_send("room", MESSAGE)
     assert await arrives(inbox) == MESSAGE
     assert next(level for level, _ in outages(caplog)) == "WARNING"
+
+
+async def test_gap_of_a_process_that_was_removed_begins_when_it_last_was_sure(opened, client):
+    """The connection was heard all the time, but what was sent meanwhile went to nobody."""
+    layer, other = await opened(lease=3, heartbeat_interval=0.05), await opened()
+    inbox = await layer.open_channel()
+    await layer.group_add("room", inbox.name)
+    reader = (await reads(layer))._supervisor
+    client.zadd("asgi:leases", {layer.process: 0})
+    await other.group_send("room", MESSAGE)
+    lost_at = time.time()
+    await becomes(lambda: reader._last_heard > lost_at)
+    gap = await arrives(inbox)
+    assert gap["recovered"] is False
+    assert gap["since"] <= lost_at <= gap["until"]
+
+
+async def test_removal_is_told_also_if_a_new_inbox_comes_first(opened, client):
+    """The connection is made anew for it, which must not hide what was missed."""
+    layer, other = await opened(lease=30), await opened()
+    inbox = await layer.open_channel()
+    await layer.group_add("room", inbox.name)
+    await reads(layer)
+    client.zadd("asgi:leases", {layer.process: 0})
+    await other.group_send("room", MESSAGE)
+    assert members(client) == set()
+    await layer.new_channel("another")
+    gap = await arrives(inbox)
+    assert (gap["type"], gap["recovered"]) == ("layer.gap", False)
+    assert members(client)
+
+
+async def test_process_that_stood_still_for_longer_than_expiry_tells_so(opened):
+    """It kept its lease, but senders have removed what waited for it."""
+    layer = await opened(expiry=0.6, lease=60)
+    inbox = await layer.open_channel()
+    await layer.group_add("room", inbox.name)
+    await reads(layer)
+    # The loop stands still, as the process would.
+    time.sleep(1)  # noqa: ASYNC251
+    gap = await arrives(inbox)
+    assert (gap["type"], gap["recovered"]) == ("layer.gap", False)
+
+
+async def test_group_that_is_joined_while_others_are_left_stays(opened, client, monkeypatch):
+    """What was left during an outage is made up for, unless it was joined again by then."""
+    monkeypatch.setattr(_inbox, "BATCH", 1)
+    layer = await opened(lease=30)
+    mine = await layer.open_channel()
+    inbox = await reads(layer)
+    leave, leaving, goes_on = inbox._leave, [], asyncio.Event()
+
+    async def leave_slowly(topic):
+        leaving.append(topic)
+        await goes_on.wait()
+        await leave(topic)
+
+    monkeypatch.setattr(inbox, "_leave", leave_slowly)
+    inbox.left |= {"hall", "room"}
+    restoring = asyncio.create_task(inbox._restore())
+    await becomes(lambda: leaving)
+    joined = ({"hall", "room"} - set(leaving)).pop()
+    await layer.group_add(joined, mine.name)
+    goes_on.set()
+    await restoring
+    assert len(members(client, joined)) == 1
+
+
+async def test_group_that_could_not_be_left_is_left_soon(opened, client):
+    """Not only when memberships are renewed, which is hours later."""
+    layer = await opened()
+    mine = await layer.open_channel()
+    await layer.group_add("room", mine.name)
+    inbox = await reads(layer)
+    inbox.joined.discard("room")
+    inbox.left.add("room")
+    await becomes(lambda: not inbox.left)
+    assert members(client) == set()
+
+
+async def test_group_that_is_joined_during_a_flush_stays(opened, client):
+    """It was wanted after all was to be forgotten."""
+    layer = await opened(lease=30)
+    mine = await layer.open_channel()
+    await layer.group_add("room", mine.name)
+    inbox = await reads(layer)
+    client.flushdb()
+    await inbox.begin_anew()
+    assert len(members(client)) == 1
+
+
+async def test_member_that_another_process_removed_is_forgotten_entirely(opened, client):
+    """Nothing of it is left with what is to be removed with its process."""
+    living, other = await opened(), await opened()
+    inbox = await living.open_channel()
+    things = f"asgi:process:{living.process}"
+    await becomes(lambda: client.exists(things))
+    before = client.smembers(things)
+    await other.group_add("room", inbox.name)
+    assert client.smembers(things) != before
+    await other.group_discard("room", inbox.name)
+    assert client.smembers(things) == before
 
 
 async def test_flush_of_ones_own_is_no_outage(opened, client, caplog):

@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import logging
 import time
+from types import SimpleNamespace
 
 import pytest
 
@@ -159,6 +160,52 @@ async def test_error_of_a_reader_does_not_end_it(converse, redis_url):
     await becomes(lambda: talk.begun >= 3)
     await talk.supervisor.stop()
     assert talk.losses == 1
+
+
+async def test_error_that_nobody_expects_does_not_end_a_reader(converse, redis_url, caplog):
+    """An odd reply, or a mistake, must not leave a process deaf; its traceback is logged once."""
+    talk = converse({"address": redis_url}, raises=ValueError("an odd reply"))
+    talk.supervisor.start()
+    await becomes(lambda: talk.begun >= 3)
+    assert talk.supervisor._watch.health().state == "degraded"
+    await talk.supervisor.stop()
+    assert talk.losses == 1
+    assert [r.exc_info[0] for r in caplog.records if r.exc_info] == [ValueError]
+
+
+async def test_connections_that_break_at_once_are_made_ever_less_often(converse, redis_url):
+    """Each costs two log lines, and every channel a gap."""
+    taken = []
+    talk = converse({"address": redis_url})
+
+    async def break_down(link, supervisor):
+        supervisor.connected()
+        taken.append(supervisor._pauses)
+        raise ConnectionError("it works for a moment only")
+
+    talk.supervisor._converse = break_down
+    talk.supervisor.start()
+    await becomes(lambda: len(taken) >= 3)
+    await talk.supervisor.stop()
+    assert taken[0] is taken[-1], "the pauses began anew"
+
+
+async def test_outage_lasts_as_long_as_it_does_though_the_clock_steps_back(
+    converse, server, monkeypatch
+):
+    """Whether all is recovered depends on it."""
+    talk = converse({"address": server.url})
+    talk.supervisor.start()
+    await becomes(lambda: talk.begun)
+    server.kill()
+    await becomes(lambda: talk.losses)
+    clock = SimpleNamespace(time=lambda: time.time() - 3600, monotonic=time.monotonic)
+    monkeypatch.setattr(_supervisor, "time", clock)
+    server.start()
+    await becomes(lambda: talk.returns)
+    await talk.supervisor.stop()
+    ((since, until),) = talk.returns
+    assert 0 <= until - since < 60
 
 
 def test_pauses_double_up_to_a_limit():

@@ -218,3 +218,61 @@ async def test_tap_that_nobody_wants_ends(redis_url, client, monkeypatch):
         await becomes(lambda: not layer._broker._taps)
         await layer.send("jobs", {"type": "test", "n": 2})
         assert (await received(layer, "jobs"))["n"] == 2
+
+
+async def test_reader_of_a_server_that_is_gone_ends_with_the_layer(redis_url, server, monkeypatch):
+    """Also if nobody has wanted anything for a while, and the others have ended long ago."""
+    monkeypatch.setattr(_tap, "IDLE", 0.05)
+    async with RedisChannelLayer([redis_url, server.url], send_timeout=1) as layer:
+        receiving = asyncio.create_task(layer.receive("jobs"))
+        await until_blocked(redis_url)
+        await until_blocked(server.url)
+        server.kill()
+        receiving.cancel()
+        await asyncio.wait([receiving])
+        await becomes(lambda: not layer._broker._taps)
+    left = [task.get_name() for task in asyncio.all_tasks() if "reader" in task.get_name()]
+    assert left == []
+
+
+async def test_tap_that_is_not_wanted_is_forgotten_once(redis_url, second_valkey, monkeypatch):
+    """Its successor must not be forgotten in its place."""
+    monkeypatch.setattr(_tap, "IDLE", 0.05)
+    servers = [Server({"address": url}) for url in (redis_url, second_valkey.url)]
+    forgotten = []
+    options = QueueOptions(1e10, 60, 30, 5)
+    tap = Tap("jobs", servers, Keys("asgi", "process"), options, lambda: forgotten.append(1))
+    receiving = asyncio.create_task(tap.pop())
+    for url in (redis_url, second_valkey.url):
+        await until_blocked(url)
+    receiving.cancel()
+    await becomes(lambda: all(spout._supervisor._task.done() for spout in tap._spouts))
+    assert forgotten == [1]
+    await tap.stop()
+    for one in servers:
+        await one.close()
+
+
+async def test_receiver_that_is_cancelled_while_its_tap_is_stopped_is_cancelled(tap, redis_url):
+    """It does not raise what it was about to be told."""
+    receiving = asyncio.create_task(tap.pop())
+    await until_blocked(redis_url)
+    stopping = asyncio.create_task(tap.stop())
+    # Its first step tells all receivers that it is over.
+    await turns(1)
+    receiving.cancel()
+    await asyncio.wait([receiving, stopping])
+    assert receiving.cancelled()
+
+
+async def test_payload_that_has_expired_is_skipped_and_told(redis_url, client, caplog):
+    """With the age, since a clock that is wrong looks like that, too."""
+    async with RedisChannelLayer([redis_url], expiry=60) as layer:
+        client.zadd(KEY, {"a": time.time() - 100, "b": time.time() - 90})
+        await layer.send("others", {"type": "test"})
+        receiving = asyncio.create_task(layer.receive("jobs"))
+        await becomes(lambda: client.zcard(KEY) == 0 and caplog.records)
+        receiving.cancel()
+        await asyncio.wait([receiving])
+    assert "asgijobs" in caplog.text
+    assert "100 s old" in caplog.text

@@ -9,6 +9,7 @@ import pytest
 
 from fast_channels.exceptions import LayerUnavailable
 from fast_channels.layers.health import Health, combined
+from fast_channels.layers.redis._server import Server, health_of
 from fast_channels.layers.redis._watch import Watch
 from tests.layers.redis.support import outages
 
@@ -88,3 +89,13 @@ def test_error_of_any_part_is_shown():
     ready = Health("ready", 1, "long ago")
     assert combined({"a": ready, "b": Health("ready", 2)}).error == "long ago"
     assert combined({"a": ready, "b": Health("degraded", 2, "now")}).error == "now"
+
+
+def test_servers_of_the_same_address_are_told_apart():
+    """Databases of one server, and Sentinels that use one name: none hides another."""
+    hosts = [{"address": f"redis://localhost/{database}?a=b"} for database in (1, 1)]
+    servers = [Server(host) for host in hosts]
+    servers[0].watch.lost("reader", ConnectionError("gone"))
+    health = health_of(servers)
+    assert [one.state for one in health.values()] == ["degraded", "connecting"]
+    assert list(health) == ["redis://localhost/1", "redis://localhost/1 (2)"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 from typing import TYPE_CHECKING, Any, cast
 
 from redis.exceptions import NoScriptError, ReadOnlyError, RedisError, ResponseError
@@ -29,6 +30,9 @@ TIMEOUT = 5.0
 # Seconds for what is to be finished with a server when a layer closes: a process
 # that is to end must not be held up by one that hangs.
 FAREWELL = 1.0
+
+# Seconds, at most, until a pipe that was lost is tried again, should nobody use it.
+RETRY_PAUSE = 5.0
 
 
 class Link:
@@ -92,8 +96,9 @@ class Pipe:
     """
     Commands of many tasks over one connection, in the order they were given.
 
-    What is given while a batch is under way becomes the next batch. There is
-    no reconnecting in the background: the next command does it, or fails.
+    What is given while a batch is under way becomes the next batch. After a
+    loss the next command connects again, or fails; while there is none, a PING
+    does, so that the watch hears of it when the server is back.
     """
 
     def __init__(
@@ -107,6 +112,10 @@ class Pipe:
         self._link: Link | None = None
         # Whether it ever worked: what was never there cannot be lost.
         self._worked = False
+        # Tries again after a loss, until something has worked.
+        self._retrying: asyncio.Task[None] | None = None
+        # Whether it is closed for good.
+        self._closed = False
         # Commands that no batch has taken yet, each with whoever waits for it.
         self._waiting: list[tuple[Sequence[Any], asyncio.Future[Any]]] = []
         self._worker: asyncio.Task[None] | None = None
@@ -117,6 +126,9 @@ class Pipe:
 
         If this is cancelled the command may or may not have been executed.
         """
+        if self._closed:
+            # Who comes too late must not open a connection that nobody closes.
+            raise LayerUnavailable(self, "it is closed")
         reply: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._waiting.append((command, reply))
         self._work_on()
@@ -125,7 +137,9 @@ class Pipe:
                 return await reply
         except ResponseError as exc:
             raise BrokerRefused(self, exc) from exc
-        except CONNECTION_ERRORS as exc:
+        except Exception as exc:
+            # Whoever connects may call code of the application, such as a
+            # provider of passwords, and that raises what it likes.
             raise LayerUnavailable(self, str(exc) or "no answer in time") from exc
 
     async def run(self, script: Script, keys: Sequence[str], args: Sequence[Any]) -> Any:
@@ -147,13 +161,17 @@ class Pipe:
             self._work_on()
 
     async def close(self) -> None:
-        """Finish the batch that is under way, then let go."""
+        """Finish the batch that is under way, then let go for good."""
+        self._stop_retrying()
         if self._worker is not None:
             with contextlib.suppress(asyncio.TimeoutError):
                 async with asyncio.timeout(FAREWELL):
                     await asyncio.wait([self._worker])
             self._worker.cancel()
             await asyncio.wait([self._worker])
+        self._closed = True
+        for _, reply in self._waiting:
+            _resolve(reply, ConnectionError("it is closed"))
         await self._drop()
 
     def __str__(self) -> str:
@@ -188,13 +206,32 @@ class Pipe:
             for _, reply in batch:
                 _resolve(reply, reason)
             await self._drop()
-            if not isinstance(exc, CONNECTION_ERRORS):
+            if not isinstance(exc, Exception):
                 raise
             if self._worked:
                 self.watch.lost(self, exc)
+                self._retry_later()
         else:
             self._worked = True
             self.watch.back(self)
+            self._stop_retrying()
+
+    def _retry_later(self) -> None:
+        if self._retrying is None:
+            self._retrying = asyncio.create_task(self._retry(), name=f"fast_channels retry {self}")
+
+    def _stop_retrying(self) -> None:
+        if self._retrying is not None:
+            self._retrying.cancel()
+            self._retrying = None
+
+    async def _retry(self) -> None:
+        """Ask until there is an answer, which ends this."""
+        while True:
+            # With jitter, so that many processes do not come back at once.
+            await asyncio.sleep(RETRY_PAUSE * random.uniform(0.5, 1.0))  # noqa: S311 - nothing secret depends on it
+            with contextlib.suppress(LayerUnavailable):
+                await self.call("PING")
 
     async def _connected(self) -> Link:
         if self._link is not None and self._link.closed:

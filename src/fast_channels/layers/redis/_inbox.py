@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import logging
 import time
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,7 @@ from ._scripts import Script
 from ._supervisor import Renew, Supervisor, first_of, pauses
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 
     from fast_channels.layers.broker import Deliver
 
@@ -40,6 +41,10 @@ RECENT = 4096
 
 # Processes that one call removes, so that none takes long.
 REAPED_AT_ONCE = 10
+
+# Memberships that travel together when all of them are renewed. With more, the
+# loop would stand still, and the last answers come after the timeout.
+BATCH = 1000
 
 
 class Inbox:
@@ -80,6 +85,8 @@ class Inbox:
         self._intact = True
         # Whether there ever was a lease, which then should be there still.
         self._held = False
+        # Unix time until which certainly nothing was removed.
+        self._sure_at = time.time()
         # Of the server as it was started, to know it from a successor.
         self._run_id = b""
         # A successor may not have heard yet that these were taken.
@@ -106,6 +113,8 @@ class Inbox:
         if self._inboxes:
             self._held = False
             await self._hold()
+            # Who joined meanwhile is not to be forgotten.
+            await self._restore()
 
     async def stop(self) -> None:
         """Leave nothing for others to send to, and nothing that was sent."""
@@ -164,12 +173,20 @@ class Inbox:
 
     async def _restore(self) -> None:
         """Make memberships what they should be; the server may have lost its data."""
-        topics = set(self.joined)
-        # Together, so that thousands take one round trip and not thousands.
-        await asyncio.gather(*map(self._rejoin, topics))
-        # Some may have been left while they were joined again.
-        self.left |= topics - self.joined
-        for topic in self.left - self.joined:
+        for topics in _batches(self.joined):
+            await asyncio.gather(*map(self._rejoin, topics))
+            # Some may have been left while they were joined again.
+            self.left.update(topic for topic in topics if topic not in self.joined)
+        await self._leave_rest()
+
+    async def _leave_rest(self) -> None:
+        """Leave what could not be left before."""
+        for topics in _batches(self.left):
+            await asyncio.gather(*map(self._leave_late, topics))
+
+    async def _leave_late(self, topic: str) -> None:
+        # Who joined it again, while others were left, is a member and stays one.
+        if topic in self.left:
             # Of what is refused now we are no member either.
             with contextlib.suppress(BrokerRefused):
                 await self._leave(topic)
@@ -177,7 +194,8 @@ class Inbox:
 
     async def _rejoin(self, topic: str) -> None:
         try:
-            await self._join(topic)
+            if topic in self.joined:
+                await self._join(topic)
         except BrokerRefused:
             # It must not keep the others from coming back.
             logger.exception("the group %r cannot be joined again", topic)
@@ -190,6 +208,9 @@ class Inbox:
         alarm = Alarm(self._server, self._inboxes, self._beats, interval)
         await alarm.arm(link)
         await self._check()
+        if not self._intact and not supervisor.interrupted:
+            # Otherwise nobody would be told: without an outage there is no return.
+            raise _removed()
         await self._restore()
         supervisor.connected(recovered=self._intact)
         self._intact = True
@@ -234,16 +255,23 @@ class Inbox:
 
     async def _stay(self) -> None:
         """Renew the lease in time, and memberships before they expire."""
-        lease, expiry = self._options.lease, self._options.group_expiry
-        renewed = time.monotonic()
+        options, restored = self._options, time.monotonic()
         while True:
-            await asyncio.sleep(min(lease, expiry) / 3)
+            await self._pause(min(options.lease, options.expiry, options.group_expiry) / 3)
             await self._hold()
             if not self._intact:
-                raise ConnectionError("this process was removed: its lease had ended")
-            if time.monotonic() - renewed >= expiry / 3:
-                renewed = time.monotonic()
+                raise _removed()
+            await self._leave_rest()
+            if time.monotonic() - restored >= options.group_expiry / 3:
+                restored = time.monotonic()
                 await self._restore()
+
+    async def _pause(self, seconds: float) -> None:
+        began = time.monotonic()
+        await asyncio.sleep(seconds)
+        if time.monotonic() - began >= self._options.expiry:
+            # This process stood still, and senders have removed what was too old.
+            self._intact = False
 
     async def _hold(self) -> None:
         """Renew the lease, and remove processes whose lease has ended."""
@@ -258,6 +286,8 @@ class Inbox:
         if self._held and not held:
             self._intact = False
         self._held = True
+        if self._intact:
+            self._sure_at = time.time()
         if ended:
             await reap(self._control, keys)
 
@@ -277,8 +307,10 @@ class Inbox:
         self._run_id = run_id
 
     def _returned(self, since: float, until: float, recovered: bool) -> None:
-        in_time = until - since < self._options.expiry
-        self._on_return(self, since, until, recovered and in_time)
+        recovered = recovered and until - since < self._options.expiry
+        # A connection may have been heard long after the lease had ended.
+        since = since if recovered else min(since, self._sure_at)
+        self._on_return(self, since, until, recovered)
 
 
 def added(
@@ -289,6 +321,19 @@ def added(
         call("ZADD", group, repr(time.time()), channel),
         call("PEXPIRE", group, int(expiry * 1000)),
     ]
+
+
+def _removed() -> ConnectionError:
+    return ConnectionError(
+        "what waited for this process was removed: it stood still for too long, or all was flushed"
+    )
+
+
+def _batches(topics: Iterable[str]) -> Iterator[list[str]]:
+    """Yield what is there now in lists of BATCH."""
+    remaining = iter(list(topics))
+    while batch := list(itertools.islice(remaining, BATCH)):
+        yield batch
 
 
 async def reap(pipe: Pipe, keys: Keys) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from ._connection import TIMEOUT, Link, Pipe
@@ -12,6 +13,8 @@ from ._watch import Watch
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
+
+    from fast_channels.layers.health import Health
 
     from .type_defs import ChannelDecodedRedisHost
 
@@ -51,6 +54,17 @@ class Server:
 
     def __str__(self) -> str:
         return self.watch.name
+
+
+def health_of(servers: Sequence[Server]) -> dict[str, Health]:
+    """Return the health of each by its address, which gets a number if it occurs again."""
+    found: dict[str, Health] = {}
+    occurred = Counter[str]()
+    for server in servers:
+        occurred[str(server)] += 1
+        number = occurred[str(server)]
+        found[str(server) if number == 1 else f"{server} ({number})"] = server.watch.health()
+    return found
 
 
 async def ping_all(servers: Sequence[Server]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 import time
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
 
     from ._watch import Watch
     from .type_defs import ChannelDecodedRedisHost
+
+logger = logging.getLogger("fast_channels.layers.redis")
 
 # Seconds between attempts to connect, doubling from the first to the second.
 FIRST_PAUSE, LAST_PAUSE = 0.1, 5.0
@@ -53,9 +56,16 @@ class Supervisor:
         self._task: asyncio.Task[None] | None = None
         # When the outage began that has not ended; None while all is well.
         self._lost_at: float | None = None
-        # When the connection last was known to work.
-        self._last_heard = time.time()
+        # When the connection last was known to work: Unix time, and time.monotonic()
+        # because an outage is no shorter for a clock that was set back meanwhile.
+        self._last_heard, self._last_tick = time.time(), time.monotonic()
+        # The latter at the beginning of the outage.
+        self._lost_tick = 0.0
         self._pauses = pauses()
+        # time.monotonic() when all was well last; None while it is not.
+        self._well_since: float | None = None
+        # Whether an error that nobody expects was logged in this outage.
+        self._puzzled = False
 
     def start(self) -> None:
         """Connect in the background. Starting twice is fine."""
@@ -69,18 +79,23 @@ class Supervisor:
             self._task = None
             self._watch.back(self)
 
+    @property
+    def interrupted(self) -> bool:
+        """Whether there is an outage that `connected()` will end."""
+        return self._lost_at is not None
+
     def connected(self, *, recovered: bool = False) -> None:
         """Called by `converse`: everything is again as it should be."""
-        self._pauses = pauses()
+        self._well_since, self._puzzled = time.monotonic(), False
         self.touch()
         self._watch.back(self)
         if self._lost_at is not None:
             since, self._lost_at = self._lost_at, None
-            self._on_return(since, self._last_heard, recovered)
+            self._on_return(since, since + time.monotonic() - self._lost_tick, recovered)
 
     def touch(self) -> None:
         """Called by `converse` whenever the server was heard."""
-        self._last_heard = time.time()
+        self._last_heard, self._last_tick = time.time(), time.monotonic()
 
     def __str__(self) -> str:
         return self._watch.name
@@ -93,7 +108,8 @@ class Supervisor:
                 await self._converse(link, self)
             except Renew:
                 continue
-            except CONNECTION_ERRORS as exc:
+            except Exception as exc:  # noqa: BLE001 - a process without its reader is deaf, and nobody would know
+                self._explain(exc)
                 self._lost(exc)
             else:
                 return
@@ -101,10 +117,22 @@ class Supervisor:
                 await link.close()
             await asyncio.sleep(next(self._pauses))
 
-    def _lost(self, exc: BaseException) -> None:
+    def _explain(self, exc: Exception) -> None:
+        """Log a traceback if it takes one to understand the error, once per outage."""
+        if not isinstance(exc, CONNECTION_ERRORS) and not self._puzzled:
+            self._puzzled = True
+            logger.error(
+                "an error that no reader of %s expects; it begins anew", self, exc_info=exc
+            )
+
+    def _lost(self, exc: Exception) -> None:
+        # A connection that breaks whenever it was made is no reason to hurry.
+        if self._well_since is not None and time.monotonic() - self._well_since > LAST_PAUSE:
+            self._pauses = pauses()
+        self._well_since = None
         self._watch.lost(self, exc)
         if self._lost_at is None:
-            self._lost_at = self._last_heard
+            self._lost_at, self._lost_tick = self._last_heard, self._last_tick
             self._on_loss()
 
 

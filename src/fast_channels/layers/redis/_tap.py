@@ -27,7 +27,6 @@ logger = logging.getLogger("fast_channels.layers.redis")
 # Seconds that a reader stays connected when nobody waits.
 IDLE = 60.0
 
-
 # Seconds that putting back may take when the layer is closed.
 PATIENCE = 10.0
 
@@ -49,8 +48,10 @@ class Tap:
         forget: Callable[[], object],
     ) -> None:
         self._name = name
-        # Called when nobody has wanted anything for a while, and the readers end.
+        # Called once, when nobody has wanted anything for a while: whoever comes
+        # next needs a new tap, and this one is to be stopped.
         self._forget = forget
+        self._forgotten = False
         # Who waits, the first being served first.
         self._waiting: deque[asyncio.Future[tuple[Spout, Taken]]] = deque()
         # Set while somebody waits.
@@ -67,7 +68,7 @@ class Tap:
         try:
             _, taken = await wanted
         except asyncio.CancelledError:
-            if wanted.done() and not wanted.cancelled():
+            if wanted.done() and not wanted.cancelled() and wanted.exception() is None:
                 # It was handed over in the moment of the cancellation.
                 self.hand_over(*wanted.result())
             raise
@@ -95,7 +96,7 @@ class Tap:
         except TimeoutError:
             # Somebody may have come in this very moment.
             if not self._wanted.is_set():
-                self._forget()
+                self._forget_once()
                 return False
         return True
 
@@ -108,6 +109,13 @@ class Tap:
         else:
             spout.put_back(taken)
         self._rest()
+
+    def _forget_once(self) -> None:
+        # Each reader finds out for itself; by the second time the name may have
+        # a new tap already.
+        if not self._forgotten:
+            self._forgotten = True
+            self._forget()
 
     def _rest(self) -> None:
         """Let the readers stop reading while nobody waits."""
@@ -129,6 +137,8 @@ class Spout:
         self._options = options
         self._intake = Intake(server.control, self._batch, [self._key], options.expiry)
         self._supervisor = server.supervised(self._converse)
+        # Payloads that were too old to be handed over.
+        self._expired = 0
         # Payloads on their way back.
         self._returning: set[asyncio.Task[None]] = set()
 
@@ -170,10 +180,26 @@ class Spout:
             taken = await self._intake.take(1)
             for one in taken:
                 # Only a sender removes what has expired, and there may be none.
-                if float(one.score) >= time.time() - self._options.expiry:
+                age = time.time() - float(one.score)
+                if age <= self._options.expiry:
                     self._tap.hand_over(self, one)
+                else:
+                    self._skipped(age)
             if not taken:
                 await alarm.wait()
+
+    def _skipped(self, age: float) -> None:
+        self._expired += 1
+        # The 1st, 2nd, 4th, 8th ...: there may be many.
+        if self._expired & (self._expired - 1) == 0:
+            logger.warning(
+                "skipped a message of %s that is %.0f s old (%d so far): it expires after %s s; "
+                "if it is newer, the clock of its sender or of this machine is wrong",
+                self._key,
+                age,
+                self._expired,
+                self._options.expiry,
+            )
 
     async def _return(self, taken: Taken) -> None:
         call = self._server.control.call

@@ -27,7 +27,7 @@ from ._inbox import INBOX_CAPACITY, Inbox, added, reap
 from ._keys import Keys, member_thing
 from ._options import HEARTBEAT_INTERVAL, LEASE, QueueOptions, checked_seconds
 from ._scripts import Script
-from ._server import Server, ping_all
+from ._server import Server, health_of, ping_all
 from ._tap import Tap
 from .serializers import OpenCodec, registry
 
@@ -76,10 +76,14 @@ class RedisQueueBroker:
         self._options = options
         # Keys that are read on every host: peers hash in their own way.
         self._inbox_keys: list[str] = []
+        # Those of which we know that no server refuses what reading them takes.
+        self._proven: set[str] = set()
         self._clock = Clock()
         self._inboxes: list[Inbox] = []
         # One per plain name that was received from.
         self._taps: dict[str, Tap] = {}
+        # Taps that are being stopped because nobody wants anything from them.
+        self._stopping: set[asyncio.Task[None]] = set()
         self._interrupted: Interrupted | None = None
 
     async def start(self, deliver: Deliver, interrupted: Interrupted) -> None:
@@ -93,13 +97,13 @@ class RedisQueueBroker:
     async def stop(self) -> None:
         for server in self._servers:
             server.watch.close()
-        for tap in list(self._taps.values()):
-            await tap.stop()
+        # Together: a server that hangs lets each of them wait for its timeout.
+        await asyncio.gather(*(tap.stop() for tap in self._taps.values()), *self._stopping)
         await asyncio.gather(*(inbox.stop() for inbox in self._inboxes))
         await asyncio.gather(*(server.close() for server in self._servers))
 
     def health(self) -> Mapping[str, Health]:
-        return {server.watch.name: server.watch.health() for server in self._servers}
+        return health_of(self._servers)
 
     # -- Broker -------------------------------------------------------------
 
@@ -124,17 +128,21 @@ class RedisQueueBroker:
 
     async def _watch(self, name: str) -> None:
         key = self._keys.of_channel(name)
-        if key in self._inbox_keys:
+        if key in self._proven:
             return
-        self._inbox_keys.append(key)
-        # Before anything waits, or a cancellation would leave them asleep.
-        for inbox in self._inboxes:
-            inbox.read()
+        if key not in self._inbox_keys:
+            self._inbox_keys.append(key)
+            # Before anything waits, or a cancellation would leave them asleep.
+            for inbox in self._inboxes:
+                inbox.read()
         try:
             await asyncio.gather(*(inbox.prove() for inbox in self._inboxes))
         except BrokerRefused:
-            self._inbox_keys.remove(key)
+            # Of several who ask at once, one is the first to hear it.
+            if key in self._inbox_keys:
+                self._inbox_keys.remove(key)
             raise
+        self._proven.add(key)
 
     # -- Queue --------------------------------------------------------------
 
@@ -146,10 +154,18 @@ class RedisQueueBroker:
     async def pop(self, name: str) -> bytes:
         tap = self._taps.get(name)
         if tap is None:
-            forget = functools.partial(self._taps.pop, name, None)
+            forget = functools.partial(self._forget_tap, name)
             tap = Tap(name, self._servers, self._keys, self._options, forget)
             self._taps[name] = tap
         return await tap.pop()
+
+    def _forget_tap(self, name: str) -> None:
+        # A reader whose server is away would go on looking for it.
+        stopping = asyncio.create_task(
+            self._taps.pop(name).stop(), name=f"fast_channels stop {name}"
+        )
+        self._stopping.add(stopping)
+        stopping.add_done_callback(self._stopping.discard)
 
     async def add_member(self, topic: str, name: str) -> None:
         call, group = self._server_of(topic).control.call, self._keys.of_group(topic)
@@ -162,7 +178,14 @@ class RedisQueueBroker:
         await asyncio.gather(*commands)
 
     async def remove_member(self, topic: str, name: str) -> None:
-        await self._server_of(topic).control.call("ZREM", self._keys.of_group(topic), name)
+        call, group = self._server_of(topic).control.call, self._keys.of_group(topic)
+        commands = [call("ZREM", group, name)]
+        process = names.process_of(name)
+        if process is not None:
+            # A process that lives for long would keep all that was ever added.
+            things = self._keys.of_process(process)
+            commands.append(call("SREM", things, member_thing(name, group)))
+        await asyncio.gather(*commands)
 
     # -- Flushable ----------------------------------------------------------
 

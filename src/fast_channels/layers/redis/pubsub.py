@@ -20,7 +20,7 @@ from ._connection import CONNECTION_ERRORS, TIMEOUT, Link
 from ._heartbeat import Heartbeat
 from ._hosts import checked_prefix, consistent_hash, decode_hosts, describe
 from ._options import HEARTBEAT_INTERVAL, checked_seconds
-from ._server import Server, ping_all
+from ._server import Server, health_of, ping_all
 from ._supervisor import Supervisor, first_of
 from .serializers import SealedCodec, registry
 
@@ -205,7 +205,7 @@ class RedisPubSubBroker:
         await self._subscribers[self._index(topic)].unsubscribe(topic)
 
     def health(self) -> Mapping[str, Health]:
-        return {server.watch.name: server.watch.health() for server in self._servers}
+        return health_of(self._servers)
 
     def returned(self, topics: Iterable[str], since: float, until: float) -> None:
         if self._interrupted is not None:
