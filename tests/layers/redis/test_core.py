@@ -10,6 +10,7 @@ import time
 
 import msgspec
 import pytest
+import redis
 
 from fast_channels.exceptions import BrokerRefused, ChannelFull, LayerUnavailable
 from fast_channels.layers import RedisChannelLayer, names
@@ -626,3 +627,29 @@ async def test_everybody_who_begins_to_read_is_told_that_it_is_refused(redis_url
         results = await asyncio.gather(*opening, return_exceptions=True)
         assert [type(result) for result in results] == [BrokerRefused] * 3
         assert layer.statistics().channels == 0
+
+
+async def test_server_without_memory_is_read_on(opened, server, caplog):
+    """Who sends is refused; what waits is delivered, and nobody loses a lease for it."""
+    options = {"lease": 0.3, "heartbeat_interval": 0.05}
+    layer, peer = await opened(server.url, **options), await opened(server.url)
+    inbox = await layer.open_channel()
+    await layer.group_add("room", inbox.name)
+    reader = layer._broker._inboxes[0]
+    await becomes(lambda: layer.health().state == "ready" and reader._run_id)
+    await reader._supervisor.stop()
+    for number in range(40):
+        await peer.group_send("room", {"type": "test", "n": number})
+    with redis.Redis.from_url(server.url) as admin:
+        admin.config_set("maxmemory", 1)
+        with pytest.raises(BrokerRefused, match="memory"):
+            await peer.group_send("room", MESSAGE)
+        reader._supervisor.start()
+        assert [(await arrives(inbox))["n"] for _ in range(40)] == list(range(40))
+        ends = admin.zscore("asgi:leases", layer.process)
+        await becomes(lambda: admin.zscore("asgi:leases", layer.process) > ends + 1)
+        admin.config_set("maxmemory", 0)
+    await peer.group_send("room", MESSAGE)
+    assert await arrives(inbox) == MESSAGE
+    # Joining once more was refused, for a membership that is there still.
+    assert "WARNING" not in [level for level, _ in outages(caplog)]

@@ -5,28 +5,32 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from fast_channels.exceptions import LayerUnavailable
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from ._server import Server
 
 
 class Heartbeat:
     """
-    Sends `command` on the way that messages go; a reading connection must hear of it.
+    `beat` sends something on the way that messages go; a reading connection must hear of it.
 
     A reader that hears other things is alive too: a heartbeat that waits
     behind a backlog must not cost that backlog. That the way there is broken
     is found out without it, since every command has a timeout.
     """
 
-    def __init__(self, server: Server, interval: float, *command: Any) -> None:
+    def __init__(
+        self, server: Server, interval: float, beat: Callable[[], Awaitable[object]]
+    ) -> None:
         self._server = server
         # Seconds.
         self._interval = interval
-        self._command = command
+        self._send = beat
         # time.monotonic() when the reader last heard anything.
         self._heard = 0.0
 
@@ -64,4 +68,4 @@ class Heartbeat:
     async def _beat(self) -> None:
         # Whoever sends for a purpose is told; here silence says it.
         with contextlib.suppress(LayerUnavailable):
-            await self._server.publishing.call(*self._command)
+            await self._send()

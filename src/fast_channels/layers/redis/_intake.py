@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from ._supervisor import Supervisor
 
 TAKE = Script("take")
+BEAT = Script("beat")
 
 # Where a server says which of the tracked keys were written to.
 # https://valkey.io/topics/client-side-caching/
@@ -93,7 +94,8 @@ class Alarm:
         self._keys = [*keys, beats]
         self._beats = beats.encode()
         lasts = int(interval * 2000)
-        self._heart = Heartbeat(server, interval, "SET", beats, b"", "PX", lasts)
+        publish = server.publishing
+        self._heart = Heartbeat(server, interval, lambda: publish.run(BEAT, [beats], [lasts]))
         self._rung = asyncio.Event()
 
     async def arm(self, link: Link) -> None:

@@ -11,6 +11,9 @@
 local time = redis.call('TIME')
 local now = time[1] + time[2] / 1000000
 local held = redis.call('ZSCORE', KEYS[1], ARGV[1])
+-- First a write that takes no memory: after it, a server that has none left
+-- does not refuse the others, and a process goes on reading, which makes room.
+redis.call('PEXPIRE', KEYS[1], ARGV[3])
 redis.call('ZADD', KEYS[1], now + ARGV[2], ARGV[1])
 redis.call('PEXPIRE', KEYS[1], ARGV[3])
 redis.call('SADD', KEYS[2], unpack(ARGV, 4))

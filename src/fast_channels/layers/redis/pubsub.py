@@ -56,7 +56,8 @@ class Subscriber:
         # A Redis channel of this process alone.
         self._beats = broker.beats.encode()
         interval = broker.heartbeat_interval
-        self._heart = Heartbeat(server, interval, "PUBLISH", self._beats, b"")
+        publish = server.publishing.call
+        self._heart = Heartbeat(server, interval, lambda: publish("PUBLISH", self._beats, b""))
         self._supervisor = server.supervised(self._converse, broker.lost, self._returned)
         # The connection in use; None while there is none.
         self._link: Link | None = None

@@ -10,12 +10,13 @@
 local full = 0
 for i, inbox in ipairs(KEYS) do
   local capacity, payload = tonumber(ARGV[2 + 2 * i]), ARGV[3 + 2 * i]
-  redis.call('ZREMRANGEBYSCORE', inbox, '-inf', '(' .. ARGV[2])
-  if redis.call('ZCARD', inbox) < capacity then
+  if redis.call('ZCOUNT', inbox, ARGV[2], '+inf') < capacity then
+    -- The first write, so that a server without memory left can refuse it.
     redis.call('ZADD', inbox, ARGV[1], payload)
     redis.call('PEXPIRE', inbox, ARGV[3])
   else
     full = full + 1
   end
+  redis.call('ZREMRANGEBYSCORE', inbox, '-inf', '(' .. ARGV[2])
 end
 return full
