@@ -91,10 +91,13 @@ class RawClient:
             pass
 
     def send(self, *texts: str) -> None:
+        frames = b""
         for text in texts:
             # Masked with zeros, which changes nothing and is a mask all the same.
             data = text.encode()
-            self.socket.sendall(bytes([0x80 | TEXT, 0x80 | len(data), 0, 0, 0, 0]) + data)
+            frames += bytes([0x80 | TEXT, 0x80 | len(data), 0, 0, 0, 0]) + data
+        # In one go: the server may close at any of them.
+        self.socket.sendall(frames)
 
     def frames(self) -> list[tuple[int, bytes]]:
         """Read until the server has ended the connection; returns opcode and data of all frames."""
