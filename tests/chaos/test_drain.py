@@ -12,6 +12,7 @@ import redis
 
 from tests.chaos.clients import RawClient, open_request
 from tests.chaos.proxy import Proxy
+from tests.chaos.support import MARGIN
 from tests.chaos.web import PLAIN, PROGRAM, UVICORN, WORKERS, WebProcess, clients, closed, fetched
 from tests.servers.support import closing, complaints, heard
 
@@ -74,7 +75,8 @@ async def test_handler_and_disconnect_that_hang_are_cancelled_at_the_deadline(ma
         assert await server.exit_code() == 0
         took = time.monotonic() - told
         assert [(await closing(client))[0] for client in (stuck, late)] == [RESTART] * 2
-    assert 1 <= took < 2
+    # A second for cancelling and leaving; what a busy machine takes on top.
+    assert 1 <= took < 2 + MARGIN
     assert server.said(f"disconnect {RESTART}") == server.said("disconnect") == 5
     assert "RollingConsumer (2 connections)" in server.output
     server.assert_nothing_to_complain_about()
@@ -94,7 +96,8 @@ async def test_clients_that_never_read_do_not_keep_the_process(make_server, prot
         server.tell()
         assert await server.exit_code() == 0
         took = time.monotonic() - told
-    assert 1 <= took < 2
+    # A second for cancelling and leaving; what a busy machine takes on top.
+    assert 1 <= took < 2 + MARGIN
     assert server.said(f"disconnect {RESTART}") == server.said("stream ended") == 1
     # Without warnings: uvicorn's oldest protocol is deprecated, and says so.
     assert complaints(server.output) == []
