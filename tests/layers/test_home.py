@@ -545,6 +545,8 @@ for _ in range(15):
             homes.append(home)
         # Samples what the threads do, and leaves them the processor.
         time.sleep(0.001)
+    # All threads may have come and gone before the first sample.
+    homes = homes or [layer._lifetime._home]
     assert not errors, errors
     assert layer.statistics().published == 8
     assert len(layer.brokers) == 1, f"{len(layer.brokers)} sessions"
