@@ -123,9 +123,10 @@ async def test_broker_that_does_not_answer_does_not_keep_the_process(make_server
 
 async def test_new_clients_are_sent_elsewhere_during_the_drain(make_server):
     """They are accepted and closed with 1012 without connect(); a handler may end its work."""
-    server = make_server()
+    server = make_server(DRAIN_TIMEOUT="10")
     async with clients(server, 1) as (busy,):
-        await busy.send("sleep 1")
+        # As long as a busy machine may need for what comes meanwhile.
+        await busy.send("sleep 4")
         await server.says("sleeps")
         server.tell()
         await server.says("draining 1 connections")
