@@ -49,6 +49,7 @@ def comes_true_within(seconds: float, condition: Callable[[], object]) -> None:
             if condition():
                 return
         assert time.monotonic() < deadline, "what the test waits for does not happen"
+        # A poll: a server tells nobody that it has changed.
         time.sleep(0.02)
 
 

@@ -12,6 +12,7 @@ from tests.chaos.support import works
 
 pytestmark = pytest.mark.usefixtures("no_other_authorities")
 
+# Both tests below are about words of the error, which that version leaves out.
 OLD_CLIENT = redis.__version__.startswith("5.0.")
 
 

@@ -192,8 +192,8 @@ async def test_process_that_stood_still_for_longer_than_expiry_tells_so(opened):
     inbox = await layer.open_channel()
     await layer.group_add("room", inbox.name)
     await reads(layer)
-    # The loop stands still, as the process would.
-    time.sleep(1)  # noqa: ASYNC251
+    # The circumstance under test: the loop stands still, as the process would.
+    time.sleep(1)  # noqa: ASYNC251 - that it blocks is the point
     gap = await arrives(inbox)
     assert (gap["type"], gap["recovered"]) == ("layer.gap", False)
 
