@@ -31,7 +31,6 @@ RANKS = [
     },
     {
         "layers.hub",
-        "layers.returns",
         "layers.rules",
         "layers.subscriptions",
         "layers.background",

@@ -107,7 +107,6 @@ def tables(layer) -> dict[str, int]:
         "conversations": layer._subscriptions._tasks,
         "opening": layer._opening,
         "joining": layer._joining,
-        "returned": layer._returns or (),
     }
     return {name: len(table) for name, table in found.items()}
 

@@ -128,12 +128,7 @@ async def test_messages_of_a_group_survive_an_impatient_receiver_on_another_loop
         assert await receiving == list(range(COUNT))
 
 
-# A message that comes back while the next receiver waits at the server already
-# goes behind those that wait there: rare, and on a busy machine only.
-LATE = pytest.mark.xfail(strict=False, reason="what comes back too late loses its place")
-
-
-@pytest.mark.parametrize("kind", ["memory", pytest.param("queue", marks=LATE)], indirect=True)
+@pytest.mark.parametrize("kind", ["memory", "queue"], indirect=True)
 async def test_messages_to_a_shared_channel_survive_an_impatient_receiver_on_another_loop(layers):
     """What was on its way to the other thread when its receiver gave up comes back to its place."""
     layer, sender = layers

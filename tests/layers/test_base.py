@@ -15,9 +15,9 @@ from fast_channels.exceptions import (
     MessageTooLarge,
     MissingCapability,
 )
-from fast_channels.layers import BaseChannelLayer, InMemoryChannelLayer
+from fast_channels.layers import BaseChannelLayer, InMemoryChannelLayer, RedisChannelLayer
 from fast_channels.layers.mailbox import Mailbox
-from tests.layers.support import RecordingLayer, arrives, becomes, turns
+from tests.layers.support import RecordingLayer, arrives, becomes, received, turns
 
 
 @pytest.mark.parametrize("overflow", ["drop", None, "", "DROP_OLDEST", 5])
@@ -367,3 +367,33 @@ async def test_losses_of_open_and_closed_channels_are_added():
         await layer.close_channel(closed.name)
         assert layer.statistics().dropped == 4
     assert layer.statistics().dropped == 4
+
+
+class TestMessageThatComesBack:
+    """Of a receiver on another loop who gave up while it was on its way there."""
+
+    @pytest.fixture(params=["memory", "queue"])
+    async def layer(self, request, redis_url):
+        layer = (
+            InMemoryChannelLayer() if request.param == "memory" else RedisChannelLayer([redis_url])
+        )
+        async with layer:
+            yield layer
+
+    async def test_it_goes_before_everything_that_waits(self, layer):
+        """Whenever it comes back, and however many do."""
+        for n in range(3):
+            await layer.send("jobs", {"type": "test", "n": n})
+        taken = [await layer._receive("jobs") for _ in range(2)]
+        for one in reversed(taken):
+            one.put_back()
+        assert [(await received(layer, "jobs"))["n"] for _ in range(3)] == [0, 1, 2]
+
+    async def test_a_receiver_who_waits_gets_it(self, layer):
+        """At once."""
+        await layer.send("jobs", {"type": "test"})
+        taken = await layer._receive("jobs")
+        receiving = asyncio.create_task(received(layer, "jobs"))
+        await turns(5)
+        taken.put_back()
+        assert await receiving == {"type": "test"}

@@ -10,7 +10,7 @@ from . import names
 from .health import Health, Supervised, combined
 from .home import Lifetime
 from .mailbox import Mailbox, ThreadsafeMailbox
-from .wiring import Wiring
+from .wiring import Received, Wiring
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -162,8 +162,8 @@ class BaseChannelLayer(Wiring):
         one receiver. Cancelling loses nothing.
         """
         self._check_channel(channel)
-        undo = functools.partial(self._unreceive, channel)
-        return await self._lifetime.run(self._receive, channel, receiving=True, undo=undo)
+        received = await self._lifetime.run(self._receive, channel, receiving=True, undo=_put_back)
+        return received.message
 
     # -- groups -------------------------------------------------------------
 
@@ -232,6 +232,10 @@ async def _completed(cleanup: Coroutine[Any, Any, None]) -> None:
     except asyncio.CancelledError:
         await asyncio.wait([doing])
         raise
+
+
+def _put_back(received: Received) -> None:
+    received.put_back()
 
 
 async def _nothing() -> None:

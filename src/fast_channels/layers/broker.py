@@ -9,7 +9,7 @@ CONTRIBUTING.md; to check one, subclass `fast_channels.testing.contract`.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Protocol, TypeAlias, runtime_checkable
+from typing import Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 from fast_channels.exceptions import MissingCapability
 
@@ -59,6 +59,14 @@ class Broker(Protocol):
     async def unsubscribe(self, topic: str) -> None: ...
 
 
+class Popped(NamedTuple):
+    """A payload that was taken from a shared name, and what it takes to put it back."""
+
+    payload: bytes
+    # The broker's own business.
+    place: Any
+
+
 @runtime_checkable
 class Queue(Protocol):
     """
@@ -72,8 +80,17 @@ class Queue(Protocol):
         """Append a payload, unless `capacity` of them wait: then False."""
         ...
 
-    async def pop(self, name: str) -> bytes:
+    async def pop(self, name: str) -> Popped:
         """Wait for the oldest payload and remove it. Cancelling loses nothing."""
+        ...
+
+    def put_back(self, name: str, popped: Popped) -> None:
+        """
+        Take back what nobody wants any more: the next pop here returns it.
+
+        It goes before everything that waits. Another process may have taken
+        what came behind it by then.
+        """
         ...
 
     async def add_member(self, topic: str, name: str) -> None:

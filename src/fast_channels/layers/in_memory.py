@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from fast_channels.exceptions import LayerClosed
 
 from .base import BaseChannelLayer
+from .broker import Popped
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -48,14 +49,19 @@ class MemoryStore:
         self.queues[name] = queue
         return True
 
-    def take(self, name: str) -> bytes | None:
+    def take(self, name: str) -> Popped | None:
         queue = self.unexpired(name)
         if not queue:
             return None
-        _, payload = queue.popleft()
+        came, payload = queue.popleft()
         if not queue:
             del self.queues[name]
-        return payload
+        return Popped(payload, came)
+
+    def put_back(self, name: str, popped: Popped) -> None:
+        # By the time it came, the next to be forgotten: _forget_expired begins there.
+        self.queues = {name: self.unexpired(name), **self.queues}
+        self.queues[name].appendleft((popped.place, popped.payload))
 
     def unexpired(self, name: str) -> deque[tuple[float, bytes]]:
         queue = self.queues.get(name, deque())
@@ -113,10 +119,14 @@ class MemoryBroker:
         self._wake_receiver(name)
         return pushed
 
-    async def pop(self, name: str) -> bytes:
-        while (payload := self._store.take(name)) is None:
+    async def pop(self, name: str) -> Popped:
+        while (popped := self._store.take(name)) is None:
             await self._turn(name)
-        return payload
+        return popped
+
+    def put_back(self, name: str, popped: Popped) -> None:
+        self._store.put_back(name, popped)
+        self._wake_receiver(name)
 
     async def add_member(self, topic: str, name: str) -> None:
         self._store.members.setdefault(topic, {})[name] = None

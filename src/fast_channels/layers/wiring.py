@@ -14,7 +14,7 @@ import functools
 import os
 import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from fast_channels.exceptions import (
     ChannelFull,
@@ -32,18 +32,24 @@ from .codecs import Codec, MsgPackCodec
 from .health import Health
 from .hub import ADDRESS, Hub
 from .mailbox import Mailbox, Notice
-from .returns import Returns
 from .rules import NameRules
 from .subscriptions import Subscriptions
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Iterable
+    from collections.abc import AsyncGenerator, Callable, Iterable
 
     from fast_channels.type_defs import ChannelCapacityDict, ChannelMessage, Overflow
 
 # Seconds that closing a channel waits for the broker to confirm. It is done in
 # any case; waiting means that nothing under way arrives afterwards.
 CLEANUP_TIMEOUT = 1.0
+
+
+class Received(NamedTuple):
+    """A message, and how it is put back for a receiver who has given up meanwhile."""
+
+    message: ChannelMessage
+    put_back: Callable[[], None]
 
 
 class Joining:
@@ -89,8 +95,6 @@ class Wiring(NameRules):
         # What health() says beside what a supervised broker knows better.
         self._health = Health("closed", time.time())
         self._subscriptions: Subscriptions | None = None
-        # Likewise, if the broker is a queue.
-        self._returns: Returns | None = None
 
     # -- what a backend's layer class fills in ------------------------------
 
@@ -140,11 +144,10 @@ class Wiring(NameRules):
         self._joining.clear()
         broker = self._make_broker()
         subscriptions = Subscriptions(self._hub.members, broker)
-        returns = Returns(broker, self._codec.encode) if isinstance(broker, Queue) else None
         self._health = Health("connecting", time.time())
         try:
             await broker.start(self._deliver, self._interrupted)
-            self._broker, self._subscriptions, self._returns = broker, subscriptions, returns
+            self._broker, self._subscriptions = broker, subscriptions
             self._health = Health("ready", time.time())
             yield
         except LayerUnavailable as exc:
@@ -154,14 +157,12 @@ class Wiring(NameRules):
             # A loop that was stopped and replaced may end long after its
             # successor began; what is there by then is not ours to clear.
             if self._broker is broker:
-                self._broker = self._subscriptions = self._returns = None
+                self._broker = self._subscriptions = None
                 self._health = Health("closed", time.time())
                 self._hub.clear()
                 for opening in self._opening.values():
                     opening.cancel()
             await subscriptions.stop()
-            if returns is not None:
-                await returns.stop()
             await broker.stop()
 
     def _deliver(self, topic: str, payload: bytes) -> int:
@@ -263,7 +264,7 @@ class Wiring(NameRules):
             async with asyncio.timeout(CLEANUP_TIMEOUT):
                 await self._settle(emptied)
 
-    async def _receive(self, channel: str) -> ChannelMessage:
+    async def _receive(self, channel: str) -> Received:
         mailbox = self._hub.mailboxes.get(channel)
         if channel in self._opening or (mailbox is None and self._may_open(channel)):
             mailbox = await self._opened_for_all(channel)
@@ -272,7 +273,7 @@ class Wiring(NameRules):
         # Losses are told to consumers; here they are seen in statistics().
         while isinstance(message := await mailbox.get(), Notice):
             pass
-        return message
+        return Received(message, functools.partial(mailbox.put_back, message))
 
     async def _opened_for_all(self, channel: str) -> Mailbox:
         """Open a channel to receive from; it stays open if one who waits for that gives up."""
@@ -296,31 +297,16 @@ class Wiring(NameRules):
             # Marks the exception as seen; whoever waited has got it.
             opening.exception()
 
-    def _unreceive(self, channel: str, message: ChannelMessage) -> None:
-        """Put back what a receiver on another loop did not take any more."""
-        mailbox = self._hub.mailboxes.get(channel)
-        if mailbox is not None:
-            mailbox.put_back(message)
-        elif self._returns is not None and not names.belongs_to(channel, self.process):
-            self._returns.put(channel, message)
-
-    async def _pop(self, channel: str) -> ChannelMessage:
+    async def _pop(self, channel: str) -> Received:
         if not self._is_kept(channel):
             raise ForeignChannel(channel, "receive from")
         queue = require_queue(self._live_broker, "receiving from a shared channel")
-        if self._returns is not None and (returned := self._returns.take(channel)) is not None:
-            return returned
         while True:
-            message = self._hub.decoded(await self._popped(queue, channel))
+            popped = await queue.pop(channel)
+            message = self._hub.decoded(popped.payload)
             if message is not None:
                 message.pop(ADDRESS, None)
-                return message
-
-    async def _popped(self, queue: Queue, channel: str) -> bytes:
-        if self._returns is None:
-            return await queue.pop(channel)
-        with self._returns.receiver(channel):
-            return await queue.pop(channel)
+                return Received(message, functools.partial(queue.put_back, channel, popped))
 
     # -- groups -------------------------------------------------------------
 

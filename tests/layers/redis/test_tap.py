@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import random
 import time
 
@@ -11,12 +12,12 @@ import pytest
 import redis
 
 from fast_channels.layers import RedisChannelLayer
+from fast_channels.layers.broker import Popped
 from fast_channels.layers.redis import _supervisor, _tap
-from fast_channels.layers.redis._intake import Taken
 from fast_channels.layers.redis._keys import Keys
 from fast_channels.layers.redis._options import QueueOptions
 from fast_channels.layers.redis._server import Server
-from fast_channels.layers.redis._tap import Tap
+from fast_channels.layers.redis._tap import Place, Tap
 from tests.layers.redis.support import cut, last_commands, outages
 from tests.layers.support import PATIENCE, becomes, received, turns
 
@@ -51,7 +52,7 @@ async def until_blocked(url, number=1):
 
 async def popped(tap):
     async with asyncio.timeout(PATIENCE):
-        return (await tap.pop()).decode()
+        return (await tap.pop()).payload.decode()
 
 
 async def test_payloads_are_taken_by_score(tap, client):
@@ -102,12 +103,21 @@ async def test_payload_handed_over_in_the_moment_of_the_cancellation_goes_back(t
     """It was taken, but never seen."""
     receiving = asyncio.create_task(tap.pop())
     await turns(1)
-    tap.hand_over(tap._spouts[0], Taken(b"a", b"5"))
+    tap.hand_over(Popped(b"a", Place(0, b"5")))
     receiving.cancel()
     with pytest.raises(asyncio.CancelledError):
         await receiving
     await becomes(lambda: waiting(client) == ["a"])
     assert client.zscore(KEY, "a") == 5
+
+
+async def test_payload_that_comes_back_after_the_end_is_an_error_in_the_log(tap, caplog):
+    """Nothing is lost in silence."""
+    await tap.stop()
+    tap.hand_over(Popped(b"a", Place(0, b"5")))
+    (record,) = caplog.records
+    assert record.levelno == logging.ERROR
+    assert "'asgijobs'" in record.getMessage()
 
 
 async def test_cancelled_receive_loses_nothing_and_keeps_the_order(redis_url):

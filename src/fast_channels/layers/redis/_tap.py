@@ -7,11 +7,12 @@ import contextlib
 import logging
 import time
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from fast_channels.exceptions import LayerClosed, LayerUnavailable
+from fast_channels.layers.broker import Popped
 
-from ._intake import Alarm, Intake, Taken
+from ._intake import Alarm, Intake
 from ._supervisor import Supervisor, first_of, pauses
 
 if TYPE_CHECKING:
@@ -53,27 +54,28 @@ class Tap:
         self._forget = forget
         self._forgotten = False
         # Who waits, the first being served first.
-        self._waiting: deque[asyncio.Future[tuple[Spout, Taken]]] = deque()
+        self._waiting: deque[asyncio.Future[Popped]] = deque()
         # Set while somebody waits.
         self._wanted = asyncio.Event()
-        self._spouts = [Spout(self, server, name, keys, options) for server in servers]
+        self._spouts = [
+            Spout(self, number, server, name, keys, options)
+            for number, server in enumerate(servers)
+        ]
 
-    async def pop(self) -> bytes:
+    async def pop(self) -> Popped:
         """Wait for a payload and take it. Cancelling loses nothing."""
-        wanted: asyncio.Future[tuple[Spout, Taken]] = asyncio.get_running_loop().create_future()
+        wanted: asyncio.Future[Popped] = asyncio.get_running_loop().create_future()
         self._waiting.append(wanted)
         self._wanted.set()
         for spout in self._spouts:
             spout.start()
         try:
-            _, taken = await wanted
+            return await wanted
         except asyncio.CancelledError:
             if wanted.done() and not wanted.cancelled() and wanted.exception() is None:
                 # It was handed over in the moment of the cancellation.
-                self.hand_over(*wanted.result())
+                self.hand_over(wanted.result())
             raise
-        else:
-            return taken.payload
         finally:
             if wanted in self._waiting:
                 self._waiting.remove(wanted)
@@ -100,14 +102,16 @@ class Tap:
                 return False
         return True
 
-    def hand_over(self, spout: Spout, taken: Taken) -> None:
+    def hand_over(self, popped: Popped) -> None:
+        """Give a payload to whoever waits, or back to its server."""
         while self._waiting:
             receiver = self._waiting.popleft()
             if not receiver.done():
-                receiver.set_result((spout, taken))
+                receiver.set_result(popped)
                 break
         else:
-            spout.put_back(taken)
+            place: Place = popped.place
+            self._spouts[place.spout].put_back(popped.payload, place.score)
         self._rest()
 
     def _forget_once(self) -> None:
@@ -123,13 +127,21 @@ class Tap:
             self._wanted.clear()
 
 
+class Place(NamedTuple):
+    """Where a payload was: at which server, and the score that says before what."""
+
+    spout: int
+    score: bytes
+
+
 class Spout:
     """The part of a tap that is at one server."""
 
     def __init__(
-        self, tap: Tap, server: Server, name: str, keys: Keys, options: QueueOptions
+        self, tap: Tap, number: int, server: Server, name: str, keys: Keys, options: QueueOptions
     ) -> None:
         self._tap = tap
+        self._number = number
         self._server = server
         self._key = keys.of_channel(name)
         # Keys of this reader alone.
@@ -141,6 +153,7 @@ class Spout:
         self._expired = 0
         # Payloads on their way back.
         self._returning: set[asyncio.Task[None]] = set()
+        self._stopped = False
 
     def start(self) -> None:
         """Read in the background. Starting twice is fine."""
@@ -151,16 +164,21 @@ class Spout:
         with contextlib.suppress(LayerUnavailable):
             # The answer may have been under way.
             for taken in await self._intake.take(0):
-                self.put_back(taken)
+                self.put_back(*taken)
             await self._server.control.call("DEL", self._beats, self._batch)
         if self._returning:
-            _, lost = await asyncio.wait(self._returning, timeout=PATIENCE)
-            for task in lost:
+            _, late = await asyncio.wait(self._returning, timeout=PATIENCE)
+            for task in late:
                 task.cancel()
-                logger.error("a message taken from %s could not be put back", self._key)
+                self._lost()
+        self._stopped = True
 
-    def put_back(self, taken: Taken) -> None:
-        task = asyncio.create_task(self._return(taken), name=f"fast_channels return {self._key}")
+    def put_back(self, payload: bytes, score: bytes) -> None:
+        if self._stopped:
+            self._lost()
+            return
+        returning = self._return(payload, score)
+        task = asyncio.create_task(returning, name=f"fast_channels return {self._key}")
         self._returning.add(task)
         task.add_done_callback(self._returning.discard)
 
@@ -182,7 +200,7 @@ class Spout:
                 # Only a sender removes what has expired, and there may be none.
                 age = time.time() - float(one.score)
                 if age <= self._options.expiry:
-                    self._tap.hand_over(self, one)
+                    self._tap.hand_over(Popped(one.payload, Place(self._number, one.score)))
                 else:
                     self._skipped(age)
             if not taken:
@@ -201,11 +219,14 @@ class Spout:
                 self._options.expiry,
             )
 
-    async def _return(self, taken: Taken) -> None:
+    def _lost(self) -> None:
+        logger.error("a message taken from %r could not be put back", self._key)
+
+    async def _return(self, payload: bytes, score: bytes) -> None:
         call = self._server.control.call
         for pause in pauses():
             with contextlib.suppress(LayerUnavailable):
-                await call("ZADD", self._key, taken.score, taken.payload)
+                await call("ZADD", self._key, score, payload)
                 await call("PEXPIRE", self._key, int(self._options.expiry * 1000))
                 return
             await asyncio.sleep(pause)

@@ -34,7 +34,7 @@ from .serializers import OpenCodec, registry
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from fast_channels.layers.broker import Deliver, Interrupted
+    from fast_channels.layers.broker import Deliver, Interrupted, Popped
     from fast_channels.layers.health import Health
     from fast_channels.type_defs import ChannelCapacityDict, ChannelMessage, Overflow
 
@@ -151,13 +151,19 @@ class RedisQueueBroker:
         key = self._keys.of_channel(name)
         return not await self._push_to(self._index(name), [key], [capacity, sealed])
 
-    async def pop(self, name: str) -> bytes:
+    async def pop(self, name: str) -> Popped:
+        return await self._tap(name).pop()
+
+    def put_back(self, name: str, popped: Popped) -> None:
+        self._tap(name).hand_over(popped)
+
+    def _tap(self, name: str) -> Tap:
         tap = self._taps.get(name)
         if tap is None:
             forget = functools.partial(self._forget_tap, name)
             tap = Tap(name, self._servers, self._keys, self._options, forget)
             self._taps[name] = tap
-        return await tap.pop()
+        return tap
 
     def _forget_tap(self, name: str) -> None:
         # A reader whose server is away would go on looking for it.
