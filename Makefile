@@ -1,8 +1,8 @@
 # Two commands are all a newcomer needs: `make showcase` and `make test`.
 PYTHON ?= python3
 BIN := .venv/bin
-# Two at once: most tests wait for servers and processes, but those take time too.
-PYTEST := -m pytest --numprocesses 2 --dist loadfile
+# Three at once, also on two cores: most tests wait for servers and processes.
+PYTEST := -m pytest --numprocesses 3 --dist worksteal
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 SOURCES := src sandbox tests
 
