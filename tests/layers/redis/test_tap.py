@@ -14,6 +14,7 @@ import redis
 from fast_channels.layers import RedisChannelLayer
 from fast_channels.layers.broker import Popped
 from fast_channels.layers.redis import _supervisor, _tap
+from fast_channels.layers.redis._intake import Intake
 from fast_channels.layers.redis._keys import Keys
 from fast_channels.layers.redis._options import QueueOptions
 from fast_channels.layers.redis._server import Server
@@ -228,6 +229,27 @@ async def test_tap_that_nobody_wants_ends(redis_url, client, monkeypatch):
         await becomes(lambda: not layer._broker._taps)
         await layer.send("jobs", {"type": "test", "n": 2})
         assert (await received(layer, "jobs"))["n"] == 2
+
+
+async def test_tap_that_nobody_wants_any_more_ends(redis_url, monkeypatch):
+    """Also if its reader waits for the server to tell of a message."""
+    monkeypatch.setattr(_tap, "IDLE", 0.01)
+    takes = []
+    take = Intake.take
+
+    async def counted(intake, size):
+        taken = await take(intake, size)
+        takes.append(size)
+        return taken
+
+    monkeypatch.setattr(Intake, "take", counted)
+    async with RedisChannelLayer([redis_url]) as layer:
+        receiving = asyncio.create_task(layer.receive("jobs"))
+        # The first one looks for what was there before.
+        await becomes(lambda: len(takes) >= 2)
+        await turns()
+        receiving.cancel()
+        await becomes(lambda: not layer._broker._taps)
 
 
 async def test_reader_of_a_server_that_is_gone_ends_with_the_layer(redis_url, server, monkeypatch):

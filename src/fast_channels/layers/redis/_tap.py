@@ -204,7 +204,10 @@ class Spout:
                 else:
                     self._skipped(age)
             if not taken:
-                await alarm.wait()
+                # Not for ever: whoever wanted it may have given up long ago.
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(IDLE):
+                        await alarm.wait()
 
     def _skipped(self, age: float) -> None:
         self._expired += 1
