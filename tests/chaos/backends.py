@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 KINDS = ("memory", "pubsub", "queue")
 
 # Seconds that anything here may take on a busy machine.
-PATIENCE = 10.0
+PATIENCE = 30.0
 
 
 def make(kind, url=None, **options):

@@ -24,7 +24,7 @@ T = TypeVar("T")
 Predicate: TypeAlias = "Callable[[Connection], bool]"
 
 # Seconds that the thread may take to do what it is asked.
-PATIENCE = 5.0
+PATIENCE = 15.0
 
 # Chunks on their way in one direction; a receiver that does not read stops its sender.
 CHUNKS = 64

@@ -17,7 +17,7 @@ from fast_channels.layers import RedisPubSubChannelLayer
 from fast_channels.testing import ApplicationCommunicator, WebsocketCommunicator
 
 # Seconds until a test gives up on a message.
-PATIENCE = 5.0
+PATIENCE = 15.0
 
 
 class EchoConsumer(AsyncWebsocketConsumer):

@@ -29,7 +29,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PEER_PYTHON = ROOT / ".venv-peers" / "bin" / "python"
 
 # Seconds that a message may take before a test gives up on it.
-PATIENCE = 5.0
+PATIENCE = 15.0
 
 LAYERS = {"queue": RedisChannelLayer, "pubsub": RedisPubSubChannelLayer}
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 # Seconds that anything here may take on a busy machine.
-PATIENCE = 5.0
+PATIENCE = 15.0
 
 
 # From 3.12 on Python warns of every fork in a process with threads. That ours

@@ -28,7 +28,7 @@ HERE = Path(__file__).resolve().parent
 SOURCE = Path(fast_channels.__file__).resolve().parents[1]
 
 # Seconds until a test gives up on a server or a message.
-PATIENCE = 8.0
+PATIENCE = 15.0
 
 COMMANDS = {
     "uvicorn_websockets": "uvicorn --port {port} --ws websockets {application}",
