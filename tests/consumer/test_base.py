@@ -14,7 +14,7 @@ from fast_channels.consumer import (
     AsyncJsonWebsocketConsumer,
     AsyncWebsocketConsumer,
 )
-from fast_channels.consumer.base import LOGGED_TYPES, get_handler_name
+from fast_channels.consumer.dispatch import LOGGED_TYPES, get_handler_name
 from fast_channels.exceptions import ConsumerStateError, StopConsumer, UnknownLayer
 from fast_channels.layers import InMemoryChannelLayer, channel_layers
 from fast_channels.layers.mailbox import FRAME_LIMIT

@@ -8,17 +8,19 @@ messages from the layer. The loop takes from both in turn and calls handlers.
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import inspect
 import logging
 import time
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar
 
-from fast_channels.exceptions import ConsumerStateError, StopConsumer, UnhandledMessage
-from fast_channels.layers.mailbox import Mailbox, Notice
+from fast_channels.exceptions import ConsumerStateError, StopConsumer
+from fast_channels.layers.mailbox import Mailbox
 from fast_channels.layers.registry import channel_layers
 
+from .dispatch import Dispatcher
 from .endings import Ending, log_ending
-from .handlers import get_handler_name, is_handler
+from .handlers import get_handler_name
 from .limits import check_option
 from .sending import Sender
 from .sockets import abort
@@ -36,17 +38,11 @@ logger = logging.getLogger("fast_channels.consumer")
 
 ConsumerT = TypeVar("ConsumerT", bound="AsyncConsumer")
 
-# Handlers of what only the layer itself may say.
-NOTICES = frozenset({"layer_gap", "layer_overflow"})
-
 # Seconds that a server may take to notice that a connection was broken off.
 NOTICE_TIMEOUT = 1.0
 
-# Different message types without a handler that are logged per consumer class.
-LOGGED_TYPES = 100
 
-
-class AsyncConsumer:
+class AsyncConsumer(Dispatcher):
     """
     Handles the events of one ASGI connection and the messages of one channel.
 
@@ -60,9 +56,6 @@ class AsyncConsumer:
     """
 
     channel_layer_alias: ClassVar[str | None] = None
-    # What to do when messages may have been lost, since the broker was away:
-    # hand `layer.gap` to the method layer_gap, or close the connection.
-    on_gap: ClassVar[Literal["event", "close"]] = "event"
     # Seconds that the server may take to accept what is sent, which it does not
     # while the client reads nothing. Beyond that the connection is ended, a
     # WebSocket with 1013. None to wait for ever.
@@ -71,8 +64,7 @@ class AsyncConsumer:
     # Set before the first handler runs.
     scope: ChannelScope
     base_send: ASGISendCallable
-    # Set likewise, if there is a channel_layer_alias.
-    channel_layer: BaseChannelLayer
+    # Set likewise, if there is a channel_layer_alias; so is channel_layer.
     channel_name: str
     # True as soon as the client is gone or we have closed, also while a handler
     # runs: one that goes on for long can look. It is not noticed while more
@@ -86,6 +78,8 @@ class AsyncConsumer:
     _receiving: asyncio.Task[None]
     # The way to the client.
     _sender: Sender
+    # Of the task that runs the handlers.
+    _context: contextvars.Context
     # Who or what ended the connection; whoever does so first says it.
     _ending: Ending | None = None
     # Level of the one line in the log when nothing is wrong. What is answered
@@ -93,21 +87,6 @@ class AsyncConsumer:
     _log_level: ClassVar[int] = logging.DEBUG
     # The only type of scope that this class can serve; None for any.
     _scope_type: ClassVar[str | None] = None
-    # What the library itself defines on this class. A message must not reach it.
-    _reserved: ClassVar[frozenset[str]] = frozenset()
-    # Methods that were found to be handlers, by name.
-    _handlers: ClassVar[dict[str, bool]] = {}
-    # Types without a handler that were logged already.
-    _logged_types: ClassVar[set[str]] = set()
-
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        super().__init_subclass__(**kwargs)
-        own = [base for base in cls.__mro__ if base.__module__.startswith("fast_channels.")]
-        cls._reserved = frozenset(
-            name for base in own for name in (*dir(base), *inspect.get_annotations(base))
-        )
-        cls._handlers = {}
-        cls._logged_types = set()
 
     # -- as an ASGI application ---------------------------------------------
 
@@ -145,8 +124,11 @@ class AsyncConsumer:
         self.scope = scope
         self.base_send = send
         self._sender = Sender(send, self.send_timeout)
+        self._context = contextvars.copy_context()
         with channel_layers.connections.entered(type(self).__name__, self._restart):
-            await self._serve(receive)
+            # In a task of its own: a wake-up then takes two steps, and not one for each
+            # middleware, route and server function that the application is wrapped in.
+            await asyncio.create_task(self._serve(receive), context=self._context)
 
     async def _serve(self, receive: ASGIReceiveCallable) -> None:
         started = time.monotonic()
@@ -220,9 +202,19 @@ class AsyncConsumer:
                 await self._handle_event(event)
             message = mailbox.take()
             if message is not None:
-                await self._dispatch_message(message)
+                handler = self._route(message)
+                if handler is None:
+                    await self._dispatch_message(message)
+                    continue
+                # The hot path: what `_guarded` and `dispatch` do, without the way there.
+                try:
+                    await handler(message)
+                except StopConsumer:
+                    raise
+                except (asyncio.CancelledError, Exception) as exc:  # noqa: BLE001 - judged there
+                    await self._raised(exc, message, from_layer=True)
             elif event is None:
-                await mailbox.wait()
+                await mailbox.change()
 
     async def _stop_receiving(self) -> None:
         self._receiving.cancel()
@@ -237,63 +229,6 @@ class AsyncConsumer:
             # Nothing more will come, whatever the handler did.
             self._ends(Ending(None, "", "client"))
             raise StopConsumer
-
-    # -- dispatch -----------------------------------------------------------
-
-    async def dispatch(self, message: ChannelMessage) -> None:
-        """Call the handler of an event or message; raises UnhandledMessage if there is none."""
-        name = get_handler_name(message)
-        if not self._handles(name):
-            raise UnhandledMessage(self, message["type"])
-        await getattr(self, name)(message)
-
-    async def _dispatch_message(self, message: ChannelMessage) -> None:
-        if isinstance(message, Notice):
-            await self._dispatch_notice(message)
-        elif self._may_handle(message):
-            await self._guarded(message, from_layer=True)
-
-    async def _dispatch_notice(self, notice: Notice) -> None:
-        if notice["type"] == "layer.gap" and self.on_gap == "close":
-            await self._interrupted()
-            return
-        # The type may be one that a layer was configured with.
-        name = get_handler_name(notice)
-        if name not in self._reserved and self._handles(name):
-            await self._guarded(notice)
-
-    def _may_handle(self, message: ChannelMessage) -> bool:
-        """Whether a message from the layer reaches a handler; if not, count it and say why."""
-        try:
-            name = get_handler_name(message)
-        except ValueError:
-            reason = "skipped the unusable"
-        else:
-            # A dispatch of your own may handle types for which there is no method.
-            own_dispatch = type(self).dispatch is not AsyncConsumer.dispatch
-            if name in self._reserved or name in NOTICES:
-                reason = "keeps for itself the"
-            elif own_dispatch or self._handles(name):
-                return True
-            else:
-                reason = "has no handler for"
-        self._skip(message.get("type"), reason)
-        return False
-
-    def _handles(self, name: str) -> bool:
-        """Whether there is a handler: a coroutine method that takes one message."""
-        known = self._handlers.get(name)
-        if known is None and (known := is_handler(getattr(type(self), name, None))):
-            # Only what exists is remembered, so that messages cannot fill this.
-            self._handlers[name] = known
-        return bool(known)
-
-    def _skip(self, type_: object, reason: str) -> None:
-        self.channel_layer.count_unknown_type()
-        logged = self._logged_types
-        if len(logged) < LOGGED_TYPES and (key := repr(type_)[:100]) not in logged:
-            logged.add(key)
-            logger.warning("%s; it is skipped", UnhandledMessage(self, type_, reason))
 
     # -- what kinds of connection fill in -----------------------------------
 
@@ -332,45 +267,9 @@ class AsyncConsumer:
         """End the connection under the server, which may hold it for ever; whether it is over."""
         return await asyncio.get_running_loop().run_in_executor(None, abort, self.scope)
 
-    async def on_error(self, exc: Exception, message: ChannelMessage) -> None:
-        """Called when a handler has raised, before the connection is closed for it."""
-
-    async def _guarded(self, message: ChannelMessage, *, from_layer: bool = False) -> None:
-        """Dispatch, and let an error end this connection and nothing else."""
-        try:
-            await self.dispatch(message)
-        except StopConsumer:
-            raise
-        except asyncio.CancelledError as exc:
-            task = asyncio.current_task()
-            if task is not None and task.cancelling():
-                raise
-            # Not this connection was cancelled, but something its handler awaited.
-            failure = RuntimeError("a handler awaited a task that was cancelled")
-            await self._failed(failure, message)
-            raise StopConsumer from exc
-        except Exception as exc:
-            if from_layer and isinstance(exc, UnhandledMessage) and exc.type == message["type"]:
-                self._skip(exc.type, "has no handler for")
-                return
-            await self._failed(exc, message)
-            raise StopConsumer from exc
-
     async def _failed(self, exc: Exception, message: ChannelMessage) -> None:
-        try:
-            await self.on_error(exc, message)
-        except Exception:
-            logger.exception("%s.on_error failed", type(self).__name__)
-        self._log_failure(exc, message)
+        await super()._failed(exc, message)
         self._ends(Ending(None, "", "error"))
-
-    def _log_failure(self, exc: Exception, message: ChannelMessage) -> None:
-        logger.error(
-            "%s failed at %r and its connection is closed",
-            type(self).__name__,
-            message.get("type"),
-            exc_info=exc,
-        )
 
     async def _overflowed(self, mailbox: Mailbox) -> None:
         """The mailbox overflowed and its policy is to close."""

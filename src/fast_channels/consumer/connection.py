@@ -14,6 +14,7 @@ from fast_channels.exceptions import (
 )
 
 from .base import AsyncConsumer
+from .dispatch import NOTICES
 from .endings import (
     ABNORMAL,
     GOING_AWAY,
@@ -27,12 +28,15 @@ from .endings import (
     EndedBy,
     Ending,
 )
+from .forwarding import FastLane, Unfinished, check_forwards
 from .heartbeat import Heartbeat
 from .limits import Gate, RateLimit, Refused, check_websocket_options
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Collection
+
     from fast_channels.layers.base import BaseChannelLayer
-    from fast_channels.layers.mailbox import Mailbox
+    from fast_channels.layers.mailbox import Mailbox, Prepared
     from fast_channels.type_defs import ChannelHeaders, ChannelMessage
 
 logger = logging.getLogger("fast_channels.consumer")
@@ -65,6 +69,11 @@ class WebsocketConnection(AsyncConsumer):
     # Connections of this class that a process serves at once, subclasses not
     # counted. One more is closed with 1013 before connect(). None for no limit.
     max_connections: ClassVar[int | None] = None
+    # Types of messages that go to the client as they are: as the frame that
+    # `forwarded_frame` makes of them, once for all connections of a class. No
+    # handler and no send() of yours is called for them; in every other way
+    # they are like messages with a handler.
+    forwards: ClassVar[Collection[str]] = ()
     # Seconds of silence after which the client is asked whether it is there:
     # `heartbeat_ping` is sent, a frame like any other, so that it passes every
     # server and proxy. None for no heartbeat.
@@ -136,12 +145,25 @@ class WebsocketConnection(AsyncConsumer):
     def _check(cls) -> None:
         super()._check()
         check_websocket_options(cls)
+        check_forwards(cls, cls._reserved | NOTICES)
+
+    @classmethod
+    def forwarded_frame(cls, message: ChannelMessage) -> str | bytes:
+        """
+        Return the frame that a message in `forwards` becomes.
+
+        It may be shared by many connections, so it depends on the message alone.
+        """
+        raise NotImplementedError
 
     async def _open(self) -> tuple[BaseChannelLayer | None, Mailbox]:
         self._gate = Gate(
             self.max_frame_size, self.rate_limit, self.heartbeat_pong, self._frame_dropped
         )
-        return await super()._open()
+        layer, mailbox = await super()._open()
+        if self.forwards:
+            mailbox.lane = FastLane(type(self), self._context, self._begin_frame, mailbox)
+        return layer, mailbox
 
     def _admitted(self, event: ChannelMessage) -> ChannelMessage | None:
         return self._gate.admit(event) if event["type"] == "websocket.receive" else event
@@ -313,21 +335,65 @@ class WebsocketConnection(AsyncConsumer):
         if self._heartbeat is not None:
             await self._heartbeat.stop()
 
-    async def _base_send(self, event: ChannelMessage) -> None:
+    def _begin_frame(self, event: ChannelMessage) -> Awaitable[bool] | None:
+        """Send a frame as far as that goes without waiting; see _begin."""
+        if self._state == "open" and not self.disconnected:
+            return self._begin(event)
+        if self._state == "connecting":
+            raise ConsumerStateError(
+                f"{type(self).__name__} sends before the connection is accepted; "
+                "call accept() in connect() first"
+            )
+        self._count_sent_after_close()
+        return _a_turn()
+
+    async def _forward(self, event: Prepared) -> None:
+        pending = event.rest if isinstance(event, Unfinished) else self._begin_frame(event)
+        if pending is not None:
+            await self._finish_sending(pending, event)
+
+    def _may_handle(self, message: ChannelMessage) -> bool:
+        if message.get("type") not in self.forwards:
+            return super()._may_handle(message)
+        # The lane would have it if it could be forwarded.
         try:
-            taken = await self._sender(event)
-        except OSError:
+            self.forwarded_frame(message)
+        except Exception as exc:  # noqa: BLE001 - a message can close nobody
+            self._skip(message["type"], f"cannot forward, for {exc!r}, the")
+        return False
+
+    async def _base_send(self, event: ChannelMessage) -> None:
+        pending = self._begin(event)
+        if pending is not None:
+            await self._finish_sending(pending, event)
+
+    def _begin(self, event: ChannelMessage) -> Awaitable[bool] | None:
+        """Send an event; None if that is done, otherwise what is left of it."""
+        try:
+            return self._sender.begin(event)
+        except (OSError, RuntimeError) as exc:
+            self._not_sent(event, exc)
+            return None
+
+    async def _finish_sending(self, pending: Awaitable[bool], event: ChannelMessage) -> None:
+        try:
+            taken = await pending
+        except (OSError, RuntimeError) as exc:
+            self._not_sent(event, exc)
+        else:
+            if not taken:
+                await self._given_up()
+
+    def _not_sent(self, event: ChannelMessage, exc: OSError | RuntimeError) -> None:
+        if isinstance(exc, OSError):
             # What servers raise, by the ASGI specification, once the client is
             # gone. The event that says so, and with which code, is under way.
             self.disconnected = True
             self._count_sent_after_close()
-        except RuntimeError as exc:
-            if event["type"] != "websocket.send":
-                raise
+        elif event["type"] == "websocket.send":
             self._refused_by_server(exc)
         else:
-            if not taken:
-                await self._given_up()
+            raise exc
 
     async def _given_up(self) -> None:
         self._count_sent_after_close()
@@ -363,6 +429,12 @@ def _is_clients_mistake(exc: Exception, message: ChannelMessage) -> bool:
         return False
     too_long = isinstance(exc, InvalidMessage) and isinstance(exc.__cause__, OverflowError)
     return too_long or isinstance(exc, MessageTooLarge)
+
+
+async def _a_turn() -> bool:
+    # So that a handler that never looks does not hold up the loop.
+    await asyncio.sleep(0)
+    return True
 
 
 def _shortened(reason: str) -> str:

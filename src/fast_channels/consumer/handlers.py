@@ -33,3 +33,8 @@ def is_handler(method: Any) -> bool:
     except TypeError:
         return False
     return True
+
+
+def defined_by(owner: type, name: str) -> type:
+    """Return the class that an attribute of `owner` comes from."""
+    return next(base for base in owner.__mro__ if name in vars(base))

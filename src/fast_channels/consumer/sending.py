@@ -69,30 +69,38 @@ class Sender:
         # The last event is on its way, or was: nothing else may follow.
         self._last = False
 
-    # A generator, which unlike a coroutine can see whether the first step of the
-    # server's was its last one, too.
-    @types.coroutine
-    def __call__(self, event: ChannelMessage, *, last: bool = False) -> Generator[Any, Any, bool]:
+    async def __call__(self, event: ChannelMessage) -> bool:
         """Whether the server took the event: not if it took too long, nor if the end has begun."""
-        if self._busy:
-            yield from self._turn()
-        if self._last and not last:
-            self._next()
-            return False
+        pending = self.begin(event)
+        return True if pending is None else await pending
+
+    def begin(self, event: ChannelMessage) -> Awaitable[bool] | None:
+        """
+        Send an event as far as that goes without waiting: None if the server took it.
+
+        Otherwise returns what is to be awaited, at once, for the answer.
+        """
+        if self._busy or self._last:
+            return self._in_turn(event)
         sending = self._send(event)
         if not isinstance(sending, CoroutineType):
             sending = _awaited(sending)
         try:
             waits_for = sending.send(None)
         except StopIteration:
-            # Nobody else has run since, so there is nothing to undo.
-            if self._busy:
-                self._next()
-            return True
-        except BaseException:
+            return None
+        self._busy = True
+        return self._rest(_resumed(sending, waits_for))
+
+    @types.coroutine
+    def _in_turn(self, event: ChannelMessage, *, last: bool = False) -> Generator[Any, Any, bool]:
+        if self._busy:
+            yield from self._turn()
+        if self._last and not last:
             self._next()
-            raise
-        return (yield from self._wait(_resumed(sending, waits_for)))
+            return False
+        self._busy = True
+        return (yield from self._wait(_steps(self._send, event)))
 
     async def last(self, event: ChannelMessage, within: float) -> bool:
         """
@@ -106,7 +114,7 @@ class Sender:
             # The second one is for servers that keep a cancellation to themselves:
             # uvicorn's `websockets` goes on waiting for the client's answer.
             async with asyncio.timeout(within + INSISTENCE), asyncio.timeout(within):
-                return await self(event, last=True)
+                return await self._in_turn(event, last=True)
         except TimeoutError:
             return False
         finally:
@@ -121,8 +129,7 @@ class Sender:
         self._interrupt()
 
     def _wait(self, sending: Generator[Any, Any, None]) -> Generator[Any, Any, bool]:
-        """Take the other steps, as long as they may take."""
-        self._busy = True
+        """Take the steps of the server's `send`, as long as they may take."""
         self._task = task = asyncio.current_task()
         self._since = self._loop.time()
         if task is not None:
@@ -146,6 +153,8 @@ class Sender:
             self._task = None
             self._interrupted = False
             self._next()
+
+    _rest = types.coroutine(_wait)
 
     def _look(self) -> None:
         """A send that was under way when the timer was set would have taken too long by now."""
@@ -189,6 +198,10 @@ class Sender:
 
 async def _awaited(sending: Awaitable[None]) -> None:
     await sending
+
+
+def _steps(send: ASGISendCallable, event: ChannelMessage) -> Generator[Any, Any, None]:
+    yield from send(event).__await__()
 
 
 def _resumed(sending: Coroutine[Any, Any, None], waits_for: Any) -> Generator[Any, Any, None]:

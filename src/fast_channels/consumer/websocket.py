@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from typing import TYPE_CHECKING, Any
 
@@ -22,11 +21,13 @@ from .endings import (
     UNSUPPORTED_DATA,
     Ending,
 )
+from .handlers import defined_by
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from fast_channels.type_defs import (
+        ChannelMessage,
         WebSocketConnectEvent,
         WebSocketDisconnectEvent,
         WebSocketReceiveEvent,
@@ -92,6 +93,12 @@ class AsyncWebsocketConsumer(WebsocketConnection):
 
     # -- to override --------------------------------------------------------
 
+    @classmethod
+    def forwarded_frame(cls, message: ChannelMessage) -> str | bytes:
+        """Return the frame of a message in `forwards`: what is under "text", or else "bytes"."""
+        frame: str | bytes = message["text"] if "text" in message else message["bytes"]
+        return frame
+
     async def connect(self) -> None:
         """Accept or reject the connection; accepts it unless overridden."""
         await self.accept()
@@ -119,19 +126,13 @@ class AsyncWebsocketConsumer(WebsocketConnection):
         """
         if text_data is None and bytes_data is None:
             raise ValueError("send() was given neither text_data nor bytes_data")
-        if self._state == "connecting":
-            raise ConsumerStateError(
-                f"{type(self).__name__} sends before the connection is accepted; "
-                "call accept() in connect() first"
-            )
-        if self._state == "closed" or self.disconnected:
-            self._count_sent_after_close()
-            # So that a handler that never looks does not hold up the loop.
-            await asyncio.sleep(0)
-        elif text_data is not None:
-            await self._base_send({"type": "websocket.send", "text": text_data})
-        else:
-            await self._base_send({"type": "websocket.send", "bytes": bytes_data})
+        event: dict[str, Any] = {"type": "websocket.send", "text": text_data}
+        if text_data is None:
+            event = {"type": "websocket.send", "bytes": bytes_data}
+        # Most frames are taken at once; no coroutine is made for those.
+        pending = self._begin_frame(event)
+        if pending is not None:
+            await self._finish_sending(pending, event)
         if close:
             await self.close(NORMAL)
 
@@ -159,6 +160,22 @@ class AsyncJsonWebsocketConsumer(AsyncWebsocketConsumer):
             await self.on_invalid_json(text_data, exc)
         else:
             await self.receive_json(content, **kwargs)
+
+    @classmethod
+    def _check(cls) -> None:
+        super()._check()
+        base = AsyncJsonWebsocketConsumer
+        own_json = defined_by(cls, "encode_json") is not base
+        if cls.forwards and own_json and defined_by(cls, "forwarded_frame") is base:
+            raise ConsumerStateError(
+                f"{cls.__name__} has an encode_json() of its own, which cannot be awaited for "
+                "messages in forwards; define forwarded_frame(message) as well"
+            )
+
+    @classmethod
+    def forwarded_frame(cls, message: ChannelMessage) -> str | bytes:
+        """Return the frame of a message in `forwards`: the message, with its type, as JSON."""
+        return msgspec.json.encode(message).decode()
 
     async def receive_json(self, content: Any, **kwargs: Any) -> None:
         """Handle a decoded frame."""

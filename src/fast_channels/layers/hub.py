@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from fast_channels.type_defs import ChannelMessage
 
-    from .mailbox import Mailbox
+    from .mailbox import Mailbox, Prepared
 
 logger = logging.getLogger("fast_channels.layers")
 
@@ -212,13 +212,25 @@ class Hub:
 
     def _put(self, channels: Iterable[str], message: ChannelMessage) -> int:
         mailboxes = self.mailboxes
+        type_ = message.get("type")
+        # What lanes have made of it, by their keys.
+        prepared: dict[object, Prepared | None] = {}
         delivered = 0
         for channel in channels:
             mailbox = mailboxes.get(channel)
             if mailbox is None:
                 self.counters.unclaimed += 1
-            elif mailbox.put(dict(message)):
-                delivered += 1
+                continue
+            lane = mailbox.lane
+            # The type may be anything, also what cannot be looked for.
+            if lane is not None and isinstance(type_, str) and type_ in lane.types:
+                if lane.key not in prepared:
+                    prepared[lane.key] = lane.prepare(message)
+                event = prepared[lane.key]
+                if event is not None:
+                    delivered += mailbox.forward(event)
+                    continue
+            delivered += mailbox.put(dict(message))
         self.counters.delivered += delivered
         return delivered
 

@@ -13,7 +13,7 @@ import asyncio
 import contextlib
 import sys
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from fast_channels.exceptions import LayerClosed
 
@@ -32,6 +32,32 @@ FRAME_BYTES = 1_048_576
 
 class Notice(dict[str, Any]):
     """A message written by the layer itself. Its type cannot be forged by a sender."""
+
+
+class Prepared(dict[str, Any]):
+    """What a lane made of a message. All its receivers share it: nobody may change it."""
+
+
+class Lane(Protocol):
+    """What a reader wants to have done with some messages without being woken for each."""
+
+    @property
+    def types(self) -> frozenset[str]:
+        """The types of these messages."""
+        ...
+
+    @property
+    def key(self) -> object:
+        """Readers with the same key make the same of a message."""
+        ...
+
+    def prepare(self, message: ChannelMessage) -> Prepared | None:
+        """Make of a message what is to be forwarded; None if that cannot be done."""
+        ...
+
+    def forward(self, event: Prepared) -> None:
+        """Do it. Called while the reader is idle, and only then; raises nothing."""
+        ...
 
 
 class Mailbox:
@@ -55,6 +81,7 @@ class Mailbox:
         "capacity",
         "closed",
         "dropped",
+        "lane",
         "name",
         "overflow",
         "overflowed",
@@ -76,6 +103,8 @@ class Mailbox:
         self.overflow = overflow
         # Whether senders in this process are to hear of a full mailbox.
         self.refuses = refuses
+        # A short cut for messages of some types, if the reader wants one.
+        self.lane: Lane | None = None
         # Messages lost here since the mailbox was made.
         self.dropped = 0
         # True once the channel has been closed.
@@ -116,8 +145,20 @@ class Mailbox:
             # Room again: the report goes where the hole is, before what follows.
             self._messages.append(self._report())
         self._messages.append(message)
-        self._wake()
+        if self._waiters:
+            self._wake()
         return True
+
+    def forward(self, event: Prepared) -> bool:
+        """Let the lane have an event, or keep it for its turn if the reader is busy."""
+        if self._waiters and self.lane is not None:
+            self.lane.forward(event)
+            return True
+        return self.put(event)
+
+    def wake(self) -> None:
+        """Let a reader that is idle see what there is to do besides messages."""
+        self._wake()
 
     def put_notice(self, notice: Notice) -> None:
         """Add a message from the layer itself; it is never dropped."""
@@ -150,6 +191,16 @@ class Mailbox:
         """
         while not (self._messages or self._frames or self._lost or self.overflowed or self.closed):
             await self._sleep()
+
+    def change(self) -> asyncio.Future[None]:
+        """
+        Return what is done once anything has happened here, for the one reader of a consumer.
+
+        To be asked for when nothing waits. Costs less than `wait`.
+        """
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiters.append(waiter)
+        return waiter
 
     def take(self) -> ChannelMessage | None:
         """Return the next message, or None if none waits."""
@@ -248,6 +299,9 @@ class ThreadsafeMailbox(Mailbox):
     def put(self, message: ChannelMessage) -> bool:
         self._call(super().put, message)
         return True
+
+    def forward(self, event: Prepared) -> bool:
+        return self.put(event)
 
     def put_notice(self, notice: Notice) -> None:
         self._call(super().put_notice, notice)
