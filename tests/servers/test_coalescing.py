@@ -235,6 +235,17 @@ class Scenarios:
         except OSError:
             self.happened.set()
 
+    async def break_off(self, receive, send):
+        """The connection broke in this turn, which nobody has been told yet."""
+        await receive()
+        # What an event loop does when a write fails.
+        self.protocol.transport._transport.abort()
+        for number in range(20):
+            await send({"type": "websocket.send", "text": str(number)})
+        self.results.append(self.protocol.disconnected)
+        await receive()
+        self.happened.set()
+
     async def shut_down(self, receive, send):
         """Frames are waiting when the server begins to stop."""
         for number in range(20):
@@ -420,6 +431,15 @@ class TestServer:
             reader.read(2)
             raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         assert served.app.happened.wait(PATIENCE)
+
+    def test_frames_for_a_connection_that_broke_are_dropped_quietly(self, served):
+        """When the turn ends, its socket is closed already; the application is told as ever."""
+        with served.connect("break_off") as client:
+            client.send("go")
+            with pytest.raises(websockets.ConnectionClosedError):
+                client.recv(PATIENCE)
+        assert served.app.happened.wait(PATIENCE)
+        assert served.app.results == [False]
 
     def test_shutdown_comes_after_what_was_sent(self, served):
         """All frames of the turn, then the close frame that says that the server stops."""
