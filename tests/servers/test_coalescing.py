@@ -332,7 +332,7 @@ def served(running, caplog):
     """Fails a test during which the server or its loop had anything to complain about."""
     with caplog.at_level(logging.WARNING):
         yield running
-    assert [record.getMessage() for record in caplog.records] == []
+    assert [record.getMessage() for record in caplog.get_records("call")] == []
 
 
 def frames(reader):
