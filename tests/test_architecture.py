@@ -54,6 +54,7 @@ OPTIONAL = {
     "cryptography": "layers.codecs",
     "pytest": "testing.contract",
     "uvicorn": "servers.uvicorn",
+    "websockets": "servers.uvicorn",
 }
 REQUIRED = {"msgspec"}
 

@@ -18,20 +18,23 @@ import websockets
 from websockets.sync.client import connect
 
 from fast_channels.servers.coalescing import LARGE, CoalescingTransport
-from fast_channels.servers.uvicorn import CoalescingWebSocketProtocol
+from fast_channels.servers.uvicorn import CoalescingWebSocketProtocol, text_frame
 from tests.chaos.servers import Authority
 from tests.servers.support import PATIENCE
 
-TEXT, BINARY, CLOSE, PONG = 1, 2, 8, 10
+TEXT, CLOSE, PONG = 1, 8, 10
 
 MEBIBYTE = 1024 * 1024
 
 # Of frames that are sent in one turn: tiny, just collected, just not, and huge.
 SIZES = [1, 200, LARGE - 100, LARGE, MEBIBYTE, 70_000, 1, 3 * MEBIBYTE, 2] * 2
 
+# Texts of every length of header, and one that is longer as bytes than as text.
+TEXTS = ["", "a" * 125, "b" * 126, "\N{PARTY POPPER}" * (LARGE - 1), "c" * 65_536, "b" * 126] * 2
+
 # What a client that reads nothing is sent: more than any kernel keeps for it.
 FLOOD = 2_000
-PIECE = b"x" * 10_000
+PIECE = "x" * 10_000
 
 
 class Recorder(asyncio.Transport):
@@ -197,6 +200,21 @@ class Scenarios:
             await send({"type": "websocket.send", "bytes": bytes([number]) * size})
         await send({"type": "websocket.close"})
 
+    async def texts(self, receive, send):
+        """Some of them again and again."""
+        for text in TEXTS:
+            await send({"type": "websocket.send", "text": text})
+        await send({"type": "websocket.close"})
+
+    async def late(self, receive, send):
+        """One text too many."""
+        await send({"type": "websocket.close", "code": 4000})
+        try:
+            await send({"type": "websocket.send", "text": "too late"})
+        except RuntimeError as exc:
+            self.results.append(str(exc))
+        self.happened.set()
+
     async def echo(self, receive, send):
         """Every message twice."""
         while (event := await receive())["type"] == "websocket.receive":
@@ -218,7 +236,7 @@ class Scenarios:
         asyncio.get_running_loop().call_soon(self.happened.set)
         most = 0
         for number in range(FLOOD):
-            await send({"type": "websocket.send", "bytes": number.to_bytes(2) + PIECE})
+            await send({"type": "websocket.send", "text": f"{number:04}{PIECE}"})
             most = max(most, held.get_write_buffer_size())
             if not self.happened.is_set():
                 self.results[:] = [number]
@@ -283,7 +301,7 @@ class Served:
         url = f"{scheme}://127.0.0.1:{self.port}/{path}"
         return connect(url, ssl=self.context, max_size=None, **options)
 
-    def connect_raw(self, path):
+    def connect_raw(self, path, *headers):
         """Shake hands over a plain socket that holds next to nothing; return it and a reader."""
         raw = socket.socket()
         raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -294,7 +312,7 @@ class Served:
         raw.sendall(
             f"GET /{path} HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\n"
             "Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
-            "Sec-WebSocket-Key: MDEyMzQ1Njc4OTAxMjM0NQ==\r\n\r\n".encode()
+            f"Sec-WebSocket-Key: MDEyMzQ1Njc4OTAxMjM0NQ==\r\n{''.join(headers)}\r\n".encode()
         )
         reader = raw.makefile("rb")
         assert b" 101 " in reader.readline()
@@ -381,6 +399,41 @@ class TestServer:
             said = [(data[0], len(data)) for data in client]
         assert said == list(enumerate(SIZES))
 
+    @pytest.mark.parametrize("compression", [None, "deflate"])
+    def test_texts_of_all_lengths_arrive_at_every_client(self, served, compression):
+        """Whether their frames were made for this client or for another."""
+        for _ in range(2):
+            with served.connect("texts", compression=compression) as client:
+                assert list(client) == TEXTS
+
+    def test_frame_of_a_text_is_made_once(self, served):
+        """For all clients; that of a long one is not kept."""
+        text_frame.cache_clear()
+        for _ in range(2):
+            with served.connect("texts", compression=None) as client:
+                assert list(client) == TEXTS
+        short = {text for text in TEXTS if len(text) < LARGE}
+        assert text_frame.cache_info().misses == text_frame.cache_info().currsize == len(short)
+
+    def test_frames_are_compressed_if_the_client_agreed_to_it(self, served):
+        """Texts that others are sent as they are, too."""
+        agreed = "Sec-WebSocket-Extensions: permessage-deflate\r\n"
+        for headers, first in [((), 0x81), ((agreed,), 0xC1)]:
+            raw, reader = served.connect_raw("burst", *headers)
+            with raw, reader:
+                assert reader.read(1)[0] == first
+
+    def test_text_after_the_close_frame_is_an_error(self, served):
+        """Of the application, as without coalescing; the client sees nothing of it."""
+        raw, reader = served.connect_raw("late")
+        with raw, reader:
+            assert list(frames(reader)) == [(CLOSE, struct.pack("!H", 4000))]
+            assert served.app.happened.wait(PATIENCE)
+            raw.sendall(masked(0x88, struct.pack("!H", 4000)))
+            assert reader.read() == b""
+        (error,) = served.app.results
+        assert "after sending 'websocket.close'" in error
+
     def test_pongs_and_answers_keep_their_order(self, served):
         """To pings between messages, and between the fragments of one."""
         raw, reader = served.connect_raw("echo")
@@ -418,10 +471,8 @@ class TestServer:
             said = list(frames(reader))
         (before, high, most) = served.app.results
         assert before < FLOOD - 1
-        assert most <= high + len(PIECE) + 6
-        assert [data[:2] for opcode, data in said if opcode == BINARY] == [
-            number.to_bytes(2) for number in range(FLOOD)
-        ]
+        assert most <= high + len(PIECE) + 8
+        assert [int(data[:4]) for opcode, data in said if opcode == TEXT] == list(range(FLOOD))
         assert said[-1][0] == CLOSE
 
     def test_client_that_vanishes_in_a_burst_is_told_to_the_sender_only(self, served):
@@ -430,6 +481,18 @@ class TestServer:
         with raw, reader:
             reader.read(2)
             raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        assert served.app.happened.wait(PATIENCE)
+
+    def test_nothing_follows_the_close_frame(self, served):
+        """Which answers the client's; a sender that goes on hears of it."""
+        raw, reader = served.connect_raw("outstay")
+        with raw, reader:
+            reader.read(2)
+            # The rest of that frame, "message 0", and all others.
+            assert reader.read(9) == b"message 0"
+            raw.sendall(masked(0x88, GOODBYE))
+            assert list(frames(reader))[-1] == (CLOSE, GOODBYE)
+            assert reader.read() == b""
         assert served.app.happened.wait(PATIENCE)
 
     def test_frames_for_a_connection_that_broke_are_dropped_quietly(self, served):
