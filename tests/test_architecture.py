@@ -39,17 +39,23 @@ RANKS = [
     {"layers.wiring"},
     {"layers.base"},
     {"layers.registry"},
-    {"layers.in_memory", "layers.sync", "layers.redis", "consumer", "middleware"},
+    {"layers.in_memory", "layers.sync", "layers.redis", "consumer", "middleware", "servers"},
     {"layers"},
     {"", "testing"},
 ]
 RANK = {module: rank for rank, modules in enumerate(RANKS) for module in modules}
 
 # Packages whose modules may import each other.
-ROOMS = {"layers.redis", "consumer", "middleware", "testing"}
+ROOMS = {"layers.redis", "consumer", "middleware", "servers", "testing"}
 
 # Libraries that not everybody has, and the only place that may import them.
-OPTIONAL = {"redis": "layers.redis", "cryptography": "layers.codecs", "pytest": "testing.contract"}
+OPTIONAL = {
+    "redis": "layers.redis",
+    "cryptography": "layers.codecs",
+    "pytest": "testing.contract",
+    "uvicorn": "servers.uvicorn",
+    "websockets": "servers.uvicorn",
+}
 REQUIRED = {"msgspec"}
 
 MOST_LINES = 450
@@ -145,8 +151,8 @@ def test_optional_libraries_are_imported_when_they_are_needed():
     script = """
 import sys, threading
 import fast_channels, fast_channels.layers.sync, fast_channels.middleware, fast_channels.testing
-import fast_channels.testing.server
-print(*({"redis", "cryptography", "pytest", "asgiref", "starlette"} & set(sys.modules)))
+import fast_channels.servers, fast_channels.testing.server
+print(*({"redis", "cryptography", "pytest", "asgiref", "starlette", "uvicorn"} & set(sys.modules)))
 print(threading.active_count())
 """
     assert run(script) == ["", "1"]

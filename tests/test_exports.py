@@ -130,6 +130,7 @@ NAMES: dict[str, dict[str, str]] = {
         "WebSocketReceiveEvent": "class",
         "WebSocketSendEvent": "class",
     },
+    "fast_channels.servers.uvicorn": {"CoalescingWebSocketProtocol": "class"},
     "fast_channels.testing": {
         "ApplicationCommunicator": "class",
         "WebsocketCommunicator": "class",

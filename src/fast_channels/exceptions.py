@@ -17,6 +17,7 @@ Every error of the library.
     ├── UnhandledMessage (ValueError)               a consumer has no handler for this type
     ├── ConsumerStateError (RuntimeError)           accept() twice, send() before accept()
     ├── MissingExtra (ImportError)                  an optional dependency is not installed
+    ├── UnsuitableLibrary (ImportError)             it is, in a version that will not do
     ├── MissingServer, ServerDidNotStart            testing: no Valkey or Redis server
     └── AcceptConnection, DenyConnection, StopConsumer    not errors: raised to steer a consumer
 
@@ -196,6 +197,20 @@ class MissingExtra(FastChannelsError, ImportError):
 
     def __str__(self) -> str:
         return f"{self.feature} needs an extra: pip install 'fast-channels[{self.extra}]'"
+
+
+class UnsuitableLibrary(FastChannelsError, ImportError):
+    def __init__(self, library: str, version: str, reason: str, extra: str) -> None:
+        self.library = library
+        self.version = version
+        self.reason = reason
+        self.extra = extra
+
+    def __str__(self) -> str:
+        return (
+            f"{self.library} {self.version} cannot be used for this ({self.reason}): "
+            f"pip install 'fast-channels[{self.extra}]' installs a version that can"
+        )
 
 
 class MissingServer(FastChannelsError):

@@ -14,7 +14,7 @@ from tests.chaos.clients import RawClient, open_request
 from tests.chaos.proxy import Proxy
 from tests.chaos.support import MARGIN
 from tests.chaos.web import PLAIN, PROGRAM, UVICORN, WORKERS, WebProcess, clients, closed, fetched
-from tests.servers.support import closing, complaints, heard
+from tests.servers.support import COALESCING, closing, complaints, heard
 
 # As rolling.py has them unless told otherwise.
 DRAIN_TIMEOUT, DRAIN_SPREAD = 3.0, 1.0
@@ -82,7 +82,7 @@ async def test_handler_and_disconnect_that_hang_are_cancelled_at_the_deadline(ma
     server.assert_nothing_to_complain_about()
 
 
-@pytest.mark.parametrize("protocol", ["websockets", "websockets-sansio", "wsproto"])
+@pytest.mark.parametrize("protocol", ["websockets", "websockets-sansio", "wsproto", COALESCING])
 async def test_clients_that_never_read_do_not_keep_the_process(make_server, protocol):
     """Their sockets are ended; uvicorn alone would wait for as long as they like."""
     command = f"{UVICORN} --ws {protocol}"
@@ -169,8 +169,13 @@ async def test_second_signal_goes_straight_to_the_server(make_server):
 
 @pytest.mark.parametrize(
     ("command", "number"),
-    [(PLAIN, signal.SIGINT), (PROGRAM, signal.SIGTERM), (WORKERS, signal.SIGTERM)],
-    ids=["ctrl-c", "uvicorn.run", "workers"],
+    [
+        (PLAIN, signal.SIGINT),
+        (f"{UVICORN} --ws {COALESCING}", signal.SIGTERM),
+        (PROGRAM, signal.SIGTERM),
+        (WORKERS, signal.SIGTERM),
+    ],
+    ids=["ctrl-c", "coalescing", "uvicorn.run", "workers"],
 )
 async def test_every_way_to_run_uvicorn_drains(make_server, redis_url, command, number):
     """Also if the signal goes to a whole process group, as from a terminal or systemd."""

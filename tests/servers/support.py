@@ -30,9 +30,12 @@ SOURCE = Path(fast_channels.__file__).resolve().parents[1]
 # Seconds until a test gives up on a server or a message.
 PATIENCE = 15.0
 
+COALESCING = "fast_channels.servers.uvicorn:CoalescingWebSocketProtocol"
+
 COMMANDS = {
     "uvicorn_websockets": "uvicorn --port {port} --ws websockets {application}",
     "uvicorn_sansio": "uvicorn --port {port} --ws websockets-sansio {application}",
+    "uvicorn_coalescing": f"uvicorn --port {{port}} --ws {COALESCING} {{application}}",
     "uvicorn_wsproto": "uvicorn --port {port} --ws wsproto {application}",
     "hypercorn": "hypercorn --graceful-timeout 1 --bind 127.0.0.1:{port} {application}",
     "granian": "granian --interface asgi --port {port} {application}",

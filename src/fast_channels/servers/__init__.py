@@ -1,0 +1,1 @@
+"""What an ASGI server can be given to serve many connections faster."""
