@@ -40,11 +40,12 @@ if TYPE_CHECKING:
     from fast_channels.layers.health import Health
     from fast_channels.type_defs import ChannelCapacityDict, ChannelMessage, Overflow
 
-    from .serializers import BaseMessageSerializer
+    from .serializers import Around, BaseMessageSerializer
     from .type_defs import ChannelRawRedisHost, SymmetricEncryptionKeys
 
 PUSH = Script("push")
 PUSH_MANY = Script("push_many")
+PUBLISH = Script("publish")
 MEMBERS = Script("members")
 FLUSH = Script("flush")
 
@@ -118,10 +119,15 @@ class RedisQueueBroker:
     async def publish(self, topic: str, payload: bytes) -> int:
         if names.is_local(topic):
             return await self._push({names.inbox_of(topic): topic}, payload)
+        around = self._serializer.around(payload)
+        if around is None or len(self._servers) > 1:
+            refused, members = 0, await self._members(topic)
+        else:
+            refused, members = await self._publish_there(topic, around)
         inboxes: dict[str, list[str]] = {}
-        for member in await self._members(topic):
+        for member in members:
             inboxes.setdefault(names.inbox_of(member), []).append(member)
-        return await self._push(inboxes, payload)
+        return refused + (await self._push(inboxes, payload) if inboxes else 0)
 
     async def publish_many(self, topic: str, payloads: Sequence[bytes]) -> int:
         return await all_of(self.publish(topic, payload) for payload in payloads)
@@ -243,6 +249,27 @@ class RedisQueueBroker:
             await reap(pipe, self._keys)
         # A name that is no text is nobody's, and keeps nothing from the others.
         return [member.decode(errors="replace") for member in members]
+
+    async def _publish_there(self, topic: str, around: Around) -> tuple[int, list[str]]:
+        """
+        Let the server put a message into the inboxes of a group's members.
+
+        Returns how many were full, and the members that are left to us: names of
+        plain channels, whose capacity the server does not know.
+        """
+        pipe, now, options = self._server_of(topic).publishing, self._clock.score(), self._options
+        keys = [self._keys.of_group(topic), self._keys.leases]
+        args = [
+            repr(now - options.group_expiry),
+            *self._score(now),
+            INBOX_CAPACITY,
+            self._keys.prefix,
+            *around,
+        ]
+        while (reply := await pipe.run(PUBLISH, keys, args)) is None:
+            await reap(pipe, self._keys)
+        full, *left = reply
+        return full, [member.decode(errors="replace") for member in left]
 
     async def _push(self, inboxes: Mapping[str, str | list[str]], payload: bytes) -> int:
         """Put a payload into inboxes, each with its receivers; return how many were full."""
