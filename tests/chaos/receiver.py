@@ -12,8 +12,8 @@ from fast_channels.layers import RedisChannelLayer
 LAST = 250
 
 
-async def main(url):
-    layer = RedisChannelLayer([url])
+async def main(url, lease):
+    layer = RedisChannelLayer([url], lease=float(lease))
     while True:
         number = (await layer.receive("jobs"))["n"]
         # A line that was written is there for the reader, whatever ends this process.

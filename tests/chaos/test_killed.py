@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 import redis
 
-from fast_channels.layers.redis._draw import OVERDUE
 from tests.chaos.receiver import LAST
 from tests.chaos.support import MARGIN, ROOM, listening, number, within
 from tests.layers.support import arrives
@@ -48,10 +47,12 @@ def start_receiver():
     """Starts a process that receives jobs and prints their numbers."""
     with contextlib.ExitStack() as stack:
 
-        def start(url):
+        def start(url, lease):
             script = Path(__file__).with_name("receiver.py")
             process = stack.enter_context(
-                subprocess.Popen([sys.executable, script, url], stdout=subprocess.PIPE, text=True)
+                subprocess.Popen(
+                    [sys.executable, script, url, str(lease)], stdout=subprocess.PIPE, text=True
+                )
             )
             stack.callback(process.kill)
             return process
@@ -101,9 +102,9 @@ async def test_messages_that_a_killed_process_had_taken_are_received_by_others(
     server, make_layer, start_receiver
 ):
     """Those that were in its hands: each comes once, and none is lost."""
-    layer = await make_layer("queue", [server.url], capacity=1000)
+    layer = await make_layer("queue", [server.url], capacity=1000, lease=LEASE)
     await layer.send_many("jobs", [number(n) for n in range(600)])
-    killed = start_receiver(server.url)
+    killed = start_receiver(server.url, LEASE)
     seen = [int(killed.stdout.readline()) for _ in range(LAST + 1)]
     assert seen == list(range(LAST + 1))
     with redis.Redis.from_url(server.url) as raw:
@@ -112,7 +113,7 @@ async def test_messages_that_a_killed_process_had_taken_are_received_by_others(
         killed.kill()
         killed.wait()
         rest = [(await layer.receive("jobs"))["n"] for _ in range(raw.zcard("asgijobs"))]
-        async with asyncio.timeout(2 * OVERDUE + MARGIN):
+        async with asyncio.timeout(1.5 * LEASE + MARGIN):
             while len(rest) < 600 - len(seen):
                 rest.append((await layer.receive("jobs"))["n"])
     assert sorted(rest) == list(range(LAST + 1, 600))

@@ -370,14 +370,20 @@ async def test_command_that_is_told_is_executed_in_its_place(pipe, client):
     assert await pipe.call("ECHO", "next") == b"next"
 
 
-async def test_nothing_can_be_told_while_others_wait_or_the_server_is_gone(server):
-    """It would come before them, or never."""
+async def test_command_that_is_told_comes_after_those_given_before(pipe, batches):
+    """Although they were to be written in the next turn."""
+    await pipe.call("SET", "key", 1)
+    before = pipe._ask(("GET", "key"))
+    assert pipe.tell("SET", "key", 2)
+    assert await before == b"1"
+    assert await pipe.call("GET", "key") == b"2"
+    assert batches == [1, 1, 1, 1]
+
+
+async def test_nothing_can_be_told_when_the_server_is_gone(server):
+    """Who tells it has to know."""
     pipe = piped({"address": server.url})
     await pipe.call("PING")
-    call = pipe._ask(("PING",))
-    assert not pipe.tell("PING")
-    await call
-    assert pipe.tell("PING")
     server.kill()
     await becomes(lambda: pipe._wire is None)
     assert not pipe.tell("PING")

@@ -31,7 +31,7 @@ async def server_of(redis_url):
 @pytest.fixture
 def make(server_of):
     """Makes receivers, each as if in a process of its own."""
-    return lambda: Draw(server_of.control, "jobs", Keys("asgi", "process"), 60)
+    return lambda: Draw(server_of.control, "jobs", Keys("asgi", "process"), 60, 30)
 
 
 @pytest.fixture

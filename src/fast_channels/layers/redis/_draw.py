@@ -16,10 +16,6 @@ if TYPE_CHECKING:
 
 DRAW = Script("draw")
 
-# Seconds until others return what is left of a batch. Its holder does so long
-# before, or has died or stood still.
-OVERDUE = 5.0
-
 # Seconds between two notes to the server, of which each is a system call: that is
 # most of what handing out costs.
 NOTED = 0.001
@@ -34,8 +30,11 @@ class Draw:
     draw.lua; and also what it has, without a turn of the loop, within NOTED.
     """
 
-    def __init__(self, pipe: Pipe, name: str, keys: Keys, expiry: float) -> None:
+    def __init__(self, pipe: Pipe, name: str, keys: Keys, expiry: float, lease: float) -> None:
         self._pipe = pipe
+        # Seconds until others return what is left of a batch. Its holder does so
+        # long before, or has died, stood still or was cut off.
+        self._lease = lease
         self._batch = keys.new_batch()
         self._keys = [self._batch, keys.of_channel(name), keys.of_drawn(name)]
         # Milliseconds that the server keeps what is not fetched.
@@ -69,8 +68,8 @@ class Draw:
         """
         self._left.clear()
         # Before the server begins to count.
-        stale_at = time.monotonic() + OVERDUE / 2
-        args = [self._arrived, self._handed, size, self._expiry, OVERDUE]
+        stale_at = time.monotonic() + self._lease / 2
+        args = [self._arrived, self._handed, size, self._expiry, self._lease]
         number, *batch = await self._pipe.run(DRAW, self._keys, args)
         if int(number) > self._arrived:
             self._arrived, self._handed, self._stale_at = int(number), 0, stale_at

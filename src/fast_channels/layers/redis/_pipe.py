@@ -94,11 +94,13 @@ class Pipe:
         """
         Write a command now, whose reply is of no interest.
 
-        False, and it is not written, if there is no connection or others wait.
+        What was given before goes before it. False, and it is not written, if
+        there is no connection that takes it.
         """
         wire = self._wire
-        if wire is None or wire.paused or self._waiting:
+        if wire is None or wire.paused:
             return False
+        self._flush()
         wire.write([Asked(pack(command), None, self._deadline())])
         return True
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from fast_channels.exceptions import LayerClosed, LayerUnavailable
 from fast_channels.layers.broker import Popped
 
-from ._draw import OVERDUE, Draw
+from ._draw import Draw
 from ._intake import Alarm
 from ._supervisor import Supervisor, first_of, pauses
 
@@ -71,7 +71,7 @@ class Tap:
 
     async def pop(self) -> Popped:
         """Wait for a payload and take it. Cancelling loses nothing."""
-        if not self._waiting:
+        if not self.wanted:
             for spout in self._spouts:
                 if popped := spout.hand_out():
                     return popped
@@ -187,7 +187,7 @@ class Spout:
         # A key of this reader alone.
         self._beats = keys.new_heartbeat()
         self._options = options
-        self._draw = Draw(server.control, name, keys, options.expiry)
+        self._draw = Draw(server.control, name, keys, options.expiry, options.lease)
         self._pace = Pace()
         # Set when nothing is left to hand out.
         self._empty = asyncio.Event()
@@ -259,7 +259,7 @@ class Spout:
                 await self._serve()
             else:
                 # What a process that died has left rings no bell.
-                await _within(OVERDUE, alarm.wait())
+                await _within(self._options.lease / 2, alarm.wait())
 
     async def _serve(self) -> None:
         """Hand out what was taken, and return what nobody wants for too long."""
