@@ -233,6 +233,18 @@ async def test_nothing_is_handed_out_that_cannot_be_noted(make, server_of, clien
     assert handed_out(draw, 2) == [1, 2]
 
 
+async def test_answer_that_was_lost_is_settled_without_taking_more(make, server_of, client):
+    """What it held goes back."""
+    fill(client, 4)
+    draw = make()
+    taking = asyncio.create_task(draw.take(2))
+    await becomes(lambda: client.zcard(KEY) == 2)
+    taking.cancel()
+    await asyncio.wait([taking])
+    await draw.settle()
+    assert waiting(client) == [0, 1, 2, 3]
+
+
 # -- how many --------------------------------------------------------------------
 
 
@@ -312,6 +324,16 @@ async def test_what_nobody_comes_back_for_is_there_for_others(redis_url, client)
         async with RedisChannelLayer([redis_url]) as other:
             seen += [(await received(other, "jobs"))["n"] for _ in range(295)]
         assert seen == list(range(500))
+
+
+async def test_what_was_held_when_the_connection_broke_is_there_for_others(redis_url, client):
+    """Although nobody wants it here any more."""
+    async with RedisChannelLayer([redis_url], capacity=1000) as layer:
+        await layer.send_many("jobs", [{"type": "test", "n": n} for n in range(300)])
+        for _ in range(100):
+            await received(layer, "jobs")
+        cut(client)
+        await becomes(lambda: client.zcard(KEY) == 200)
 
 
 async def test_impatient_receivers_of_large_batches_keep_the_order(redis_url):

@@ -42,6 +42,8 @@ class Draw:
         # Number of the last batch that has arrived here, how many payloads were in
         # it, and how many of those were handed out.
         self._arrived = self._count = self._handed = 0
+        # Whether the server was asked for more and the answer has not come.
+        self._asked = False
         # Those that may still be.
         self._left: deque[Taken] = deque()
         # time.monotonic() from which on others may return these.
@@ -70,7 +72,9 @@ class Draw:
         # Before the server begins to count.
         stale_at = time.monotonic() + self._lease / 2
         args = [self._arrived, self._handed, size, self._expiry, self._lease]
+        self._asked = True
         number, *batch = await self._pipe.run(DRAW, self._keys, args)
+        self._asked = False
         if int(number) > self._arrived:
             self._arrived, self._handed, self._stale_at = int(number), 0, stale_at
             self._left.extend(Taken(*pair) for pair in zip(batch[::2], batch[1::2], strict=True))
@@ -94,11 +98,18 @@ class Draw:
             return None
         return self._left.popleft()
 
+    async def settle(self) -> None:
+        """
+        Return what is owed, and what an answer brought that was lost.
+
+        Raises LayerUnavailable.
+        """
+        while self._asked or self.owed:
+            await self.take(0)
+
     async def stop(self) -> None:
         """Return what is left. Raises LayerUnavailable; then others do it."""
-        # What the answer to a call that was given up brings, goes back as well.
-        if await self.take(0):
-            await self.take(0)
+        await self.settle()
         await self._pipe.call("DEL", self._batch, self._out)
 
     @property

@@ -247,6 +247,8 @@ class Spout:
         await first_of(alarm.keep(link, supervisor), self._read(alarm))
 
     async def _read(self, alarm: Alarm) -> None:
+        # What was under way when the connection broke, others may wait for.
+        await self._draw.settle()
         while await self._tap.is_wanted():
             if self._returning:
                 # What goes back stood before what we would read now.
@@ -270,7 +272,7 @@ class Spout:
             await _within(LINGER, self._empty.wait())
         if self._draw.owed:
             self._pace.too_many(self._draw.owed)
-            await self._draw.take(0)
+            await self._draw.settle()
 
     def _skipped(self, age: float) -> None:
         self._expired += 1
