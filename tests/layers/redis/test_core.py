@@ -177,6 +177,17 @@ async def test_messages_sent_together_are_one_command(opened, redis_url, client,
     assert client.zcard("asgijobs") == 3506
 
 
+async def test_nothing_is_sent_after_a_message_that_was_refused(opened, redis_url, commands):
+    """There might be room again by then, and a hole before it."""
+    layer = await opened(redis_url, capacity=1500)
+    await layer.send_many("jobs", [MESSAGE])
+    commands.clear()
+    with pytest.raises(ChannelFull) as caught:
+        await layer.send_many("jobs", [MESSAGE] * 3500)
+    assert caught.value.accepted == 1499
+    assert commands == [1, 1]
+
+
 async def test_messages_sent_together_fill_the_inbox_of_a_process_that_hangs(
     opened, redis_url, monkeypatch
 ):
