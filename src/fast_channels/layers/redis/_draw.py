@@ -44,7 +44,7 @@ class Draw:
         self._arrived = self._count = self._handed = 0
         # Whether the server was asked for more and the answer has not come.
         self._asked = False
-        # Those that may still be.
+        # Those of them that may still be handed out.
         self._left: deque[Taken] = deque()
         # time.monotonic() from which on others may return these.
         self._stale_at = 0.0
