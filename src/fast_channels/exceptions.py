@@ -122,12 +122,15 @@ class MessageTooLarge(ChannelLayerError):
 class ChannelFull(ChannelLayerError):
     """Nobody reads the channel fast enough. The message was not sent; earlier ones are kept."""
 
-    def __init__(self, channel: str = "") -> None:
+    def __init__(self, channel: str = "", accepted: int = 0) -> None:
         self.channel = channel
+        # Of several messages, how many were sent: the first ones, in order.
+        self.accepted = accepted
 
     def __str__(self) -> str:
+        only = f" after {self.accepted} of the messages" if self.accepted else ""
         return (
-            f"channel {self.channel!r} is at capacity: its reader is slow or gone; "
+            f"channel {self.channel!r} is at capacity{only}: its reader is slow or gone; "
             "try again later, or raise the capacity of the layer"
         )
 

@@ -240,7 +240,9 @@ class Party:
         with redis.Redis.from_url(self.url) as client:
             if self.kind == "queue":
                 key = f"asgi{self.names[0].partition('!')[0]}!"
-                client.zadd(key, {payload: n for n, payload in enumerate(payloads)})
+                # What is older than `expiry` the next sender removes, read or not.
+                now = time.time()
+                client.zadd(key, {payload: now + n / 1e6 for n, payload in enumerate(payloads)})
             else:
                 topic = "asgi__group__room" if where == "group" else self.names[0]
                 for payload in payloads:

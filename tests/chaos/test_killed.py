@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import redis
 
+from tests.chaos.receiver import LAST
 from tests.chaos.support import MARGIN, ROOM, listening, number, within
 from tests.layers.support import arrives
 
@@ -37,6 +38,24 @@ def start_member():
             )
             stack.callback(process.kill)
             return process, process.stdout.readline().strip()
+
+        yield start
+
+
+@pytest.fixture
+def start_receiver():
+    """Starts a process that receives jobs and prints their numbers."""
+    with contextlib.ExitStack() as stack:
+
+        def start(url, lease):
+            script = Path(__file__).with_name("receiver.py")
+            process = stack.enter_context(
+                subprocess.Popen(
+                    [sys.executable, script, url, str(lease)], stdout=subprocess.PIPE, text=True
+                )
+            )
+            stack.callback(process.kill)
+            return process
 
         yield start
 
@@ -77,6 +96,27 @@ async def test_consumers_that_are_idle_longer_than_every_expiry_stay_members(
         await other.group_send(ROOM, number(1))
         await within(MARGIN, lambda: all(each.numbers == [1] for each in seen))
     assert not any(each.gaps for each in seen)
+
+
+async def test_messages_that_a_killed_process_had_taken_are_received_by_others(
+    server, make_layer, start_receiver
+):
+    """Those that were in its hands: each comes once, and none is lost."""
+    layer = await make_layer("queue", [server.url], capacity=1000, lease=LEASE)
+    await layer.send_many("jobs", [number(n) for n in range(600)])
+    killed = start_receiver(server.url, LEASE)
+    seen = [int(killed.stdout.readline()) for _ in range(LAST + 1)]
+    assert seen == list(range(LAST + 1))
+    with redis.Redis.from_url(server.url) as raw:
+        # Some are neither in the channel nor received.
+        assert raw.zcard("asgijobs") < 600 - len(seen)
+        killed.kill()
+        killed.wait()
+        rest = [(await layer.receive("jobs"))["n"] for _ in range(raw.zcard("asgijobs"))]
+        async with asyncio.timeout(1.5 * LEASE + MARGIN):
+            while len(rest) < 600 - len(seen):
+                rest.append((await layer.receive("jobs"))["n"])
+    assert sorted(rest) == list(range(LAST + 1, 600))
 
 
 async def test_subscriptions_of_a_process_that_was_killed_are_gone(server, start_member):

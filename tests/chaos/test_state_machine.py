@@ -60,6 +60,12 @@ MOMENTS = st.integers(0, 20) | st.sampled_from([0.0003, 0.001, 0.002, 0.005])
 PERHAPS = st.none() | MOMENTS
 
 
+def holds_something(layer):
+    """Whether a process has taken from a shared channel what nobody there has received."""
+    taps = layer._broker._taps.values() if layer._broker else ()
+    return any(spout._draw.owed for tap in taps for spout in tap._spouts)
+
+
 @dataclass
 class Sent:
     """A message, as one channel should see it."""
@@ -410,6 +416,7 @@ class Layers(RuleBasedStateMachine):
         # No precondition: what hypothesis may choose must not depend on races.
         if moment is None and not self.shared:
             return
+        self.run(self.others_hold_nothing(layer))
         task = self.run(self.done(self.layers[layer].receive("shared"), moment))
         if task.cancelled():
             self.gave_up = self.layers[layer]
@@ -419,6 +426,12 @@ class Layers(RuleBasedStateMachine):
         number = task.result()["n"]
         assert number in self.shared[: 1 if alone else 2]
         self.shared.remove(number)
+
+    async def others_hold_nothing(self, layer):
+        """What they took in advance and do not want goes back, or it would be overtaken."""
+        others = [other for other in self.layers if other is not self.layers[layer]]
+        if self.kind == "queue":
+            await becomes(lambda: not any(map(holds_something, others)))
 
     # -- outages --------------------------------------------------------------------
 

@@ -13,7 +13,7 @@ from .mailbox import Mailbox, ThreadsafeMailbox
 from .wiring import Received, Wiring
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Coroutine, Iterable
 
     from fast_channels.type_defs import ChannelCapacityDict, ChannelMessage, Overflow
 
@@ -103,6 +103,20 @@ class BaseChannelLayer(Wiring):
         self._check_channel(channel)
         await self._lifetime.run(self._send, channel, self._encode(message))
 
+    async def send_many(self, channel: str, messages: Iterable[ChannelMessage]) -> None:
+        """
+        Send to one channel, in this order and, where the broker can, in one go.
+
+        Every message is checked before the first is sent. Raises what `send`
+        does; ChannelFull.accepted is how many were sent, the first ones, and
+        none after them was. If this is cancelled or raises LayerUnavailable,
+        any number of the first ones may have been sent.
+        """
+        self._check_channel(channel)
+        payloads = [self._encode(message) for message in messages]
+        if payloads:
+            await self._lifetime.run(self._send_many, channel, payloads)
+
     async def group_send(self, group: str, message: ChannelMessage) -> None:
         """
         Send to every channel in `group`, on every process.
@@ -112,6 +126,17 @@ class BaseChannelLayer(Wiring):
         """
         names.check("group", group)
         await self._lifetime.run(self._group_send, group, self._encode(message))
+
+    async def group_send_many(self, group: str, messages: Iterable[ChannelMessage]) -> None:
+        """
+        Send to every channel in `group`, likewise.
+
+        If this is cancelled or raises LayerUnavailable, any of them may have been sent.
+        """
+        names.check("group", group)
+        payloads = [self._encode(message) for message in messages]
+        if payloads:
+            await self._lifetime.run(self._group_send_many, group, payloads)
 
     # -- receiving ----------------------------------------------------------
 

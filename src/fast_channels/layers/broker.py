@@ -8,7 +8,7 @@ CONTRIBUTING.md; to check one, subclass `fast_channels.testing.contract`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 from fast_channels.exceptions import MissingCapability
@@ -80,6 +80,14 @@ class Queue(Protocol):
         """Append a payload, unless `capacity` of them wait: then False."""
         ...
 
+    async def push_many(self, name: str, payloads: Sequence[bytes], capacity: int) -> int:
+        """
+        Append payloads until `capacity` of them wait; return how many were appended.
+
+        A name with `!` is a channel of another process, whose own bound counts.
+        """
+        ...
+
     async def pop(self, name: str) -> Popped:
         """Wait for the oldest payload and remove it. Cancelling loses nothing."""
         ...
@@ -101,6 +109,15 @@ class Queue(Protocol):
 
 
 @runtime_checkable
+class Batching(Protocol):
+    """A broker to which several payloads can travel together."""
+
+    async def publish_many(self, topic: str, payloads: Sequence[bytes]) -> int:
+        """Do what `publish` does for each of them, in this order; return the sum."""
+        ...
+
+
+@runtime_checkable
 class Flushable(Protocol):
     """A broker that keeps something, and can forget it."""
 
@@ -109,11 +126,9 @@ class Flushable(Protocol):
         ...
 
 
-def require_queue(broker: Broker, wanted: str) -> Queue:
-    """Return the broker as a Queue, or raise the sentence that says where to find one."""
-    if isinstance(broker, Queue):
-        return broker
-    raise MissingCapability(
+def no_queue(broker: Broker, wanted: str) -> MissingCapability:
+    """Return the error that says where to find a Queue."""
+    return MissingCapability(
         broker,
         wanted,
         "use a channel of this process, made by new_channel(), or a layer that keeps "

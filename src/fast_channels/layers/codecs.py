@@ -152,6 +152,10 @@ class Envelope:
         self.ttl = ttl
         self._fernet = multi_fernet(keys) if keys else None
 
+    @property
+    def encrypts(self) -> bool:
+        return self._fernet is not None
+
     def seal(self, payload: bytes) -> bytes:
         if self._fernet is not None:
             payload = self._fernet.encrypt(payload)

@@ -77,6 +77,11 @@ class Home:
         """Whether calls may be made here: its loop runs, in this process."""
         return not self._gone and self.loop.is_running() and not self.inherited
 
+    @property
+    def opened(self) -> bool:
+        """Whether the session is entered, so that open() would do nothing."""
+        return self._ready.done() and not self._ready.cancelled() and not self._ready.exception()
+
     async def open(self) -> None:
         """Return once the session is entered; raises what prevented it. On the home loop only."""
         if self._keeper is None:
@@ -203,7 +208,8 @@ class Lifetime:
         while True:
             home = self._find(receiving=receiving)
             if home.loop is asyncio.get_running_loop():
-                await home.open()
+                if not home.opened:
+                    await home.open()
                 return await function(*args)
             if receiving and is_background(home.loop):
                 # It was lent to callers who only publish.

@@ -13,7 +13,7 @@ from .base import BaseChannelLayer
 from .broker import Popped
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from fast_channels.type_defs import ChannelCapacityDict, Overflow
 
@@ -118,6 +118,14 @@ class MemoryBroker:
         pushed = self._store.push(name, payload, capacity)
         self._wake_receiver(name)
         return pushed
+
+    async def push_many(self, name: str, payloads: Sequence[bytes], capacity: int) -> int:
+        for number, payload in enumerate(payloads):
+            if not await self.push(name, payload, capacity):
+                return number
+        # As for one: receivers run while a sender sends in a loop.
+        await asyncio.sleep(0)
+        return len(payloads)
 
     async def pop(self, name: str) -> Popped:
         while (popped := self._store.take(name)) is None:

@@ -11,7 +11,7 @@ from .background import background_loop
 from .registry import channel_layers
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable, Coroutine, Iterable
 
     from fast_channels.type_defs import ChannelMessage
 
@@ -36,9 +36,17 @@ class SyncChannelLayer:
         """Send to one channel; returns once the broker has accepted the message."""
         self._run(self._layer.send, channel, message)
 
+    def send_many(self, channel: str, messages: Iterable[ChannelMessage]) -> None:
+        """Send to one channel, in this order and together; see the layer's own."""
+        self._run(self._layer.send_many, channel, messages)
+
     def group_send(self, group: str, message: ChannelMessage) -> None:
         """Send to every channel in `group`, on every process."""
         self._run(self._layer.group_send, group, message)
+
+    def group_send_many(self, group: str, messages: Iterable[ChannelMessage]) -> None:
+        """Send to every channel in `group`, likewise."""
+        self._run(self._layer.group_send_many, group, messages)
 
     def group_add(self, group: str, channel: str) -> None:
         """Let a shared channel, or one of another process, receive what `group` gets."""

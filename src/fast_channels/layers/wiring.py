@@ -27,7 +27,7 @@ from fast_channels.exceptions import (
 )
 
 from . import names
-from .broker import Broker, Flushable, Queue, require_queue
+from .broker import Batching, Broker, Flushable, Queue, no_queue
 from .codecs import Codec, MsgPackCodec
 from .health import Health
 from .hub import ADDRESS, Hub
@@ -36,7 +36,7 @@ from .rules import NameRules
 from .subscriptions import Subscriptions
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Iterable
+    from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 
     from fast_channels.type_defs import ChannelCapacityDict, ChannelMessage, Overflow
 
@@ -92,6 +92,8 @@ class Wiring(NameRules):
         self._joining: dict[tuple[str, str], Joining] = {}
         # Of the present session; None while the layer is closed.
         self._broker: Broker | None = None
+        # The same, if it is one. Asked once: that costs more than sending does.
+        self._queue: Queue | None = None
         # What health() says beside what a supervised broker knows better.
         self._health = Health("closed", time.time())
         self._subscriptions: Subscriptions | None = None
@@ -148,6 +150,7 @@ class Wiring(NameRules):
         try:
             await broker.start(self._deliver, self._interrupted)
             self._broker, self._subscriptions = broker, subscriptions
+            self._queue = broker if isinstance(broker, Queue) else None
             self._health = Health("ready", time.time())
             yield
         except LayerUnavailable as exc:
@@ -157,7 +160,7 @@ class Wiring(NameRules):
             # A loop that was stopped and replaced may end long after its
             # successor began; what is there by then is not ours to clear.
             if self._broker is broker:
-                self._broker = self._subscriptions = None
+                self._broker = self._queue = self._subscriptions = None
                 self._health = Health("closed", time.time())
                 self._hub.clear()
                 for opening in self._opening.values():
@@ -207,8 +210,51 @@ class Wiring(NameRules):
         self._hub.counters.refused += refused
         self._hub.counters.published += 1
 
+    async def _send_many(self, channel: str, payloads: Sequence[bytes]) -> None:
+        accepted = await self._accepted(channel, payloads)
+        self._hub.counters.published += accepted
+        if accepted < len(payloads):
+            self._hub.counters.refused += len(payloads) - accepted
+            raise ChannelFull(channel, accepted)
+
+    async def _accepted(self, channel: str, payloads: Sequence[bytes]) -> int:
+        """Send payloads until one is refused; return how many were not."""
+        mailbox = self._hub.mailboxes.get(channel)
+        if mailbox is not None:
+            return await self._put_many(mailbox, payloads)
+        if names.belongs_to(channel, self.process):
+            self._hub.counters.unclaimed += len(payloads)
+        elif self._is_kept(channel) or self._queue is not None:
+            queue = self._live_queue("keeping messages for a shared channel")
+            return await queue.push_many(channel, payloads, self.get_capacity(channel))
+        else:
+            await self._publish_many(channel, payloads)
+        return len(payloads)
+
+    async def _put_many(self, mailbox: Mailbox, payloads: Sequence[bytes]) -> int:
+        turn = self._turn()
+        for number, payload in enumerate(payloads):
+            if number % turn == 0:
+                # One who keeps up must not overflow for our not waiting.
+                await asyncio.sleep(0)
+            if mailbox.full and mailbox.refuses:
+                return number
+            self._hub.deliver_to(mailbox.name, self._codec.decode(payload))
+        return len(payloads)
+
+    async def _group_send_many(self, group: str, payloads: Sequence[bytes]) -> None:
+        self._hub.counters.refused += await self._publish_many(self._group_topic(group), payloads)
+        self._hub.counters.published += len(payloads)
+
+    async def _publish_many(self, topic: str, payloads: Sequence[bytes]) -> int:
+        """Return how often receivers refused, being full."""
+        broker = self._live_broker
+        if isinstance(broker, Batching):
+            return await broker.publish_many(topic, payloads)
+        return sum([await broker.publish(topic, payload) for payload in payloads])
+
     async def _push(self, channel: str, payload: bytes) -> None:
-        queue = require_queue(self._live_broker, "keeping messages for a shared channel")
+        queue = self._live_queue("keeping messages for a shared channel")
         if not await queue.push(channel, payload, self.get_capacity(channel)):
             self._hub.counters.refused += 1
             raise ChannelFull(channel)
@@ -300,7 +346,7 @@ class Wiring(NameRules):
     async def _pop(self, channel: str) -> Received:
         if not self._is_kept(channel):
             raise ForeignChannel(channel, "receive from")
-        queue = require_queue(self._live_broker, "receiving from a shared channel")
+        queue = self._live_queue("receiving from a shared channel")
         while True:
             popped = await queue.pop(channel)
             message = self._hub.decoded(popped.payload)
@@ -315,9 +361,9 @@ class Wiring(NameRules):
         topic = self._group_topic(group)
         if channel in self._hub.mailboxes:
             return await self._join(topic, channel)
-        if names.belongs_to(channel, self.process) or not isinstance(self._live_broker, Queue):
+        if names.belongs_to(channel, self.process) or self._queue is None:
             raise ForeignChannel(channel, "add to a group")
-        await self._live_broker.add_member(topic, channel)
+        await self._queue.add_member(topic, channel)
         return False
 
     async def _join(self, topic: str, channel: str) -> bool:
@@ -371,11 +417,11 @@ class Wiring(NameRules):
         topic = self._group_topic(group)
         if self._leave(topic, channel):
             await self._settle([topic])
-        if isinstance(self._live_broker, Queue):
+        if self._queue is not None:
             # Another process may have added the channel by its own name. While
             # the broker is away it stays, and is forgotten with the group.
             with contextlib.suppress(LayerUnavailable):
-                await self._live_broker.remove_member(topic, channel)
+                await self._queue.remove_member(topic, channel)
 
     async def _settle(self, topics: Iterable[str]) -> None:
         if self._subscriptions is not None:
@@ -386,6 +432,11 @@ class Wiring(NameRules):
         if self._broker is None:
             raise LayerUnavailable(self, "it is being closed")
         return self._broker
+
+    def _live_queue(self, wanted: str) -> Queue:
+        if self._queue is None:
+            raise no_queue(self._live_broker, wanted)
+        return self._queue
 
     async def _flush(self) -> None:
         emptied = list(self._hub.members)

@@ -498,6 +498,80 @@ class LayerContract:
             assert await arrives(inbox) == {"type": "test"}
         assert [len(inbox) for inbox in inboxes[1::2]] == [0] * 5
 
+    # -- several messages at once -------------------------------------------
+
+    async def test_messages_sent_together_arrive_in_order(
+        self, layer: BaseChannelLayer, peer: BaseChannelLayer
+    ) -> None:
+        """By the name of a channel and by a group, here and from another process."""
+        mailbox = await layer.open_channel()
+        await layer.group_add("room", mailbox.name)
+        for sender in (layer, peer):
+            await sender.send_many(mailbox.name, ({"type": "test", "n": n} for n in range(40)))
+            assert [(await arrives(mailbox))["n"] for _ in range(40)] == list(range(40))
+            await sender.group_send_many("room", [{"type": "test", "n": n} for n in range(40)])
+            assert [(await arrives(mailbox))["n"] for _ in range(40)] == list(range(40))
+        assert sum(each.statistics().published for each in {layer, peer}) == 160
+
+    async def test_nothing_is_sent_if_one_of_several_messages_cannot_travel(
+        self, layer: BaseChannelLayer
+    ) -> None:
+        """All are checked before the first leaves; none at all is fine."""
+        mailbox = await layer.open_channel()
+        await layer.group_add("room", mailbox.name)
+        messages: list[Any] = [{"type": "test"}, {"type": "test", 5: 5}]
+        with pytest.raises(InvalidMessage):
+            await layer.send_many(mailbox.name, messages)
+        with pytest.raises(InvalidMessage):
+            await layer.group_send_many("room", messages)
+        await layer.send_many(mailbox.name, [])
+        await layer.group_send_many("room", [])
+        await layer.send(mailbox.name, {"type": "test", "n": 1})
+        assert await arrives(mailbox) == {"type": "test", "n": 1}
+        assert layer.statistics().published == 1
+
+    async def test_several_messages_to_a_consumer_that_keeps_up_lose_nothing(
+        self, make_layer: MakeLayer
+    ) -> None:
+        """However many there are, and however few its mailbox holds."""
+        layer = await make_layer(capacity=10)
+        mailbox = await layer.open_channel()
+        await layer.group_add("room", mailbox.name)
+        messages = [{"type": "test", "n": n} for n in range(500)]
+
+        async def read() -> list[Any]:
+            return [(await arrives(mailbox))["n"] for _ in range(1000)]
+
+        reading = asyncio.create_task(read())
+        await layer.send_many(mailbox.name, messages)
+        await layer.group_send_many("room", messages)
+        assert await reading == [*range(500), *range(500)]
+
+    async def test_shared_channel_takes_the_first_of_several_messages(
+        self, make_layer: MakeLayer, shared: str
+    ) -> None:
+        """The error says how many, and none that comes after them is sent."""
+        layer = await make_layer(capacity=3)
+        await layer.send(shared, {"type": "test", "n": 0})
+        with pytest.raises(ChannelFull) as caught:
+            await layer.send_many(shared, [{"type": "test", "n": n} for n in range(1, 6)])
+        assert caught.value.accepted == 2
+        statistics = layer.statistics()
+        assert (statistics.published, statistics.refused) == (3, 3)
+        assert [(await received(layer, shared))["n"] for _ in range(3)] == [0, 1, 2]
+        assert await is_silent(layer, shared)
+
+    async def test_unread_channel_takes_the_first_of_several_messages(
+        self, make_layer: MakeLayer
+    ) -> None:
+        """It is told in the same words."""
+        layer = await make_layer(capacity=3)
+        channel = await layer.new_channel()
+        with pytest.raises(ChannelFull) as caught:
+            await layer.send_many(channel, [{"type": "test", "n": n} for n in range(5)])
+        assert caught.value.accepted == 3
+        assert [(await received(layer, channel))["n"] for _ in range(3)] == [0, 1, 2]
+
     # -- shared channels ----------------------------------------------------
 
     async def test_shared_channel_keeps_messages_until_somebody_receives(

@@ -8,8 +8,8 @@ import signal
 
 import redis
 
-from fast_channels.layers.redis._connection import Pipe
 from fast_channels.layers.redis._hosts import describe
+from fast_channels.layers.redis._pipe import Pipe
 from fast_channels.layers.redis._watch import Watch
 
 

@@ -9,10 +9,11 @@ import pytest
 from redis.credentials import CredentialProvider
 
 from fast_channels.exceptions import LayerUnavailable
-from fast_channels.layers.redis import _connection
+from fast_channels.layers.redis import _connection, _pipe
 from fast_channels.layers.redis._connection import Link
 from fast_channels.layers.redis._scripts import Script
 from fast_channels.layers.redis._server import Server, ping_all
+from fast_channels.layers.redis._wire import Wire
 from fast_channels.testing.server import ValkeyServer, free_port
 from tests.layers.redis.support import cut, last_commands, names_of_clients, paused, piped
 from tests.layers.support import PATIENCE, becomes, turns
@@ -29,14 +30,19 @@ async def pipe(redis_url):
 def batches(monkeypatch):
     """How many commands were written in each go."""
     sizes = []
-    send = Link.send
+    write = Wire.write
 
-    async def recording(link, *commands):
-        sizes.append(len(commands))
-        await send(link, *commands)
+    def recording(wire, asked):
+        sizes.append(len(asked))
+        write(wire, asked)
 
-    monkeypatch.setattr(Link, "send", recording)
+    monkeypatch.setattr(Wire, "write", recording)
     return sizes
+
+
+def client_id(client, name):
+    (number,) = (entry["id"] for entry in client.client_list() if entry["name"] == name)
+    return number
 
 
 # -- a pipe --------------------------------------------------------------------
@@ -67,15 +73,15 @@ async def test_commands_given_together_travel_together(pipe, batches):
     assert batches == [100]
 
 
-async def test_commands_given_meanwhile_are_the_next_batch(pipe, batches):
-    """None waits for more than one round trip."""
+async def test_commands_given_meanwhile_wait_for_no_reply(pipe, batches):
+    """They are with the server when it is done with those before them."""
     first = asyncio.create_task(pipe.call("BLPOP", "nothing", "0.1"))
     await becomes(lambda: batches)
     others = [asyncio.create_task(pipe.call("PING")) for _ in range(20)]
     await turns()
-    assert batches == [1]
-    await asyncio.gather(first, *others)
     assert batches == [1, 20]
+    assert not first.done()
+    await asyncio.gather(first, *others)
 
 
 async def test_pipe_has_one_connection(pipe, redis_url):
@@ -277,7 +283,7 @@ async def test_demoted_server_is_given_up(pipe, client):
         client.execute_command("REPLICAOF", "127.0.0.1", free_port())
         with pytest.raises(LayerUnavailable):
             await pipe.call("SET", "key", 1)
-        assert pipe._link is None
+        assert pipe._wire is None
     finally:
         client.execute_command("REPLICAOF", "NO", "ONE")
     assert await pipe.call("SET", "key", 1) == b"OK"
@@ -329,7 +335,7 @@ async def test_closed_pipe_is_not_opened_again(pipe, redis_url):
 
 async def test_lost_pipe_comes_back_though_nobody_uses_it(server, monkeypatch):
     """Or a process that only sends, and rarely, would be called degraded for hours."""
-    monkeypatch.setattr(_connection, "RETRY_PAUSE", 0.05)
+    monkeypatch.setattr(_pipe, "RETRY_PAUSE", 0.05)
     pipe = piped({"address": server.url})
     await pipe.call("PING")
     server.kill()
@@ -351,6 +357,69 @@ async def test_several_servers_are_asked_at_once(redis_url, second_valkey):
     assert [server.watch.health().state for server in good] == ["ready", "ready"]
     for server in (bad, *good):
         await server.close()
+
+
+async def test_command_that_is_told_is_executed_in_its_place(pipe, client):
+    """Nobody waits for its reply, and no other reply is taken for it."""
+    assert not pipe.tell("SET", "key", 0)
+    await pipe.call("PING")
+    for n in range(1, 4):
+        assert pipe.tell("SET", "key", n)
+        assert await pipe.call("GET", "key") == b"%d" % n
+    assert pipe.tell("NOSUCHCOMMAND")
+    assert await pipe.call("ECHO", "next") == b"next"
+
+
+async def test_command_that_is_told_comes_after_those_given_before(pipe, batches):
+    """Although they were to be written in the next turn."""
+    await pipe.call("SET", "key", 1)
+    before = pipe._ask(("GET", "key"))
+    assert pipe.tell("SET", "key", 2)
+    assert await before == b"1"
+    assert await pipe.call("GET", "key") == b"2"
+    assert batches == [1, 1, 1, 1]
+
+
+async def test_nothing_can_be_told_when_the_server_is_gone(server):
+    """Who tells it has to know."""
+    pipe = piped({"address": server.url})
+    await pipe.call("PING")
+    server.kill()
+    await becomes(lambda: pipe._wire is None)
+    assert not pipe.tell("PING")
+    await pipe.close()
+
+
+async def test_server_that_answers_in_time_again_and_again_is_kept(redis_url, client):
+    """The clock is that of the oldest command, not of the first."""
+    pipe = piped({"address": redis_url, "client_name": "kept"}, timeout=0.3)
+    await pipe.call("PING")
+    number = client_id(client, "kept")
+    for _ in range(4):
+        assert await pipe.call("BLPOP", "nothing", "0.1") is None
+    assert client_id(client, "kept") == number
+    await pipe.close()
+
+
+async def test_more_than_the_connection_takes_at_once_arrives_in_order(pipe, client):
+    """A server that is slow to read lets commands wait, not memory grow beside them."""
+    value = bytes(300_000)
+    calls = [asyncio.create_task(pipe.call("RPUSH", "list", b"%d " % n + value)) for n in range(60)]
+    await asyncio.gather(*calls)
+    assert [int(item.split()[0]) for item in client.lrange("list", 0, -1)] == list(range(60))
+
+
+async def test_pipe_whose_commands_were_not_answered_can_be_closed(server):
+    """They fail, and it does not take long."""
+    pipe = piped({"address": server.url})
+    await pipe.call("PING")
+    with paused(server):
+        calls = [asyncio.create_task(pipe.call("PING")) for _ in range(3)]
+        await turns()
+        async with asyncio.timeout(PATIENCE):
+            await pipe.close()
+            results = await asyncio.gather(*calls, return_exceptions=True)
+    assert all(isinstance(result, LayerUnavailable) for result in results)
 
 
 # -- a link --------------------------------------------------------------------

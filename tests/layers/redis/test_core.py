@@ -18,6 +18,7 @@ from fast_channels.layers.hub import ADDRESS
 from fast_channels.layers.redis import _supervisor, core
 from fast_channels.layers.redis._inbox import Inbox
 from fast_channels.layers.redis._intake import TAKE
+from fast_channels.layers.redis._wire import Wire
 from fast_channels.layers.redis.core import Clock
 from fast_channels.testing.server import free_port
 from tests.layers.redis.support import cut, last_commands, names_of_clients, outages
@@ -105,6 +106,98 @@ async def test_group_message_is_addressed_with_a_list(opened, redis_url, client)
         "specific.b!": ["specific.b!1"],
         "jobs": ["jobs"],
     }
+
+
+@pytest.fixture
+def commands(monkeypatch):
+    """How many commands each write had, on every pipe."""
+    written = []
+    write = Wire.write
+
+    def recording(wire, asked):
+        written.append(len(asked))
+        write(wire, asked)
+
+    monkeypatch.setattr(Wire, "write", recording)
+    return written
+
+
+async def test_broadcast_is_one_command(opened, redis_url, commands):
+    """However many processes are in the group; several at once are one write."""
+    layer, *peers = [await opened(redis_url) for _ in range(4)]
+    mailboxes = [await peer.open_channel() for peer in peers]
+    for peer, mailbox in zip(peers, mailboxes, strict=True):
+        await peer.group_add("room", mailbox.name)
+    for peer in peers:
+        await peer.close()
+    # A script that the server does not know takes one more.
+    await layer.group_send("other", MESSAGE)
+    await layer.group_send("room", MESSAGE)
+    commands.clear()
+    await layer.group_send("room", MESSAGE)
+    assert commands == [1]
+    await layer.group_send_many("room", [MESSAGE] * 5)
+    assert commands == [1, 5]
+
+
+@pytest.mark.parametrize("format", ["msgpack", "json"])
+async def test_members_of_every_kind_receive_a_broadcast(opened, redis_url, client, format):
+    """Many channels of one process, addresses of processes, plain channels, names that are none."""
+    layer = await opened(redis_url, serializer_format=format)
+    inboxes = {
+        f"specific.{n:032x}!": [f"{m:032x}" for m in range(count)]
+        for n, count in enumerate([1, 15, 16, 40, 300])
+    }
+    inboxes["specific.peer!"] = ["group.room"]
+    every = [inbox + local for inbox, parts in inboxes.items() for local in parts]
+    odd = [b"\xff\xfe!abc", b"two words!abc", b""]
+    client.zadd("asgi:group:room", dict.fromkeys([*every, *odd, "plain"], time.time()))
+    await layer.group_send("room", MESSAGE)
+    for inbox, parts in inboxes.items():
+        ((payload, score),) = client.zrange(f"asgi{inbox}", 0, -1, withscores=True)
+        to = [inbox + local for local in parts]
+        assert layer.deserialize(payload) == {ADDRESS: sorted(to), **MESSAGE}
+        assert payload[12:] == layer._serializer.as_bytes({ADDRESS: sorted(to), **MESSAGE})
+        assert abs(score - time.time()) < 60
+        assert 0 < client.pttl(f"asgi{inbox}") <= 60_000
+    assert await received(layer, "plain") == MESSAGE
+
+
+async def test_messages_sent_together_are_one_command(opened, redis_url, client, commands):
+    """Until there are so many that others would have to wait for them."""
+    layer = await opened(redis_url, capacity=10_000)
+    await layer.send_many("jobs", [MESSAGE])
+    commands.clear()
+    await layer.send_many("jobs", [MESSAGE] * 1000)
+    assert commands == [1]
+    await layer.send_many("jobs", [MESSAGE] * 2500)
+    assert commands == [1] * 4
+    await layer.send_many("jobs", [{**MESSAGE, "text": "x" * 400_000}] * 5)
+    assert commands == [1] * 7
+    assert client.zcard("asgijobs") == 3506
+
+
+async def test_nothing_is_sent_after_a_message_that_was_refused(opened, redis_url, commands):
+    """There might be room again by then, and a hole before it."""
+    layer = await opened(redis_url, capacity=1500)
+    await layer.send_many("jobs", [MESSAGE])
+    commands.clear()
+    with pytest.raises(ChannelFull) as caught:
+        await layer.send_many("jobs", [MESSAGE] * 3500)
+    assert caught.value.accepted == 1499
+    assert commands == [1, 1]
+
+
+async def test_messages_sent_together_fill_the_inbox_of_a_process_that_hangs(
+    opened, redis_url, monkeypatch
+):
+    """What was accepted is said, as for a shared channel."""
+    monkeypatch.setattr(core, "INBOX_CAPACITY", 3)
+    layer = await opened(redis_url)
+    with pytest.raises(ChannelFull) as caught:
+        await layer.send_many("specific.hanging!abc", [MESSAGE] * 5)
+    assert caught.value.accepted == 3
+    assert "after 3 of the messages" in str(caught.value)
 
 
 async def test_keys_expire(opened, redis_url, client):

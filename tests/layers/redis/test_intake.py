@@ -236,5 +236,5 @@ async def test_silence_ends_the_keeping(server):
             await asyncio.wait([bell.keeping], timeout=PATIENCE)
             with pytest.raises(ConnectionError, match="no heartbeat"):
                 bell.keeping.result()
-            assert silent.publishing._link is None
+            assert silent.publishing._wire is None
     await silent.close()

@@ -76,6 +76,28 @@ def test_addresses_do_not_change_the_payload(make):
     assert serializer.from_bytes(payload) == {"type": "test"}
 
 
+@pytest.mark.parametrize("keys", [0, 1, 14, 15, 65535])
+def test_what_a_server_puts_together_equals_splicing_it(make, keys):
+    """The list of names is all that is missing."""
+    serializer = make()
+    payload = serializer.as_bytes({f"k{n}": n for n in range(keys)})
+    names = ["specific.abc!group.room", "specific.abc!def"]
+    kind, before, after = serializer.around(payload)
+    written = {"msgpack": msgspec.msgpack, "json": msgspec.json}[kind].encode(names)
+    assert before + written + after == serializer.address(payload, names)
+
+
+def test_what_only_the_sender_can_write_is_not_taken_apart():
+    """An encrypted message, and one of a format of one's own."""
+
+    class Own(BaseMessageSerializer):
+        as_bytes = from_bytes = bytes
+
+    assert MsgPackSerializer(symmetric_encryption_keys=["key"]).around(b"\x80") is None
+    assert JSONSerializer(symmetric_encryption_keys=["key"]).around(b"{}") is None
+    assert Own().around(b"") is None
+
+
 # -- envelope ------------------------------------------------------------------
 
 

@@ -112,6 +112,20 @@ async def test_payload_handed_over_in_the_moment_of_the_cancellation_goes_back(t
     assert client.zscore(KEY, "a") == 5
 
 
+async def test_payload_that_goes_back_comes_before_those_taken_in_advance(tap, client, monkeypatch):
+    """Also if their reader has lost its connection, and can return nothing."""
+    monkeypatch.setattr(_tap, "LINGER", PATIENCE)
+    client.zadd(KEY, {"a": 1, "b": 2, "c": 3})
+    tap._spouts[0]._pace.size = 3
+    tap._spouts[0]._pace.took(0)
+    given_up = await tap.pop()
+    assert waiting(client) == []
+    await tap._spouts[0]._supervisor.stop()
+    tap.hand_over(given_up)
+    await becomes(lambda: "a" in waiting(client) and not tap._spouts[0]._returning)
+    assert [await popped(tap) for _ in range(3)] == ["a", "b", "c"]
+
+
 async def test_payload_that_comes_back_after_the_end_is_an_error_in_the_log(tap, caplog):
     """Nothing is lost in silence."""
     await tap.stop()

@@ -3,6 +3,8 @@
 from fast_channels.exceptions import MissingExtra
 
 try:
+    # The parser of replies, and all else.
+    import hiredis as _hiredis
     import redis.asyncio as _redis
 except ImportError:
     raise MissingExtra("a Redis channel layer", "redis") from None
@@ -10,6 +12,6 @@ except ImportError:
 from .core import RedisChannelLayer
 from .pubsub import RedisPubSubChannelLayer
 
-del _redis
+del _hiredis, _redis
 
 __all__ = ["RedisChannelLayer", "RedisPubSubChannelLayer"]

@@ -22,9 +22,10 @@ if TYPE_CHECKING:
 
     from fast_channels.layers.broker import Deliver
 
-    from ._connection import Link, Pipe
+    from ._connection import Link
     from ._keys import Keys
     from ._options import QueueOptions
+    from ._pipe import Pipe
     from ._server import Server
 
 logger = logging.getLogger("fast_channels.layers.redis")

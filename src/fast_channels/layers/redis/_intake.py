@@ -12,7 +12,8 @@ from ._supervisor import first_of
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ._connection import Link, Pipe
+    from ._connection import Link
+    from ._pipe import Pipe
     from ._server import Server
     from ._supervisor import Supervisor
 

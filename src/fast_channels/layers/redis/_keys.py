@@ -37,6 +37,10 @@ class Keys:
         """Return a key for payloads that are being taken, never used before."""
         return f"{self.prefix}:batch:{self.process}:{names.unique()}"
 
+    def of_drawn(self, channel: str) -> str:
+        """Return the key that lists batches of a plain channel, see draw.lua."""
+        return f"{self.prefix}:drawn:{channel}"
+
     def new_heartbeat(self) -> str:
         """Return a key for one reader's heartbeat."""
         return f"{self.prefix}:heartbeat:{self.process}:{names.unique()}"

@@ -6,8 +6,9 @@ import asyncio
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from ._connection import TIMEOUT, Link, Pipe
+from ._connection import TIMEOUT
 from ._hosts import describe
+from ._pipe import Pipe
 from ._supervisor import Supervisor
 from ._watch import Watch
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
     from fast_channels.layers.health import Health
 
+    from ._connection import Link
     from .type_defs import ChannelDecodedRedisHost
 
 

@@ -7,16 +7,17 @@ import contextlib
 import logging
 import time
 from collections import deque
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fast_channels.exceptions import LayerClosed, LayerUnavailable
 from fast_channels.layers.broker import Popped
 
-from ._intake import Alarm, Intake
+from ._draw import Draw
+from ._intake import Alarm
 from ._supervisor import Supervisor, first_of, pauses
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Coroutine, Sequence
 
     from ._connection import Link
     from ._keys import Keys
@@ -24,6 +25,11 @@ if TYPE_CHECKING:
     from ._server import Server
 
 logger = logging.getLogger("fast_channels.layers.redis")
+
+# Payloads to take at once, at most, and seconds to hold what nobody has asked for
+# yet: other processes may be waiting for it.
+MOST = 64
+LINGER = 0.02
 
 # Seconds that a reader stays connected when nobody waits.
 IDLE = 60.0
@@ -36,8 +42,9 @@ class Tap:
     """
     One reader per server, reading only while somebody waits in `pop`.
 
-    What was taken and nobody wants any more goes back to its place, by its
-    score. So giving up loses nothing and keeps the order.
+    While receivers come back quickly it takes more than they wait for, and they
+    find the next ones here. What nobody wants any more, or within LINGER, goes
+    back to its place, by its score. So giving up loses nothing and keeps the order.
     """
 
     def __init__(
@@ -64,6 +71,10 @@ class Tap:
 
     async def pop(self) -> Popped:
         """Wait for a payload and take it. Cancelling loses nothing."""
+        if not self.wanted:
+            for spout in self._spouts:
+                if popped := spout.hand_out():
+                    return popped
         wanted: asyncio.Future[Popped] = asyncio.get_running_loop().create_future()
         self._waiting.append(wanted)
         self._wanted.set()
@@ -87,6 +98,11 @@ class Tap:
             if not receiver.done():
                 receiver.set_exception(LayerClosed(f"channel {self._name!r}"))
         await asyncio.gather(*(spout.stop() for spout in self._spouts))
+
+    @property
+    def wanted(self) -> int:
+        """How many receivers wait."""
+        return sum(not receiver.done() for receiver in self._waiting)
 
     async def is_wanted(self) -> bool:
         """Wait until somebody wants a payload; False if nobody does for IDLE seconds."""
@@ -134,6 +150,30 @@ class Place(NamedTuple):
     score: bytes
 
 
+class Pace:
+    """How many payloads to take at once: about what is wanted within LINGER."""
+
+    def __init__(self) -> None:
+        self.size = 1
+        # Of the last time: how many were taken, and time.monotonic().
+        self._taken, self._taken_at = 0, 0.0
+
+    def took(self, count: int) -> None:
+        self._taken, self._taken_at = count, time.monotonic()
+
+    def used_up(self) -> None:
+        """Called when more is wanted, and nothing is left."""
+        lasted = time.monotonic() - self._taken_at
+        if lasted > LINGER:
+            self.size = 1
+        elif self._taken == self.size and lasted < LINGER / 2:
+            self.size = min(2 * self.size, MOST)
+
+    def too_many(self, left: int) -> None:
+        """Called when nobody wanted the last ones."""
+        self.size = max(1, self._taken - left)
+
+
 class Spout:
     """The part of a tap that is at one server."""
 
@@ -144,10 +184,13 @@ class Spout:
         self._number = number
         self._server = server
         self._key = keys.of_channel(name)
-        # Keys of this reader alone.
-        self._beats, self._batch = keys.new_heartbeat(), keys.new_batch()
+        # A key of this reader alone.
+        self._beats = keys.new_heartbeat()
         self._options = options
-        self._intake = Intake(server.control, self._batch, [self._key], options.expiry)
+        self._draw = Draw(server.control, name, keys, options.expiry, options.lease)
+        self._pace = Pace()
+        # Set when nothing is left to hand out.
+        self._empty = asyncio.Event()
         self._supervisor = server.supervised(self._converse)
         # Payloads that were too old to be handed over.
         self._expired = 0
@@ -162,10 +205,8 @@ class Spout:
     async def stop(self) -> None:
         await self._supervisor.stop()
         with contextlib.suppress(LayerUnavailable):
-            # The answer may have been under way.
-            for taken in await self._intake.take(0):
-                self.put_back(*taken)
-            await self._server.control.call("DEL", self._beats, self._batch)
+            await self._draw.stop()
+            await self._server.control.call("DEL", self._beats)
         if self._returning:
             _, late = await asyncio.wait(self._returning, timeout=PATIENCE)
             for task in late:
@@ -173,10 +214,26 @@ class Spout:
                 self._lost()
         self._stopped = True
 
+    def hand_out(self) -> Popped | None:
+        """Return a payload that was taken in advance, if there is one."""
+        # What goes back stood before those that are here.
+        while not self._returning and (taken := self._draw.hand_out()):
+            if not len(self._draw):
+                self._empty.set()
+            # Only a sender removes what has expired, and there may be none.
+            age = time.time() - float(taken.score)
+            if age <= self._options.expiry:
+                return Popped(taken.payload, Place(self._number, taken.score))
+            self._skipped(age)
+        return None
+
     def put_back(self, payload: bytes, score: bytes) -> None:
         if self._stopped:
             self._lost()
             return
+        # What was taken in advance comes after it, and must not be handed out before.
+        self._draw.release()
+        self._empty.set()
         returning = self._return(payload, score)
         task = asyncio.create_task(returning, name=f"fast_channels return {self._key}")
         self._returning.add(task)
@@ -190,24 +247,33 @@ class Spout:
         await first_of(alarm.keep(link, supervisor), self._read(alarm))
 
     async def _read(self, alarm: Alarm) -> None:
+        # What was under way when the connection broke, others may wait for.
+        await self._draw.settle()
         while await self._tap.is_wanted():
             if self._returning:
                 # What goes back stood before what we would read now.
                 await asyncio.wait(self._returning)
                 continue
-            taken = await self._intake.take(1)
-            for one in taken:
-                # Only a sender removes what has expired, and there may be none.
-                age = time.time() - float(one.score)
-                if age <= self._options.expiry:
-                    self._tap.hand_over(Popped(one.payload, Place(self._number, one.score)))
-                else:
-                    self._skipped(age)
-            if not taken:
-                # Not for ever: whoever wanted it may have given up long ago.
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(IDLE):
-                        await alarm.wait()
+            self._pace.used_up()
+            taken = await self._draw.take(min(MOST, max(self._pace.size, self._tap.wanted)))
+            self._pace.took(taken)
+            if taken:
+                await self._serve()
+            else:
+                # What a process that died has left rings no bell; and whoever
+                # wanted it may have given up long ago.
+                await _within(min(IDLE, self._options.lease / 2), alarm.wait())
+
+    async def _serve(self) -> None:
+        """Hand out what was taken, and return what nobody wants for too long."""
+        self._empty.clear()
+        while self._tap.wanted and (popped := self.hand_out()):
+            self._tap.hand_over(popped)
+        if len(self._draw):
+            await _within(LINGER, self._empty.wait())
+        if self._draw.owed:
+            self._pace.too_many(self._draw.owed)
+            await self._draw.settle()
 
     def _skipped(self, age: float) -> None:
         self._expired += 1
@@ -233,3 +299,13 @@ class Spout:
                 await call("PEXPIRE", self._key, int(self._options.expiry * 1000))
                 return
             await asyncio.sleep(pause)
+
+
+async def _within(seconds: float, coroutine: Coroutine[Any, Any, Any]) -> bool:
+    """Wait for it, but no longer than that; whether it came to its end."""
+    try:
+        async with asyncio.timeout(seconds):
+            await coroutine
+    except TimeoutError:
+        return False
+    return True

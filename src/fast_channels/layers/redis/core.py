@@ -15,6 +15,7 @@ import functools
 import re
 import time
 from dataclasses import replace
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from fast_channels.exceptions import BrokerRefused
@@ -26,24 +27,32 @@ from ._hosts import checked_prefix, consistent_hash, decode_hosts, describe
 from ._inbox import INBOX_CAPACITY, Inbox, added, reap
 from ._keys import Keys, member_thing
 from ._options import HEARTBEAT_INTERVAL, LEASE, QueueOptions, checked_seconds
+from ._pipe import all_of
 from ._scripts import Script
 from ._server import Server, health_of, ping_all
 from ._tap import Tap
 from .serializers import OpenCodec, registry
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from fast_channels.layers.broker import Deliver, Interrupted, Popped
     from fast_channels.layers.health import Health
     from fast_channels.type_defs import ChannelCapacityDict, ChannelMessage, Overflow
 
-    from .serializers import BaseMessageSerializer
+    from .serializers import Around, BaseMessageSerializer
     from .type_defs import ChannelRawRedisHost, SymmetricEncryptionKeys
 
 PUSH = Script("push")
+PUSH_MANY = Script("push_many")
+PUBLISH = Script("publish")
 MEMBERS = Script("members")
 FLUSH = Script("flush")
+
+# Payloads that one command carries at most, and bytes in them unless one is larger:
+# while the server executes it nobody else is served.
+PORTION = 1000
+PORTION_BYTES = 1024 * 1024
 
 
 class Clock:
@@ -110,10 +119,18 @@ class RedisQueueBroker:
     async def publish(self, topic: str, payload: bytes) -> int:
         if names.is_local(topic):
             return await self._push({names.inbox_of(topic): topic}, payload)
+        around = self._serializer.around(payload)
+        if around is None or len(self._servers) > 1:
+            refused, members = 0, await self._members(topic)
+        else:
+            refused, members = await self._publish_there(topic, around)
         inboxes: dict[str, list[str]] = {}
-        for member in await self._members(topic):
+        for member in members:
             inboxes.setdefault(names.inbox_of(member), []).append(member)
-        return await self._push(inboxes, payload)
+        return refused + (await self._push(inboxes, payload) if inboxes else 0)
+
+    async def publish_many(self, topic: str, payloads: Sequence[bytes]) -> int:
+        return await all_of(self.publish(topic, payload) for payload in payloads)
 
     async def subscribe(self, topic: str) -> None:
         """Join a group, or begin to read an inbox; also if that takes an outage."""
@@ -150,6 +167,26 @@ class RedisQueueBroker:
         sealed = self._serializer.seal(payload)
         key = self._keys.of_channel(name)
         return not await self._push_to(self._index(name), [key], [capacity, sealed])
+
+    async def push_many(self, name: str, payloads: Sequence[bytes], capacity: int) -> int:
+        if names.is_local(name):
+            capacity = INBOX_CAPACITY
+            payloads = [self._serializer.address(payload, name) for payload in payloads]
+        pushed = 0
+        for some in _portions(payloads):
+            accepted = await self._push_some(names.inbox_of(name), some, capacity)
+            pushed += accepted
+            if accepted < len(some):
+                break
+        return pushed
+
+    async def _push_some(self, name: str, payloads: Sequence[bytes], capacity: int) -> int:
+        expiry, seal = self._options.expiry, self._serializer.seal
+        scored = [(repr(self._clock.score()), seal(payload)) for payload in payloads]
+        args = [repr(time.time() - expiry), int(expiry * 1000), capacity, *chain(*scored)]
+        pipe = self._server_of(name).publishing
+        accepted: int = await pipe.run(PUSH_MANY, [self._keys.of_channel(name)], args)
+        return accepted
 
     async def pop(self, name: str) -> Popped:
         return await self._tap(name).pop()
@@ -213,6 +250,27 @@ class RedisQueueBroker:
         # A name that is no text is nobody's, and keeps nothing from the others.
         return [member.decode(errors="replace") for member in members]
 
+    async def _publish_there(self, topic: str, around: Around) -> tuple[int, list[str]]:
+        """
+        Let the server put a message into the inboxes of a group's members.
+
+        Returns how many were full, and the members that are left to us: names of
+        plain channels, whose capacity the server does not know.
+        """
+        pipe, now, options = self._server_of(topic).publishing, self._clock.score(), self._options
+        keys = [self._keys.of_group(topic), self._keys.leases]
+        args = [
+            repr(now - options.group_expiry),
+            *self._score(now),
+            INBOX_CAPACITY,
+            self._keys.prefix,
+            *around,
+        ]
+        while (reply := await pipe.run(PUBLISH, keys, args)) is None:
+            await reap(pipe, self._keys)
+        full, *left = reply
+        return full, [member.decode(errors="replace") for member in left]
+
     async def _push(self, inboxes: Mapping[str, str | list[str]], payload: bytes) -> int:
         """Put a payload into inboxes, each with its receivers; return how many were full."""
         hosts: dict[int, tuple[list[str], list[Any]]] = {}
@@ -225,11 +283,14 @@ class RedisQueueBroker:
         return sum(await asyncio.gather(*pushes))
 
     async def _push_to(self, index: int, keys: list[str], args: list[Any]) -> int:
-        score = self._clock.score()
-        expiry = self._options.expiry
-        common = [repr(score), repr(score - expiry), int(expiry * 1000)]
+        common = self._score(self._clock.score())
         full: int = await self._servers[index].publishing.run(PUSH, keys, common + args)
         return full
+
+    def _score(self, now: float) -> list[Any]:
+        """Return a score, the one below which others have expired, and how long a key lasts."""
+        expiry = self._options.expiry
+        return [repr(now), repr(now - expiry), int(expiry * 1000)]
 
     def _capacity(self, inbox: str) -> int:
         return INBOX_CAPACITY if names.is_local(inbox) else self._capacity_of(inbox)
@@ -359,3 +420,17 @@ class RedisChannelLayer(BaseChannelLayer):
 
     def __str__(self) -> str:
         return f"{type(self).__name__}(hosts={[describe(host) for host in self.hosts]})"
+
+
+def _portions(payloads: Iterable[bytes]) -> Iterator[list[bytes]]:
+    """Yield payloads in lists that one command may carry."""
+    portion: list[bytes] = []
+    size = 0
+    for payload in payloads:
+        if portion and (len(portion) == PORTION or size + len(payload) > PORTION_BYTES):
+            yield portion
+            portion, size = [], 0
+        portion.append(payload)
+        size += len(payload)
+    if portion:
+        yield portion

@@ -20,6 +20,7 @@ from ._connection import CONNECTION_ERRORS, TIMEOUT, Link
 from ._heartbeat import Heartbeat
 from ._hosts import checked_prefix, consistent_hash, decode_hosts, describe
 from ._options import HEARTBEAT_INTERVAL, checked_seconds
+from ._pipe import all_of
 from ._server import Server, health_of, ping_all
 from ._supervisor import Supervisor, first_of
 from .serializers import SealedCodec, registry
@@ -198,6 +199,9 @@ class RedisPubSubBroker:
         await self._servers[self._index(topic)].publishing.call("PUBLISH", topic, payload)
         # Nobody refuses: what a mailbox cannot hold is its own affair.
         return 0
+
+    async def publish_many(self, topic: str, payloads: Sequence[bytes]) -> int:
+        return await all_of(self.publish(topic, payload) for payload in payloads)
 
     async def subscribe(self, topic: str) -> None:
         await self._subscribers[self._index(topic)].subscribe(topic)

@@ -1,0 +1,353 @@
+"""Batches of a shared channel: taken in advance, and never lost with their process."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+
+import pytest
+
+from fast_channels.layers import RedisChannelLayer
+from fast_channels.layers.redis import _draw, _tap
+from fast_channels.layers.redis._draw import DRAW, Draw
+from fast_channels.layers.redis._keys import Keys
+from fast_channels.layers.redis._server import Server
+from fast_channels.layers.redis._tap import LINGER, MOST, Pace
+from tests.layers.redis.support import cut
+from tests.layers.support import becomes, received, turns
+
+KEY, DRAWN = "asgijobs", "asgi:drawn:jobs"
+
+
+@pytest.fixture
+async def server_of(redis_url):
+    server = Server({"address": redis_url})
+    await server.control.call("PING")
+    yield server
+    await server.close()
+
+
+@pytest.fixture
+def make(server_of):
+    """Makes receivers, each as if in a process of its own."""
+    return lambda: Draw(server_of.control, "jobs", Keys("asgi", "process"), 60, 30)
+
+
+@pytest.fixture
+def overdue(client):
+    """Lets the time pass after which others may return what is left of batches."""
+    return lambda: client.zadd(DRAWN, dict.fromkeys(client.zrange(DRAWN, 0, -1), 0))
+
+
+@pytest.fixture
+def noted_at_once(monkeypatch):
+    """Each payload is noted before it is handed out, as if handling one took its time."""
+    monkeypatch.setattr(_draw, "NOTED", 0)
+
+
+def fill(client, count):
+    client.zadd(KEY, {f"{n}": n for n in range(count)})
+
+
+def waiting(client):
+    return [int(payload) for payload in client.zrange(KEY, 0, -1)]
+
+
+def handed_out(draw, count):
+    return [int(draw.hand_out().payload) for _ in range(count)]
+
+
+async def test_payloads_are_handed_out_by_score(make, client):
+    """As many as were asked for, and there are."""
+    fill(client, 5)
+    draw = make()
+    assert await draw.take(3) == 3
+    assert handed_out(draw, 3) == [0, 1, 2]
+    assert draw.hand_out() is None
+    assert await draw.take(3) == 2
+    assert handed_out(draw, 2) == [3, 4]
+    assert await draw.take(3) == 0
+    assert client.exists(KEY, DRAWN) == 0
+
+
+async def test_what_was_not_handed_out_goes_back_to_its_place(make, client):
+    """Before anything else is taken."""
+    client.zadd(KEY, {f"{n}": n + 0.1234567 for n in range(6)})
+    draw = make()
+    await draw.take(4)
+    assert handed_out(draw, 2) == [0, 1]
+    assert draw.owed == 2
+    assert await draw.take(0) == 0
+    assert draw.owed == 0
+    assert waiting(client) == [2, 3, 4, 5]
+    assert client.zscore(KEY, "2") == 2.1234567
+    await draw.take(9)
+    assert handed_out(draw, 4) == [2, 3, 4, 5]
+
+
+async def test_returning_and_taking_is_one_step(make, client):
+    """What goes back is what comes next."""
+    fill(client, 5)
+    draw = make()
+    await draw.take(4)
+    assert handed_out(draw, 1) == [0]
+    await draw.take(2)
+    assert handed_out(draw, 2) == [1, 2]
+
+
+async def test_batch_whose_answer_was_lost_comes_again(make, client):
+    """Whatever the moment in which the caller was cancelled, and what it handed out before."""
+    fill(client, 60)
+    draw, seen = make(), []
+    for steps in range(30):
+        taking = asyncio.create_task(draw.take(3))
+        await turns(steps)
+        taking.cancel()
+        await asyncio.wait([taking])
+        if not taking.cancelled():
+            seen += handed_out(draw, 2)
+    while count := await draw.take(3):
+        seen += handed_out(draw, count)
+    assert seen == list(range(60))
+
+
+@pytest.mark.parametrize("late", [(0, 0), (1, 1), (1, 3), (2, 0)])
+async def test_call_that_is_executed_late_does_no_harm(make, server_of, client, late):
+    """One of an old connection may arrive after its repetition, and much later."""
+    fill(client, 12)
+    draw, seen = make(), []
+    args = [*late, 3, 60_000, 5]
+    for _ in range(4):
+        seen += handed_out(draw, await draw.take(3))
+        if draw._arrived > late[0]:
+            await server_of.control.run(DRAW, draw._keys, args)
+    assert seen == list(range(12))
+
+
+async def test_stopping_returns_everything(make, server_of, client):
+    """What was handed out is not among it; nothing else is left behind."""
+    fill(client, 5)
+    draw = make()
+    await draw.take(3)
+    handed_out(draw, 1)
+    # A batch whose answer was lost: it was not handed out at all.
+    await server_of.control.run(DRAW, draw._keys, [1, 1, 2, 60_000, 5])
+    await draw.stop()
+    assert waiting(client) == [1, 2, 3, 4]
+    assert client.keys("*") == [KEY.encode()]
+
+
+@pytest.mark.parametrize("count", range(1, 6))
+@pytest.mark.usefixtures("noted_at_once")
+async def test_what_a_killed_process_did_not_hand_out_is_returned_by_others(
+    make, client, overdue, count
+):
+    """All of it, and nothing that was handed out."""
+    fill(client, 7)
+    killed, other = make(), make()
+    await killed.take(5)
+    handed_out(killed, count)
+    overdue()
+    await other.take(9)
+    assert handed_out(other, 7 - count) == list(range(count, 7))
+    assert client.zcard(DRAWN) == 1
+
+
+async def test_at_most_one_is_lost_with_a_process_that_was_killed(make, client, overdue):
+    """The first counts as handed out when it is taken."""
+    fill(client, 4)
+    await make().take(4)
+    overdue()
+    other = make()
+    assert await other.take(9) == 3
+    assert handed_out(other, 3) == [1, 2, 3]
+
+
+async def test_what_was_handed_out_without_a_turn_of_the_loop_is_noted_after_it(
+    make, client, overdue
+):
+    """One note for all of them: it is a system call."""
+    fill(client, 6)
+    killed, other = make(), make()
+    await killed.take(6)
+    handed_out(killed, 1)
+    killed._noted_at = time.monotonic() + 60
+    handed_out(killed, 3)
+    await turns(1)
+    overdue()
+    assert await other.take(9) == 2
+    assert handed_out(other, 2) == [4, 5]
+
+
+async def test_batch_that_is_not_overdue_is_left_to_its_holder(make, client):
+    """It may be handing it out at this moment."""
+    fill(client, 5)
+    holder, other = make(), make()
+    await holder.take(3)
+    assert await other.take(9) == 2
+    assert handed_out(holder, 3) == [0, 1, 2]
+
+
+@pytest.mark.usefixtures("noted_at_once")
+async def test_process_that_stood_still_hands_out_nothing_that_others_have(make, client, overdue):
+    """Not even what it believes to have."""
+    fill(client, 4)
+    slow, other = make(), make()
+    await slow.take(4)
+    assert handed_out(slow, 1) == [0]
+    overdue()
+    assert await other.take(9) == 3
+    slow._stale_at = time.monotonic()
+    assert slow.hand_out() is None
+    assert await slow.take(0) == 0
+    assert handed_out(other, 3) == [1, 2, 3]
+    assert client.exists(KEY) == 0
+
+
+async def test_first_of_a_batch_whose_answer_was_lost_comes_although_others_took_the_rest(
+    make, server_of, client, overdue
+):
+    """Its process lives, and has not received it."""
+    fill(client, 3)
+    slow, other = make(), make()
+    await server_of.control.run(DRAW, slow._keys, [0, 0, 3, 60_000, 5])
+    overdue()
+    assert await other.take(9) == 2
+    assert await slow.take(9) == 1
+    assert handed_out(slow, 1) == [0]
+    assert handed_out(other, 2) == [1, 2]
+
+
+async def test_nothing_is_handed_out_that_cannot_be_noted(make, server_of, client, monkeypatch):
+    """If the connection is gone, others may have it by the time it is back."""
+    monkeypatch.setattr(_draw, "NOTED", 0)
+    fill(client, 3)
+    draw = make()
+    await draw.take(3)
+    handed_out(draw, 1)
+    cut(client)
+    await becomes(lambda: server_of.control._wire is None)
+    assert draw.hand_out() is None
+    await draw.take(3)
+    assert handed_out(draw, 2) == [1, 2]
+
+
+async def test_answer_that_was_lost_is_settled_without_taking_more(make, server_of, client):
+    """What it held goes back."""
+    fill(client, 4)
+    draw = make()
+    taking = asyncio.create_task(draw.take(2))
+    await becomes(lambda: client.zcard(KEY) == 2)
+    taking.cancel()
+    await asyncio.wait([taking])
+    await draw.settle()
+    assert waiting(client) == [0, 1, 2, 3]
+
+
+# -- how many --------------------------------------------------------------------
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """time.monotonic() of the module, to be set."""
+    now = [100.0]
+    monkeypatch.setattr(_tap.time, "monotonic", lambda: now[0])
+    return now
+
+
+def test_more_is_taken_while_it_is_wanted_quickly(clock):
+    """Twice as much each time, up to a bound."""
+    pace, sizes = Pace(), []
+    for _ in range(9):
+        sizes.append(pace.size)
+        pace.took(pace.size)
+        clock[0] += LINGER / 4
+        pace.used_up()
+    assert sizes == [1, 2, 4, 8, 16, 32, 64, 64, 64]
+    assert MOST == 64
+
+
+def test_one_is_taken_for_a_receiver_that_takes_its_time(clock):
+    """The others are for other processes."""
+    pace = Pace()
+    pace.size = 8
+    pace.took(8)
+    clock[0] += LINGER * 1.1
+    pace.used_up()
+    assert pace.size == 1
+    pace.took(1)
+    clock[0] += LINGER * 0.6
+    pace.used_up()
+    assert pace.size == 1
+
+
+def test_no_more_is_taken_when_there_was_not_enough(clock):
+    """Nobody knows whether more would be wanted."""
+    pace = Pace()
+    pace.size = 4
+    pace.took(3)
+    pace.used_up()
+    assert pace.size == 4
+
+
+def test_less_is_taken_after_too_much(clock):
+    """What was wanted last time, and one at least."""
+    pace = Pace()
+    pace.size = 8
+    pace.took(8)
+    pace.too_many(5)
+    assert pace.size == 3
+    pace.took(3)
+    pace.too_many(3)
+    assert pace.size == 1
+
+
+# -- with a layer ----------------------------------------------------------------
+
+
+async def test_receiver_that_comes_back_quickly_finds_the_next_one_here(redis_url, client):
+    """A thousand messages take far fewer round trips, and keep their order."""
+    async with RedisChannelLayer([redis_url], capacity=1000) as layer:
+        await layer.send_many("jobs", [{"type": "test", "n": n} for n in range(1000)])
+        before = client.info("commandstats")["cmdstat_evalsha"]["calls"]
+        assert [(await received(layer, "jobs"))["n"] for _ in range(1000)] == list(range(1000))
+        assert client.info("commandstats")["cmdstat_evalsha"]["calls"] - before < 500
+
+
+async def test_what_nobody_comes_back_for_is_there_for_others(redis_url, client):
+    """Within LINGER, in its place."""
+    async with RedisChannelLayer([redis_url], capacity=1000) as layer:
+        await layer.send_many("jobs", [{"type": "test", "n": n} for n in range(500)])
+        seen = [(await received(layer, "jobs"))["n"] for _ in range(205)]
+        await becomes(lambda: client.zcard(KEY) == 295)
+        async with RedisChannelLayer([redis_url]) as other:
+            seen += [(await received(other, "jobs"))["n"] for _ in range(295)]
+        assert seen == list(range(500))
+
+
+async def test_what_was_held_when_the_connection_broke_is_there_for_others(redis_url, client):
+    """Although nobody wants it here any more."""
+    async with RedisChannelLayer([redis_url], capacity=1000) as layer:
+        await layer.send_many("jobs", [{"type": "test", "n": n} for n in range(300)])
+        for _ in range(100):
+            await received(layer, "jobs")
+        cut(client)
+        await becomes(lambda: client.zcard(KEY) == 200)
+
+
+async def test_impatient_receivers_of_large_batches_keep_the_order(redis_url):
+    """Whenever one gives up, what was taken in advance comes after what it gave back."""
+    async with RedisChannelLayer([redis_url], capacity=1000) as layer:
+        await layer.send_many("jobs", [{"type": "test", "n": n} for n in range(600)])
+        seen = []
+        while len(seen) < 600:
+            receiving = asyncio.create_task(layer.receive("jobs"))
+            await turns(len(seen) % 9)
+            if len(seen) % 5 == 0:
+                receiving.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                seen.append((await receiving)["n"])
+            if receiving.cancelled():
+                seen.append((await received(layer, "jobs"))["n"])
+        assert seen == list(range(600))
