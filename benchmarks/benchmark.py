@@ -1,0 +1,97 @@
+"""What a benchmark is, and how the contenders take turns in it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from redis import Redis
+
+from .contenders import chosen
+from .processes import ChildFailed
+from .results import Metric, Result
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from .contenders import Contender, Layer
+    from .settings import Place
+
+    # Measurements of one contender in one round: by case, then by metric.
+    Measured = Mapping[str, Mapping[str, float]]
+
+# Columns that more than one benchmark has.
+SERVER_CPU = Metric("cpu", "server CPU, µs", 2, "lower")
+SHARES = (
+    Metric("server_share", "server busy", is_share=True),
+    Metric("client_share", "client busy", is_share=True),
+    Metric("publisher_share", "publisher busy", is_share=True),
+)
+
+# Above this part of its time a process may be what was measured.
+LIMIT = 0.85
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """One of the suite."""
+
+    name: str
+    title: str
+    # The first is what ratios and plots are about.
+    metrics: tuple[Metric, ...]
+    run: Callable[[Contender, Place], Measured]
+    layers: tuple[Layer, ...] = ("pubsub", "queue")
+    # Layers that it can also be asked for.
+    on_request: tuple[Layer, ...] = ()
+    # Whether its columns are sizes, over which a cost should stay the same.
+    is_scaling: bool = False
+
+    def contenders(self, words: Sequence[str], layers: Sequence[Layer]) -> Sequence[Contender]:
+        possible = (*self.layers, *self.on_request)
+        wanted = [layer for layer in layers if layer in possible] if layers else self.layers
+        return chosen(words, wanted, self.name)
+
+
+def take_turns(
+    benchmark: Benchmark,
+    contenders: Sequence[Contender],
+    place: Place,
+    result: Result,
+    say: Callable[[str], None],
+) -> None:
+    """
+    Measure everyone, in rounds: A B C A B C, so that a slow minute is nobody's own.
+
+    A contender that fails twice is left out; the others go on.
+    """
+    failures: dict[str, int] = {}
+    for number in range(place.settings.rounds):
+        for contender in contenders:
+            if failures.get(contender.name, 0) == 2:
+                continue
+            say(f"{benchmark.name} {number + 1}/{place.settings.rounds} {contender.name}")
+            error = _measure(benchmark, contender, place, result)
+            if error:
+                failures[contender.name] = failures.get(contender.name, 0) + 1
+                say(f"  failed: {error}")
+
+
+def _measure(benchmark: Benchmark, contender: Contender, place: Place, result: Result) -> str:
+    """One contender, once; returns what went wrong."""
+    with Redis.from_url(place.valkey.url) as redis:
+        redis.flushall()
+    try:
+        measured = benchmark.run(contender, place)
+    except (ChildFailed, OSError) as exc:
+        _note_failure(result, contender, str(exc))
+        return str(exc)
+    for case, values in measured.items():
+        result.row(case, contender.name, contender.label).add(values)
+    return ""
+
+
+def _note_failure(result: Result, contender: Contender, error: str) -> None:
+    mine = [row for row in result.rows if row.contender == contender.name]
+    for row in mine or [result.row("", contender.name, contender.label)]:
+        row.error = error

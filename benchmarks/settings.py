@@ -1,0 +1,54 @@
+"""How much of everything: what the command line can change, and for whom."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from fast_channels.testing.server import ValkeyServer
+
+    from .contenders import Layer
+
+LAYERS: tuple[Layer, ...] = ("pubsub", "queue", "memory")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """One run. Times are in seconds, sizes in bytes."""
+
+    rounds: int = 3
+    # Measured, after warming up.
+    seconds: float = 2.0
+    warmup: float = 0.5
+    clients: int = 500
+    # Processes that the clients are spread over.
+    client_processes: int = 1
+    # Broadcasts that are under way at the same time.
+    window: tuple[int, ...] = (20, 1)
+    size: int = 100
+    # A key of contenders.SERVERS.
+    server: str = "uvicorn"
+    # Idle connections whose memory is measured.
+    idle: int = 2000
+    # Connections of which each waits for its own frame.
+    echoes: int = 50
+    # Paced broadcasts per second.
+    pace: float = 40.0
+    # Members of the one group of an in-memory broadcast.
+    audience: int = 5000
+    # Sizes of a group, and numbers of groups, over which costs should be flat.
+    members: tuple[int, ...] = (10, 100, 1000, 10_000)
+    groups: tuple[int, ...] = (10, 100, 1000, 10_000, 100_000)
+    # After this long no larger group, and no larger number of them, is begun.
+    patience: float = 20.0
+    # Messages that a producer may send at most.
+    messages: int = 20_000
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a contender is measured."""
+
+    valkey: ValkeyServer
+    settings: Settings
