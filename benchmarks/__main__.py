@@ -65,7 +65,7 @@ def words(text: str) -> list[str]:
 
 def settings_of(options: argparse.Namespace) -> Settings:
     """What was asked for; the rest as it is by default, or for a quick look."""
-    quick = {"rounds": 2, "seconds": 1.0, "clients": 200, "warmup": 0.3, "messages": 10_000}
+    quick = {"rounds": 2, "seconds": 1.0, "clients": 200, "warmup": 0.3, "messages": 20_000}
     chosen = dict(quick) if options.quick else {}
     for name in Settings.__dataclass_fields__:
         value = getattr(options, name, None)

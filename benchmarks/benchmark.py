@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -70,11 +71,13 @@ def take_turns(
         for contender in contenders:
             if failures.get(contender.name, 0) == 2:
                 continue
-            say(f"{benchmark.name} {number + 1}/{place.settings.rounds} {contender.name}")
+            began = time.monotonic()
             error = _measure(benchmark, contender, place, result)
+            took = f"{time.monotonic() - began:.0f} s"
+            turn = f"{benchmark.name} {number + 1}/{place.settings.rounds} {contender.name}"
+            say(f"{turn}: {error or took}")
             if error:
                 failures[contender.name] = failures.get(contender.name, 0) + 1
-                say(f"  failed: {error}")
 
 
 def _measure(benchmark: Benchmark, contender: Contender, place: Place, result: Result) -> str:

@@ -43,7 +43,7 @@ class Settings:
     # After this long no larger group, and no larger number of them, is begun.
     patience: float = 20.0
     # Messages that a producer may send at most.
-    messages: int = 20_000
+    messages: int = 50_000
 
 
 @dataclass(frozen=True)

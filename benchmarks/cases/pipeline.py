@@ -20,6 +20,8 @@ CASES = {
     "batch": "`send_many`, 100 at once",
 }
 WAITING = "receiving what waits already"
+# Messages that show how many more to send; they warm up, too.
+PROBE = 300
 
 
 def run(contender: Contender, place: Place) -> Measured:
@@ -38,22 +40,25 @@ def run(contender: Contender, place: Place) -> Measured:
     return measured
 
 
-def _produce(producer: Worker, how: str, place: Place) -> dict[str, Any]:
+def _produce(producer: Worker, how: str, place: Place, limit: int) -> dict[str, Any]:
     settings = place.settings
     return producer.call(
-        "produce",
-        how=how,
-        seconds=settings.seconds,
-        limit=settings.messages,
-        size=settings.size,
+        "produce", how=how, seconds=settings.seconds, limit=limit, size=settings.size
     )
 
 
 def _through(producer: Worker, consumer: Worker, how: str, place: Place) -> dict[str, float]:
     """Both at once, from the first send until the last one is received."""
+    probe = _sent_and_received(producer, consumer, how, place, PROBE)
+    return _sent_and_received(producer, consumer, how, place, _worth(probe, place))
+
+
+def _sent_and_received(
+    producer: Worker, consumer: Worker, how: str, place: Place, limit: int
+) -> dict[str, float]:
     cpu = producer.cpu(), consumer.cpu()
     consumer.ask("consume")
-    sent = _produce(producer, how, place)
+    sent = _produce(producer, how, place, limit)
     received = consumer.answer()
     count = _counted(sent, received)
     return {
@@ -65,7 +70,12 @@ def _through(producer: Worker, consumer: Worker, how: str, place: Place) -> dict
 
 def _waiting(producer: Worker, consumer: Worker, place: Place) -> dict[str, float]:
     """The consumer's side alone."""
-    sent = _produce(producer, "many", place)
+    probe = _received(producer, consumer, place, PROBE)
+    return _received(producer, consumer, place, _worth(probe, place))
+
+
+def _received(producer: Worker, consumer: Worker, place: Place, limit: int) -> dict[str, float]:
+    sent = _produce(producer, "many", place, limit)
     cpu = consumer.cpu()
     received = consumer.call("consume")
     count = _counted(sent, received)
@@ -73,6 +83,11 @@ def _waiting(producer: Worker, consumer: Worker, place: Place) -> dict[str, floa
         "per_second": count / (received["ended"] - received["began"]),
         "receiver": (consumer.cpu() - cpu) / count * 1e6,
     }
+
+
+def _worth(probe: dict[str, float], place: Place) -> int:
+    """How many messages take about as long as one is to measure, by the few of a probe."""
+    return min(place.settings.messages, max(PROBE, int(probe["per_second"] * place.settings.seconds)))
 
 
 def _counted(sent: dict[str, Any], received: dict[str, Any]) -> int:

@@ -34,10 +34,12 @@ class Count:
         if self.sent == self._goal:
             self._reached.set()
 
-    async def more(self, count: int) -> None:
-        """Wait for so many after those that were sent until now."""
-        self._goal = self.sent + count
+    def expect(self, more: int) -> None:
+        """What `reached` waits for: so many after those that were sent until now."""
+        self._goal = self.sent + more
         self._reached.clear()
+
+    async def reached(self) -> None:
         await self._reached.wait()
 
 
@@ -133,9 +135,11 @@ class Audience:
         return {"cpu": sum(taken) / len(taken), "times": len(taken)}
 
     async def _timed(self) -> float:
+        self._count.expect(len(self._connections))
         began = time.process_time()
         self._speaker.say(self._text)
-        await asyncio.wait_for(self._count.more(len(self._connections)), TIMEOUT)
+        async with asyncio.timeout(TIMEOUT):
+            await self._count.reached()
         return time.process_time() - began
 
 
