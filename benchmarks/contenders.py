@@ -111,9 +111,7 @@ CONTENDERS = (
 )
 
 
-def chosen(
-    words: Sequence[str], layers: Sequence[Layer], benchmark: str
-) -> tuple[Contender, ...]:
+def chosen(words: Sequence[str], layers: Sequence[Layer], benchmark: str) -> tuple[Contender, ...]:
     """
     Who takes part in a benchmark, of those on one of `layers`.
 

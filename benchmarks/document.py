@@ -35,7 +35,7 @@ def update(document: Path, parts: Mapping[str, str]) -> None:
 def section(benchmark: Benchmark, result: Result, plots: Sequence[Path]) -> str:
     """What the document shows of one benchmark."""
     images = [f"![{benchmark.title}]({plot.parent.name}/{plot.name})" for plot in plots]
-    command = f"`{result.command}`, {rounds(result)}, load average before {result.load:.1f}"
+    command = f"`{result.command}`, {rounds(result)}, load average before {result.load_before:.1f}"
     return "\n\n".join([*images, tables(benchmark, result), command])
 
 

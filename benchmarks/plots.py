@@ -68,7 +68,7 @@ def _bars(benchmark: Benchmark, result: Result) -> Any:
     figure, axes = _figure(len(cases), 0.8 + 0.3 * most)
     for axis, case in zip(axes, cases, strict=True):
         rows = [row for row in result.of_case(case) if row.rounds][::-1]
-        medians = [row.median(metric.key) or 0 for row in rows]
+        medians = [row.median(metric.key) or 0.0 for row in rows]
         bars = axis.barh(
             [row.label for row in rows],
             medians,
@@ -84,10 +84,12 @@ def _bars(benchmark: Benchmark, result: Result) -> Any:
 
 def _errors(rows: Sequence[Row], key: str, medians: Sequence[float]) -> list[list[float]]:
     """How far the lowest and the highest round are from the median."""
-    spreads = [row.spread(key) or (median, median) for row, median in zip(rows, medians)]
+    spreads = [
+        row.spread(key) or (median, median) for row, median in zip(rows, medians, strict=True)
+    ]
     return [
-        [median - low for (low, _), median in zip(spreads, medians)],
-        [high - median for (_, high), median in zip(spreads, medians)],
+        [median - low for (low, _), median in zip(spreads, medians, strict=True)],
+        [high - median for (_, high), median in zip(spreads, medians, strict=True)],
     ]
 
 
@@ -101,7 +103,13 @@ def _lines(benchmark: Benchmark, result: Result) -> Any:
                 for metric in benchmark.metrics
                 if (median := row.median(metric.key)) is not None and median > 0
             ]
-            axis.plot(*zip(*points), color=color(row), marker="o", markersize=4, label=row.label)
+            axis.plot(
+                *zip(*points, strict=True),
+                color=color(row),
+                marker="o",
+                markersize=4,
+                label=row.label,
+            )
         axis.set_xscale("log")
         axis.set_yscale("log")
         axis.set_title(case, loc="left", fontsize=9)

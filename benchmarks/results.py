@@ -56,7 +56,7 @@ class Result:
     command: str
     machine: dict[str, str]
     # The load average before it began: above nothing, others used the machine too.
-    load: float = 0.0
+    load_before: float = 0.0
     rows: list[Row] = field(default_factory=list)
 
     def row(self, case: str, contender: str, label: str = "") -> Row:

@@ -171,12 +171,9 @@ def session(
     """Start the three of them, with nobody connected yet."""
     with contextlib.ExitStack() as stack:
         server = stack.enter_context(serving(contender, place, workers=workers))
-        pipes = [
-            stack.enter_context(pipe()) for _ in range(place.settings.client_processes)
-        ]
+        pipes = [stack.enter_context(pipe()) for _ in range(place.settings.client_processes)]
         clients = [
-            stack.enter_context(crowd(contender, server, kind, writing))
-            for _, writing in pipes
+            stack.enter_context(crowd(contender, server, kind, writing)) for _, writing in pipes
         ]
         reading = [str(end) for end, _ in pipes]
         arguments = [

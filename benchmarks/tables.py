@@ -119,8 +119,6 @@ def comparison(benchmark: Benchmark, before: Result, now: Result) -> str:
             for result, found in ((before, old), (now, row))
         ]
         numbers = [f"{value:,.{metric.digits}f}" for value in (then, since)]
-        body.append(
-            [f"{row.label}, {row.case}", *numbers, f"{since / then - 1:+.0%}", *of_bare]
-        )
+        body.append([f"{row.label}, {row.case}", *numbers, f"{since / then - 1:+.0%}", *of_bare])
     head = [metric.header, "before", "now", "change", "/ bare before", "/ bare now"]
     return markdown(head, body)

@@ -7,7 +7,7 @@ contender once and returns what it found, by case.
 
 from __future__ import annotations
 
-from benchmarks.benchmark import Benchmark
+from typing import TYPE_CHECKING
 
 from . import (
     broadcast,
@@ -20,6 +20,9 @@ from . import (
     pipeline,
     workers,
 )
+
+if TYPE_CHECKING:
+    from benchmarks.benchmark import Benchmark
 
 # In the order of the document.
 ALL: dict[str, Benchmark] = {

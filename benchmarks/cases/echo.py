@@ -36,9 +36,7 @@ def _measure(server: Server, clients: Worker, seconds: float) -> dict[str, float
 
     before = moment()
     time.sleep(seconds)
-    took, server_cpu, client_cpu, frames = (
-        b - a for a, b in zip(before, moment(), strict=True)
-    )
+    took, server_cpu, client_cpu, frames = (b - a for a, b in zip(before, moment(), strict=True))
     return {
         "per_second": frames / took,
         "cpu": server_cpu / max(frames, 1) * 1e6,

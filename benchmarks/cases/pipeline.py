@@ -87,7 +87,9 @@ def _received(producer: Worker, consumer: Worker, place: Place, limit: int) -> d
 
 def _worth(probe: dict[str, float], place: Place) -> int:
     """How many messages take about as long as one is to measure, by the few of a probe."""
-    return min(place.settings.messages, max(PROBE, int(probe["per_second"] * place.settings.seconds)))
+    return min(
+        place.settings.messages, max(PROBE, int(probe["per_second"] * place.settings.seconds))
+    )
 
 
 def _counted(sent: dict[str, Any], received: dict[str, Any]) -> int:

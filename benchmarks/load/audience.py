@@ -67,7 +67,12 @@ class Connection:
             "raw_path": path.encode(),
             "query_string": query.encode(),
             "root_path": "",
-            "headers": [(b"host", b"127.0.0.1")],
+            # As servers pass them on; engine.io looks at the last.
+            "headers": [
+                (b"host", b"127.0.0.1"),
+                (b"connection", b"Upgrade"),
+                (b"upgrade", b"websocket"),
+            ],
             "client": ("127.0.0.1", 1),
             "server": ("127.0.0.1", 80),
             "subprotocols": [],
@@ -88,7 +93,7 @@ class Connection:
         elif event["type"] == "websocket.accept":
             if self._wire.ready_at_once:
                 self._ready.set()
-        else:
+        elif event["type"] == "websocket.send":
             self._shake_hands(event["text"])
 
     def _shake_hands(self, frame: str) -> None:

@@ -171,8 +171,7 @@ class Crowd:
         """Send no more; how many were sent, and came back."""
         Echoing.going = False
         async with asyncio.timeout(HANDSHAKE_TIMEOUT):
-            while self._tally.frames < Echoing.sent:
-                # Whether the last one is back is seen by looking.
+            while self._tally.frames < Echoing.sent:  # noqa: ASYNC110 - a look now and then is cheaper
                 await asyncio.sleep(0.01)
         return {"sent": Echoing.sent, "frames": self._tally.frames}
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import importlib
-import itertools
 import time
 from typing import Any
 
@@ -56,9 +55,9 @@ class Pipeline:
     async def consume(self) -> dict[str, Any]:
         """Receive until the one that says that this was all."""
         began = time.monotonic()
-        for received in itertools.count():
-            if (await self._layer.receive(CHANNEL))["text"] == END:
-                break
+        received = 0
+        while (await self._layer.receive(CHANNEL))["text"] != END:
+            received += 1
         return {"received": received, "began": began, "ended": time.monotonic()}
 
 
