@@ -15,7 +15,7 @@ from fast_channels.testing.server import ValkeyServer
 from . import cases, machine
 from .benchmark import take_turns
 from .contenders import SERVERS
-from .document import machines, section, update
+from .document import machines, section, standing, update
 from .plots import draw
 from .processes import LOAD_CORES, ROOT
 from .results import Result
@@ -23,8 +23,6 @@ from .settings import LAYERS, Place, Settings
 from .tables import comparison, tables
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from .benchmark import Benchmark
 
 DOCUMENT = ROOT / "docs" / "performance.md"
@@ -97,12 +95,17 @@ def publish(benchmark: Benchmark, result: Result) -> None:
     """Put a result into the document, with its plot, and the machine of all of them."""
     result.save(PUBLISHED / f"{benchmark.name}.json")
     plots = draw(benchmark, result, PUBLISHED)
-    kept = [PUBLISHED / f"{name}.json" for name in cases.ALL]
-    all_results = [Result.load(path) for path in kept if path.exists()]
-    update(
-        DOCUMENT,
-        {benchmark.name: section(benchmark, result, plots), "machine": machines(all_results)},
-    )
+    measured = [
+        (known, Result.load(path))
+        for name, known in cases.ALL.items()
+        if (path := PUBLISHED / f"{name}.json").exists()
+    ]
+    parts = {
+        benchmark.name: section(benchmark, result, plots),
+        "machine": machines([result for _, result in measured]),
+        "standing": standing(measured),
+    }
+    update(DOCUMENT, parts)
 
 
 def compare(benchmark: Benchmark, result: Result, *, save: bool) -> None:

@@ -45,6 +45,8 @@ class Benchmark:
     layers: tuple[Layer, ...] = ("pubsub", "queue")
     # Layers that it can also be asked for.
     on_request: tuple[Layer, ...] = ()
+    # Fewer rounds than others for what repeats itself within one, and takes long.
+    most_rounds: int | None = None
     # Whether its columns are sizes, over which a cost should stay the same.
     is_scaling: bool = False
 
@@ -67,14 +69,15 @@ def take_turns(
     A contender that fails twice is left out; the others go on.
     """
     failures: dict[str, int] = {}
-    for number in range(place.settings.rounds):
+    rounds = min(place.settings.rounds, benchmark.most_rounds or place.settings.rounds)
+    for number in range(rounds):
         for contender in contenders:
             if failures.get(contender.name, 0) == 2:
                 continue
             began = time.monotonic()
             error = _measure(benchmark, contender, place, result)
             took = f"{time.monotonic() - began:.0f} s"
-            turn = f"{benchmark.name} {number + 1}/{place.settings.rounds} {contender.name}"
+            turn = f"{benchmark.name} {number + 1}/{rounds} {contender.name}"
             say(f"{turn}: {error or took}")
             if error:
                 failures[contender.name] = failures.get(contender.name, 0) + 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from .results import ratio, reference
 from .tables import tables
 
 if TYPE_CHECKING:
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from .benchmark import Benchmark
-    from .results import Result
+    from .results import Result, Row
 
 
 class NoMarker(Exception):
@@ -42,6 +43,32 @@ def section(benchmark: Benchmark, result: Result, plots: Sequence[Path]) -> str:
 def rounds(result: Result) -> str:
     most = max((len(values) for row in result.rows for values in row.rounds.values()), default=0)
     return f"median of {most} rounds (lowest to highest)" if most > 1 else "one round"
+
+
+def standing(measured: Sequence[tuple[Benchmark, Result]]) -> str:
+    """Whom we are behind and whom ahead of, case by case: what is lost is said first."""
+    lines = ["| | behind | ahead of |", "|---|---|---|"]
+    for benchmark, result in measured:
+        if benchmark.is_scaling:
+            continue
+        for case in [case for case in result.cases() if case]:
+            behind, ahead = sides(benchmark, result.of_case(case))
+            title = benchmark.title.partition(":")[0]
+            lines.append(f"| {title}, {case} | {behind or '-'} | {ahead or '-'} |")
+    return "\n".join(lines)
+
+
+def sides(benchmark: Benchmark, rows: Sequence[Row]) -> tuple[str, str]:
+    """Those who did better than the first of ours, and those who did worse, with how much."""
+    metric, ours = benchmark.metrics[0], reference(rows, "ours")
+    found: tuple[list[str], list[str]] = [], []
+    for row in rows:
+        times = ratio(row, ours, metric.key)
+        if times and not row.contender.startswith("ours"):
+            better = times if metric.better == "higher" else 1 / times
+            text = f"{row.label} ({max(better, 1 / better):.1f} times)"
+            found[better < 1].append(text)
+    return ", ".join(found[0]), ", ".join(found[1])
 
 
 def machines(results: Sequence[Result]) -> str:

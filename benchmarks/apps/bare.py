@@ -130,16 +130,20 @@ class Subscriptions(Table):
     def __init__(self, redis: Redis) -> None:
         super().__init__()
         self._pubsub = redis.pubsub()
+        # One conversation: an answer is that of the last command.
+        self._turn = asyncio.Lock()
 
     async def group_add(self, group: str, channel: str) -> None:
         await super().group_add(group, channel)
-        await self._pubsub.subscribe(group)
-        await self._pubsub.get_message(timeout=None)
+        async with self._turn:
+            await self._pubsub.subscribe(group)
+            await self._pubsub.get_message(timeout=None)
 
     async def group_discard(self, group: str, channel: str) -> None:
         await super().group_discard(group, channel)
-        await self._pubsub.unsubscribe(group)
-        await self._pubsub.get_message(timeout=None)
+        async with self._turn:
+            await self._pubsub.unsubscribe(group)
+            await self._pubsub.get_message(timeout=None)
 
 
 class Bare(Commands):

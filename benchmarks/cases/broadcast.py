@@ -31,4 +31,5 @@ BENCHMARK = Benchmark(
     (Metric("cpu_ms", "CPU, ms", 1, "lower"),),
     run,
     layers=("memory",),
+    most_rounds=2,
 )
