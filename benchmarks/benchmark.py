@@ -56,12 +56,19 @@ class Benchmark:
         return chosen(words, wanted, self.name)
 
 
+def emptied(place: Place) -> None:
+    """Leave nothing of one contender on the server for the next."""
+    with Redis.from_url(place.valkey.url) as redis:
+        redis.flushall()
+
+
 def take_turns(
     benchmark: Benchmark,
     contenders: Sequence[Contender],
     place: Place,
     result: Result,
     say: Callable[[str], None],
+    empty: Callable[[Place], None] = emptied,
 ) -> None:
     """
     Measure everyone, in rounds: A B C A B C, so that a slow minute is nobody's own.
@@ -74,6 +81,7 @@ def take_turns(
         for contender in contenders:
             if failures.get(contender.name, 0) == 2:
                 continue
+            empty(place)
             began = time.monotonic()
             error = _measure(benchmark, contender, place, result)
             took = f"{time.monotonic() - began:.0f} s"
@@ -85,8 +93,6 @@ def take_turns(
 
 def _measure(benchmark: Benchmark, contender: Contender, place: Place, result: Result) -> str:
     """One contender, once; returns what went wrong."""
-    with Redis.from_url(place.valkey.url) as redis:
-        redis.flushall()
     try:
         measured = benchmark.run(contender, place)
     except (ChildFailed, OSError) as exc:

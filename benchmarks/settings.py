@@ -41,7 +41,7 @@ class Settings:
     members: tuple[int, ...] = (10, 100, 1000, 10_000)
     groups: tuple[int, ...] = (10, 100, 1000, 10_000, 100_000)
     # After this long no larger group, and no larger number of them, is begun.
-    patience: float = 20.0
+    patience: float = 40.0
     # Messages that a producer may send at most.
     messages: int = 50_000
 
