@@ -53,6 +53,9 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--quick", action="store_true", help="little of it, compared with before")
     made.add_argument("--save", action="store_true", help="with --quick: compare with this run")
     made.add_argument("--document", action="store_true", help="put it into docs/performance.md")
+    made.add_argument(
+        "--render", action="store_true", help="only write the document anew from stored results"
+    )
     made.add_argument("--output", type=Path, help="folder for results and plots")
     return made
 
@@ -126,6 +129,9 @@ def run(options: argparse.Namespace) -> int:
     failed = 0
     for name in options.benchmarks or (QUICK if options.quick else cases.ALL):
         benchmark = cases.ALL[name]
+        if options.render:
+            publish(benchmark, Result.load(PUBLISHED / f"{name}.json"))
+            continue
         result = measure(benchmark, options, settings)
         failed += any(row.error for row in result.rows)
         print(f"\n## {benchmark.title}\n\n{tables(benchmark, result)}", flush=True)

@@ -10,7 +10,17 @@ from typing import TYPE_CHECKING
 from fast_channels.testing.server import free_port
 
 from .contenders import SERVERS
-from .processes import LOAD_CORES, ROOT, ChildFailed, Server, Worker, cpu_seconds, pipe
+from .processes import (
+    CORES,
+    LOAD_CORES,
+    ROOT,
+    ChildFailed,
+    Server,
+    Worker,
+    cpu_seconds,
+    machine_seconds,
+    pipe,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -81,6 +91,8 @@ class Moment:
     clients: float
     publisher: float
     valkey: float
+    # Of all processes on the machine, ours or not.
+    machine: float
 
 
 class Session:
@@ -134,6 +146,7 @@ class Session:
             sum(client.cpu() for client in self.clients),
             self.publisher.cpu(),
             cpu_seconds(self._place.valkey.pid or 0),
+            machine_seconds(),
         )
 
     def _account(self, stopped: dict[str, int]) -> None:
@@ -154,6 +167,7 @@ def measured(before: Moment, after: Moment) -> dict[str, float]:
         raise MissingDeliveries(f"not one frame arrived in {seconds:.1f} s")
     server, clients = after.server - before.server, after.clients - before.clients
     publisher, valkey = after.publisher - before.publisher, after.valkey - before.valkey
+    ours = server + clients + publisher + valkey
     return {
         "per_second": frames / seconds,
         "cpu": server / frames * 1e6,
@@ -161,6 +175,7 @@ def measured(before: Moment, after: Moment) -> dict[str, float]:
         "client_share": clients / seconds,
         "publisher_share": publisher / seconds,
         "load_share": (clients + publisher + valkey) / seconds,
+        "others_share": max(0.0, after.machine - before.machine - ours) / seconds / len(CORES),
     }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .benchmark import LIMIT
+from .benchmark import LIMIT, SERVER_CPU
 from .results import ratio, reference
 
 if TYPE_CHECKING:
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from .results import Metric, Result, Row
 
 NOTHING = "-"
+# Above this part of the machine, what others did on it shows in the numbers.
+NOISE = 0.1
 
 
 def tables(benchmark: Benchmark, result: Result) -> str:
@@ -32,6 +34,9 @@ def table_of_case(benchmark: Benchmark, rows: Sequence[Row]) -> str:
     metrics = [m for m in benchmark.metrics if any(row.rounds.get(m.key) for row in rows)]
     head = ["", *[metric.header for metric in metrics]]
     head += ["largest / smallest"] if benchmark.is_scaling else ["/ bare", "/ ours"]
+    # CPU time says the same on a machine that others use, too.
+    with_cpu = SERVER_CPU in metrics[1:]
+    head += ["CPU / bare"] if with_cpu else []
     body = []
     for row in rows:
         cells = [shown(row, metric, metric is metrics[0]) for metric in metrics]
@@ -39,6 +44,8 @@ def table_of_case(benchmark: Benchmark, rows: Sequence[Row]) -> str:
             cells.append(growth(row, metrics))
         else:
             cells += [compared(rows, row, metrics[0], whom) for whom in ("bare", "ours")]
+        if with_cpu:
+            cells.append(compared(rows, row, SERVER_CPU, "bare"))
         body.append([row.label, *cells, "; ".join(remarks(row))])
     if any(line[-1] for line in body):
         head.append("remarks")
@@ -80,6 +87,9 @@ def remarks(row: Row) -> list[str]:
     # All processes of the load share cores: together they may be what was measured.
     if not found and load > LIMIT > server:
         found.append(f"limited by the load, busy {load:.0%} of the time together")
+    others = row.median("others_share") or 0.0
+    if others > NOISE:
+        found.append(f"disturbed: others used {others:.0%} of the machine")
     if row.error:
         found.append(f"failed in some rounds: {row.error}")
     return found

@@ -82,6 +82,7 @@ def test_table_shows_medians_spreads_and_ratios():
         ({"client_share": 0.9}, "limited by the client, busy 90%"),
         ({"publisher_share": 0.9}, "limited by the publisher, busy 90%"),
         ({"load_share": 0.95, "server_share": 0.6}, "limited by the load, busy 95%"),
+        ({"others_share": 0.4}, "disturbed: others used 40% of the machine"),
     ],
 )
 def test_row_that_measured_the_load_says_so(shares, remark):
@@ -172,7 +173,7 @@ def test_unknown_contender_is_an_error_that_names_the_known():
 
 def test_benchmark_without_a_frame_is_a_failure():
     """Nothing is measured by dividing by nothing."""
-    moment = Moment(0.0, 5, 0.0, 0.0, 0.0, 0.0)
+    moment = Moment(0.0, 5, 0.0, 0.0, 0.0, 0.0, 0.0)
     with pytest.raises(MissingDeliveries, match="not one frame"):
         measured(moment, moment)
 
