@@ -46,6 +46,8 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--seconds", type=float)
     made.add_argument("--clients", type=int)
     made.add_argument("--client-processes", type=int)
+    made.add_argument("--listeners", type=int, help="clients whose latency is measured")
+    made.add_argument("--pace", type=float, help="broadcasts per second, for latency")
     made.add_argument("--window", type=int, nargs="+", help="broadcasts in flight")
     made.add_argument("--size", type=int, help="bytes of a message")
     made.add_argument("--idle", type=int, help="connections whose memory is measured")

@@ -33,8 +33,10 @@ class Settings:
     idle: int = 2000
     # Connections of which each waits for its own frame.
     echoes: int = 50
-    # Paced broadcasts per second.
-    pace: float = 40.0
+    # Clients whose latency is measured, and broadcasts per second: what the slowest
+    # contender can do in half of its time.
+    listeners: int = 100
+    pace: float = 20.0
     # Members of the one group of an in-memory broadcast.
     audience: int = 5000
     # Sizes of a group, and numbers of groups, over which costs should be flat.

@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 def run(contender: Contender, place: Place) -> Measured:
     settings = place.settings
     with session(contender, place, kind="time") as crowd:
-        crowd.connect(settings.clients)
+        crowd.connect(settings.listeners)
         measured = crowd.flood(1, settings.size, per_second=settings.pace)
         # With several processes of clients, the one that had to wait longest.
         taken = [client.call("latencies") for client in crowd.clients]
         if not all(found["count"] for found in taken):
             raise ChildFailed("a process of clients timed nothing")
         longest = {key: max(found[key] for found in taken) for key in ("p50", "p99")}
-    return {f"{settings.clients:,} clients, {settings.pace:g} broadcasts/s": measured | longest}
+    return {f"{settings.listeners:,} clients, {settings.pace:g} broadcasts/s": measured | longest}
 
 
 BENCHMARK = Benchmark(
