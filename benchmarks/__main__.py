@@ -8,7 +8,7 @@ import shlex
 import signal
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fast_channels.testing.server import ValkeyServer
 
@@ -69,7 +69,7 @@ def words(text: str) -> list[str]:
 def settings_of(options: argparse.Namespace) -> Settings:
     """What was asked for; the rest as it is by default, or for a quick look."""
     quick = {"rounds": 2, "seconds": 1.0, "clients": 200, "warmup": 0.3, "messages": 20_000}
-    chosen = dict(quick) if options.quick else {}
+    chosen: dict[str, Any] = dict(quick) if options.quick else {}
     for name in Settings.__dataclass_fields__:
         value = getattr(options, name, None)
         if value is not None:

@@ -29,7 +29,8 @@ def update(document: Path, parts: Mapping[str, str]) -> None:
         if not pattern.search(text):
             raise NoMarker(f"{document} has no {begin} followed by {end}")
         block = f"{begin}\n{part}\n{end}" if part else f"{begin}\n{end}"
-        text = pattern.sub(lambda _, block=block: block, text)
+        # Escaped, for a part may have backslashes that mean nothing here.
+        text = pattern.sub(block.replace("\\", r"\\"), text)
     document.write_text(text, encoding="utf-8")
 
 

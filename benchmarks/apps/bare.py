@@ -82,7 +82,7 @@ app = routed({"/room": room, "/echo": echo, "/publish": publish}, lifespan)
 class Commands:
     """What one would write by hand instead of a layer: a command for each thing."""
 
-    def __init__(self, redis: Redis) -> None:
+    def __init__(self, redis: Any) -> None:
         self._redis = redis
         # What came with one LPOP and was not asked for yet.
         self._taken: list[bytes] = []
