@@ -43,6 +43,8 @@ class Benchmark:
     metrics: tuple[Metric, ...]
     run: Callable[[Contender, Place], Measured]
     layers: tuple[Layer, ...] = ("pubsub", "queue")
+    # The only families that it is about, if not all.
+    families: tuple[str, ...] = ()
     # Layers that it can also be asked for.
     on_request: tuple[Layer, ...] = ()
     # Fewer rounds than others for what repeats itself within one, and takes long.
@@ -53,7 +55,8 @@ class Benchmark:
     def contenders(self, words: Sequence[str], layers: Sequence[Layer]) -> Sequence[Contender]:
         possible = (*self.layers, *self.on_request)
         wanted = [layer for layer in layers if layer in possible] if layers else self.layers
-        return chosen(words, wanted, self.name)
+        # What is about one family runs whoever else was asked for.
+        return chosen(self.families or words, wanted, self.name)
 
 
 def emptied(place: Place) -> None:

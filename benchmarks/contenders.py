@@ -70,6 +70,9 @@ FRAMEWORK = frozenset({"pipeline", "membership"})
 CONTENDERS = (
     Contender("bare-pubsub", "bare ASGI", "bare", "pubsub", "suite"),
     Contender(
+        "frames", "ready frames, no server", "bare", "pubsub", "suite", only=frozenset({"ceiling"})
+    ),
+    Contender(
         "bare-queue", "Redis by hand", "bare", "queue", "suite", only=frozenset({"pipeline"})
     ),
     Contender("bare-memory", "bare ASGI, in memory", "bare", "memory", "suite"),

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from . import (
     broadcast,
+    ceiling,
     connect,
     echo,
     fanout,
@@ -37,5 +38,6 @@ ALL: dict[str, Benchmark] = {
         broadcast,
         group_size,
         membership,
+        ceiling,
     )
 }
