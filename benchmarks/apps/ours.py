@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from fast_channels import AsyncWebsocketConsumer, InMemoryChannelLayer, channel_layers
 from fast_channels.layers import RedisChannelLayer, RedisPubSubChannelLayer
 
-from .settings import CAPACITY, GROUP, LAYER, REDIS_URL, TYPE, routed
+from .settings import CAPACITY, GROUP, LANE, LAYER, REDIS_URL, TYPE, routed
 
 if TYPE_CHECKING:
     from fast_channels.layers import BaseChannelLayer
@@ -31,6 +31,10 @@ class Room(AsyncWebsocketConsumer):
         await self.send(text_data=message["text"])
 
 
+# By the name of the lane on which a contender forwards what its group gets.
+ROOMS = {"handler": Room}
+
+
 class Echo(AsyncWebsocketConsumer):
     async def receive(
         self,
@@ -52,7 +56,7 @@ class Publish(AsyncWebsocketConsumer):
 
 
 app = routed(
-    {"/room": Room.as_asgi(), "/echo": Echo.as_asgi(), "/publish": Publish.as_asgi()},
+    {"/room": ROOMS[LANE].as_asgi(), "/echo": Echo.as_asgi(), "/publish": Publish.as_asgi()},
     channel_layers.lifespan,
 )
 
