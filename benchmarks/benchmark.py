@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from redis import Redis
 
 from .contenders import chosen
-from .processes import ChildFailed
+from .processes import CORES, ChildFailed, cpu_seconds, machine_seconds, own_seconds
 from .results import Metric, Result
 
 if TYPE_CHECKING:
@@ -65,6 +65,23 @@ def emptied(place: Place) -> None:
         redis.flushall()
 
 
+class Disturbance:
+    """How much of the machine others have used since this was made."""
+
+    def __init__(self, place: Place) -> None:
+        self._place = place
+        self._began = time.monotonic()
+        self._before = self._by_others()
+
+    def share(self) -> float:
+        """A part of all cores. Of use when every process of a contender has ended."""
+        seconds = time.monotonic() - self._began
+        return max(0.0, self._by_others() - self._before) / seconds / len(CORES)
+
+    def _by_others(self) -> float:
+        return machine_seconds() - own_seconds() - cpu_seconds(self._place.valkey.pid or 0)
+
+
 def take_turns(
     benchmark: Benchmark,
     contenders: Sequence[Contender],
@@ -96,13 +113,15 @@ def take_turns(
 
 def _measure(benchmark: Benchmark, contender: Contender, place: Place, result: Result) -> str:
     """One contender, once; returns what went wrong."""
+    disturbance = Disturbance(place)
     try:
         measured = benchmark.run(contender, place)
     except (ChildFailed, OSError) as exc:
         _note_failure(result, contender, str(exc))
         return str(exc)
+    others = {"others_share": disturbance.share()}
     for case, values in measured.items():
-        result.row(case, contender.name, contender.label).add(values)
+        result.row(case, contender.name, contender.label).add({**values, **others})
     return ""
 
 

@@ -67,7 +67,8 @@ def sides(benchmark: Benchmark, rows: Sequence[Row]) -> tuple[str, str]:
         times = ratio(row, ours, metric.key)
         if times and not row.contender.startswith("ours"):
             better = times if metric.better == "higher" else 1 / times
-            text = f"{row.label} ({max(better, 1 / better):.1f} times)"
+            by = max(better, 1 / better)
+            text = f"{row.label} ({by:.{1 if by >= 2 else 2}f} times)"
             found[better < 1].append(text)
     return ", ".join(found[0]), ", ".join(found[1])
 

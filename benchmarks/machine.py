@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import json
-import os
 import platform
 import re
 import subprocess
@@ -13,6 +12,7 @@ from pathlib import Path
 from fast_channels.testing.server import find_server
 
 from .contenders import ENVIRONMENTS
+from .processes import CORES
 
 LIBRARIES = {
     "suite": ("uvicorn", "uvloop", "websockets", "redis", "hiredis", "picows"),
@@ -47,9 +47,8 @@ print(json.dumps(found))
 @functools.cache
 def describe() -> dict[str, str]:
     """Processor, system and versions, as they stand beside every table."""
-    cores = len(os.sched_getaffinity(0))
     described = {
-        "processor": f"{processor()}, {cores} cores",
+        "processor": f"{processor()}, {len(CORES)} cores",
         "system": f"{platform.system()} {platform.release()}",
         "Python": platform.python_version(),
         "server": server_version(),

@@ -11,14 +11,12 @@ from fast_channels.testing.server import free_port
 
 from .contenders import SERVERS
 from .processes import (
-    CORES,
     LOAD_CORES,
     ROOT,
     ChildFailed,
     Server,
     Worker,
     cpu_seconds,
-    machine_seconds,
     pipe,
 )
 
@@ -91,8 +89,6 @@ class Moment:
     clients: float
     publisher: float
     valkey: float
-    # Of all processes on the machine, ours or not.
-    machine: float
 
 
 class Session:
@@ -146,7 +142,6 @@ class Session:
             sum(client.cpu() for client in self.clients),
             self.publisher.cpu(),
             cpu_seconds(self._place.valkey.pid or 0),
-            machine_seconds(),
         )
 
     def _account(self, stopped: dict[str, int]) -> None:
@@ -167,7 +162,6 @@ def measured(before: Moment, after: Moment) -> dict[str, float]:
         raise MissingDeliveries(f"not one frame arrived in {seconds:.1f} s")
     server, clients = after.server - before.server, after.clients - before.clients
     publisher, valkey = after.publisher - before.publisher, after.valkey - before.valkey
-    ours = server + clients + publisher + valkey
     return {
         "per_second": frames / seconds,
         "cpu": server / frames * 1e6,
@@ -175,7 +169,6 @@ def measured(before: Moment, after: Moment) -> dict[str, float]:
         "client_share": clients / seconds,
         "publisher_share": publisher / seconds,
         "load_share": (clients + publisher + valkey) / seconds,
-        "others_share": max(0.0, after.machine - before.machine - ours) / seconds / len(CORES),
     }
 
 
