@@ -132,7 +132,9 @@ def run(options: argparse.Namespace) -> int:
     for name in options.benchmarks or (QUICK if options.quick else cases.ALL):
         benchmark = cases.ALL[name]
         if options.render:
-            publish(benchmark, Result.load(PUBLISHED / f"{name}.json"))
+            stored = PUBLISHED / f"{name}.json"
+            if stored.exists():
+                publish(benchmark, Result.load(stored))
             continue
         result = measure(benchmark, options, settings)
         failed += any(row.error for row in result.rows)

@@ -42,8 +42,10 @@ class Settings:
     # Sizes of a group, and numbers of groups, over which costs should be flat.
     members: tuple[int, ...] = (10, 100, 1000, 10_000)
     groups: tuple[int, ...] = (10, 100, 1000, 10_000, 100_000)
-    # After this long no larger group, and no larger number of them, is begun.
+    # What the next larger number of groups may take to join, and a broadcast to the
+    # next larger group, by what the last one took; those who need more are left out.
     patience: float = 40.0
+    longest_broadcast: float = 10.0
     # Messages that a producer may send at most.
     messages: int = 50_000
 

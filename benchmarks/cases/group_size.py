@@ -39,7 +39,7 @@ def _growing(audience: Worker, settings: Settings) -> Iterator[tuple[int, float]
         taken = _broadcast(audience, members)
         yield members, taken
         # Some need a time that grows with the square of it.
-        if taken * (larger / members) ** 2 > settings.patience:
+        if taken * (larger / members) ** 2 > settings.longest_broadcast:
             return
 
 
