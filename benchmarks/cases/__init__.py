@@ -1,0 +1,43 @@
+"""
+What is measured, one file for each benchmark.
+
+Each has a BENCHMARK: its title, its columns, and `run`, which measures one
+contender once and returns what it found, by case.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from . import (
+    broadcast,
+    ceiling,
+    connect,
+    echo,
+    fanout,
+    group_size,
+    latency,
+    membership,
+    pipeline,
+    workers,
+)
+
+if TYPE_CHECKING:
+    from benchmarks.benchmark import Benchmark
+
+# In the order of the document.
+ALL: dict[str, Benchmark] = {
+    module.BENCHMARK.name: module.BENCHMARK
+    for module in (
+        fanout,
+        latency,
+        workers,
+        echo,
+        connect,
+        pipeline,
+        broadcast,
+        group_size,
+        membership,
+        ceiling,
+    )
+}

@@ -1,0 +1,59 @@
+"""A frame in, the same frame out: no layer, only the way through a consumer."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from benchmarks.benchmark import SERVER_CPU, Benchmark
+from benchmarks.results import Metric
+from benchmarks.session import MissingDeliveries, crowd, serving
+
+if TYPE_CHECKING:
+    from benchmarks.benchmark import Measured
+    from benchmarks.contenders import Contender
+    from benchmarks.processes import Server, Worker
+    from benchmarks.settings import Place
+
+
+def run(contender: Contender, place: Place) -> Measured:
+    settings = place.settings
+    with serving(contender, place) as server, crowd(contender, server, "echo") as clients:
+        clients.call("connect", count=settings.echoes)
+        clients.call("expect", size=settings.size)
+        clients.call("echo", size=settings.size)
+        time.sleep(settings.warmup)
+        measured = _measure(server, clients, settings.seconds)
+        ended = clients.call("quiet")
+    if ended["sent"] != ended["frames"]:
+        raise MissingDeliveries(f"{ended['frames']:,} frames came back of {ended['sent']:,}")
+    return {f"{settings.echoes} connections": measured}
+
+
+def _measure(server: Server, clients: Worker, seconds: float) -> dict[str, float]:
+    def moment() -> tuple[float, float, float, int]:
+        return time.monotonic(), server.cpu(), clients.cpu(), clients.call("count")["frames"]
+
+    before = moment()
+    time.sleep(seconds)
+    took, server_cpu, client_cpu, frames = (b - a for a, b in zip(before, moment(), strict=True))
+    return {
+        "per_second": frames / took,
+        "cpu": server_cpu / max(frames, 1) * 1e6,
+        "server_share": server_cpu / took,
+        "client_share": client_cpu / took,
+    }
+
+
+BENCHMARK = Benchmark(
+    "echo",
+    "Echo: round trips per second",
+    (
+        Metric("per_second", "round trips/s"),
+        SERVER_CPU,
+        Metric("server_share", "server busy", is_share=True),
+        Metric("client_share", "client busy", is_share=True),
+    ),
+    run,
+    layers=("pubsub",),
+)

@@ -1,0 +1,33 @@
+"""One group, many clients: broadcasts of another process, and how fast they reach everybody."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from benchmarks.benchmark import SERVER_CPU, SHARES, Benchmark
+from benchmarks.results import Metric
+from benchmarks.session import session
+
+if TYPE_CHECKING:
+    from benchmarks.benchmark import Measured
+    from benchmarks.contenders import Contender
+    from benchmarks.settings import Place
+
+
+def run(contender: Contender, place: Place) -> Measured:
+    settings = place.settings
+    with session(contender, place) as crowd:
+        crowd.connect(settings.clients)
+        return {
+            f"{settings.clients:,} clients, {window} in flight": crowd.flood(window, settings.size)
+            for window in settings.window
+        }
+
+
+BENCHMARK = Benchmark(
+    "fanout",
+    "Fan-out: deliveries per second",
+    (Metric("per_second", "deliveries/s"), SERVER_CPU, *SHARES),
+    run,
+    on_request=("memory",),
+)

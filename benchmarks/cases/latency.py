@@ -1,0 +1,42 @@
+"""Broadcasts at a steady pace that nobody finds hard: how old they are when they arrive."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from benchmarks.benchmark import SERVER_CPU, SHARES, Benchmark
+from benchmarks.processes import ChildFailed
+from benchmarks.results import Metric
+from benchmarks.session import session
+
+if TYPE_CHECKING:
+    from benchmarks.benchmark import Measured
+    from benchmarks.contenders import Contender
+    from benchmarks.settings import Place
+
+
+def run(contender: Contender, place: Place) -> Measured:
+    settings = place.settings
+    with session(contender, place, kind="time") as crowd:
+        crowd.connect(settings.listeners)
+        measured = crowd.flood(1, settings.size, per_second=settings.pace)
+        # With several processes of clients, the one that had to wait longest.
+        taken = [client.call("latencies") for client in crowd.clients]
+        if not all(found["count"] for found in taken):
+            raise ChildFailed("a process of clients timed nothing")
+        longest = {key: max(found[key] for found in taken) for key in ("p50", "p99")}
+    return {f"{settings.listeners:,} clients, {settings.pace:g} broadcasts/s": measured | longest}
+
+
+BENCHMARK = Benchmark(
+    "latency",
+    "Latency: from `group_send` to the client",
+    (
+        Metric("p50", "p50, ms", 2, "lower"),
+        Metric("p99", "p99, ms", 2, "lower"),
+        SERVER_CPU,
+        *SHARES,
+    ),
+    run,
+    on_request=("memory",),
+)

@@ -1,0 +1,135 @@
+"""
+Who takes part. A new layer, or a new contender, is one line in CONTENDERS.
+
+Its application is a file in `benchmarks/apps`, see there for what it has to have.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from .processes import ROOT
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+Layer = Literal["pubsub", "queue", "memory"]
+
+# The interpreters that have what an application imports.
+ENVIRONMENTS = {
+    "suite": sys.executable,
+    "peers": str(ROOT / ".venv-bench-peers" / "bin" / "python"),
+}
+
+# Arguments of uvicorn. The loop and the protocol are the same for all who do not
+# come with one of their own.
+SERVERS: dict[str, Sequence[str]] = {
+    "uvicorn": ("--loop", "uvloop", "--ws", "websockets"),
+    "sansio": ("--loop", "uvloop", "--ws", "websockets-sansio"),
+    "wsproto": ("--loop", "uvloop", "--ws", "wsproto"),
+}
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One row of the tables."""
+
+    name: str
+    label: str
+    app: str
+    layer: Layer
+    environment: Literal["suite", "peers"] = "peers"
+    wire: Literal["plain", "socketio"] = "plain"
+    # A key of SERVERS for a contender with a server of its own, or "".
+    server: str = ""
+    # Another way than a handler in which the application forwards: BENCH_LANE.
+    lane: str = "handler"
+    # Benchmarks that ask for what it does not have.
+    without: frozenset[str] = frozenset()
+    # The only benchmarks that it takes part in, if not in all.
+    only: frozenset[str] = frozenset()
+
+    @property
+    def python(self) -> str:
+        return ENVIRONMENTS[self.environment]
+
+    def takes_part(self, benchmark: str) -> bool:
+        return benchmark not in self.without and (not self.only or benchmark in self.only)
+
+    @property
+    def family(self) -> str:
+        """What its name begins with: "ours" for "ours-queue"."""
+        return self.name.partition("-")[0]
+
+
+# Neither has named channels, nor channels that join groups one by one.
+FRAMEWORK = frozenset({"pipeline", "membership"})
+
+CONTENDERS = (
+    Contender("bare-pubsub", "bare ASGI", "bare", "pubsub", "suite"),
+    Contender(
+        "frames", "ready frames, no server", "bare", "pubsub", "suite", only=frozenset({"ceiling"})
+    ),
+    Contender(
+        "bare-queue", "Redis by hand", "bare", "queue", "suite", only=frozenset({"pipeline"})
+    ),
+    Contender("bare-memory", "bare ASGI, in memory", "bare", "memory", "suite"),
+    Contender("ours-pubsub", "Fast Channels, pub/sub", "ours", "pubsub", "suite"),
+    Contender("ours-queue", "Fast Channels, queue", "ours", "queue", "suite"),
+    Contender("ours-memory", "Fast Channels, in memory", "ours", "memory", "suite"),
+    Contender("fc1-pubsub", "fast-channels 1.1, pub/sub", "fast_channels_1", "pubsub"),
+    Contender("fc1-queue", "fast-channels 1.1, queue", "fast_channels_1", "queue"),
+    Contender("fc1-memory", "fast-channels 1.1, in memory", "fast_channels_1", "memory"),
+    Contender("channels-pubsub", "Django Channels, pub/sub", "django_channels", "pubsub"),
+    Contender("channels-queue", "Django Channels, queue", "django_channels", "queue"),
+    Contender("channels-memory", "Django Channels, in memory", "django_channels", "memory"),
+    Contender(
+        "litestar-pubsub", "Litestar channels", "litestar_channels", "pubsub", without=FRAMEWORK
+    ),
+    Contender(
+        "litestar-memory",
+        "Litestar channels, in memory",
+        "litestar_channels",
+        "memory",
+        without=FRAMEWORK,
+    ),
+    Contender(
+        "socketio-pubsub",
+        "python-socketio",
+        "python_socketio",
+        "pubsub",
+        wire="socketio",
+        without=FRAMEWORK,
+    ),
+    Contender(
+        "socketio-memory",
+        "python-socketio, in memory",
+        "python_socketio",
+        "memory",
+        wire="socketio",
+        without=FRAMEWORK,
+    ),
+)
+
+
+def chosen(words: Sequence[str], layers: Sequence[Layer], benchmark: str) -> tuple[Contender, ...]:
+    """
+    Who takes part in a benchmark, of those on one of `layers`.
+
+    `words` are names of contenders or what these begin with; none means all.
+
+    Raises ValueError if a word is nobody's name.
+    """
+    for word in words:
+        if not any(word in (c.name, c.family) for c in CONTENDERS):
+            known = ", ".join(c.name for c in CONTENDERS)
+            raise ValueError(f"no contender is called {word!r}; there are {known}")
+    return tuple(
+        contender
+        for contender in CONTENDERS
+        if contender.layer in layers
+        and contender.takes_part(benchmark)
+        and (not words or contender.name in words or contender.family in words)
+    )

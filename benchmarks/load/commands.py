@@ -1,0 +1,47 @@
+"""A process that does what it is told: a line of JSON in, a line of JSON out."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import traceback
+from typing import TYPE_CHECKING, Any
+
+import uvloop
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Coroutine, Mapping
+
+    Command = Callable[..., Awaitable[dict[str, Any] | None]]
+
+
+async def obey(commands: Mapping[str, Command]) -> None:
+    """
+    Carry out commands one after the other, until standard input ends.
+
+    It ends with the process that holds its other end, however that came: nothing
+    started by the suite outlives it.
+    """
+    reader = asyncio.StreamReader()
+    loop = asyncio.get_running_loop()
+    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+    answer({"ready": True})
+    while line := await reader.readline():
+        arguments = json.loads(line)
+        command = commands[arguments.pop("do")]
+        try:
+            answer(await command(**arguments) or {})
+        except Exception as exc:  # noqa: BLE001 - told to whoever gave the command
+            traceback.print_exc()
+            answer({"error": f"{type(exc).__name__}: {exc}"})
+
+
+def answer(values: dict[str, Any]) -> None:
+    sys.stdout.write(json.dumps(values) + "\n")
+    sys.stdout.flush()
+
+
+def run(main: Coroutine[Any, Any, None]) -> None:
+    """Run on the loop that the servers run on, too."""
+    uvloop.run(main)

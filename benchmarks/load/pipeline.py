@@ -1,0 +1,75 @@
+"""A producer or a consumer of one named channel, with nothing but the layer."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import importlib
+import time
+from typing import Any
+
+from benchmarks.apps.settings import TYPE
+from benchmarks.load.commands import obey, run
+
+CHANNEL = "work"
+# Senders at the same time, and messages handed over at once.
+SENDERS = 100
+BATCH = 100
+END = "end"
+
+
+class Pipeline:
+    """Both ends of the channel; a process uses one of them."""
+
+    def __init__(self, layer: Any) -> None:
+        self._layer = layer
+        # Counted by all senders together, up to a limit or the end of the time.
+        self._sent = 0
+
+    async def abilities(self) -> dict[str, Any]:
+        return {"batch": hasattr(self._layer, "send_many")}
+
+    async def produce(self, how: str, seconds: float, limit: int, size: int) -> dict[str, Any]:
+        """Send for so long, or so many; then one more, which says that this was all."""
+        self._sent = 0
+        message = {"type": TYPE, "text": "x" * size}
+        began = time.monotonic()
+        produce = {"one": self._one, "many": self._many, "batch": self._batch}[how]
+        await produce(message, limit, began + seconds)
+        await self._layer.send(CHANNEL, {"type": TYPE, "text": END})
+        return {"sent": self._sent, "began": began}
+
+    async def _one(self, message: dict[str, str], limit: int, until: float) -> None:
+        while self._sent < limit and time.monotonic() < until:
+            self._sent += 1
+            await self._layer.send(CHANNEL, message)
+
+    async def _many(self, message: dict[str, str], limit: int, until: float) -> None:
+        await asyncio.gather(*[self._one(message, limit, until) for _ in range(SENDERS)])
+
+    async def _batch(self, message: dict[str, str], limit: int, until: float) -> None:
+        while self._sent < limit and time.monotonic() < until:
+            self._sent += BATCH
+            await self._layer.send_many(CHANNEL, [message] * BATCH)
+
+    async def consume(self) -> dict[str, Any]:
+        """Receive until the one that says that this was all."""
+        began = time.monotonic()
+        received = 0
+        while (await self._layer.receive(CHANNEL))["text"] != END:
+            received += 1
+        return {"received": received, "began": began, "ended": time.monotonic()}
+
+
+async def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--app", required=True)
+    app = parser.parse_args().app
+    async with importlib.import_module(f"benchmarks.apps.{app}").open_layer() as layer:
+        pipeline = Pipeline(layer)
+        names = ("abilities", "produce", "consume")
+        await obey({name: getattr(pipeline, name) for name in names})
+
+
+if __name__ == "__main__":
+    run(main())

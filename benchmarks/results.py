@@ -1,0 +1,103 @@
+"""What was measured, and how it compares: plain numbers, nothing of where they came from."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One column of a table. `key` is where the measurement of a round has it."""
+
+    key: str
+    header: str
+    digits: int = 0
+    better: Literal["higher", "lower"] = "higher"
+    # Shown as a share of the whole, in percent.
+    is_share: bool = False
+
+
+@dataclass
+class Row:
+    """One contender in one case, in every round."""
+
+    case: str
+    contender: str
+    label: str
+    rounds: dict[str, list[float]] = field(default_factory=dict)
+    # Why there are no measurements, or fewer than rounds.
+    error: str = ""
+
+    def add(self, measured: Mapping[str, float]) -> None:
+        for key, value in measured.items():
+            self.rounds.setdefault(key, []).append(value)
+
+    def median(self, key: str) -> float | None:
+        values = self.rounds.get(key)
+        return statistics.median(values) if values else None
+
+    def spread(self, key: str) -> tuple[float, float] | None:
+        values = self.rounds.get(key)
+        return (min(values), max(values)) if values else None
+
+
+@dataclass
+class Result:
+    """One benchmark: its rows in the order of their cases, and what they were measured on."""
+
+    benchmark: str
+    command: str
+    machine: dict[str, str]
+    # The load average before it began: above nothing, others used the machine too.
+    load_before: float = 0.0
+    rows: list[Row] = field(default_factory=list)
+
+    def row(self, case: str, contender: str, label: str = "") -> Row:
+        """The row of a contender in a case, made if it is the first of it."""
+        for row in self.rows:
+            if (row.case, row.contender) == (case, contender):
+                return row
+        self.rows.append(Row(case, contender, label))
+        return self.rows[-1]
+
+    def cases(self) -> list[str]:
+        return list(dict.fromkeys(row.case for row in self.rows))
+
+    def of_case(self, case: str) -> list[Row]:
+        return [row for row in self.rows if row.case == case]
+
+    def save(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(asdict(self), indent=1) + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        stored: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        rows = [Row(**row) for row in stored.pop("rows")]
+        return cls(**stored, rows=rows)
+
+
+def reference(rows: Iterable[Row], family: str) -> Row | None:
+    """The first row of "bare" or "ours" that has been measured, which others are compared to."""
+    for row in rows:
+        if row.contender.partition("-")[0] == family and row.rounds:
+            return row
+    return None
+
+
+def ratio(row: Row, to: Row | None, key: str) -> float | None:
+    """
+    How many times as much as `to`, by the medians.
+
+    Of rows that were measured in the same rounds: a machine that is slow today is
+    slow for both.
+    """
+    mine, theirs = row.median(key), to.median(key) if to else None
+    return mine / theirs if mine is not None and theirs else None

@@ -1,0 +1,208 @@
+"""Medians, ratios and tables: what is shown is what was measured."""
+
+from __future__ import annotations
+
+from unittest.mock import ANY
+
+import pytest
+
+from benchmarks import cases
+from benchmarks.benchmark import Benchmark, take_turns
+from benchmarks.contenders import CONTENDERS, SERVERS, chosen
+from benchmarks.document import NoMarker, standing, update
+from benchmarks.processes import ROOT, ChildFailed
+from benchmarks.results import Metric, Result, Row, ratio, reference
+from benchmarks.session import MissingDeliveries, Moment, measured
+from benchmarks.settings import Place, Settings
+from benchmarks.tables import comparison, table_of_case, tables
+
+FAST = Metric("per_second", "deliveries/s")
+BUSY = Metric("client_share", "client busy", is_share=True)
+
+
+def row(contender, *per_second, **others):
+    made = Row("a case", contender, f"label of {contender}")
+    for value in per_second:
+        made.add({"per_second": value, **others})
+    return made
+
+
+def benchmark(run=None, *metrics, **options):
+    return Benchmark("fanout", "Fan-out: so many", metrics or (FAST,), run, **options)
+
+
+def result(*rows):
+    return Result("fanout", "python -m benchmarks fanout", {"Python": "3"}, 0.5, list(rows))
+
+
+def test_row_gives_median_and_spread_of_its_rounds():
+    """A round that was disturbed moves the median little, and shows in the spread."""
+    measured_row = row("ours-pubsub", 90, 10, 100)
+    assert measured_row.median("per_second") == 90
+    assert measured_row.spread("per_second") == (10, 100)
+    assert measured_row.median("cpu") is None
+
+
+def test_ratio_is_of_medians_and_absent_without_a_reference():
+    """Nobody is compared with a contender that was not measured."""
+    bare, ours = row("bare-pubsub", 200), row("ours-pubsub", 90, 110)
+    assert ratio(ours, bare, "per_second") == 0.5
+    assert ratio(ours, None, "per_second") is None
+    assert ratio(ours, row("bare-pubsub"), "per_second") is None
+
+
+def test_reference_is_the_first_of_a_family_that_was_measured():
+    """One that failed is no reference."""
+    rows = [row("ours-pubsub"), row("ours-queue", 5), row("ours-memory", 6)]
+    assert reference(rows, "ours") is rows[1]
+    assert reference(rows, "bare") is None
+
+
+def test_stored_result_comes_back_as_it_was(tmp_path):
+    """With its rows, their rounds and what went wrong."""
+    stored = result(row("ours-pubsub", 1, 2))
+    stored.rows[0].error = "too slow"
+    stored.save(tmp_path / "deep" / "fanout.json")
+    assert Result.load(tmp_path / "deep" / "fanout.json") == stored
+
+
+def test_table_shows_medians_spreads_and_ratios():
+    """One line for each contender."""
+    rows = [row("bare-pubsub", 2000), row("ours-pubsub", 900, 1000, 1100)]
+    lines = table_of_case(benchmark(), rows).splitlines()
+    assert [cell.strip() for cell in lines[3].split("|")[1:-1]] == [
+        "label of ours-pubsub",
+        "1,000 (900 to 1,100)",
+        "0.50",
+        "1.00",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("shares", "remark"),
+    [
+        ({"client_share": 0.9}, "limited by the client, busy 90%"),
+        ({"publisher_share": 0.9}, "limited by the publisher, busy 90%"),
+        ({"load_share": 0.95, "server_share": 0.6}, "limited by the load, busy 95%"),
+        ({"others_share": 0.4}, "disturbed: others used 40% of the machine"),
+    ],
+)
+def test_row_that_measured_the_load_says_so(shares, remark):
+    """Whoever had no time left is named."""
+    assert remark in table_of_case(benchmark(), [row("ours-pubsub", 1, **shares)])
+
+
+def test_row_of_a_busy_server_has_no_remark():
+    """Then the server is what was measured, however busy the rest was together."""
+    shares = {"client_share": 0.6, "load_share": 0.95, "server_share": 0.99}
+    assert "limited" not in table_of_case(benchmark(), [row("ours-pubsub", 1, **shares)])
+
+
+def test_table_of_sizes_shows_growth():
+    """The largest against the smallest that was reached, instead of ratios."""
+    metrics = [Metric(str(size), str(size)) for size in (10, 100, 1000)]
+    grown = Row("a case", "ours-memory", "ours", {"10": [2.0], "100": [3.0]})
+    lines = table_of_case(benchmark(None, *metrics, is_scaling=True), [grown]).splitlines()
+    assert lines[0].split("|")[-2].strip() == "largest / smallest"
+    assert lines[2].split("|")[-2].strip() == "1.50"
+
+
+def test_comparison_shows_the_change_and_both_ratios_to_bare():
+    """A machine that is slow today is slow for bare, too."""
+    before = result(row("bare-pubsub", 100), row("ours-pubsub", 50))
+    now = result(row("bare-pubsub", 50), row("ours-pubsub", 40))
+    line = comparison(benchmark(), before, now).splitlines()[-1]
+    assert [cell.strip() for cell in line.split("|")[2:-1]] == ["50", "40", "-20%", "0.50", "0.80"]
+
+
+def test_standing_names_who_is_better_first():
+    """By the main metric; where less is better, less is ahead."""
+    rows = [row("bare-pubsub", 10), row("ours-pubsub", 20), row("fc1-pubsub", 80)]
+    slow = benchmark(None, Metric("per_second", "ms", better="lower"))
+    behind, ahead = standing([(slow, result(*rows))]).splitlines()[2].split("|")[2:4]
+    assert behind.strip() == "label of bare-pubsub (2.0 times)"
+    assert ahead.strip() == "label of fc1-pubsub (4.0 times)"
+
+
+def test_contenders_take_turns():
+    """A B A B, not A A B B."""
+    turns = []
+
+    def run(contender, place):
+        turns.append(contender.name)
+        return {"a case": {"per_second": 1.0}}
+
+    found = take(run, "bare,ours", rounds=2)
+    assert turns == ["bare-pubsub", "ours-pubsub"] * 2
+    assert found.rows[0].rounds == {"per_second": [1.0, 1.0], "others_share": ANY}
+
+
+def test_contender_that_fails_hides_nobody():
+    """It is left out after the second time, and the table says why."""
+    turns = []
+
+    def run(contender, place):
+        turns.append(contender.name)
+        if contender.name == "bare-pubsub":
+            raise ChildFailed("no such thing")
+        return {"a case": {"per_second": 1.0}}
+
+    found = take(run, "bare,ours", rounds=3)
+    assert turns.count("bare-pubsub") == 2
+    assert turns.count("ours-pubsub") == 3
+    assert "- bare ASGI: no such thing" in tables(benchmark(), found)
+
+
+def take(run, words, rounds):
+    """Let contenders on pub/sub take turns, beside a server that is not there to be emptied."""
+    found = result()
+    made = benchmark(run, layers=("pubsub",))
+    contenders = made.contenders(words.split(","), [])
+    place = Place(NoServer(), Settings(rounds=rounds))
+    take_turns(made, contenders, place, found, lambda _: None, empty=lambda _: None)
+    return found
+
+
+class NoServer:
+    url = "redis://127.0.0.1:1"
+    pid = None
+
+
+def test_unknown_contender_is_an_error_that_names_the_known():
+    """So is none at all that a benchmark could run."""
+    with pytest.raises(ValueError, match="'nobody'; there are bare-pubsub"):
+        chosen(["nobody"], ["pubsub"], "fanout")
+
+
+def test_benchmark_without_a_frame_is_a_failure():
+    """Nothing is measured by dividing by nothing."""
+    moment = Moment(0.0, 5, 0.0, 0.0, 0.0, 0.0)
+    with pytest.raises(MissingDeliveries, match="not one frame"):
+        measured(moment, moment)
+
+
+def test_names_of_contenders_are_unique_and_their_parts_exist():
+    """Each has an application, and a server that is known."""
+    assert len({contender.name for contender in CONTENDERS}) == len(CONTENDERS)
+    for contender in CONTENDERS:
+        assert (ROOT / "benchmarks" / "apps" / f"{contender.app}.py").exists()
+        assert contender.server in {"", *SERVERS}
+
+
+def test_update_replaces_what_is_between_markers_and_nothing_else(tmp_path):
+    """Twice is as good as once; a name without markers is an error."""
+    page = tmp_path / "page.md"
+    page.write_text("one\n<!-- a -->\nold\n<!-- end of a -->\ntwo\n")
+    for _ in range(2):
+        update(page, {"a": r"new \1"})
+        assert page.read_text() == "one\n<!-- a -->\nnew \\1\n<!-- end of a -->\ntwo\n"
+    with pytest.raises(NoMarker):
+        update(page, {"b": ""})
+
+
+def test_document_has_a_place_for_every_benchmark():
+    """One between markers, for its tables."""
+    text = (ROOT / "docs" / "performance.md").read_text()
+    for name in (*cases.ALL, "machine", "standing"):
+        assert f"<!-- {name} -->" in text
+        assert f"<!-- end of {name} -->" in text
