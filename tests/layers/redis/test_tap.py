@@ -14,7 +14,7 @@ import redis
 from fast_channels.layers import RedisChannelLayer
 from fast_channels.layers.broker import Popped
 from fast_channels.layers.redis import _supervisor, _tap
-from fast_channels.layers.redis._intake import Intake
+from fast_channels.layers.redis._draw import Draw
 from fast_channels.layers.redis._keys import Keys
 from fast_channels.layers.redis._options import QueueOptions
 from fast_channels.layers.redis._server import Server
@@ -249,14 +249,14 @@ async def test_tap_that_nobody_wants_any_more_ends(redis_url, monkeypatch):
     """Also if its reader waits for the server to tell of a message."""
     monkeypatch.setattr(_tap, "IDLE", 0.01)
     takes = []
-    take = Intake.take
+    take = Draw.take
 
-    async def counted(intake, size):
-        taken = await take(intake, size)
+    async def counted(draw, size):
+        taken = await take(draw, size)
         takes.append(size)
         return taken
 
-    monkeypatch.setattr(Intake, "take", counted)
+    monkeypatch.setattr(Draw, "take", counted)
     async with RedisChannelLayer([redis_url]) as layer:
         receiving = asyncio.create_task(layer.receive("jobs"))
         # The first one looks for what was there before.
