@@ -7,7 +7,6 @@ A drain belongs to one event loop: an application in another thread goes on.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import math
 import weakref
@@ -15,7 +14,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Callable
 
 logger = logging.getLogger("fast_channels.connections")
 
@@ -34,17 +33,38 @@ LAST_PAUSES = (0.4, 0.2, 0.2)
 class Connection:
     """One connection, from its beginning until its cleanup is done."""
 
-    def __init__(self, name: str, close: Callable[[], None]) -> None:
+    __slots__ = ("_connections", "_cuts", "_ended", "_task", "close", "loop", "name")
+
+    def __init__(self, connections: Connections, name: str, close: Callable[[], None]) -> None:
+        self._connections = connections
         # What serves it, for the log.
         self.name = name
         # Ends it as soon as no handler runs. Does not wait, may come twice.
         self.close = close
         self.loop = asyncio.get_running_loop()
-        # Done when the connection is over.
-        self.ended: asyncio.Future[None] = self.loop.create_future()
+        # Done when the connection is over; made when a drain asks for it.
+        self._ended: asyncio.Future[None] | None = None
         self._task = asyncio.current_task()
         # How often it was cancelled here, rather than by the server.
         self._cuts = 0
+
+    def __enter__(self) -> None:
+        self._connections.add(self)
+
+    def __exit__(self, _type: object, exc: BaseException | None, _traceback: object) -> bool:
+        # Asked in any case: what was cancelled may have gone on, and ended in another way.
+        cut = self.was_cut()
+        self._connections.remove(self)
+        if self._ended is not None:
+            self._ended.set_result(None)
+        return cut and isinstance(exc, asyncio.CancelledError)
+
+    @property
+    def ended(self) -> asyncio.Future[None]:
+        """What is done when the connection is over, for a drain to wait on."""
+        if self._ended is None:
+            self._ended = self.loop.create_future()
+        return self._ended
 
     def cut(self) -> None:
         """End it whatever it is doing."""
@@ -76,28 +96,22 @@ class Connections:
         # Drains under way.
         self._drains: dict[asyncio.AbstractEventLoop, asyncio.Task[None]] = {}
 
-    @contextlib.contextmanager
-    def entered(self, name: str, close: Callable[[], None]) -> Generator[None]:
+    def entered(self, name: str, close: Callable[[], None]) -> Connection:
         """
-        Count the running task as a connection, which a drain ends with `close`.
+        Count the running task as a connection while a `with` block runs.
 
-        During a drain `close` is called at once. A connection that a drain had
-        to cancel ends without an error.
+        A drain ends it with `close`, which during a drain is called at once. A
+        connection that a drain had to cancel ends without an error.
         """
-        connection = Connection(name, close)
+        return Connection(self, name, close)
+
+    def add(self, connection: Connection) -> None:
         self._live[connection] = None
         if self.refusing:
-            close()
-        try:
-            yield
-        except asyncio.CancelledError:
-            if not connection.was_cut():
-                raise
-        finally:
-            # Also if what was cancelled went on, and ended in another way.
-            connection.was_cut()
-            del self._live[connection]
-            connection.ended.set_result(None)
+            connection.close()
+
+    def remove(self, connection: Connection) -> None:
+        del self._live[connection]
 
     @property
     def refusing(self) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import types
-from collections import deque
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any, cast
 
@@ -57,7 +56,7 @@ class Sender:
         self._loop = asyncio.get_running_loop()
         # Whether it is somebody's turn; those who wait for theirs, in order.
         self._busy = False
-        self._turns: deque[asyncio.Future[None]] = deque()
+        self._turns: list[asyncio.Future[None]] = []
         # Who is in the server's `send`, since when, and how often that task had
         # been cancelled before.
         self._task: asyncio.Task[object] | None = None
@@ -188,7 +187,7 @@ class Sender:
     def _next(self) -> None:
         """End a turn: the next one is given away at once, so that nobody comes between."""
         while self._turns:
-            turn = self._turns.popleft()
+            turn = self._turns.pop(0)
             # Those who were cancelled while they waited are still listed.
             if not turn.done():
                 turn.set_result(None)
