@@ -214,7 +214,11 @@ class AsyncConsumer(Dispatcher):
                 except (asyncio.CancelledError, Exception) as exc:  # noqa: BLE001 - judged there
                     await self._raised(exc, message, from_layer=True)
             elif event is None:
-                await mailbox.change()
+                await (mailbox.change() if mailbox.lane is None else self._idle(mailbox))
+
+    async def _idle(self, mailbox: Mailbox) -> None:
+        """Wait for a change in a mailbox that has a lane, and for what the lane has begun."""
+        await mailbox.change()
 
     async def _stop_receiving(self) -> None:
         self._receiving.cancel()

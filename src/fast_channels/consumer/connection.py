@@ -28,7 +28,7 @@ from .endings import (
     EndedBy,
     Ending,
 )
-from .forwarding import FastLane, Unfinished, check_forwards
+from .forwarding import FastLane, Unfinished, check_forwards, unframed
 from .heartbeat import Heartbeat
 from .limits import Gate, RateLimit, Refused, check_websocket_options
 
@@ -95,6 +95,8 @@ class WebsocketConnection(AsyncConsumer):
     # What frames must pass before they are kept; made with the connection.
     _gate: Gate
     _heartbeat: Heartbeat | None = None
+    # Set if the class forwards anything.
+    _lane: FastLane
     # Whether it has been logged that frames are dropped.
     _dropping: bool = False
     # The connections that count for max_connections, by id().
@@ -162,8 +164,15 @@ class WebsocketConnection(AsyncConsumer):
         )
         layer, mailbox = await super()._open()
         if self.forwards:
-            mailbox.lane = FastLane(type(self), self._context, self._begin_frame, mailbox)
+            mailbox.lane = self._lane = FastLane(
+                type(self), self._context, self._begin_frame, self._finish_sending, mailbox
+            )
         return layer, mailbox
+
+    async def _idle(self, mailbox: Mailbox) -> None:
+        begun = await self._lane.idle(mailbox)
+        if begun is not None:
+            await self._dispatch_message(begun)
 
     def _admitted(self, event: ChannelMessage) -> ChannelMessage | None:
         return self._gate.admit(event) if event["type"] == "websocket.receive" else event
@@ -348,18 +357,18 @@ class WebsocketConnection(AsyncConsumer):
         return _a_turn()
 
     async def _forward(self, event: Prepared) -> None:
-        pending = event.rest if isinstance(event, Unfinished) else self._begin_frame(event)
-        if pending is not None:
+        if isinstance(event, Unfinished):
+            await event.rest()
+        elif (pending := self._begin_frame(event)) is not None:
             await self._finish_sending(pending, event)
 
     def _may_handle(self, message: ChannelMessage) -> bool:
-        if message.get("type") not in self.forwards:
+        type_ = message.get("type")
+        # It may be anything, also what cannot be looked for in a set.
+        if not isinstance(type_, str) or type_ not in self.forwards:
             return super()._may_handle(message)
         # The lane would have it if it could be forwarded.
-        try:
-            self.forwarded_frame(message)
-        except Exception as exc:  # noqa: BLE001 - a message can close nobody
-            self._skip(message["type"], f"cannot forward, for {exc!r}, the")
+        self._skip(type_, f"cannot forward, for {unframed(type(self), message)!r}, the")
         return False
 
     async def _base_send(self, event: ChannelMessage) -> None:

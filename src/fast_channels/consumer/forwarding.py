@@ -10,6 +10,7 @@ to the servers; a connection is woken only if its client reads too slowly.
 from __future__ import annotations
 
 import asyncio
+import types
 from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
@@ -17,10 +18,11 @@ from fast_channels.exceptions import ConsumerStateError
 from fast_channels.layers.mailbox import Prepared
 
 from .handlers import get_handler_name
+from .sending import resumed
 
 if TYPE_CHECKING:
     import contextvars
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Coroutine
 
     from fast_channels.layers.mailbox import Mailbox
     from fast_channels.type_defs import ChannelMessage
@@ -33,33 +35,55 @@ if TYPE_CHECKING:
 enter_task = asyncio.tasks._enter_task  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
 leave_task = asyncio.tasks._leave_task  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
 
+awaitable = types.coroutine(resumed)
+
 
 class Unfinished(Prepared):
     """An event of which the first step is taken; the client reads too slowly for the rest."""
 
-    def __init__(self, event: Prepared, rest: Awaitable[bool]) -> None:
+    def __init__(self, event: Prepared, sending: Coroutine[Any, Any, None]) -> None:
         super().__init__(event)
-        self.rest = rest
+        self._sending = sending
+        self._waits_for = sending.send(None)
+        # What the connection was interrupted with before it came to the rest.
+        self.interruption: BaseException | None = None
+
+    def rest(self) -> Awaitable[None]:
+        return awaitable(self._sending, self._waits_for, self.interruption)
 
 
 class FastLane:
     """Forwards messages to one client; see layers.mailbox.Lane."""
 
-    __slots__ = ("_begin", "_context", "_loop", "_mailbox", "_task", "key", "types")
+    __slots__ = (
+        "_begin",
+        "_begun",
+        "_context",
+        "_finish",
+        "_loop",
+        "_mailbox",
+        "_task",
+        "key",
+        "types",
+    )
 
     def __init__(
         self,
         consumer: type[WebsocketConnection],
         context: contextvars.Context,
         begin: Callable[[ChannelMessage], Awaitable[bool] | None],
+        finish: Callable[[Awaitable[bool], ChannelMessage], Coroutine[Any, Any, None]],
         mailbox: Mailbox,
     ) -> None:
         # Consumers of one class make the same frame of a message.
         self.key = consumer
         self.types = frozenset(consumer.forwards)
-        # Sends an event as far as that goes without waiting; returns what is left of it.
+        # Sends an event as far as that goes without waiting; returns what is left of
+        # it, which `finish` does.
         self._begin = begin
-        # Gets that: its reader must see to it.
+        self._finish = finish
+        # What is left of the last event. No frame can be sent before it is.
+        self._begun: Unfinished | None = None
         self._mailbox = mailbox
         # Of the connection: whatever the server's `send` is wrapped in may use them.
         self._context = context
@@ -68,17 +92,41 @@ class FastLane:
 
     def prepare(self, message: ChannelMessage) -> Prepared | None:
         try:
-            frame = self.key.forwarded_frame(message)
+            return prepared(self.key, message)
         except Exception:  # noqa: BLE001 - the consumer says what is wrong with it, in its turn
             return None
-        return Prepared(type="websocket.send", **{_kind(frame): frame})
 
     def forward(self, event: Prepared) -> None:
-        rest = self._as_the_connection(event)
-        if rest is not None:
-            self._mailbox.put_back(Unfinished(event, rest))
+        if asyncio.current_task(self._loop) is self._task:
+            # By a `send` of this very connection, wrapped in what sends to its group.
+            self._mailbox.put(event)
+            return
+        self._begun = self._as_the_connection(event)
+        if self._begun is not None:
+            self._mailbox.wake()
 
-    def _as_the_connection(self, event: Prepared) -> Awaitable[bool] | None:
+    async def idle(self, mailbox: Mailbox) -> Unfinished | None:
+        """
+        Wait, as the reader, for a change; returns what is left of an event, if anything is.
+
+        That comes before all else. A cancellation is for it, too, since it may be
+        by a timeout around the server's `send`.
+        """
+        interruption: asyncio.CancelledError | None = None
+        try:
+            await mailbox.change()
+        except asyncio.CancelledError as exc:
+            interruption = exc
+        begun, self._begun = self._begun, None
+        if begun is not None:
+            begun.interruption = interruption
+        elif interruption is not None:
+            # Nobody would see to what is begun from now on.
+            mailbox.lane = None
+            raise interruption
+        return begun
+
+    def _as_the_connection(self, event: Prepared) -> Unfinished | None:
         """Take the first step of sending, in the name of the connection's own task."""
         loop, own = self._loop, self._task
         current = asyncio.current_task(loop)
@@ -87,21 +135,45 @@ class FastLane:
         if own is not None:
             enter_task(loop, own)
         try:
-            return self._context.run(self._begin, event)
-        except Exception as exc:  # noqa: BLE001 - it is the connection's, and nobody else's
-            return _raising(exc)
+            return self._context.run(self._first_step, event)
         finally:
             if own is not None:
                 leave_task(loop, own)
             if current is not None:
                 enter_task(loop, current)
 
+    def _first_step(self, event: Prepared) -> Unfinished | None:
+        try:
+            rest = self._begin(event)
+            return None if rest is None else Unfinished(event, self._finish(rest, event))
+        except StopIteration:
+            return None
+        except (asyncio.CancelledError, Exception) as exc:  # noqa: BLE001 - see _raising
+            return Unfinished(event, _raising(exc))
 
-def _kind(frame: object) -> str:
-    return "text" if isinstance(frame, str) else "bytes"
+
+def prepared(consumer: type[WebsocketConnection], message: ChannelMessage) -> Prepared:
+    """Return the event that a message becomes; raises whatever keeps it from becoming one."""
+    frame: object = consumer.forwarded_frame(message)
+    if isinstance(frame, str):
+        return Prepared(type="websocket.send", text=frame)
+    if isinstance(frame, bytes):
+        return Prepared(type="websocket.send", bytes=frame)
+    raise TypeError(f"its frame is a {type(frame).__name__}, neither text nor bytes")
 
 
-async def _raising(exc: Exception) -> bool:
+def unframed(consumer: type[WebsocketConnection], message: ChannelMessage) -> Exception | None:
+    """Return what keeps a message from becoming a frame."""
+    try:
+        prepared(consumer, message)
+    except Exception as exc:  # noqa: BLE001 - a message can close nobody
+        return exc
+    return None
+
+
+async def _raising(exc: BaseException) -> None:
+    """Raise what a send has raised where it belongs: in the connection, and nobody else's way."""
+    await asyncio.sleep(0)
     raise exc
 
 

@@ -89,7 +89,7 @@ class Sender:
         except StopIteration:
             return None
         self._busy = True
-        return self._rest(_resumed(sending, waits_for))
+        return self._rest(resumed(sending, waits_for))
 
     @types.coroutine
     def _in_turn(self, event: ChannelMessage, *, last: bool = False) -> Generator[Any, Any, bool]:
@@ -203,16 +203,23 @@ def _steps(send: ASGISendCallable, event: ChannelMessage) -> Generator[Any, Any,
     yield from send(event).__await__()
 
 
-def _resumed(sending: Coroutine[Any, Any, None], waits_for: Any) -> Generator[Any, Any, None]:
+def resumed(
+    sending: Coroutine[Any, Any, None],
+    waits_for: Any,
+    interruption: BaseException | None = None,
+) -> Generator[Any, Any, None]:
     """Do what `await` does, for a coroutine whose first step has been taken."""
     try:
         while True:
             try:
+                if interruption is not None:
+                    raise interruption  # noqa: TRY301 - as if it came while we wait
                 answer = yield waits_for
             except GeneratorExit:
                 sending.close()
                 raise
             except BaseException as exc:  # noqa: BLE001 - the coroutine decides what to make of it
+                interruption = None
                 waits_for = sending.throw(exc)
             else:
                 waits_for = sending.send(answer)
