@@ -76,6 +76,19 @@ def test_test_of_the_readme_passes(chat):
     assert "1 passed" in result.stdout, result.stdout
 
 
+def test_chat_of_the_readme_that_forwards_does_the_same(chat):
+    """Its class takes the place of the first one, and the test that the README shows passes."""
+    forwarding = block_with(README, "forwards = ")
+    consumer = forwarding[forwarding.index("class ") :]
+    first = re.compile(r"^class ChatConsumer.*?(?=^app = )", re.DOTALL | re.MULTILINE)
+    source, replaced = first.subn(f"{consumer}\n\n", (chat / "chat.py").read_text())
+    assert replaced == 1
+    (chat / "chat.py").write_text(source)
+    (chat / "test_chat.py").write_text(block_with(README, "WebsocketCommunicator"))
+    result = run_pytest(chat)
+    assert "1 passed" in result.stdout, result.stdout
+
+
 def test_script_of_the_readme_sends(tmp_path, redis_url):
     """The other Python blocks run in a script; only the server's address is another here."""
     script = "\n".join(
@@ -105,7 +118,13 @@ asyncio.run(main())
 
 def test_every_python_block_of_the_readme_is_run_here():
     """A block that no test above takes is noticed."""
-    runs = ("# chat.py", "WebsocketCommunicator", "RedisPubSubChannelLayer", "drain_timeout")
+    runs = (
+        "# chat.py",
+        "WebsocketCommunicator",
+        "RedisPubSubChannelLayer",
+        "drain_timeout",
+        "forwards = ",
+    )
     for block in blocks(README, "python"):
         assert any(text in block for text in runs), block
 

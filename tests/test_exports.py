@@ -154,6 +154,8 @@ SIGNATURES = {
     "consumer:AsyncWebsocketConsumer.websocket_connect": "self, message",
     "consumer:AsyncWebsocketConsumer.websocket_receive": "self, message",
     "consumer:AsyncWebsocketConsumer.websocket_disconnect": "self, message",
+    "consumer:AsyncWebsocketConsumer.forwarded_frame": "message",
+    "consumer:AsyncJsonWebsocketConsumer.forwarded_frame": "message",
     "consumer:AsyncJsonWebsocketConsumer.receive": (
         "self, text_data=None, bytes_data=None, **kwargs"
     ),
@@ -308,6 +310,7 @@ def test_class_attributes_are_where_they_were():
     assert "{}" in layer.invalid_name_error
     assert consumer.channel_layer_alias is None
     assert not found("consumer:AsyncWebsocketConsumer").groups
+    assert found("consumer:AsyncWebsocketConsumer").forwards == ()
     assert isinstance(inspect.getattr_static(consumer, "as_asgi"), classmethod)
     for name in ("decode_json", "encode_json"):
         method = inspect.getattr_static(found("consumer:AsyncJsonWebsocketConsumer"), name)

@@ -385,6 +385,28 @@ class TestSlowClient:
         await until(lambda: texts(wire.sent) == ["note", "frame"])
         await leave(wire)
 
+    @pytest.mark.parametrize("ends", [False, True])
+    async def test_note_waits_for_a_send_of_another_task(self, layer, ends):
+        """Servers are given one event at a time; a connection that ends waits for none of them."""
+        consumer = Forwarder()
+        wire = await connected(consumer, stuck={SEND})
+        other = asyncio.create_task(consumer.send("other"))
+        await until(lambda: texts(wire.sent) == ["other"])
+        for content in "ab":
+            deliver(layer, note(content))
+        await settled()
+        assert texts(wire.sent) == ["other"]
+        if ends:
+            wire.put(LEAVE)
+            await settled()
+        wire.released.set()
+        await other
+        if not ends:
+            await until(lambda: texts(wire.sent) == ["other", "a", "b"])
+            wire.put(LEAVE)
+        await wire.ended()
+        assert consumer.disconnects == [1000]
+
     async def test_drain_sends_what_is_begun_and_closes(self, layer):
         """The close frame comes as soon as the client has read, not at a deadline."""
         consumer = Forwarder()
@@ -416,6 +438,19 @@ class TestSlowClient:
         wire.task.cancel()
         await until(lambda: consumer.disconnects)
         assert interrupted == ["begun"]
+        await wire.ended()
+        assert len(closes(wire.sent)) == 1
+
+    @pytest.mark.parametrize("turns", range(8))
+    async def test_note_at_the_end_of_a_connection_keeps_nobody(self, layer, turns):
+        """Whenever it comes after a cancellation, nobody waits for the client to read."""
+        consumer = Forwarder()
+        wire = await connected(consumer, stuck={SEND})
+        wire.task.cancel()
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        deliver(layer, note("late"))
+        await until(lambda: consumer.disconnects)
         await wire.ended()
         assert len(closes(wire.sent)) == 1
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from fast_channels.exceptions import LayerUnavailable
 from fast_channels.layers.base import BaseChannelLayer
+from fast_channels.layers.mailbox import Prepared
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -76,6 +77,24 @@ def printed(script: str, *arguments: str) -> str:
     assert not complaints, done.stderr
     assert done.returncode == 0, done.stdout
     return done.stdout.strip()
+
+
+class RecordingLane:
+    """Writes down what it is given; can make nothing of a message that is `bad`."""
+
+    types = frozenset({"test"})
+
+    def __init__(self, key="key") -> None:
+        self.key = key
+        self.prepared = []
+        self.forwarded = []
+
+    def prepare(self, message):
+        self.prepared.append(message)
+        return None if message.get("bad") else Prepared(type="made", by=self.key)
+
+    def forward(self, event):
+        self.forwarded.append(event)
 
 
 class RecordingBroker:

@@ -13,6 +13,7 @@ from fast_channels.layers import names
 from fast_channels.layers.codecs import JSONCodec, MsgPackCodec
 from fast_channels.layers.hub import ADDRESS, Hub
 from fast_channels.layers.mailbox import Mailbox
+from tests.layers.support import RecordingLane
 
 INBOX = "specific.abc!"
 
@@ -173,6 +174,57 @@ def test_deliver_decodes_once(hub):
         hub.join("room", channel)
     assert hub.deliver("room", packed()) == 50
     assert len(decoded) == 1
+
+
+def with_lanes(hub, keys):
+    """Members of "room", one with a lane for each key."""
+    mailboxes = opened(hub, *(f"c{number}" for number in range(len(keys))))
+    for mailbox, key in zip(mailboxes, keys, strict=True):
+        hub.join("room", mailbox.name)
+        mailbox.lane = RecordingLane(key) if key else None
+    return mailboxes
+
+
+def test_message_is_prepared_once_for_each_key(hub):
+    """Lanes with the same key share the event; who has none gets the message."""
+    mailboxes = with_lanes(hub, ["a", "b", "a", None, "b"])
+    assert hub.deliver("room", packed(n=1)) == 5
+    got = [mailbox.take() for mailbox in mailboxes]
+    assert [event.get("by") for event in got] == ["a", "b", "a", None, "b"]
+    assert got[0] is got[2]
+    assert got[1] is got[4]
+    assert got[3] == {"type": "test", "n": 1}
+    prepared = [len(mailbox.lane.prepared) for mailbox in mailboxes if mailbox.lane]
+    assert prepared == [1, 1, 0, 0]
+    assert hub.counters.delivered == 5
+
+
+def test_message_that_no_lane_can_prepare_is_a_message(hub):
+    """Asked for once; each member gets a dict of its own."""
+    mailboxes = with_lanes(hub, ["a", "a"])
+    assert hub.deliver("room", packed(bad=True)) == 2
+    first, second = [mailbox.take() for mailbox in mailboxes]
+    assert first == second == {"type": "test", "bad": True}
+    assert first is not second
+    assert [len(mailbox.lane.prepared) for mailbox in mailboxes] == [1, 0]
+
+
+@pytest.mark.parametrize("type_", ["other", "", None, 5, 1.5, True, ["test"], {"test": 1}])
+def test_message_of_another_type_passes_the_lanes(hub, type_):
+    """Whatever that type is."""
+    (mailbox,) = with_lanes(hub, ["a"])
+    assert hub.deliver("room", msgspec.msgpack.encode({"type": type_})) == 1
+    assert hub.deliver("room", msgspec.msgpack.encode({"n": 1})) == 1
+    assert taken(mailbox) == [{"type": type_}, {"n": 1}]
+    assert mailbox.lane.prepared == []
+
+
+def test_event_that_a_full_mailbox_refuses_is_not_counted_as_delivered(hub):
+    """Like a message."""
+    first, second = with_lanes(hub, ["a", "a"])
+    first.overflow, first.capacity = "drop_newest", 0
+    assert hub.deliver("room", packed()) == 1
+    assert len(second) == hub.counters.delivered == first.dropped == 1
 
 
 def test_topic_without_members_is_unclaimed(hub):

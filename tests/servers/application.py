@@ -77,6 +77,25 @@ class JsonConsumer(AsyncJsonWebsocketConsumer):
         await self.send_json(event["content"])
 
 
+class ForwardingConsumer(AsyncWebsocketConsumer):
+    """Tells the room what it is told: numbers as they are, and words by way of a handler."""
+
+    channel_layer_alias = "chat"
+    groups = ("forwarding",)
+    forwards = ("number",)
+
+    async def receive(self, text_data=None, bytes_data=None):
+        messages = [
+            {"type": "number" if part.isdecimal() else "word", "text": part}
+            for part in text_data.split()
+        ]
+        await self.channel_layer.group_send_many("forwarding", messages)
+
+    async def word(self, event):
+        await asyncio.sleep(0)
+        await self.send(event["text"])
+
+
 class RejectingConsumer(AsyncWebsocketConsumer):
     async def connect(self):
         await self.close()
@@ -85,6 +104,7 @@ class RejectingConsumer(AsyncWebsocketConsumer):
 CONSUMERS = {
     "/ws/chat": ChatConsumer.as_asgi(),
     "/ws/json": JsonConsumer.as_asgi(),
+    "/ws/forwarding": ForwardingConsumer.as_asgi(),
     "/ws/rejecting": RejectingConsumer.as_asgi(),
 }
 

@@ -70,6 +70,17 @@ async def test_json_consumer_answers(server, framework):
         assert code == 1003
 
 
+async def test_what_is_forwarded_and_what_is_handled_arrives_in_order(server, framework):
+    """At every client, on the way that each server offers."""
+    url = server.url(f"{framework}/ws/forwarding")
+    parts = [str(n) if n % 3 else f"word{n}" for n in range(60)]
+    async with websockets.connect(url) as first, websockets.connect(url) as second:
+        for number in range(0, len(parts), 6):
+            await first.send(" ".join(parts[number : number + 6]))
+        assert await heard(first, len(parts)) == parts
+        assert await heard(second, len(parts)) == parts
+
+
 async def test_close_code_and_reason_arrive(room):
     """A client sees the code and the reason with which a handler closed."""
     async with await room.enter() as client:
