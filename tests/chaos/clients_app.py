@@ -66,6 +66,22 @@ class Impatient(Flooded):
     send_timeout = 0.5
 
 
+class Forwarding(Told):
+    """The same without a handler."""
+
+    groups = ("forwarded",)
+    forwards = ("data",)
+
+    @classmethod
+    def forwarded_frame(cls, message):
+        return message["data"]
+
+
+class ForwardingImpatient(Forwarding):
+    groups = ("forwarded-impatient",)
+    send_timeout = 0.5
+
+
 class Stream(AsyncHttpConsumer):
     """A response that goes on for as long as somebody is there."""
 
@@ -151,6 +167,8 @@ CONSUMERS = [
     Watcher,
     Flooded,
     Impatient,
+    Forwarding,
+    ForwardingImpatient,
     Stream,
     Slow,
     Crowded,
