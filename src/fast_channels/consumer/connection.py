@@ -28,7 +28,7 @@ from .endings import (
     EndedBy,
     Ending,
 )
-from .forwarding import FastLane, Unfinished, check_forwards
+from .forwarding import FastLane, Unfinished, check_forwards, prepared
 from .heartbeat import Heartbeat
 from .limits import Gate, RateLimit, Refused, check_websocket_options
 
@@ -121,6 +121,9 @@ class WebsocketConnection(AsyncConsumer):
         event = {"type": "websocket.accept", "subprotocol": subprotocol}
         await self._base_send({**event, "headers": list(headers or [])})
         self._start_heartbeat()
+        if self.forwards and self._state == "open":
+            mailbox, begin = self._mailbox, self._sender.begin
+            mailbox.lane = FastLane(type(self), self._task, self._context, begin, mailbox)
 
     async def close(self, code: int | None = None, reason: str | None = None) -> None:
         """
@@ -160,10 +163,7 @@ class WebsocketConnection(AsyncConsumer):
         self._gate = Gate(
             self.max_frame_size, self.rate_limit, self.heartbeat_pong, self._frame_dropped
         )
-        layer, mailbox = await super()._open()
-        if self.forwards:
-            mailbox.lane = FastLane(type(self), self._context, self._begin_frame, mailbox)
-        return layer, mailbox
+        return await super()._open()
 
     def _admitted(self, event: ChannelMessage) -> ChannelMessage | None:
         return self._gate.admit(event) if event["type"] == "websocket.receive" else event
@@ -302,6 +302,7 @@ class WebsocketConnection(AsyncConsumer):
                 await asyncio.wait([self._shutting])
             return
         self._state = "closed"
+        self._mailbox.lane = None
         self._ending = ending
         # The caller may be another task than the one that waits there.
         self._mailbox.close()
@@ -338,7 +339,12 @@ class WebsocketConnection(AsyncConsumer):
     def _begin_frame(self, event: ChannelMessage) -> Awaitable[bool] | None:
         """Send a frame as far as that goes without waiting; see _begin."""
         if self._state == "open" and not self.disconnected:
-            return self._begin(event)
+            # As _begin does, without the way there.
+            try:
+                return self._sender.begin(event)
+            except (OSError, RuntimeError) as exc:
+                self._not_sent(event, exc)
+                return None
         if self._state == "connecting":
             raise ConsumerStateError(
                 f"{type(self).__name__} sends before the connection is accepted; "
@@ -353,13 +359,16 @@ class WebsocketConnection(AsyncConsumer):
             await self._finish_sending(pending, event)
 
     def _may_handle(self, message: ChannelMessage) -> bool:
-        if message.get("type") not in self.forwards:
+        type_ = message.get("type")
+        if not isinstance(type_, str) or type_ not in self.forwards:
             return super()._may_handle(message)
-        # The lane would have it if it could be forwarded.
+        # It came when there was no lane, or it cannot be forwarded.
         try:
-            self.forwarded_frame(message)
+            event = prepared(self.forwarded_frame(message))
         except Exception as exc:  # noqa: BLE001 - a message can close nobody
-            self._skip(message["type"], f"cannot forward, for {exc!r}, the")
+            self._skip(type_, f"cannot forward, for {exc!r}, the")
+        else:
+            self._mailbox.put_back(event)
         return False
 
     async def _base_send(self, event: ChannelMessage) -> None:
@@ -408,6 +417,7 @@ class WebsocketConnection(AsyncConsumer):
         the end may be long in coming, for the client does not read.
         """
         self._state = "closed"
+        self._mailbox.lane = None
         self.disconnected = True
         self._ending = Ending(ABNORMAL, str(exc), "server")
         self._mailbox.close()

@@ -20,7 +20,7 @@ from .handlers import get_handler_name
 
 if TYPE_CHECKING:
     import contextvars
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Sequence
 
     from fast_channels.layers.mailbox import Mailbox
     from fast_channels.type_defs import ChannelMessage
@@ -43,13 +43,18 @@ class Unfinished(Prepared):
 
 
 class FastLane:
-    """Forwards messages to one client; see layers.mailbox.Lane."""
+    """
+    Forwards messages to one client; see layers.mailbox.Lane.
 
-    __slots__ = ("_begin", "_context", "_loop", "_mailbox", "_task", "key", "types")
+    For a connection that is open: made when it is accepted, and gone before it closes.
+    """
+
+    __slots__ = ("_begin", "_context", "_loop", "_task", "key", "mailbox", "types")
 
     def __init__(
         self,
         consumer: type[WebsocketConnection],
+        task: asyncio.Task[None],
         context: contextvars.Context,
         begin: Callable[[ChannelMessage], Awaitable[bool] | None],
         mailbox: Mailbox,
@@ -60,45 +65,49 @@ class FastLane:
         # Sends an event as far as that goes without waiting; returns what is left of it.
         self._begin = begin
         # Gets that: its reader must see to it.
-        self._mailbox = mailbox
+        self.mailbox = mailbox
         # Of the connection: whatever the server's `send` is wrapped in may use them.
+        self._task = task
         self._context = context
-        self._task = asyncio.current_task()
         self._loop = asyncio.get_running_loop()
 
     def prepare(self, message: ChannelMessage) -> Prepared | None:
         try:
-            frame = self.key.forwarded_frame(message)
+            return prepared(self.key.forwarded_frame(message))
         except Exception:  # noqa: BLE001 - the consumer says what is wrong with it, in its turn
             return None
-        return Prepared(type="websocket.send", **{_kind(frame): frame})
 
-    def forward(self, event: Prepared) -> None:
-        rest = self._as_the_connection(event)
-        if rest is not None:
-            self._mailbox.put_back(Unfinished(event, rest))
-
-    def _as_the_connection(self, event: Prepared) -> Awaitable[bool] | None:
-        """Take the first step of sending, in the name of the connection's own task."""
-        loop, own = self._loop, self._task
+    def forward(self, event: Prepared, lanes: Sequence[FastLane]) -> None:
+        loop = self._loop
         current = asyncio.current_task(loop)
         if current is not None:
             leave_task(loop, current)
-        if own is not None:
-            enter_task(loop, own)
+        try:
+            for lane in lanes:
+                rest = lane.sent(event)
+                if rest is not None:
+                    lane.mailbox.put_back(Unfinished(event, rest))
+        finally:
+            if current is not None:
+                enter_task(loop, current)
+
+    def sent(self, event: Prepared) -> Awaitable[bool] | None:
+        """Send an event in the name of the connection; what is left of that, None if nothing is."""
+        loop, task = self._loop, self._task
+        enter_task(loop, task)
         try:
             return self._context.run(self._begin, event)
         except Exception as exc:  # noqa: BLE001 - it is the connection's, and nobody else's
             return _raising(exc)
         finally:
-            if own is not None:
-                leave_task(loop, own)
-            if current is not None:
-                enter_task(loop, current)
+            leave_task(loop, task)
 
 
-def _kind(frame: object) -> str:
-    return "text" if isinstance(frame, str) else "bytes"
+def prepared(frame: object) -> Prepared:
+    """Return the event that sends a frame."""
+    return Prepared(
+        {"type": "websocket.send", "text" if isinstance(frame, str) else "bytes": frame}
+    )
 
 
 async def _raising(exc: Exception) -> bool:
