@@ -298,3 +298,21 @@ def test_option_that_is_no_time_is_refused_at_once(name, value):
     """With its name and value."""
     with pytest.raises(ValueError, match=rf"{name} is {value!r}; .* seconds"):
         RedisChannelLayer(**{name: value})
+
+
+@pytest.mark.parametrize("keys", [None, ["secret"]], ids=["there", "here"])
+async def test_messages_sent_together_keep_their_order_while_processes_are_removed(
+    opened, client, keys
+):
+    """Whoever removes some of them first, does not send first."""
+    options = {"lease": 30, "symmetric_encryption_keys": keys}
+    layer, other = await opened(**options), await opened(**options)
+    mailbox = await other.open_channel()
+    await other.group_add("room", mailbox.name)
+    for again in range(3):
+        # More than one call removes.
+        client.zadd("asgi:leases", {f"{number:032x}": 1 for number in range(45)})
+        await layer.group_send_many("room", [{"type": "test", "n": n} for n in range(10)])
+        seen = [(await arrives(mailbox))["n"] for _ in range(10)]
+        assert (again, seen) == (again, list(range(10)))
+        assert client.zcard("asgi:leases") == 1
