@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import time
+import warnings
 
 import pytest
 
+from fast_channels.exceptions import LayerUnavailable
 from fast_channels.layers import RedisChannelLayer
 from fast_channels.layers.redis import _inbox, _supervisor
 from tests.layers.redis.support import outages
@@ -316,3 +319,15 @@ async def test_messages_sent_together_keep_their_order_while_processes_are_remov
         seen = [(await arrives(mailbox))["n"] for _ in range(10)]
         assert (again, seen) == (again, list(range(10)))
         assert client.zcard("asgi:leases") == 1
+
+
+async def test_member_that_cannot_be_added_leaves_no_warning(opened):
+    """What was to be done next is not begun."""
+    layer = await opened()
+    await layer._broker._servers[0].control.close()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        with pytest.raises(LayerUnavailable):
+            await layer.group_add("room", "specific.other!abc")
+        gc.collect()
+    assert [str(warning.message) for warning in caught] == []

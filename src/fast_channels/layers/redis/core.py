@@ -222,8 +222,9 @@ class RedisQueueBroker:
     async def add_member(self, topic: str, name: str) -> None:
         call, group = self._server_of(topic).control.call, self._keys.of_group(topic)
         process = names.process_of(name)
+        leased = process is not None and await call("ZSCORE", self._keys.leases, process)
         commands = added(call, group, name, self._options.group_expiry)
-        if process is not None and await call("ZSCORE", self._keys.leases, process) is not None:
+        if process is not None and leased is not None:
             # Peers hold no lease, and nobody removes what they leave.
             thing = member_thing(name, group)
             commands.insert(0, call("SADD", self._keys.of_process(process), thing))
