@@ -246,6 +246,8 @@ class RedisQueueBroker:
         everything = re.sub(r"([*?\[\]\\])", r"\\\1", self._keys.prefix) + "*"
         flushes = (server.control.run(FLUSH, [], [everything]) for server in self._servers)
         await asyncio.gather(*flushes)
+        for tap in self._taps.values():
+            tap.empty()
         await asyncio.gather(*(inbox.begin_anew() for inbox in self._inboxes))
 
     # -- the wire -----------------------------------------------------------
