@@ -26,9 +26,14 @@ ENVIRONMENTS = {
 # Arguments of uvicorn. The loop and the protocol are the same for all who do not
 # come with one of their own.
 SERVERS: dict[str, Sequence[str]] = {
-    "uvicorn": ("--loop", "uvloop", "--ws", "websockets"),
-    "sansio": ("--loop", "uvloop", "--ws", "websockets-sansio"),
+    # Its default, which is "websockets-sansio" since 0.52.
+    "uvicorn": ("--loop", "uvloop", "--ws", "auto"),
+    "websockets": ("--loop", "uvloop", "--ws", "websockets"),
     "wsproto": ("--loop", "uvloop", "--ws", "wsproto"),
+    "coalesced": (
+        *("--loop", "uvloop"),
+        *("--ws", "fast_channels.servers.uvicorn:CoalescingWebSocketProtocol"),
+    ),
 }
 
 
@@ -64,6 +69,9 @@ class Contender:
         return self.name.partition("-")[0]
 
 
+# What differs in how a broadcast is written shows here only.
+BROADCASTS = frozenset({"fanout", "latency", "group_size"})
+
 # Neither has named channels, nor channels that join groups one by one.
 FRAMEWORK = frozenset({"pipeline", "membership"})
 
@@ -77,6 +85,34 @@ CONTENDERS = (
     ),
     Contender("bare-memory", "bare ASGI, in memory", "bare", "memory", "suite"),
     Contender("ours-pubsub", "Fast Channels, pub/sub", "ours", "pubsub", "suite"),
+    Contender(
+        "ours-forwards",
+        "Fast Channels, pub/sub, `forwards`",
+        "ours",
+        "pubsub",
+        "suite",
+        lane="fast",
+        only=BROADCASTS,
+    ),
+    Contender(
+        "ours-coalesced",
+        "Fast Channels, pub/sub, coalesced writes",
+        "ours",
+        "pubsub",
+        "suite",
+        server="coalesced",
+        only=BROADCASTS,
+    ),
+    Contender(
+        "ours-both",
+        "Fast Channels, pub/sub, `forwards` and coalesced writes",
+        "ours",
+        "pubsub",
+        "suite",
+        server="coalesced",
+        lane="fast",
+        only=BROADCASTS,
+    ),
     Contender("ours-queue", "Fast Channels, queue", "ours", "queue", "suite"),
     Contender("ours-memory", "Fast Channels, in memory", "ours", "memory", "suite"),
     Contender("fc1-pubsub", "fast-channels 1.1, pub/sub", "fast_channels_1", "pubsub"),

@@ -31,8 +31,14 @@ class Room(AsyncWebsocketConsumer):
         await self.send(text_data=message["text"])
 
 
+class ForwardingRoom(AsyncWebsocketConsumer):
+    channel_layer_alias = "bench"
+    groups = (GROUP,)
+    forwards = (TYPE,)
+
+
 # By the name of the lane on which a contender forwards what its group gets.
-ROOMS = {"handler": Room}
+ROOMS = {"handler": Room, "fast": ForwardingRoom}
 
 
 class Echo(AsyncWebsocketConsumer):

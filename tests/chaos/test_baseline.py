@@ -307,6 +307,8 @@ class SlowBroker(MemoryBroker):
     What was asked first is true first, as on a connection.
     """
 
+    delivers_everything = False
+
     def __init__(self, *args):
         super().__init__(*args)
         self.topics = set()

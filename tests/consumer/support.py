@@ -144,6 +144,9 @@ LEAVE = {"type": "websocket.disconnect", "code": 1000}
 class FragileBroker(MemoryBroker):
     """A broker that can be interrupted, and that confirms subscriptions when it is let to."""
 
+    # Its answers are waited for.
+    delivers_everything = False
+
     def __init__(self, *args) -> None:
         super().__init__(*args)
         # Called by tests in the role of a connection that was lost and came back.

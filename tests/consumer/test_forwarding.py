@@ -679,6 +679,53 @@ async def test_send_that_sends_to_its_own_group_is_no_knot(layer):
     await leave(*wires)
 
 
+async def test_send_that_sends_to_a_group_of_others_loses_none_of_their_frames(layer):
+    """Also if they do not read, and have begun the one while the other is delivered."""
+
+    def telling(application):
+        async def wrapped(scope, receive, send):
+            async def telling_send(event):
+                if event.get("text") == "first":
+                    await layer.group_send(GROUP, note("second"))
+                await send(event)
+
+            await application(scope, receive, telling_send)
+
+        return wrapped
+
+    telling_one = await connected(telling(Forwarder()))
+    slow = await connected(Forwarder(), stuck={SEND})
+    deliver(layer, note("first"))
+    await settled()
+    slow.released.set()
+    await until(lambda: sorted(texts(slow.sent)) == ["first", "second"])
+    await leave(telling_one, slow)
+
+
+async def test_accept_of_another_task_opens_the_lane(layer):
+    """The reader waits already, and what is begun is ended all the same."""
+
+    class Later(Forwarder):
+        async def connect(self):
+            pass
+
+    consumer = Later()
+    wire = Wire(consumer)
+    wire.start(CONNECT)
+    await until(lambda: layer.groups)
+    await settled()
+    await consumer.accept()
+    await settled()
+    wire.stuck = {SEND}
+    deliver(layer, note("a"))
+    wire.released.set()
+    deliver(layer, note("b"))
+    await until(lambda: texts(wire.sent) == ["a", "b"])
+    wire.put(text("c"))
+    await until(lambda: texts(wire.sent) == ["a", "b", "c"])
+    await leave(wire)
+
+
 # -- a layer whose loop is another ----------------------------------------------------
 
 

@@ -93,8 +93,9 @@ class RecordingLane:
         self.prepared.append(message)
         return None if message.get("bad") else Prepared(type="made", by=self.key)
 
-    def forward(self, event):
-        self.forwarded.append(event)
+    def forward(self, event, lanes):
+        for lane in lanes:
+            lane.forwarded.append(event)
 
 
 class RecordingBroker:

@@ -199,6 +199,29 @@ def test_message_is_prepared_once_for_each_key(hub):
     assert hub.counters.delivered == 5
 
 
+async def test_lanes_have_the_event_while_their_readers_are_idle(hub):
+    """Who is busy finds it in the mailbox."""
+    mailboxes = with_lanes(hub, ["a", "b", "a", "a"])
+    changes = [mailbox.change() for mailbox in mailboxes[:3]]
+    assert hub.deliver("room", packed(n=1)) == 4
+    assert hub.deliver("room", packed(n=2)) == 4
+    got = [[event["by"] for event in mailbox.lane.forwarded] for mailbox in mailboxes]
+    assert got == [["a", "a"], ["b", "b"], ["a", "a"], []]
+    assert [len(mailbox) for mailbox in mailboxes] == [0, 0, 0, 2]
+    assert not any(change.done() for change in changes)
+    assert hub.counters.delivered == 8
+
+
+async def test_event_behind_a_message_waits_for_its_turn(hub):
+    """The reader is woken for the message, and is not idle any more."""
+    (mailbox,) = with_lanes(hub, ["a"])
+    mailbox.change()
+    hub.deliver("room", msgspec.msgpack.encode({"type": "other"}))
+    hub.deliver("room", packed())
+    assert mailbox.lane.forwarded == []
+    assert [message["type"] for message in taken(mailbox)] == ["other", "made"]
+
+
 def test_message_that_no_lane_can_prepare_is_a_message(hub):
     """Asked for once; each member gets a dict of its own."""
     mailboxes = with_lanes(hub, ["a", "a"])

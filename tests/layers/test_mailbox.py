@@ -14,10 +14,9 @@ from fast_channels.layers.mailbox import (
     FRAME_LIMIT,
     Mailbox,
     Notice,
-    Prepared,
     ThreadsafeMailbox,
 )
-from tests.layers.support import RecordingLane, arrives, becomes, turns
+from tests.layers.support import arrives, becomes, turns
 
 
 def message(n):
@@ -436,65 +435,36 @@ async def test_cancelled_frame_writer_leaves_the_lane_usable():
     assert rest == [*range(1, FRAME_LIMIT), "last"]
 
 
-# -- the short cut of a lane ----------------------------------------------------
+# -- what a lane has to know ----------------------------------------------------
 
 
-def event(n):
-    return Prepared(type="test", n=n)
-
-
-async def test_lane_has_events_while_the_reader_is_idle():
-    """They do not wake it, and none waits."""
+async def test_reader_is_idle_while_it_waits_for_a_change():
+    """And there is nothing for it."""
     mailbox = Mailbox("a", 3)
-    mailbox.lane = lane = RecordingLane()
+    assert not mailbox.idle
     change = mailbox.change()
-    assert [mailbox.forward(event(n)) for n in range(5)] == [True] * 5
-    assert lane.forwarded == [event(n) for n in range(5)]
+    assert mailbox.idle
     assert not change.done()
-    assert len(mailbox) == mailbox.dropped == 0
 
 
-@pytest.mark.parametrize("wake", ["put", "put_notice", "put_frame", "wake", "close"])
-async def test_events_take_their_turn_once_the_reader_was_woken(wake):
+@pytest.mark.parametrize("wake", ["put", "put_back", "put_notice", "put_frame", "wake", "close"])
+async def test_reader_that_was_woken_is_not_idle(wake):
     """Whatever for: it may be about to send something that came before."""
     mailbox = Mailbox("a", 3)
-    mailbox.lane = lane = RecordingLane()
-    mailbox.change()
+    change = mailbox.change()
     arguments = [] if wake in ("wake", "close") else [Notice(type="test", n=0)]
     done = getattr(mailbox, wake)(*arguments)
     if wake == "put_frame":
         await done
-    assert mailbox.forward(event(1))
-    assert lane.forwarded == []
-    assert taken(mailbox)[-1] == 1
-
-
-def test_events_wait_while_the_reader_is_busy():
-    """As messages do, by the policy of the mailbox."""
-    mailbox = Mailbox("a", 2, "drop_newest")
-    mailbox.lane = lane = RecordingLane()
-    assert [mailbox.forward(event(n)) for n in range(3)] == [True, True, False]
-    assert lane.forwarded == []
-    assert taken(mailbox) == [0, 1, {"dropped": 1}]
-
-
-async def test_events_wait_where_there_is_no_lane():
-    """The reader is woken for them."""
-    mailbox = Mailbox("a", 2)
-    change = mailbox.change()
-    assert mailbox.forward(event(0))
+    assert not mailbox.idle
     assert change.done()
-    assert taken(mailbox) == [0]
 
 
-async def test_lane_of_a_threadsafe_mailbox_is_for_its_own_thread():
-    """An event from another thread comes to the reader, as messages do."""
+async def test_reader_on_another_loop_is_never_idle():
+    """For all that can be known there."""
     mailbox = ThreadsafeMailbox("a", 5)
-    mailbox.lane = lane = RecordingLane()
     mailbox.change()
-    await asyncio.to_thread(mailbox.forward, event(0))
-    assert await arrives(mailbox) == event(0)
-    assert lane.forwarded == []
+    assert not mailbox.idle
 
 
 # -- from another thread -------------------------------------------------------

@@ -78,7 +78,8 @@ class AsyncConsumer(Dispatcher):
     _receiving: asyncio.Task[None]
     # The way to the client.
     _sender: Sender
-    # Of the task that runs the handlers.
+    # What runs the handlers, and what their context variables are set in.
+    _task: asyncio.Task[None]
     _context: contextvars.Context
     # Who or what ended the connection; whoever does so first says it.
     _ending: Ending | None = None
@@ -128,7 +129,8 @@ class AsyncConsumer(Dispatcher):
         with channel_layers.connections.entered(type(self).__name__, self._restart):
             # In a task of its own: a wake-up then takes two steps, and not one for each
             # middleware, route and server function that the application is wrapped in.
-            await asyncio.create_task(self._serve(receive), context=self._context)
+            self._task = asyncio.create_task(self._serve(receive), context=self._context)
+            await self._task
 
     async def _serve(self, receive: ASGIReceiveCallable) -> None:
         started = time.monotonic()
@@ -191,11 +193,8 @@ class AsyncConsumer(Dispatcher):
 
     async def _run(self, mailbox: Mailbox) -> None:
         while True:
-            if mailbox.closed or self._restarting:
-                # By another task of this connection, with its layer, or by a drain.
-                await self._interrupted()
-            if mailbox.overflowed:
-                await self._overflowed(mailbox)
+            if mailbox.closed or mailbox.overflowed or self._restarting:
+                await self._end_early(mailbox)
             # One of each in turn, so that neither side can starve the other.
             event = mailbox.take_frame()
             if event is not None:
@@ -214,11 +213,17 @@ class AsyncConsumer(Dispatcher):
                 except (asyncio.CancelledError, Exception) as exc:  # noqa: BLE001 - judged there
                     await self._raised(exc, message, from_layer=True)
             elif event is None:
-                await (mailbox.change() if mailbox.lane is None else self._idle(mailbox))
+                await (mailbox.change() if mailbox.lane is None else self._idle())
 
-    async def _idle(self, mailbox: Mailbox) -> None:
+    async def _idle(self) -> None:
         """Wait for a change in a mailbox that has a lane, and for what the lane has begun."""
-        await mailbox.change()
+        raise NotImplementedError
+
+    async def _end_early(self, mailbox: Mailbox) -> None:
+        if mailbox.closed or self._restarting:
+            # By another task of this connection, with its layer, or by a drain.
+            await self._interrupted()
+        await self._overflowed(mailbox)
 
     async def _stop_receiving(self) -> None:
         self._receiving.cancel()

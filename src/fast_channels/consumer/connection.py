@@ -27,8 +27,9 @@ from .endings import (
     TRY_AGAIN_LATER,
     EndedBy,
     Ending,
+    shortened,
 )
-from .forwarding import FastLane, Unfinished, check_forwards, unframed
+from .forwarding import FastLane, Unfinished, check_forwards, prepared
 from .heartbeat import Heartbeat
 from .limits import Gate, RateLimit, Refused, check_websocket_options
 
@@ -43,9 +44,6 @@ logger = logging.getLogger("fast_channels.consumer")
 
 # Seconds that the server may take to send a close frame.
 CLOSE_TIMEOUT = 5.0
-
-# A close frame holds 125 bytes, two of which are the code.
-REASON_LIMIT = 123
 
 # connecting: before accept. open: frames may be sent. closed: by us, by the
 # client or by an error; nothing is sent any more.
@@ -123,6 +121,9 @@ class WebsocketConnection(AsyncConsumer):
         event = {"type": "websocket.accept", "subprotocol": subprotocol}
         await self._base_send({**event, "headers": list(headers or [])})
         self._start_heartbeat()
+        if self.forwards and self._state == "open":
+            begin, finish, mailbox = self._sender.begin, self._finish_sending, self._mailbox
+            self._lane = FastLane(type(self), self._task, self._context, begin, finish, mailbox)
 
     async def close(self, code: int | None = None, reason: str | None = None) -> None:
         """
@@ -162,16 +163,10 @@ class WebsocketConnection(AsyncConsumer):
         self._gate = Gate(
             self.max_frame_size, self.rate_limit, self.heartbeat_pong, self._frame_dropped
         )
-        layer, mailbox = await super()._open()
-        if self.forwards:
-            mailbox.lane = self._lane = FastLane(
-                type(self), self._context, self._begin_frame, self._finish_sending, mailbox
-            )
-        return layer, mailbox
+        return await super()._open()
 
-    async def _idle(self, mailbox: Mailbox) -> None:
-        begun = await self._lane.idle(mailbox)
-        if begun is not None:
+    async def _idle(self) -> None:
+        if (begun := await self._lane.idle()) is not None:
             await self._dispatch_message(begun)
 
     def _admitted(self, event: ChannelMessage) -> ChannelMessage | None:
@@ -311,6 +306,7 @@ class WebsocketConnection(AsyncConsumer):
                 await asyncio.wait([self._shutting])
             return
         self._state = "closed"
+        self._mailbox.lane = None
         self._ending = ending
         # The caller may be another task than the one that waits there.
         self._mailbox.close()
@@ -326,7 +322,7 @@ class WebsocketConnection(AsyncConsumer):
     async def _send_close(self, ending: Ending) -> None:
         # Granian sends no close frame while somebody receives.
         await self._stop_receiving()
-        reason = _shortened(ending.reason)
+        reason = shortened(ending.reason)
         event = {"type": "websocket.close", "code": ending.code, "reason": reason}
         try:
             # A client that does not read must not keep us here.
@@ -347,7 +343,12 @@ class WebsocketConnection(AsyncConsumer):
     def _begin_frame(self, event: ChannelMessage) -> Awaitable[bool] | None:
         """Send a frame as far as that goes without waiting; see _begin."""
         if self._state == "open" and not self.disconnected:
-            return self._begin(event)
+            # As _begin does, without the way there.
+            try:
+                return self._sender.begin(event)
+            except (OSError, RuntimeError) as exc:
+                self._not_sent(event, exc)
+                return None
         if self._state == "connecting":
             raise ConsumerStateError(
                 f"{type(self).__name__} sends before the connection is accepted; "
@@ -364,11 +365,13 @@ class WebsocketConnection(AsyncConsumer):
 
     def _may_handle(self, message: ChannelMessage) -> bool:
         type_ = message.get("type")
-        # It may be anything, also what cannot be looked for in a set.
         if not isinstance(type_, str) or type_ not in self.forwards:
             return super()._may_handle(message)
-        # The lane would have it if it could be forwarded.
-        self._skip(type_, f"cannot forward, for {unframed(type(self), message)!r}, the")
+        # It came when there was no lane, or it cannot be forwarded.
+        try:
+            self._mailbox.put_back(prepared(type(self), message))
+        except Exception as exc:  # noqa: BLE001 - a message can close nobody
+            self._skip(type_, f"cannot forward, for {exc!r}, the")
         return False
 
     async def _base_send(self, event: ChannelMessage) -> None:
@@ -417,6 +420,7 @@ class WebsocketConnection(AsyncConsumer):
         the end may be long in coming, for the client does not read.
         """
         self._state = "closed"
+        self._mailbox.lane = None
         self.disconnected = True
         self._ending = Ending(ABNORMAL, str(exc), "server")
         self._mailbox.close()
@@ -444,7 +448,3 @@ async def _a_turn() -> bool:
     # So that a handler that never looks does not hold up the loop.
     await asyncio.sleep(0)
     return True
-
-
-def _shortened(reason: str) -> str:
-    return reason.encode(errors="replace")[:REASON_LIMIT].decode(errors="ignore")

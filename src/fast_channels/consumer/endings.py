@@ -39,6 +39,9 @@ Limit: TypeAlias = Literal[
 # event.
 EndedBy: TypeAlias = Limit | Literal["client", "consumer", "rejection", "error", "layer", "server"]
 
+# A close frame holds 125 bytes, two of which are the code.
+REASON_LIMIT = 123
+
 LIMITS: frozenset[str] = frozenset(get_args(Limit))
 
 
@@ -50,6 +53,11 @@ class Ending:
     code: int | None
     reason: str
     by: EndedBy
+
+
+def shortened(reason: str) -> str:
+    """Return what a close frame has room for."""
+    return reason.encode(errors="replace")[:REASON_LIMIT].decode(errors="ignore")
 
 
 def log_ending(

@@ -22,7 +22,7 @@ from .sending import resumed
 
 if TYPE_CHECKING:
     import contextvars
-    from collections.abc import Awaitable, Callable, Coroutine
+    from collections.abc import Awaitable, Callable, Coroutine, Sequence
 
     from fast_channels.layers.mailbox import Mailbox
     from fast_channels.type_defs import ChannelMessage
@@ -53,7 +53,11 @@ class Unfinished(Prepared):
 
 
 class FastLane:
-    """Forwards messages to one client; see layers.mailbox.Lane."""
+    """
+    Forwards messages to one client; see layers.mailbox.Lane.
+
+    For a connection that is open: made when it is accepted, and gone before it closes.
+    """
 
     __slots__ = (
         "_begin",
@@ -61,15 +65,16 @@ class FastLane:
         "_context",
         "_finish",
         "_loop",
-        "_mailbox",
         "_task",
         "key",
+        "mailbox",
         "types",
     )
 
     def __init__(
         self,
         consumer: type[WebsocketConnection],
+        task: asyncio.Task[None],
         context: contextvars.Context,
         begin: Callable[[ChannelMessage], Awaitable[bool] | None],
         finish: Callable[[Awaitable[bool], ChannelMessage], Coroutine[Any, Any, None]],
@@ -84,11 +89,14 @@ class FastLane:
         self._finish = finish
         # What is left of the last event. No frame can be sent before it is.
         self._begun: Unfinished | None = None
-        self._mailbox = mailbox
+        self.mailbox = mailbox
         # Of the connection: whatever the server's `send` is wrapped in may use them.
+        self._task = task
         self._context = context
-        self._task = asyncio.current_task()
         self._loop = asyncio.get_running_loop()
+        mailbox.lane = self
+        # Whoever accepts may be another task, and the reader wait without a lane.
+        mailbox.wake()
 
     def prepare(self, message: ChannelMessage) -> Prepared | None:
         try:
@@ -96,16 +104,44 @@ class FastLane:
         except Exception:  # noqa: BLE001 - the consumer says what is wrong with it, in its turn
             return None
 
-    def forward(self, event: Prepared) -> None:
-        if asyncio.current_task(self._loop) is self._task:
-            # By a `send` of this very connection, wrapped in what sends to its group.
-            self._mailbox.put(event)
-            return
-        self._begun = self._as_the_connection(event)
-        if self._begun is not None:
-            self._mailbox.wake()
+    def forward(self, event: Prepared, lanes: Sequence[FastLane]) -> None:
+        loop = self._loop
+        current = asyncio.current_task(loop)
+        if current is not None:
+            leave_task(loop, current)
+        try:
+            for lane in lanes:
+                lane.send(event, current)
+        finally:
+            if current is not None:
+                enter_task(loop, current)
 
-    async def idle(self, mailbox: Mailbox) -> Unfinished | None:
+    def send(self, event: Prepared, current: asyncio.Task[Any] | None) -> None:
+        """Take the first step of sending, in the name of the connection's own task."""
+        loop, task = self._loop, self._task
+        if current is task or self._begun is not None:
+            # By a `send` that is wrapped in what sends to groups; its own frame comes first.
+            self.mailbox.put(event)
+            return
+        enter_task(loop, task)
+        try:
+            rest = self._context.run(self._begin, event)
+            if rest is not None:
+                self._leave(event, rest)
+        except (asyncio.CancelledError, Exception) as exc:  # noqa: BLE001 - see _raising
+            self._leave(event, _raising(exc))
+        finally:
+            leave_task(loop, task)
+
+    def _leave(self, event: Prepared, rest: Awaitable[bool]) -> None:
+        """Let the reader see to what is left of an event."""
+        try:
+            self._begun = self._context.run(Unfinished, event, self._finish(rest, event))
+        except StopIteration:
+            return
+        self.mailbox.wake()
+
+    async def idle(self) -> Unfinished | None:
         """
         Wait, as the reader, for a change; returns what is left of an event, if anything is.
 
@@ -114,7 +150,7 @@ class FastLane:
         """
         interruption: asyncio.CancelledError | None = None
         try:
-            await mailbox.change()
+            await self.mailbox.change()
         except asyncio.CancelledError as exc:
             interruption = exc
         begun, self._begun = self._begun, None
@@ -122,34 +158,9 @@ class FastLane:
             begun.interruption = interruption
         elif interruption is not None:
             # Nobody would see to what is begun from now on.
-            mailbox.lane = None
+            self.mailbox.lane = None
             raise interruption
         return begun
-
-    def _as_the_connection(self, event: Prepared) -> Unfinished | None:
-        """Take the first step of sending, in the name of the connection's own task."""
-        loop, own = self._loop, self._task
-        current = asyncio.current_task(loop)
-        if current is not None:
-            leave_task(loop, current)
-        if own is not None:
-            enter_task(loop, own)
-        try:
-            return self._context.run(self._first_step, event)
-        finally:
-            if own is not None:
-                leave_task(loop, own)
-            if current is not None:
-                enter_task(loop, current)
-
-    def _first_step(self, event: Prepared) -> Unfinished | None:
-        try:
-            rest = self._begin(event)
-            return None if rest is None else Unfinished(event, self._finish(rest, event))
-        except StopIteration:
-            return None
-        except (asyncio.CancelledError, Exception) as exc:  # noqa: BLE001 - see _raising
-            return Unfinished(event, _raising(exc))
 
 
 def prepared(consumer: type[WebsocketConnection], message: ChannelMessage) -> Prepared:
@@ -162,16 +173,7 @@ def prepared(consumer: type[WebsocketConnection], message: ChannelMessage) -> Pr
     raise TypeError(f"its frame is a {type(frame).__name__}, neither text nor bytes")
 
 
-def unframed(consumer: type[WebsocketConnection], message: ChannelMessage) -> Exception | None:
-    """Return what keeps a message from becoming a frame."""
-    try:
-        prepared(consumer, message)
-    except Exception as exc:  # noqa: BLE001 - a message can close nobody
-        return exc
-    return None
-
-
-async def _raising(exc: BaseException) -> None:
+async def _raising(exc: BaseException) -> bool:
     """Raise what a send has raised where it belongs: in the connection, and nobody else's way."""
     await asyncio.sleep(0)
     raise exc

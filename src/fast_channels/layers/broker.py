@@ -118,6 +118,13 @@ class Batching(Protocol):
 
 
 @runtime_checkable
+class Unasked(Protocol):
+    """A broker that may deliver every topic, subscribed or not: then it is not asked to."""
+
+    delivers_everything: bool
+
+
+@runtime_checkable
 class Flushable(Protocol):
     """A broker that keeps something, and can forget it."""
 

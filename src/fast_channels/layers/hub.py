@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from fast_channels.type_defs import ChannelMessage
 
-    from .mailbox import Mailbox, Prepared
+    from .mailbox import Lane, Mailbox, Prepared
 
 logger = logging.getLogger("fast_channels.layers")
 
@@ -213,8 +213,8 @@ class Hub:
     def _put(self, channels: Iterable[str], message: ChannelMessage) -> int:
         mailboxes = self.mailboxes
         type_ = message.get("type")
-        # What lanes have made of it, by their keys.
-        prepared: dict[object, Prepared | None] = {}
+        # What lanes have made of it, and those of readers who are idle, by their keys.
+        prepared: dict[object, tuple[Prepared | None, list[Lane]]] = {}
         delivered = 0
         for channel in channels:
             mailbox = mailboxes.get(channel)
@@ -225,12 +225,19 @@ class Hub:
             # The type may be anything, also what cannot be looked for.
             if lane is not None and isinstance(type_, str) and type_ in lane.types:
                 if lane.key not in prepared:
-                    prepared[lane.key] = lane.prepare(message)
-                event = prepared[lane.key]
+                    prepared[lane.key] = lane.prepare(message), []
+                event, lanes = prepared[lane.key]
                 if event is not None:
-                    delivered += mailbox.forward(event)
+                    if mailbox.idle:
+                        lanes.append(lane)
+                    else:
+                        delivered += mailbox.put(event)
                     continue
             delivered += mailbox.put(dict(message))
+        for event, lanes in prepared.values():
+            if event is not None and lanes:
+                lanes[0].forward(event, lanes)
+                delivered += len(lanes)
         self.counters.delivered += delivered
         return delivered
 

@@ -81,6 +81,8 @@ class MemoryStore:
 class MemoryBroker:
     """One session of an in-memory layer, on its store."""
 
+    delivers_everything = True
+
     def __init__(self, store: MemoryStore, capacity_of: Callable[[str], int]) -> None:
         self._store = store
         self._capacity_of = capacity_of

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 from fast_channels.exceptions import LayerClosed
 
+from .broker import Unasked
+
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable
 
@@ -25,6 +27,8 @@ class Subscriptions:
         # Topics that have members; the hub changes it under our eyes.
         self._wanted = wanted
         self._broker = broker
+        # Whether it delivers every topic in any case, and has no answers to wait for.
+        self._needless = isinstance(broker, Unasked) and broker.delivers_everything
         # Topics whose subscription the broker has confirmed.
         self._confirmed: set[str] = set()
         # The task that talks to the broker about a topic, while there is one.
@@ -40,6 +44,8 @@ class Subscriptions:
         Cancelling stops the waiting, not the work. Raises what the broker raised,
         or LayerClosed.
         """
+        if self._needless:
+            return
         waiting = [self._task(topic) for topic in topics if not self._agreed(topic)]
         if not waiting:
             return
@@ -53,7 +59,7 @@ class Subscriptions:
 
     def settle_later(self, topic: str) -> None:
         """The same without waiting, for callers who are being cancelled."""
-        if not self._agreed(topic):
+        if not self._needless and not self._agreed(topic):
             self._task(topic)
 
     async def stop(self) -> None:

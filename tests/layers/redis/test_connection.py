@@ -455,3 +455,35 @@ async def test_link_that_was_never_opened_can_be_closed(redis_url):
     with pytest.raises(ConnectionError):
         await link.call("PING")
     await link.close()
+
+
+async def test_commands_that_were_given_up_are_not_kept(server):
+    """Those that have to wait for a server that reads nothing may be large."""
+    pipe = piped({"address": server.url})
+    await pipe.call("PING")
+    with paused(server):
+        for _ in range(200):
+            call = asyncio.create_task(pipe.call("SET", "key", bytes(200_000)))
+            await turns(3)
+            call.cancel()
+            await asyncio.wait([call])
+        assert pipe._wire.paused
+        assert len(pipe._waiting) <= 1
+        await pipe.close()
+
+
+async def test_connection_that_ends_as_soon_as_it_is_made_fails_at_once(
+    redis_url, client, monkeypatch
+):
+    """What is told of it before anybody listens is not told again."""
+    pipe, opening = piped({"address": redis_url}, timeout=PATIENCE), Link.open
+
+    async def ended(link):
+        await opening(link)
+        cut(client)
+        await becomes(link._connection._reader.at_eof)
+
+    monkeypatch.setattr(Link, "open", ended)
+    with pytest.raises(LayerUnavailable, match="the server closed the connection"):
+        await pipe.call("PING")
+    await pipe.close()

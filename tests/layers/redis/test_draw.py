@@ -351,3 +351,23 @@ async def test_impatient_receivers_of_large_batches_keep_the_order(redis_url):
             if receiving.cancelled():
                 seen.append((await received(layer, "jobs"))["n"])
         assert seen == list(range(600))
+
+
+async def test_batch_that_was_handed_out_to_its_end_leaves_nothing_behind(redis_url, client):
+    """When the layer is closed before anybody wants another one."""
+    async with RedisChannelLayer([redis_url], capacity=1000) as layer:
+        await layer.send_many("jobs", [{"type": "test", "n": n} for n in range(100)])
+        for _ in range(100):
+            await received(layer, "jobs")
+    assert client.keys("*") == []
+
+
+async def test_what_was_taken_in_advance_is_forgotten_by_a_flush(redis_url):
+    """Nobody receives what was sent before it."""
+    async with RedisChannelLayer([redis_url], capacity=1000) as layer:
+        await layer.send_many("jobs", [{"type": "test", "n": n} for n in range(100)])
+        for _ in range(40):
+            await received(layer, "jobs")
+        await layer.flush()
+        await layer.send("jobs", {"type": "new"})
+        assert await received(layer, "jobs") == {"type": "new"}

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import time
+import warnings
 
 import pytest
 
+from fast_channels.exceptions import LayerUnavailable
 from fast_channels.layers import RedisChannelLayer
 from fast_channels.layers.redis import _inbox, _supervisor
 from tests.layers.redis.support import outages
@@ -298,3 +301,33 @@ def test_option_that_is_no_time_is_refused_at_once(name, value):
     """With its name and value."""
     with pytest.raises(ValueError, match=rf"{name} is {value!r}; .* seconds"):
         RedisChannelLayer(**{name: value})
+
+
+@pytest.mark.parametrize("keys", [None, ["secret"]], ids=["there", "here"])
+async def test_messages_sent_together_keep_their_order_while_processes_are_removed(
+    opened, client, keys
+):
+    """Whoever removes some of them first, does not send first."""
+    options = {"lease": 30, "symmetric_encryption_keys": keys}
+    layer, other = await opened(**options), await opened(**options)
+    mailbox = await other.open_channel()
+    await other.group_add("room", mailbox.name)
+    for again in range(3):
+        # More than one call removes.
+        client.zadd("asgi:leases", {f"{number:032x}": 1 for number in range(45)})
+        await layer.group_send_many("room", [{"type": "test", "n": n} for n in range(10)])
+        seen = [(await arrives(mailbox))["n"] for _ in range(10)]
+        assert (again, seen) == (again, list(range(10)))
+        assert client.zcard("asgi:leases") == 1
+
+
+async def test_member_that_cannot_be_added_leaves_no_warning(opened):
+    """What was to be done next is not begun."""
+    layer = await opened()
+    await layer._broker._servers[0].control.close()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        with pytest.raises(LayerUnavailable):
+            await layer.group_add("room", "specific.other!abc")
+        gc.collect()
+    assert [str(warning.message) for warning in caught] == []

@@ -11,6 +11,7 @@ import time
 import pytest
 import redis
 
+from fast_channels.exceptions import LayerUnavailable
 from fast_channels.layers import RedisChannelLayer
 from fast_channels.layers.broker import Popped
 from fast_channels.layers.redis import _supervisor, _tap
@@ -322,3 +323,59 @@ async def test_payload_that_has_expired_is_skipped_and_told(redis_url, client, c
         await asyncio.wait([receiving])
     assert "asgijobs" in caplog.text
     assert "100 s old" in caplog.text
+
+
+@pytest.mark.parametrize("executed", [True, False])
+async def test_payload_whose_return_was_not_confirmed_comes_back_once(
+    tap, client, monkeypatch, executed
+):
+    """Though somebody else may have received it when the return is repeated."""
+    pipe, received_by_others = tap._spouts[0]._server.control, []
+    call = pipe.call
+
+    async def unconfirmed(*command):
+        monkeypatch.setattr(pipe, "call", call)
+        if executed:
+            await run(*command)
+            received_by_others.extend(client.zpopmin(KEY))
+        raise LayerUnavailable(pipe, "no answer in time")
+
+    async def run(name, *rest):
+        if name == "EVALSHA":
+            await call("SCRIPT", "LOAD", _tap.PUT_BACK.text)
+        await call(name, *rest)
+
+    monkeypatch.setattr(pipe, "call", unconfirmed)
+    tap.hand_over(Popped(b"a", Place(0, b"5")))
+    await becomes(lambda: not tap._spouts[0]._returning)
+    assert received_by_others == ([(b"a", 5)] if executed else [])
+    assert waiting(client) == ([] if executed else ["a"])
+    # Nothing is left that tells of it.
+    assert client.keys("asgi:batch:*") == []
+
+
+async def test_payload_that_comes_back_while_its_tap_is_stopped_goes_back(tap, client):
+    """Also in the moment when all others have gone back."""
+    tap.hand_over(Popped(b"a", Place(0, b"1")))
+    (returning,) = tap._spouts[0]._returning
+    returning.add_done_callback(lambda _: tap.hand_over(Popped(b"b", Place(0, b"2"))))
+    await tap.stop()
+    assert not tap._spouts[0]._returning
+    assert waiting(client) == ["a", "b"]
+
+
+async def test_batch_that_arrives_while_a_payload_goes_back_is_not_handed_out(tap, client):
+    """What goes back stood before it."""
+    spout = tap._spouts[0]
+    client.zadd(KEY, {"a": 1})
+    given_up = await tap.pop()
+    client.zadd(KEY, {"b": 2, "c": 3})
+    waiter = asyncio.create_task(tap.pop())
+    async with asyncio.timeout(PATIENCE):
+        while not spout._draw._asked:
+            await asyncio.sleep(0)
+        waiter.cancel()
+        tap.hand_over(given_up)
+        while spout._draw._asked or spout._returning:
+            await asyncio.sleep(0)
+    assert [await popped(tap) for _ in range(3)] == ["a", "b", "c"]

@@ -76,7 +76,11 @@ class Link:
         """Let `wire` read and write from now on; this link has had its purpose."""
         connection = self._connection
         # redis-py has no public way to part with them, and would close them with itself.
+        reader = cast("asyncio.StreamReader", connection._reader)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
         writer = cast("asyncio.StreamWriter", connection._writer)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+        if reader.at_eof() or writer.is_closing():
+            # That was told already, and a wire would never hear of it.
+            raise ConnectionError("the server closed the connection")
         connection._reader = connection._writer = None  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
         wire.attach(writer)
 

@@ -110,7 +110,10 @@ class Draw:
     async def stop(self) -> None:
         """Return what is left. Raises LayerUnavailable; then others do it."""
         await self.settle()
-        await self._pipe.call("DEL", self._batch, self._out)
+        batch, _, drawn = self._keys
+        # Of a batch that was handed out to its end, the list tells until the next.
+        await self._pipe.call("ZREM", drawn, batch)
+        await self._pipe.call("DEL", batch, self._out)
 
     @property
     def _out(self) -> str:

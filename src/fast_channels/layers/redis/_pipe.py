@@ -172,13 +172,14 @@ class Pipe:
         self._flushing = False
         # Who gave up before the command was sent has not sent it.
         asked = [one for one in self._waiting if one.reply is not None and not one.reply.done()]
-        if not asked:
-            self._waiting.clear()
-        elif self._wire is None:
-            self._connect()
-        elif not self._wire.paused:
-            self._waiting.clear()
+        self._waiting.clear()
+        if asked and self._wire is not None and not self._wire.paused:
             self._wire.write(asked)
+            return
+        # Without those who gave up: they may be many, and what they hold large.
+        self._waiting.extend(asked)
+        if asked and self._wire is None:
+            self._connect()
 
     def _fail_waiting(self, exc: Exception) -> None:
         while self._waiting:

@@ -14,6 +14,7 @@ from fast_channels.layers.broker import Popped
 
 from ._draw import Draw
 from ._intake import Alarm
+from ._scripts import Script
 from ._supervisor import Supervisor, first_of, pauses
 
 if TYPE_CHECKING:
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from ._server import Server
 
 logger = logging.getLogger("fast_channels.layers.redis")
+
+PUT_BACK = Script("put_back")
 
 # Payloads to take at once, at most, and seconds to hold what nobody has asked for
 # yet: other processes may be waiting for it.
@@ -98,6 +101,11 @@ class Tap:
             if not receiver.done():
                 receiver.set_exception(LayerClosed(f"channel {self._name!r}"))
         await asyncio.gather(*(spout.stop() for spout in self._spouts))
+
+    def empty(self) -> None:
+        """Called when everything on the servers was deleted on purpose."""
+        for spout in self._spouts:
+            spout.release()
 
     @property
     def wanted(self) -> int:
@@ -183,6 +191,7 @@ class Spout:
         self._tap = tap
         self._number = number
         self._server = server
+        self._keys = keys
         self._key = keys.of_channel(name)
         # A key of this reader alone.
         self._beats = keys.new_heartbeat()
@@ -207,12 +216,15 @@ class Spout:
         with contextlib.suppress(LayerUnavailable):
             await self._draw.stop()
             await self._server.control.call("DEL", self._beats)
-        if self._returning:
-            _, late = await asyncio.wait(self._returning, timeout=PATIENCE)
-            for task in late:
-                task.cancel()
-                self._lost()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(PATIENCE):
+                # Meanwhile others may give up on theirs.
+                while self._returning:
+                    await asyncio.wait(self._returning)
         self._stopped = True
+        for task in self._returning:
+            task.cancel()
+            self._lost()
 
     def hand_out(self) -> Popped | None:
         """Return a payload that was taken in advance, if there is one."""
@@ -227,13 +239,17 @@ class Spout:
             self._skipped(age)
         return None
 
+    def release(self) -> None:
+        """Hand out nothing of what was taken in advance."""
+        self._draw.release()
+        self._empty.set()
+
     def put_back(self, payload: bytes, score: bytes) -> None:
         if self._stopped:
             self._lost()
             return
         # What was taken in advance comes after it, and must not be handed out before.
-        self._draw.release()
-        self._empty.set()
+        self.release()
         returning = self._return(payload, score)
         task = asyncio.create_task(returning, name=f"fast_channels return {self._key}")
         self._returning.add(task)
@@ -267,6 +283,9 @@ class Spout:
     async def _serve(self) -> None:
         """Hand out what was taken, and return what nobody wants for too long."""
         self._empty.clear()
+        if self._returning:
+            # What goes back stood before these, too, and may be there any moment.
+            self.release()
         while self._tap.wanted and (popped := self.hand_out()):
             self._tap.hand_over(popped)
         if len(self._draw):
@@ -292,13 +311,15 @@ class Spout:
         logger.error("a message taken from %r could not be put back", self._key)
 
     async def _return(self, payload: bytes, score: bytes) -> None:
-        call = self._server.control.call
+        pipe, done = self._server.control, self._keys.new_batch()
+        args = [score, payload, int(self._options.expiry * 1000)]
         for pause in pauses():
             with contextlib.suppress(LayerUnavailable):
-                await call("ZADD", self._key, score, payload)
-                await call("PEXPIRE", self._key, int(self._options.expiry * 1000))
-                return
+                await pipe.run(PUT_BACK, [self._key, done], args)
+                break
             await asyncio.sleep(pause)
+        with contextlib.suppress(LayerUnavailable):
+            await pipe.call("DEL", done)
 
 
 async def _within(seconds: float, coroutine: Coroutine[Any, Any, Any]) -> bool:

@@ -11,6 +11,7 @@ its own (see names.group_address), however many of its channels are members.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import re
 import time
@@ -18,7 +19,7 @@ from dataclasses import replace
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-from fast_channels.exceptions import BrokerRefused
+from fast_channels.exceptions import BrokerRefused, LayerUnavailable
 from fast_channels.layers import names
 from fast_channels.layers.base import BaseChannelLayer
 
@@ -121,13 +122,21 @@ class RedisQueueBroker:
             return await self._push({names.inbox_of(topic): topic}, payload)
         around = self._serializer.around(payload)
         if around is None or len(self._servers) > 1:
-            refused, members = 0, await self._members(topic)
+            ended, refused, members = await self._members(topic)
         else:
-            refused, members = await self._publish_there(topic, around)
+            ended, refused, members = await self._publish_there(topic, around)
         inboxes: dict[str, list[str]] = {}
         for member in members:
-            inboxes.setdefault(names.inbox_of(member), []).append(member)
-        return refused + (await self._push(inboxes, payload) if inboxes else 0)
+            # A name that is no text is nobody's, and keeps nothing from the others.
+            name = member.decode(errors="replace")
+            inboxes.setdefault(names.inbox_of(name), []).append(name)
+        if inboxes:
+            refused += await self._push(inboxes, payload)
+        if ended:
+            # The message was sent. If this fails, whoever comes next does it.
+            with contextlib.suppress(LayerUnavailable):
+                await reap(self._server_of(topic).publishing, self._keys)
+        return refused
 
     async def publish_many(self, topic: str, payloads: Sequence[bytes]) -> int:
         return await all_of(self.publish(topic, payload) for payload in payloads)
@@ -213,8 +222,9 @@ class RedisQueueBroker:
     async def add_member(self, topic: str, name: str) -> None:
         call, group = self._server_of(topic).control.call, self._keys.of_group(topic)
         process = names.process_of(name)
+        leased = process is not None and await call("ZSCORE", self._keys.leases, process)
         commands = added(call, group, name, self._options.group_expiry)
-        if process is not None and await call("ZSCORE", self._keys.leases, process) is not None:
+        if process is not None and leased is not None:
             # Peers hold no lease, and nobody removes what they leave.
             thing = member_thing(name, group)
             commands.insert(0, call("SADD", self._keys.of_process(process), thing))
@@ -236,26 +246,27 @@ class RedisQueueBroker:
         everything = re.sub(r"([*?\[\]\\])", r"\\\1", self._keys.prefix) + "*"
         flushes = (server.control.run(FLUSH, [], [everything]) for server in self._servers)
         await asyncio.gather(*flushes)
+        for tap in self._taps.values():
+            tap.empty()
         await asyncio.gather(*(inbox.begin_anew() for inbox in self._inboxes))
 
     # -- the wire -----------------------------------------------------------
 
-    async def _members(self, topic: str) -> list[str]:
-        """Return the members of a group, without those that are gone."""
+    async def _members(self, topic: str) -> tuple[int, int, list[bytes]]:
+        """Return how many leases have ended, 0, and the members of a group."""
         pipe = self._server_of(topic).publishing
         keys = [self._keys.of_group(topic), self._keys.leases]
         horizon = repr(time.time() - self._options.group_expiry)
-        while (members := await pipe.run(MEMBERS, keys, [horizon])) is None:
-            await reap(pipe, self._keys)
-        # A name that is no text is nobody's, and keeps nothing from the others.
-        return [member.decode(errors="replace") for member in members]
+        ended, *members = await pipe.run(MEMBERS, keys, [horizon])
+        return ended, 0, members
 
-    async def _publish_there(self, topic: str, around: Around) -> tuple[int, list[str]]:
+    async def _publish_there(self, topic: str, around: Around) -> tuple[int, int, list[bytes]]:
         """
         Let the server put a message into the inboxes of a group's members.
 
-        Returns how many were full, and the members that are left to us: names of
-        plain channels, whose capacity the server does not know.
+        Returns how many leases have ended, how many inboxes were full, and the
+        members that are left to us: names of plain channels, whose capacity the
+        server does not know.
         """
         pipe, now, options = self._server_of(topic).publishing, self._clock.score(), self._options
         keys = [self._keys.of_group(topic), self._keys.leases]
@@ -266,10 +277,8 @@ class RedisQueueBroker:
             self._keys.prefix,
             *around,
         ]
-        while (reply := await pipe.run(PUBLISH, keys, args)) is None:
-            await reap(pipe, self._keys)
-        full, *left = reply
-        return full, [member.decode(errors="replace") for member in left]
+        ended, full, *left = await pipe.run(PUBLISH, keys, args)
+        return ended, full, left
 
     async def _push(self, inboxes: Mapping[str, str | list[str]], payload: bytes) -> int:
         """Put a payload into inboxes, each with its receivers; return how many were full."""

@@ -1,13 +1,20 @@
--- Return the members of a group, without those that have expired.
+-- Return the members of a group, without those that have expired or are gone.
 --
 -- KEYS[1]  the group
 -- KEYS[2]  leases: processes, scored with the time their lease ends
 -- ARGV[1]  members that joined before this time in seconds have expired
 --
--- Returns nil if a process is to be removed first, see reap.lua.
+-- Returns how many leases have ended, see reap.lua, and then the members.
 local time = redis.call('TIME')
-if redis.call('ZCOUNT', KEYS[2], '-inf', time[1] + time[2] / 1000000) > 0 then
-  return nil
+local ended, gone = redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', time[1] + time[2] / 1000000), {}
+for _, process in ipairs(ended) do
+  gone[process] = true
 end
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', ARGV[1])
-return redis.call('ZRANGE', KEYS[1], 0, -1)
+local reply = {#ended}
+for _, member in ipairs(redis.call('ZRANGE', KEYS[1], 0, -1)) do
+  if not gone[string.match(member, '^[^!]-([^.!]*)!') or ''] then
+    reply[#reply + 1] = member
+  end
+end
+return reply

@@ -16,18 +16,23 @@
 -- group says, and asking first is the round trip that this saves. All are on
 -- this server, or the sender would not have run this here.
 --
--- Returns nil if a process is to be removed first, see reap.lua. Otherwise how
--- many inboxes were full, and then the members that are no channel of a process.
+-- Returns how many leases have ended, see reap.lua, how many inboxes were full,
+-- and then the members that are no channel of a process. What is to be removed
+-- is passed over: if it had to be removed first, later messages could go before
+-- this one.
 local time = redis.call('TIME')
-if redis.call('ZCOUNT', KEYS[2], '-inf', time[1] + time[2] / 1000000) > 0 then
-  return nil
+local ended, gone = redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', time[1] + time[2] / 1000000), {}
+for _, process in ipairs(ended) do
+  gone[process] = true
 end
 
-local inboxes, receivers, reply = {}, {}, {0}
+local inboxes, receivers, reply = {}, {}, {#ended, 0}
 for _, member in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '(' .. ARGV[1], '+inf')) do
   local inbox = string.match(member, '^([%w._-]+!)[%w._-]*$')
   if not inbox then
     reply[#reply + 1] = member
+  elseif gone[string.match(inbox, '([^.]*)!$')] then
+    -- Its process is not there any more.
   elseif receivers[inbox] then
     table.insert(receivers[inbox], member)
   else
@@ -43,7 +48,7 @@ for _, inbox in ipairs(inboxes) do
     redis.call('ZADD', key, ARGV[2], ARGV[8] .. written(receivers[inbox]) .. ARGV[9])
     redis.call('PEXPIRE', key, ARGV[4])
   else
-    reply[1] = reply[1] + 1
+    reply[2] = reply[2] + 1
   end
   redis.call('ZREMRANGEBYSCORE', key, '-inf', '(' .. ARGV[3])
 end
