@@ -796,7 +796,7 @@ async def test_joins_and_leaves_with_notes_under_way_leave_nothing(layer):
     [
         ({"forwards": "note"}, "'note'; give a tuple of message types"),
         ({"forwards": 5}, "5; give a tuple of message types"),
-        ({"forwards": iter(())}, "give a tuple of message types"),
+        pytest.param({"forwards": iter(())}, "give a tuple of message types", id="iterator"),
         ({"forwards": (5,)}, "message type is 5"),
         ({"forwards": ("",)}, "every message needs a string as its type"),
         ({"forwards": (["note"],)}, r"message type is \['note'\]"),
