@@ -132,7 +132,7 @@ def test_contenders_take_turns():
         turns.append(contender.name)
         return {"a case": {"per_second": 1.0}}
 
-    found = take(run, "bare,ours", rounds=2)
+    found = take(run, "bare,ours-pubsub", rounds=2)
     assert turns == ["bare-pubsub", "ours-pubsub"] * 2
     assert found.rows[0].rounds == {"per_second": [1.0, 1.0], "others_share": ANY}
 

@@ -161,7 +161,7 @@ async def test_process_that_was_removed_though_it_lives_returns(opened, client, 
 
 async def test_gap_of_a_process_that_was_removed_begins_when_it_last_was_sure(opened, client):
     """The connection was heard all the time, but what was sent meanwhile went to nobody."""
-    layer, other = await opened(lease=3, heartbeat_interval=0.05), await opened()
+    layer, other = await opened(lease=3, heartbeat_interval=0.5), await opened()
     inbox = await layer.open_channel()
     await layer.group_add("room", inbox.name)
     reader = (await reads(layer))._supervisor
