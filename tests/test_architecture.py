@@ -29,6 +29,7 @@ RANKS = [
         "layers.signals",
         "layers.workers",
     },
+    {"layers.delivery"},
     {
         "layers.hub",
         "layers.rules",

@@ -83,11 +83,13 @@ class RecordingLane:
     """Writes down what it is given; can make nothing of a message that is `bad`."""
 
     types = frozenset({"test"})
+    routes = frozenset({"known"})
 
     def __init__(self, key="key") -> None:
         self.key = key
         self.prepared = []
         self.forwarded = []
+        self.handled = []
 
     def prepare(self, message):
         self.prepared.append(message)
@@ -96,6 +98,10 @@ class RecordingLane:
     def forward(self, event, lanes):
         for lane in lanes:
             lane.forwarded.append(event)
+
+    def handle(self, message, lanes):
+        for lane in lanes:
+            lane.handled.append(dict(message))
 
 
 class RecordingBroker:

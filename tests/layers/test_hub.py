@@ -417,3 +417,13 @@ def test_deliver_to_a_channel_of_this_process(hub):
     assert hub.deliver_to("b", {"type": "test"}) == 0
     assert taken(mailbox) == [{"type": "test"}]
     assert (hub.counters.delivered, hub.counters.unclaimed) == (1, 1)
+
+
+async def test_readers_who_are_idle_handle_what_they_have_handled_before(hub):
+    """Each has a copy; one who is busy finds it in the mailbox."""
+    idle, busy = with_lanes(hub, ["a", "a"])
+    idle.change()
+    message = {"type": "known", "text": "hello"}
+    assert hub.deliver("room", msgspec.msgpack.encode(message)) == 2
+    assert (idle.lane.handled, idle.take()) == ([message], None)
+    assert (busy.lane.handled, busy.take()) == ([], message)

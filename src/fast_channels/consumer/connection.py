@@ -69,8 +69,7 @@ class WebsocketConnection(AsyncConsumer):
     max_connections: ClassVar[int | None] = None
     # Types of messages that go to the client as they are: as the frame that
     # `forwarded_frame` makes of them, once for all connections of a class. No
-    # handler and no send() of yours is called for them; in every other way
-    # they are like messages with a handler.
+    # handler and no send() of yours is called; else they are like other messages.
     forwards: ClassVar[Collection[str]] = ()
     # Seconds of silence after which the client is asked whether it is there:
     # `heartbeat_ping` is sent, a frame like any other, so that it passes every
@@ -93,7 +92,6 @@ class WebsocketConnection(AsyncConsumer):
     # What frames must pass before they are kept; made with the connection.
     _gate: Gate
     _heartbeat: Heartbeat | None = None
-    # Set if the class forwards anything.
     _lane: FastLane
     # Whether it has been logged that frames are dropped.
     _dropping: bool = False
@@ -121,9 +119,11 @@ class WebsocketConnection(AsyncConsumer):
         event = {"type": "websocket.accept", "subprotocol": subprotocol}
         await self._base_send({**event, "headers": list(headers or [])})
         self._start_heartbeat()
-        if self.forwards and self._state == "open":
-            begin, finish, mailbox = self._sender.begin, self._finish_sending, self._mailbox
-            self._lane = FastLane(type(self), self._task, self._context, begin, finish, mailbox)
+        if self.channel_layer_alias is not None and self._state == "open":
+            self._lane = FastLane(
+                *(type(self), self._task, self._context, self._mailbox),
+                *(self._sender.begin, self._finish_sending, self._routes, self._route),
+            )
 
     async def close(self, code: int | None = None, reason: str | None = None) -> None:
         """

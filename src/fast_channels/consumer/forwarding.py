@@ -1,10 +1,13 @@
 """
-The fast lane: messages that go to the client as they are, past the mailbox.
+The fast lane: what a delivery does itself for a consumer that is idle.
 
-A handler that only sends what it got costs a wake-up of its connection, a copy
-of the message and an encoded frame each. Types listed in `forwards` cost one
-frame for all members of a group in a process, which the delivery itself hands
-to the servers; a connection is woken only if its client reads too slowly.
+To wake a connection costs more than most handlers do. So the delivery takes the
+first step of a handler, in the name of the connection; that is all there is if
+the client reads. What is left the connection is woken for.
+
+A handler that only sends what it got costs a copy of the message and an encoded
+frame, too. Types listed in `forwards` go to the client as they are: one frame
+for all members of a group in a process.
 """
 
 from __future__ import annotations
@@ -22,7 +25,7 @@ from .sending import resumed
 
 if TYPE_CHECKING:
     import contextvars
-    from collections.abc import Awaitable, Callable, Coroutine, Sequence
+    from collections.abc import Awaitable, Callable, Container, Coroutine, Sequence
 
     from fast_channels.layers.mailbox import Mailbox
     from fast_channels.type_defs import ChannelMessage
@@ -39,12 +42,18 @@ awaitable = types.coroutine(resumed)
 
 
 class Unfinished(Prepared):
-    """An event of which the first step is taken; the client reads too slowly for the rest."""
+    """
+    A message or event of which the first step is taken.
 
-    def __init__(self, event: Prepared, sending: Coroutine[Any, Any, None]) -> None:
+    The client reads too slowly for the rest, or a handler waits for something else.
+    """
+
+    def __init__(
+        self, event: ChannelMessage, sending: Coroutine[Any, Any, None], waits_for: Any
+    ) -> None:
         super().__init__(event)
         self._sending = sending
-        self._waits_for = sending.send(None)
+        self._waits_for = waits_for
         # What the connection was interrupted with before it came to the rest.
         self.interruption: BaseException | None = None
 
@@ -54,7 +63,7 @@ class Unfinished(Prepared):
 
 class FastLane:
     """
-    Forwards messages to one client; see layers.mailbox.Lane.
+    Forwards messages to one client, or begins to handle them; see layers.mailbox.Lane.
 
     For a connection that is open: made when it is accepted, and gone before it closes.
     """
@@ -65,9 +74,11 @@ class FastLane:
         "_context",
         "_finish",
         "_loop",
+        "_route",
         "_task",
         "key",
         "mailbox",
+        "routes",
         "types",
     )
 
@@ -76,9 +87,11 @@ class FastLane:
         consumer: type[WebsocketConnection],
         task: asyncio.Task[None],
         context: contextvars.Context,
+        mailbox: Mailbox,
         begin: Callable[[ChannelMessage], Awaitable[bool] | None],
         finish: Callable[[Awaitable[bool], ChannelMessage], Coroutine[Any, Any, None]],
-        mailbox: Mailbox,
+        routes: Container[str],
+        route: Callable[[ChannelMessage], Callable[[ChannelMessage], Awaitable[None]] | None],
     ) -> None:
         # Consumers of one class make the same frame of a message.
         self.key = consumer
@@ -87,6 +100,9 @@ class FastLane:
         # it, which `finish` does.
         self._begin = begin
         self._finish = finish
+        # Types that have reached a handler before, and how to find that.
+        self.routes = routes
+        self._route = route
         # What is left of the last event. No frame can be sent before it is.
         self._begun: Unfinished | None = None
         self.mailbox = mailbox
@@ -136,9 +152,43 @@ class FastLane:
     def _leave(self, event: Prepared, rest: Awaitable[bool]) -> None:
         """Let the reader see to what is left of an event."""
         try:
-            self._begun = self._context.run(Unfinished, event, self._finish(rest, event))
+            finishing = self._finish(rest, event)
+            self._begun = Unfinished(event, finishing, self._context.run(finishing.send, None))
         except StopIteration:
             return
+        self.mailbox.wake()
+
+    def handle(self, message: ChannelMessage, lanes: Sequence[FastLane]) -> None:
+        loop = self._loop
+        current = asyncio.current_task(loop)
+        if current is not None:
+            leave_task(loop, current)
+        try:
+            for lane in lanes:
+                lane.call(dict(message), current)
+        finally:
+            if current is not None:
+                enter_task(loop, current)
+
+    def call(self, message: ChannelMessage, current: asyncio.Task[Any] | None) -> None:
+        """Take the first step of a handler, in the name of the connection's own task."""
+        loop, task = self._loop, self._task
+        handler = self._route(message)
+        if handler is None or current is task or self._begun is not None:
+            self.mailbox.put(message)
+            return
+        enter_task(loop, task)
+        try:
+            handling = _coroutine(handler(message))
+            waits_for = self._context.run(handling.send, None)
+        except StopIteration:
+            return
+        except (asyncio.CancelledError, Exception) as exc:  # noqa: BLE001 - see _raising
+            handling, waits_for = _raising(exc), None
+            handling.send(None)
+        finally:
+            leave_task(loop, task)
+        self._begun = Unfinished(message, handling, waits_for)
         self.mailbox.wake()
 
     async def idle(self) -> Unfinished | None:
@@ -173,7 +223,15 @@ def prepared(consumer: type[WebsocketConnection], message: ChannelMessage) -> Pr
     raise TypeError(f"its frame is a {type(frame).__name__}, neither text nor bytes")
 
 
-async def _raising(exc: BaseException) -> bool:
+def _coroutine(handling: Awaitable[None]) -> Coroutine[Any, Any, None]:
+    return handling if isinstance(handling, types.CoroutineType) else _awaited(handling)
+
+
+async def _awaited(handling: Awaitable[None]) -> None:
+    await handling
+
+
+async def _raising(exc: BaseException) -> Any:
     """Raise what a send has raised where it belongs: in the connection, and nobody else's way."""
     await asyncio.sleep(0)
     raise exc

@@ -13,13 +13,14 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 from . import names
+from .delivery import Delivery
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from fast_channels.type_defs import ChannelMessage
 
-    from .mailbox import Lane, Mailbox, Prepared
+    from .mailbox import Mailbox
 
 logger = logging.getLogger("fast_channels.layers")
 
@@ -101,6 +102,8 @@ class Hub:
         # Topics per channel, to leave them all without a search.
         self._joined: dict[str, set[str]] = {}
         self._decode = decode
+        # True while readers handle a message as part of its delivery.
+        self._finishing = False
 
     # -- who is here --------------------------------------------------------
 
@@ -212,33 +215,21 @@ class Hub:
 
     def _put(self, channels: Iterable[str], message: ChannelMessage) -> int:
         mailboxes = self.mailboxes
-        type_ = message.get("type")
-        # What lanes have made of it, and those of readers who are idle, by their keys.
-        prepared: dict[object, tuple[Prepared | None, list[Lane]]] = {}
+        delivery = Delivery(message, nested=self._finishing)
         delivered = 0
         for channel in channels:
             mailbox = mailboxes.get(channel)
             if mailbox is None:
                 self.counters.unclaimed += 1
-                continue
-            lane = mailbox.lane
-            # The type may be anything, also what cannot be looked for.
-            if lane is not None and isinstance(type_, str) and type_ in lane.types:
-                if lane.key not in prepared:
-                    prepared[lane.key] = lane.prepare(message), []
-                event, lanes = prepared[lane.key]
-                if event is not None:
-                    if mailbox.idle:
-                        lanes.append(lane)
-                    else:
-                        delivered += mailbox.put(event)
-                    continue
-            delivered += mailbox.put(dict(message))
-        for event, lanes in prepared.values():
-            if event is not None and lanes:
-                lanes[0].forward(event, lanes)
-                delivered += len(lanes)
+            else:
+                delivered += delivery.put(mailbox)
         self.counters.delivered += delivered
+        finishing, self._finishing = self._finishing, True
+        try:
+            # Afterwards, so that nothing changes half-way.
+            delivery.finish()
+        finally:
+            self._finishing = finishing
         return delivered
 
     def decoded(self, payload: bytes) -> dict[str, Any] | None:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from fast_channels.exceptions import LayerClosed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Container, Sequence
 
     from fast_channels.type_defs import ChannelMessage, Overflow
 
@@ -55,6 +55,19 @@ class Lane(Protocol):
     @property
     def key(self) -> object:
         """Readers with the same key make the same of a message."""
+        ...
+
+    @property
+    def routes(self) -> Container[str]:
+        """The types of messages that may be handled at once while the reader is idle."""
+        ...
+
+    def handle(self, message: ChannelMessage, lanes: Sequence[Any]) -> None:
+        """
+        Let the reader of every one of `lanes` begin to handle a copy of a message.
+
+        Called while they are idle, and only then; raises nothing.
+        """
         ...
 
     def prepare(self, message: ChannelMessage) -> Prepared | None:

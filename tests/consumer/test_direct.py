@@ -1,0 +1,198 @@
+"""Messages that are handled as part of their delivery, since their consumer was idle."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+
+import pytest
+
+from tests.consumer.support import LEAVE, Recorder, closes, errors, settled, until
+from tests.consumer.test_forwarding import GROUP, chat, connected, deliver, leave, texts
+from tests.layers.support import becomes
+
+MARK = contextvars.ContextVar("mark", default="nobody's")
+
+
+class Saying(Recorder):
+    """Sends what it gets, step by step if there are several; notes who does it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen = []
+        self.go_on = asyncio.Event()
+
+    async def connect(self):
+        MARK.set(id(self))
+        self.mine = asyncio.current_task()
+        await super().connect()
+
+    def look(self):
+        self.seen.append((asyncio.current_task() is self.mine, MARK.get() == id(self)))
+
+    async def chat_message(self, message):
+        self.look()
+        await self.send(text_data=message["text"])
+        if message["text"] == "wait":
+            await self.go_on.wait()
+            self.look()
+            await self.send(text_data="waited")
+
+
+async def warmed(*consumers):
+    """Connections that have handled a message each, and are idle again."""
+    wires = [await connected(consumer) for consumer in consumers]
+    for consumer in consumers:
+        await consumer.channel_layer.send(consumer.channel_name, chat("first"))
+    await until(lambda: all("first" in texts(wire.sent) for wire in wires))
+    await settled()
+    for consumer, wire in zip(consumers, wires, strict=True):
+        consumer.seen.clear()
+        wire.sent.clear()
+    return wires
+
+
+async def test_idle_consumer_handles_a_message_while_it_is_delivered(layer):
+    """In its own task and context, whoever delivers; no reader is woken."""
+    consumers = [Saying(), Saying()]
+    wires = await warmed(*consumers)
+    mine = asyncio.current_task()
+    assert deliver(layer, chat("hello")) == 2
+    assert [texts(wire.sent) for wire in wires] == [["hello"], ["hello"]]
+    assert [consumer.seen for consumer in consumers] == [[(True, True)], [(True, True)]]
+    assert asyncio.current_task() is mine
+    await leave(*wires)
+
+
+async def test_handler_that_waits_goes_on_in_its_connection(layer):
+    """What comes meanwhile waits for it, frames included."""
+    consumer = Saying()
+    (wire,) = await warmed(consumer)
+    deliver(layer, chat("wait"))
+    assert texts(wire.sent) == ["wait"]
+    for content in "abc":
+        deliver(layer, chat(content))
+    await settled()
+    assert texts(wire.sent) == ["wait"]
+    consumer.go_on.set()
+    await until(lambda: len(texts(wire.sent)) == 5)
+    assert texts(wire.sent) == ["wait", "waited", "a", "b", "c"]
+    assert set(consumer.seen) == {(True, True)}
+    await leave(wire)
+
+
+async def test_timeout_in_a_handler_ends_what_it_is_around(layer):
+    """Also if it was entered in the step that the delivery took."""
+
+    class Patient(Saying):
+        async def chat_message(self, message):
+            try:
+                async with asyncio.timeout(0.01):
+                    await super().chat_message(message)
+            except TimeoutError:
+                await self.send(text_data="too late")
+
+    (wire,) = await warmed(Patient())
+    deliver(layer, chat("wait"))
+    await becomes(lambda: len(texts(wire.sent)) == 2)
+    assert texts(wire.sent) == ["wait", "too late"]
+    deliver(layer, chat("next"))
+    assert texts(wire.sent)[2:] == ["next"]
+    await leave(wire)
+
+
+@pytest.mark.parametrize("late", [False, True])
+async def test_error_in_a_handler_closes_its_connection_alone(layer, caplog, late):
+    """With 1011, once; the delivery goes on, and so does whoever delivers."""
+
+    class Failing(Saying):
+        async def chat_message(self, message):
+            await super().chat_message(message)
+            if message["text"] == "fail":
+                await asyncio.sleep(0.001 if late else 0)
+                raise LookupError("of the test")
+
+    consumers = [Saying(), Failing(), Saying()]
+    wires = await warmed(*consumers)
+    assert deliver(layer, chat("fail")) == 3
+    await wires[1].ended()
+    assert closes(wires[1].sent) == [(1011, "")]
+    assert [type(record.exc_info[1]) for record in errors(caplog)] == [LookupError]
+    assert texts(wires[0].sent) == texts(wires[2].sent) == ["fail"]
+    await leave(wires[0], wires[2])
+
+
+async def test_cancelled_connection_ends_with_the_handler_that_waits(layer):
+    """As if the reader itself had begun it."""
+    seen = []
+
+    class Ending(Saying):
+        async def chat_message(self, message):
+            try:
+                await super().chat_message(message)
+            except asyncio.CancelledError:
+                seen.append("cancelled")
+                raise
+
+    (wire,) = await warmed(Ending())
+    deliver(layer, chat("wait"))
+    await settled()
+    wire.task.cancel()
+    await asyncio.wait([wire.task])
+    assert seen == ["cancelled"]
+    assert wire.task.cancelled()
+
+
+async def test_handlers_that_send_to_one_another_do_not_stack_up(layer):
+    """More of them than the interpreter has room for on its stack."""
+    number = 1200
+    consumers = []
+
+    class Passing(Saying):
+        async def chat_message(self, message):
+            await self.send(text_data=message["text"])
+            following = consumers.index(self) + 1
+            if message["text"] == "pass" and following < len(consumers):
+                name = consumers[following].channel_name
+                await self.channel_layer.send(name, chat("pass"))
+
+    consumers.extend(Passing() for _ in range(number))
+    wires = await warmed(*consumers)
+    await layer.send(consumers[0].channel_name, chat("pass"))
+    await until(lambda: texts(wires[-1].sent) == ["pass"])
+    assert all(texts(wire.sent) == ["pass"] for wire in wires)
+    await leave(*wires)
+
+
+async def test_members_may_leave_while_they_handle(layer):
+    """Whoever was a member when a message was delivered gets it."""
+
+    class Leaving(Saying):
+        async def chat_message(self, message):
+            await super().chat_message(message)
+            if message["text"] == "leave":
+                await self.channel_layer.group_discard(GROUP, self.channel_name)
+
+    wires = await warmed(*(Leaving() for _ in range(5)))
+    assert deliver(layer, chat("leave")) == 5
+    await until(lambda: GROUP not in layer.groups)
+    assert [texts(wire.sent) for wire in wires] == [["leave"]] * 5
+    assert deliver(layer, chat("more")) == 0
+    await leave(*wires)
+
+
+async def test_own_dispatch_sees_every_message(layer):
+    """Nothing goes past it."""
+    dispatched = []
+
+    class Own(Saying):
+        async def dispatch(self, message):
+            dispatched.append(message["type"])
+            await super().dispatch(message)
+
+    (wire,) = await warmed(Own())
+    deliver(layer, chat("x"))
+    await until(lambda: texts(wire.sent) == ["x"])
+    assert dispatched.count("chat.message") == 2
+    wire.put(LEAVE)
+    await wire.ended()
