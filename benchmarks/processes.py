@@ -223,7 +223,7 @@ class Server(Process):
         while not listens(self.port):
             if self.process.poll() is not None or time.monotonic() > deadline:
                 raise ChildFailed(f"the server did not start: {self.complaint()}")
-            time.sleep(0.02)
+            time.sleep(0.02)  # a server in another process tells nobody that it listens
 
 
 def listens(port: int) -> bool:

@@ -124,11 +124,11 @@ class Session:
         for client in self.clients:
             client.call("expect", size=size)
         self.publisher.call("start", window=window, size=size, per_second=per_second)
-        time.sleep(settings.warmup)
+        time.sleep(settings.warmup)  # not measured: caches and buffers fill in other processes
         for client in self.clients:
             client.call("latencies")
         before = self._moment()
-        time.sleep(settings.seconds)
+        time.sleep(settings.seconds)  # this is the measurement: others work meanwhile
         after = self._moment()
         self._account(self.publisher.call("stop"))
         return measured(before, after)

@@ -22,7 +22,7 @@ def run(contender: Contender, place: Place) -> Measured:
         clients.call("connect", count=settings.echoes)
         clients.call("expect", size=settings.size)
         clients.call("echo", size=settings.size)
-        time.sleep(settings.warmup)
+        time.sleep(settings.warmup)  # not measured: caches and buffers fill in other processes
         measured = _measure(server, clients, settings.seconds)
         ended = clients.call("quiet")
     if ended["sent"] != ended["frames"]:
@@ -35,7 +35,7 @@ def _measure(server: Server, clients: Worker, seconds: float) -> dict[str, float
         return time.monotonic(), server.cpu(), clients.cpu(), clients.call("count")["frames"]
 
     before = moment()
-    time.sleep(seconds)
+    time.sleep(seconds)  # this is the measurement: others work, and are read before and after
     took, server_cpu, client_cpu, frames = (b - a for a, b in zip(before, moment(), strict=True))
     return {
         "per_second": frames / took,

@@ -22,11 +22,12 @@ async def main(url, lease):
         number = (await layer.receive("jobs"))["n"]
         # A line that was written is there for the reader, whatever ends this process.
         print(number, flush=True)  # noqa: T201 - its parent reads it
-        # So that none is received within a millisecond of another.
-        time.sleep(0.0015)  # noqa: ASYNC251 - it does not let the loop run, which is the point
+        # None is to be received within a millisecond of another: what is may come
+        # twice after a kill. Blocking, for with a turn of the loop it would not.
+        time.sleep(0.0015)  # noqa: ASYNC251 - see above
     print(STANDS_STILL, flush=True)  # noqa: T201
-    # With the loop standing still nothing goes back.
-    time.sleep(60)  # noqa: ASYNC251
+    # It is killed here. With the loop standing still nothing that it holds goes back.
+    time.sleep(60)  # noqa: ASYNC251 - longer than the test that kills it
 
 
 def held(layer):

@@ -657,22 +657,23 @@ async def test_timeout_in_a_wrapped_send_works(layer, delay):
     await leave(wire)
 
 
+def telling(layer, application):
+    """An application whose `send` tells its group, too, before it sends the first frame."""
+
+    async def wrapped(scope, receive, send):
+        async def telling_send(event):
+            if event.get("text") == "first":
+                await layer.group_send(GROUP, note("second"))
+            await send(event)
+
+        await application(scope, receive, telling_send)
+
+    return wrapped
+
+
 async def test_send_that_sends_to_its_own_group_is_no_knot(layer):
     """What it sends comes after what it was sending."""
-    wires = []
-
-    def telling(application):
-        async def wrapped(scope, receive, send):
-            async def telling_send(event):
-                if event.get("text") == "first":
-                    await layer.group_send(GROUP, note("second"))
-                await send(event)
-
-            await application(scope, receive, telling_send)
-
-        return wrapped
-
-    wires = [await connected(telling(Forwarder())), await connected(Forwarder())]
+    wires = [await connected(telling(layer, Forwarder())), await connected(Forwarder())]
     deliver(layer, note("first"))
     await until(lambda: texts(wires[0].sent) == ["first", "second"])
     assert sorted(texts(wires[1].sent)) == ["first", "second"]
@@ -682,18 +683,7 @@ async def test_send_that_sends_to_its_own_group_is_no_knot(layer):
 async def test_send_that_sends_to_a_group_of_others_loses_none_of_their_frames(layer):
     """Also if they do not read, and have begun the one while the other is delivered."""
 
-    def telling(application):
-        async def wrapped(scope, receive, send):
-            async def telling_send(event):
-                if event.get("text") == "first":
-                    await layer.group_send(GROUP, note("second"))
-                await send(event)
-
-            await application(scope, receive, telling_send)
-
-        return wrapped
-
-    telling_one = await connected(telling(Forwarder()))
+    telling_one = await connected(telling(layer, Forwarder()))
     slow = await connected(Forwarder(), stuck={SEND})
     deliver(layer, note("first"))
     await settled()

@@ -196,7 +196,7 @@ async def test_process_that_stood_still_for_longer_than_expiry_tells_so(opened):
     await layer.group_add("room", inbox.name)
     await reads(layer)
     # The circumstance under test: the loop stands still, as the process would.
-    time.sleep(1)  # noqa: ASYNC251 - that it blocks is the point
+    time.sleep(1)  # noqa: ASYNC251 - longer than its expiry, and no await would stop the loop
     gap = await arrives(inbox)
     assert (gap["type"], gap["recovered"]) == ("layer.gap", False)
 
