@@ -18,6 +18,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 RANKS = [
     {"exceptions", "type_defs"},
     {"utils", "connections"},
+    {"layers.lanes"},
     {
         "layers.names",
         "layers.mailbox",

@@ -7,9 +7,10 @@ import contextvars
 
 import pytest
 
+from fast_channels.exceptions import StopConsumer
 from tests.consumer.support import LEAVE, Recorder, closes, errors, settled, until
 from tests.consumer.test_forwarding import GROUP, chat, connected, deliver, leave, texts
-from tests.layers.support import becomes
+from tests.layers.support import PATIENCE, becomes
 
 MARK = contextvars.ContextVar("mark", default="nobody's")
 
@@ -78,6 +79,103 @@ async def test_handler_that_waits_goes_on_in_its_connection(layer):
     await until(lambda: len(texts(wire.sent)) == 5)
     assert texts(wire.sent) == ["wait", "waited", "a", "b", "c"]
     assert set(consumer.seen) == {(True, True)}
+    await leave(wire)
+
+
+async def test_messages_that_came_together_are_handled_one_connection_after_the_other(layer):
+    """All of them in the order in which they came, before the delivery is over."""
+    log = []
+
+    class Logging(Saying):
+        async def chat_message(self, message):
+            await super().chat_message(message)
+            log.append((consumers.index(self), message["text"]))
+
+    consumers = [Logging(), Logging()]
+    wires = await warmed(*consumers)
+    log.clear()
+    assert deliver(layer, chat("a"), chat("b"), chat("c")) == 6
+    assert log == [(number, text) for number in (0, 1) for text in "abc"]
+    await leave(*wires)
+
+
+async def test_what_comes_together_waits_for_a_handler_in_its_midst(layer):
+    """And nobody else does."""
+    held, free = Saying(), Saying()
+    wires = await warmed(held, free)
+    free.go_on.set()
+    deliver(layer, chat("a"), chat("wait"), chat("b"), chat("c"))
+    assert texts(wires[0].sent) == ["a", "wait"]
+    await until(lambda: len(texts(wires[1].sent)) == 5)
+    assert texts(wires[0].sent) == ["a", "wait"]
+    held.go_on.set()
+    await until(lambda: len(texts(wires[0].sent)) == 5)
+    assert [texts(wire.sent) for wire in wires] == [["a", "wait", "waited", "b", "c"]] * 2
+    await leave(*wires)
+
+
+async def test_type_that_is_new_is_handled_in_its_place(layer):
+    """By the reader, who is woken for it."""
+
+    class Versatile(Saying):
+        async def other_message(self, message):
+            await self.chat_message(message)
+
+    (wire,) = await warmed(Versatile())
+    deliver(layer, chat("a"), {"type": "other.message", "text": "b"}, chat("c"))
+    assert texts(wire.sent) == ["a"]
+    await until(lambda: texts(wire.sent) == ["a", "b", "c"])
+    deliver(layer, {"type": "other.message", "text": "d"}, chat("e"))
+    assert texts(wire.sent) == list("abcde")
+    await leave(wire)
+
+
+@pytest.mark.parametrize("how", ["close", "stop", "raise"])
+async def test_nothing_is_handled_after_the_message_that_ends_a_connection(layer, how):
+    """Others get what came together with it."""
+
+    class Ending(Saying):
+        async def chat_message(self, message):
+            await super().chat_message(message)
+            if message["text"] == "end":
+                if how == "stop":
+                    raise StopConsumer
+                await (self.close() if how == "close" else asyncio.wait(()))
+
+    ending, other = Ending(), Saying()
+    wires = await warmed(ending, other)
+    deliver(layer, chat("a"), chat("end"), chat("b"))
+    await wires[0].ended()
+    assert texts(wires[0].sent) == ["a", "end"]
+    assert texts(wires[1].sent) == ["a", "end", "b"]
+    assert len(closes(wires[0].sent)) == 1
+    await leave(wires[1])
+
+
+async def test_message_waits_for_a_handler_that_was_interrupted(layer):
+    """It was begun by a delivery, a timeout of its own ended a step of it, and it goes on."""
+    timed_out = asyncio.Event()
+
+    class Patient(Saying):
+        async def chat_message(self, message):
+            try:
+                async with asyncio.timeout(0.01):
+                    await super().chat_message(message)
+            except TimeoutError:
+                timed_out.set()
+                await self.go_on.wait()
+                await self.send(text_data="too late")
+
+    consumer = Patient()
+    (wire,) = await warmed(consumer)
+    deliver(layer, chat("wait"))
+    async with asyncio.timeout(PATIENCE):
+        await timed_out.wait()
+    deliver(layer, chat("next"))
+    await settled()
+    assert texts(wire.sent) == ["wait"]
+    consumer.go_on.set()
+    await until(lambda: texts(wire.sent) == ["wait", "too late", "next"])
     await leave(wire)
 
 

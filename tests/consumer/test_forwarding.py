@@ -50,9 +50,9 @@ def chat(content) -> dict:
     return {"type": "chat.message", "text": content}
 
 
-def deliver(layer, message) -> int:
-    """What a broker's reader does with a payload: nobody else runs meanwhile."""
-    return layer._hub.deliver(GROUP, MsgPackCodec().encode(message))
+def deliver(layer, *messages) -> int:
+    """What a broker's reader does with payloads that came together: nobody else runs meanwhile."""
+    return layer._hub.deliver(GROUP, *map(MsgPackCodec().encode, messages))
 
 
 def texts(events) -> list:
@@ -237,6 +237,26 @@ async def test_forwarded_and_handled_messages_arrive_as_they_were_sent(any_layer
                 await any_layer.group_send(GROUP, message)
         for _ in range(choose.randrange(3)):
             # Some readers fall idle, and the next note goes past their mailboxes.
+            await asyncio.sleep(0.001)
+    await becomes(lambda: all(len(texts(wire.sent)) == len(sent) for wire in wires))
+    assert [texts(wire.sent) for wire in wires] == [sent] * len(wires)
+    await leave(*wires)
+
+
+async def test_what_arrives_together_is_handled_as_it_was_sent(layer):
+    """The same for messages that are delivered in one go, as a reader of a broker finds them."""
+    wires = [Hesitating(Pondering(seed), seed) for seed in range(8)]
+    for wire in wires:
+        wire.start(CONNECT)
+    await becomes(lambda: layer.statistics().members == 8 and all(w.sent for w in wires))
+    choose = random.Random(5)
+    sent = [str(number) for number in range(600)]
+    messages = [choose.choice([note, chat])(content) for content in sent]
+    while messages:
+        count = choose.randrange(1, 12)
+        batch, messages = messages[:count], messages[count:]
+        assert deliver(layer, *batch) == count * len(wires)
+        for _ in range(choose.randrange(6)):
             await asyncio.sleep(0.001)
     await becomes(lambda: all(len(texts(wire.sent)) == len(sent) for wire in wires))
     assert [texts(wire.sent) for wire in wires] == [sent] * len(wires)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from fast_channels.exceptions import LayerUnavailable
 from fast_channels.layers.base import BaseChannelLayer
-from fast_channels.layers.mailbox import Prepared
+from fast_channels.layers.lanes import Prepared
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -79,29 +79,33 @@ def printed(script: str, *arguments: str) -> str:
     return done.stdout.strip()
 
 
-class RecordingLane:
-    """Writes down what it is given; can make nothing of a message that is `bad`."""
+class RecordingKind:
+    """Begins with what is `known`, and writes down what it prepares: not what is `bad`."""
 
     types = frozenset({"test"})
-    routes = frozenset({"known"})
 
-    def __init__(self, key="key") -> None:
-        self.key = key
+    def __init__(self, name) -> None:
+        self.name = name
         self.prepared = []
-        self.forwarded = []
-        self.handled = []
 
     def prepare(self, message):
         self.prepared.append(message)
-        return None if message.get("bad") else Prepared(type="made", by=self.key)
+        return None if message.get("bad") else Prepared(type="made", by=self.name)
 
-    def forward(self, event, lanes):
-        for lane in lanes:
-            lane.forwarded.append(event)
+    def begins(self, parcel, *, nested):
+        return parcel.type in ("test", "known") and not nested
 
-    def handle(self, message, lanes):
+    def take(self, parcels, lanes):
         for lane in lanes:
-            lane.handled.append(dict(message))
+            lane.taken.append([parcel.unpacked(lane) for parcel in parcels])
+
+
+class RecordingLane:
+    """Writes down what its reader is to begin with, delivery by delivery."""
+
+    def __init__(self, kind) -> None:
+        self.kind = kind
+        self.taken = []
 
 
 class RecordingBroker:

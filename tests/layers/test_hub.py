@@ -13,7 +13,7 @@ from fast_channels.layers import names
 from fast_channels.layers.codecs import JSONCodec, MsgPackCodec
 from fast_channels.layers.hub import ADDRESS, Hub
 from fast_channels.layers.mailbox import Mailbox
-from tests.layers.support import RecordingLane
+from tests.layers.support import RecordingKind, RecordingLane
 
 INBOX = "specific.abc!"
 
@@ -176,17 +176,19 @@ def test_deliver_decodes_once(hub):
     assert len(decoded) == 1
 
 
-def with_lanes(hub, keys):
-    """Members of "room", one with a lane for each key."""
-    mailboxes = opened(hub, *(f"c{number}" for number in range(len(keys))))
-    for mailbox, key in zip(mailboxes, keys, strict=True):
+def with_lanes(hub, kinds):
+    """Members of "room", each with a lane of the kind of that name, if there is a name."""
+    mailboxes = opened(hub, *(f"c{number}" for number in range(len(kinds))))
+    known = {name: RecordingKind(name) for name in kinds if name}
+    for mailbox, name in zip(mailboxes, kinds, strict=True):
         hub.join("room", mailbox.name)
-        mailbox.lane = RecordingLane(key) if key else None
+        if name:
+            mailbox.open_lane(RecordingLane(known[name]))
     return mailboxes
 
 
-def test_message_is_prepared_once_for_each_key(hub):
-    """Lanes with the same key share the event; who has none gets the message."""
+def test_message_is_prepared_once_for_each_kind(hub):
+    """Lanes of the same kind share the event; who has none gets the message."""
     mailboxes = with_lanes(hub, ["a", "b", "a", None, "b"])
     assert hub.deliver("room", packed(n=1)) == 5
     got = [mailbox.take() for mailbox in mailboxes]
@@ -194,8 +196,7 @@ def test_message_is_prepared_once_for_each_key(hub):
     assert got[0] is got[2]
     assert got[1] is got[4]
     assert got[3] == {"type": "test", "n": 1}
-    prepared = [len(mailbox.lane.prepared) for mailbox in mailboxes if mailbox.lane]
-    assert prepared == [1, 1, 0, 0]
+    assert [len(mailboxes[number].lane.kind.prepared) for number in (0, 1)] == [1, 1]
     assert hub.counters.delivered == 5
 
 
@@ -205,11 +206,25 @@ async def test_lanes_have_the_event_while_their_readers_are_idle(hub):
     changes = [mailbox.change() for mailbox in mailboxes[:3]]
     assert hub.deliver("room", packed(n=1)) == 4
     assert hub.deliver("room", packed(n=2)) == 4
-    got = [[event["by"] for event in mailbox.lane.forwarded] for mailbox in mailboxes]
+    got = [[event["by"] for (event,) in mailbox.lane.taken] for mailbox in mailboxes]
     assert got == [["a", "a"], ["b", "b"], ["a", "a"], []]
     assert [len(mailbox) for mailbox in mailboxes] == [0, 0, 0, 2]
     assert not any(change.done() for change in changes)
     assert hub.counters.delivered == 8
+
+
+async def test_payloads_that_came_together_reach_a_reader_together(hub):
+    """In order, each prepared once; those that are no message are left out."""
+    idle, busy, plain = with_lanes(hub, ["a", "a", None])
+    idle.change()
+    payloads = [packed(n=1), b"\xc1 no message", packed(n=2), msgspec.msgpack.encode({"n": 3})]
+    assert hub.deliver("room", *payloads) == 9
+    wanted = [{"type": "made", "by": "a"}] * 2 + [{"n": 3}]
+    assert idle.lane.taken == [wanted]
+    assert taken(busy) == wanted
+    assert [message["n"] for message in taken(plain)] == [1, 2, 3]
+    assert [message["n"] for message in idle.lane.kind.prepared] == [1, 2]
+    assert (hub.counters.delivered, hub.counters.undecodable) == (9, 1)
 
 
 async def test_event_behind_a_message_waits_for_its_turn(hub):
@@ -218,7 +233,7 @@ async def test_event_behind_a_message_waits_for_its_turn(hub):
     mailbox.change()
     hub.deliver("room", msgspec.msgpack.encode({"type": "other"}))
     hub.deliver("room", packed())
-    assert mailbox.lane.forwarded == []
+    assert mailbox.lane.taken == []
     assert [message["type"] for message in taken(mailbox)] == ["other", "made"]
 
 
@@ -229,7 +244,7 @@ def test_message_that_no_lane_can_prepare_is_a_message(hub):
     first, second = [mailbox.take() for mailbox in mailboxes]
     assert first == second == {"type": "test", "bad": True}
     assert first is not second
-    assert [len(mailbox.lane.prepared) for mailbox in mailboxes] == [1, 0]
+    assert len(mailboxes[0].lane.kind.prepared) == 1
 
 
 @pytest.mark.parametrize("type_", ["other", "", None, 5, 1.5, True, ["test"], {"test": 1}])
@@ -239,7 +254,7 @@ def test_message_of_another_type_passes_the_lanes(hub, type_):
     assert hub.deliver("room", msgspec.msgpack.encode({"type": type_})) == 1
     assert hub.deliver("room", msgspec.msgpack.encode({"n": 1})) == 1
     assert taken(mailbox) == [{"type": type_}, {"n": 1}]
-    assert mailbox.lane.prepared == []
+    assert mailbox.lane.kind.prepared == []
 
 
 def test_event_that_a_full_mailbox_refuses_is_not_counted_as_delivered(hub):
@@ -419,11 +434,11 @@ def test_deliver_to_a_channel_of_this_process(hub):
     assert (hub.counters.delivered, hub.counters.unclaimed) == (1, 1)
 
 
-async def test_readers_who_are_idle_handle_what_they_have_handled_before(hub):
+async def test_readers_who_are_idle_begin_with_what_their_kind_knows(hub):
     """Each has a copy; one who is busy finds it in the mailbox."""
     idle, busy = with_lanes(hub, ["a", "a"])
     idle.change()
     message = {"type": "known", "text": "hello"}
     assert hub.deliver("room", msgspec.msgpack.encode(message)) == 2
-    assert (idle.lane.handled, idle.take()) == ([message], None)
-    assert (busy.lane.handled, busy.take()) == ([], message)
+    assert (idle.lane.taken, idle.take()) == ([[message]], None)
+    assert (busy.lane.taken, busy.take()) == ([], message)

@@ -438,33 +438,40 @@ async def test_cancelled_frame_writer_leaves_the_lane_usable():
 # -- what a lane has to know ----------------------------------------------------
 
 
-async def test_reader_is_idle_while_it_waits_for_a_change():
+async def test_lane_is_ready_while_the_reader_waits_for_a_change():
     """And there is nothing for it."""
-    mailbox = Mailbox("a", 3)
-    assert not mailbox.idle
+    mailbox, lane = Mailbox("a", 3), object()
+    mailbox.open_lane(lane)
+    assert mailbox.ready is None
     change = mailbox.change()
-    assert mailbox.idle
+    assert mailbox.ready is lane
     assert not change.done()
+    mailbox.close_lane()
+    assert (mailbox.lane, mailbox.ready) == (None, None)
 
 
-@pytest.mark.parametrize("wake", ["put", "put_back", "put_notice", "put_frame", "wake", "close"])
-async def test_reader_that_was_woken_is_not_idle(wake):
+@pytest.mark.parametrize(
+    "wake", ["put", "put_back", "put_notice", "put_frame", "wake", "close", "open_lane"]
+)
+async def test_lane_of_a_reader_that_was_woken_is_not_ready(wake):
     """Whatever for: it may be about to send something that came before."""
     mailbox = Mailbox("a", 3)
+    mailbox.open_lane(object())
     change = mailbox.change()
     arguments = [] if wake in ("wake", "close") else [Notice(type="test", n=0)]
     done = getattr(mailbox, wake)(*arguments)
     if wake == "put_frame":
         await done
-    assert not mailbox.idle
+    assert mailbox.ready is None
     assert change.done()
 
 
-async def test_reader_on_another_loop_is_never_idle():
+async def test_lane_of_a_reader_on_another_loop_is_never_ready():
     """For all that can be known there."""
     mailbox = ThreadsafeMailbox("a", 5)
+    mailbox.open_lane(object())
     mailbox.change()
-    assert not mailbox.idle
+    assert mailbox.ready is None
 
 
 # -- from another thread -------------------------------------------------------

@@ -29,15 +29,17 @@ from .endings import (
     Ending,
     shortened,
 )
-from .forwarding import FastLane, Unfinished, check_forwards, prepared
+from .forwarding import ConsumerKind, FastLane, Unfinished, check_forwards, prepared
 from .heartbeat import Heartbeat
 from .limits import Gate, RateLimit, Refused, check_websocket_options
+from .sending import a_turn
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Collection
 
     from fast_channels.layers.base import BaseChannelLayer
-    from fast_channels.layers.mailbox import Mailbox, Prepared
+    from fast_channels.layers.lanes import Prepared
+    from fast_channels.layers.mailbox import Mailbox
     from fast_channels.type_defs import ChannelHeaders, ChannelMessage
 
 logger = logging.getLogger("fast_channels.consumer")
@@ -97,10 +99,13 @@ class WebsocketConnection(AsyncConsumer):
     _dropping: bool = False
     # The connections that count for max_connections, by id().
     _connections: ClassVar[set[int]] = set()
+    # Of the lanes.
+    _kind: ClassVar[ConsumerKind]
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         cls._connections = set()
+        cls._kind = ConsumerKind(cls, cls._routes)
 
     # -- beginning and end --------------------------------------------------
 
@@ -121,8 +126,8 @@ class WebsocketConnection(AsyncConsumer):
         self._start_heartbeat()
         if self.channel_layer_alias is not None and self._state == "open":
             self._lane = FastLane(
-                *(type(self), self._task, self._context, self._mailbox),
-                *(self._sender.begin, self._finish_sending, self._routes, self._route),
+                *(self._kind, self, self._task, self._context, self._mailbox),
+                *(self._sender, self._finish_sending),
             )
 
     async def close(self, code: int | None = None, reason: str | None = None) -> None:
@@ -306,7 +311,7 @@ class WebsocketConnection(AsyncConsumer):
                 await asyncio.wait([self._shutting])
             return
         self._state = "closed"
-        self._mailbox.lane = None
+        self._mailbox.close_lane()
         self._ending = ending
         # The caller may be another task than the one that waits there.
         self._mailbox.close()
@@ -355,7 +360,7 @@ class WebsocketConnection(AsyncConsumer):
                 "call accept() in connect() first"
             )
         self._count_sent_after_close()
-        return _a_turn()
+        return a_turn()
 
     async def _forward(self, event: Prepared) -> None:
         if isinstance(event, Unfinished):
@@ -420,7 +425,7 @@ class WebsocketConnection(AsyncConsumer):
         the end may be long in coming, for the client does not read.
         """
         self._state = "closed"
-        self._mailbox.lane = None
+        self._mailbox.close_lane()
         self.disconnected = True
         self._ending = Ending(ABNORMAL, str(exc), "server")
         self._mailbox.close()
@@ -442,9 +447,3 @@ def _is_clients_mistake(exc: Exception, message: ChannelMessage) -> bool:
         return False
     too_long = isinstance(exc, InvalidMessage) and isinstance(exc.__cause__, OverflowError)
     return too_long or isinstance(exc, MessageTooLarge)
-
-
-async def _a_turn() -> bool:
-    # So that a handler that never looks does not hold up the loop.
-    await asyncio.sleep(0)
-    return True

@@ -8,7 +8,8 @@ import logging
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from fast_channels.exceptions import StopConsumer, UnhandledMessage
-from fast_channels.layers.mailbox import Notice, Prepared
+from fast_channels.layers.lanes import Prepared
+from fast_channels.layers.mailbox import Notice
 
 from .handlers import get_handler_name, is_handler
 

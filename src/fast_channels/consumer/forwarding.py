@@ -15,22 +15,27 @@ from __future__ import annotations
 import asyncio
 import types
 from collections.abc import Collection
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from fast_channels.exceptions import ConsumerStateError
-from fast_channels.layers.mailbox import Prepared
+from fast_channels.layers.lanes import Prepared
 
 from .handlers import get_handler_name
 from .sending import resumed
 
 if TYPE_CHECKING:
     import contextvars
-    from collections.abc import Awaitable, Callable, Container, Coroutine, Sequence
+    from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 
+    from fast_channels.layers.lanes import Parcel
     from fast_channels.layers.mailbox import Mailbox
     from fast_channels.type_defs import ChannelMessage
 
     from .connection import WebsocketConnection
+    from .sending import Sender
+
+# A message and the name of its handler, or an event to be forwarded and None.
+Step: TypeAlias = tuple["ChannelMessage", str | None]
 
 
 # For who runs something as a task that is not running, and documented as such:
@@ -61,135 +66,139 @@ class Unfinished(Prepared):
         return awaitable(self._sending, self._waits_for, self.interruption)
 
 
+class ConsumerKind:
+    """What the fast lanes of one class of consumers have in common; see layers.lanes.LaneKind."""
+
+    def __init__(self, consumer: type[WebsocketConnection], routes: Mapping[str, str]) -> None:
+        self._consumer = consumer
+        # Names of the handlers that messages have reached before, by their types.
+        self._routes = routes
+        # Not looked at before the class was checked.
+        self._types: frozenset[str | None] | None = None
+
+    @property
+    def types(self) -> frozenset[str | None]:
+        if self._types is None:
+            self._types = frozenset(self._consumer.forwards)
+        return self._types
+
+    def prepare(self, message: ChannelMessage) -> Prepared | None:
+        try:
+            return prepared(self._consumer, message)
+        except Exception:  # noqa: BLE001 - the consumer says what is wrong with it, in its turn
+            return None
+
+    def begins(self, parcel: Parcel, *, nested: bool) -> bool:
+        return parcel.type in self.types or (not nested and parcel.type in self._routes)
+
+    def take(self, parcels: Sequence[Parcel], lanes: Sequence[FastLane]) -> None:
+        steps = self._steps(parcels)
+        loop = asyncio.get_running_loop()
+        current = asyncio.current_task(loop)
+        if current is not None:
+            leave_task(loop, current)
+        try:
+            for lane in lanes:
+                begun, task = 0, lane.task
+                # Not by a `send` that is wrapped in what sends to groups, nor before
+                # what is left of another message.
+                if task is not current and lane.begun is None:
+                    enter_task(loop, task)
+                    try:
+                        begun = lane.context.run(lane.begin, steps)
+                    finally:
+                        leave_task(loop, task)
+                if begun < len(parcels):
+                    for parcel in parcels[begun:]:
+                        lane.mailbox.put(parcel.unpacked(lane))
+        finally:
+            if current is not None:
+                enter_task(loop, current)
+
+    def _steps(self, parcels: Sequence[Parcel]) -> list[Step]:
+        """Return what is done with messages, up to one for which readers have to be woken."""
+        steps: list[Step] = []
+        for parcel in parcels:
+            event = parcel.prepared(self)
+            handler = self._routes.get(parcel.type or "")
+            if event is not None:
+                steps.append((event, None))
+            elif handler is not None:
+                steps.append((parcel.message, handler))
+            else:
+                break
+        return steps
+
+
 class FastLane:
     """
-    Forwards messages to one client, or begins to handle them; see layers.mailbox.Lane.
+    Forwards messages to one client, or begins to handle them; see layers.lanes.Lane.
 
     For a connection that is open: made when it is accepted, and gone before it closes.
     """
 
     __slots__ = (
-        "_begin",
-        "_begun",
-        "_context",
+        "_consumer",
         "_finish",
-        "_loop",
-        "_route",
-        "_task",
-        "key",
+        "_sender",
+        "begun",
+        "context",
+        "kind",
         "mailbox",
-        "routes",
-        "types",
+        "task",
     )
 
     def __init__(
         self,
-        consumer: type[WebsocketConnection],
+        kind: ConsumerKind,
+        consumer: WebsocketConnection,
         task: asyncio.Task[None],
         context: contextvars.Context,
         mailbox: Mailbox,
-        begin: Callable[[ChannelMessage], Awaitable[bool] | None],
+        sender: Sender,
         finish: Callable[[Awaitable[bool], ChannelMessage], Coroutine[Any, Any, None]],
-        routes: Container[str],
-        route: Callable[[ChannelMessage], Callable[[ChannelMessage], Awaitable[None]] | None],
     ) -> None:
-        # Consumers of one class make the same frame of a message.
-        self.key = consumer
-        self.types = frozenset(consumer.forwards)
-        # Sends an event as far as that goes without waiting; returns what is left of
-        # it, which `finish` does.
-        self._begin = begin
-        self._finish = finish
-        # Types that have reached a handler before, and how to find that.
-        self.routes = routes
-        self._route = route
-        # What is left of the last event. No frame can be sent before it is.
-        self._begun: Unfinished | None = None
-        self.mailbox = mailbox
+        self.kind = kind
+        self._consumer = consumer
         # Of the connection: whatever the server's `send` is wrapped in may use them.
-        self._task = task
-        self._context = context
-        self._loop = asyncio.get_running_loop()
-        mailbox.lane = self
+        self.task = task
+        self.context = context
+        self._sender = sender
+        # Does what is left of sending an event.
+        self._finish = finish
+        # What is left of the last message. No frame can be sent before it is.
+        self.begun: Unfinished | None = None
+        self.mailbox = mailbox
         # Whoever accepts may be another task, and the reader wait without a lane.
-        mailbox.wake()
+        mailbox.open_lane(self)
 
-    def prepare(self, message: ChannelMessage) -> Prepared | None:
-        try:
-            return prepared(self.key, message)
-        except Exception:  # noqa: BLE001 - the consumer says what is wrong with it, in its turn
-            return None
-
-    def forward(self, event: Prepared, lanes: Sequence[FastLane]) -> None:
-        loop = self._loop
-        current = asyncio.current_task(loop)
-        if current is not None:
-            leave_task(loop, current)
-        try:
-            for lane in lanes:
-                lane.send(event, current)
-        finally:
-            if current is not None:
-                enter_task(loop, current)
-
-    def send(self, event: Prepared, current: asyncio.Task[Any] | None) -> None:
-        """Take the first step of sending, in the name of the connection's own task."""
-        loop, task = self._loop, self._task
-        if current is task or self._begun is not None:
-            # By a `send` that is wrapped in what sends to groups; its own frame comes first.
-            self.mailbox.put(event)
-            return
-        enter_task(loop, task)
-        try:
-            rest = self._context.run(self._begin, event)
-            if rest is not None:
-                self._leave(event, rest)
-        except (asyncio.CancelledError, Exception) as exc:  # noqa: BLE001 - see _raising
-            self._leave(event, _raising(exc))
-        finally:
-            leave_task(loop, task)
-
-    def _leave(self, event: Prepared, rest: Awaitable[bool]) -> None:
-        """Let the reader see to what is left of an event."""
-        try:
-            finishing = self._finish(rest, event)
-            self._begun = Unfinished(event, finishing, self._context.run(finishing.send, None))
-        except StopIteration:
-            return
-        self.mailbox.wake()
-
-    def handle(self, message: ChannelMessage, lanes: Sequence[FastLane]) -> None:
-        loop = self._loop
-        current = asyncio.current_task(loop)
-        if current is not None:
-            leave_task(loop, current)
-        try:
-            for lane in lanes:
-                lane.call(dict(message), current)
-        finally:
-            if current is not None:
-                enter_task(loop, current)
-
-    def call(self, message: ChannelMessage, current: asyncio.Task[Any] | None) -> None:
-        """Take the first step of a handler, in the name of the connection's own task."""
-        loop, task = self._loop, self._task
-        handler = self._route(message)
-        if handler is None or current is task or self._begun is not None:
-            self.mailbox.put(message)
-            return
-        enter_task(loop, task)
-        try:
-            handling = _coroutine(handler(message))
-            waits_for = self._context.run(handling.send, None)
-        except StopIteration:
-            return
-        except (asyncio.CancelledError, Exception) as exc:  # noqa: BLE001 - see _raising
-            handling, waits_for = _raising(exc), None
-            handling.send(None)
-        finally:
-            leave_task(loop, task)
-        self._begun = Unfinished(message, handling, waits_for)
-        self.mailbox.wake()
+    def begin(self, steps: Sequence[Step]) -> int:
+        """Take one step after the other; returns how many. The last may have left something."""
+        number = 0
+        for message, handler in steps:
+            number += 1
+            try:
+                if handler is None:
+                    rest = self._sender.begin(message)
+                    if rest is None:
+                        continue
+                    beginning = self._finish(rest, message)
+                else:
+                    beginning = _coroutine(getattr(self._consumer, handler)(dict(message)))
+                waits_for = beginning.send(None)
+            except StopIteration:
+                if self.mailbox.lane is None:
+                    # The connection has ended.
+                    return number
+                continue
+            except (asyncio.CancelledError, Exception) as exc:  # noqa: BLE001 - see _raising
+                raising = _raising(exc)
+                beginning = self._finish(raising, message) if handler is None else raising
+                waits_for = beginning.send(None)
+            self.begun = Unfinished(message, beginning, waits_for)
+            self.mailbox.wake()
+            return number
+        return number
 
     async def idle(self) -> Unfinished | None:
         """
@@ -203,12 +212,12 @@ class FastLane:
             await self.mailbox.change()
         except asyncio.CancelledError as exc:
             interruption = exc
-        begun, self._begun = self._begun, None
+        begun, self.begun = self.begun, None
         if begun is not None:
             begun.interruption = interruption
         elif interruption is not None:
             # Nobody would see to what is begun from now on.
-            self.mailbox.lane = None
+            self.mailbox.close_lane()
             raise interruption
         return begun
 

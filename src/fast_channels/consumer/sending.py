@@ -195,6 +195,12 @@ class Sender:
         self._busy = False
 
 
+async def a_turn() -> bool:
+    """Send nothing; so that a handler that never looks does not hold up the loop."""
+    await asyncio.sleep(0)
+    return True
+
+
 async def _awaited(sending: Awaitable[None]) -> None:
     await sending
 

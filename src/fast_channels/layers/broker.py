@@ -13,12 +13,21 @@ from typing import Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 from fast_channels.exceptions import MissingCapability
 
-# Called with a topic and a payload that arrived; returns how many took it.
-Deliver: TypeAlias = Callable[[str, bytes], int]
-
 # Called after an interruption: the topics, since and until when (Unix time in
 # seconds), and whether everything published meanwhile has arrived after all.
 Interrupted: TypeAlias = Callable[[Iterable[str], float, float, bool], None]
+
+
+class Deliver(Protocol):
+    """What a broker calls with what has arrived."""
+
+    def __call__(self, topic: str, *payloads: bytes) -> int:
+        """
+        Hand payloads of a topic to its members; returns how many were taken.
+
+        Several at once, if they have arrived together, cost less than one by one.
+        """
+        ...
 
 
 class Broker(Protocol):
@@ -31,7 +40,7 @@ class Broker(Protocol):
 
     async def start(self, deliver: Deliver, interrupted: Interrupted) -> None:
         """
-        Get ready; from now on deliver(topic, payload) in arrival order.
+        Get ready; from now on deliver(topic, *payloads) in arrival order.
 
         Raises LayerUnavailable if nobody answers at the configured address.
         """

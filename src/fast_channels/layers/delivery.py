@@ -1,64 +1,56 @@
 """
-How a message gets into mailboxes, and past them.
+How messages get into mailboxes, and past them.
 
 Waking a reader is most of what a delivery costs. If it is idle and has a lane,
-the delivery itself forwards a message or begins to handle it, as if the reader had.
+the delivery itself forwards messages or begins to handle them, as if the reader
+had. A reader gets all of a delivery before the next one has its turn: what is
+needed for one connection is at hand, then, for several messages.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from .lanes import Parcel
+
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from fast_channels.type_defs import ChannelMessage
 
-    from .mailbox import Lane, Mailbox, Prepared
+    from .lanes import Lane, LaneKind
+    from .mailbox import Mailbox
 
 
 class Delivery:
-    """One message on its way into mailboxes, or past them."""
+    """Messages for the same readers on their way into mailboxes, or past them."""
 
-    __slots__ = ("_direct", "_message", "_nested", "_prepared", "_type")
+    __slots__ = ("_direct", "_nested", "_parcels")
 
-    def __init__(self, message: ChannelMessage, *, nested: bool) -> None:
-        self._message = message
-        type_ = message.get("type")
-        # It may be anything, also what cannot be looked for.
-        self._type = type_ if isinstance(type_, str) else None
+    def __init__(self, messages: Sequence[ChannelMessage], *, nested: bool) -> None:
+        self._parcels = [Parcel(message) for message in messages]
         # Whether it is part of another delivery, by a handler: such handlers would
         # stack up, one in the other.
         self._nested = nested
-        # Those of readers who handle it at once.
-        self._direct: list[Lane] = []
-        # What lanes have made of it, and those of readers who forward that at once,
-        # by their keys.
-        self._prepared: dict[object, tuple[Prepared | None, list[Lane]]] = {}
+        # Those of readers who begin with it at once, by their kinds; None for kinds
+        # that do not.
+        self._direct: dict[LaneKind, list[Lane] | None] = {}
 
-    def put(self, mailbox: Mailbox) -> bool:
-        """Whether it is taken; by a reader who is idle, once `finish` is called."""
-        lane, type_ = mailbox.lane, self._type
-        if lane is not None and type_ is not None:
-            if type_ in lane.types:
-                return self._forward(mailbox, lane)
-            if type_ in lane.routes and not self._nested and mailbox.idle:
-                self._direct.append(lane)
-                return True
-        return mailbox.put(dict(self._message))
+    def put(self, mailbox: Mailbox) -> int:
+        """Return how many messages are taken; by a reader who is idle, once `finish` is called."""
+        lane = mailbox.ready
+        if lane is not None:
+            kind = lane.kind
+            if kind not in self._direct:
+                begins = kind.begins(self._parcels[0], nested=self._nested)
+                self._direct[kind] = [] if begins else None
+            lanes = self._direct[kind]
+            if lanes is not None:
+                lanes.append(lane)
+                return len(self._parcels)
+        return sum([mailbox.put(parcel.unpacked(mailbox.lane)) for parcel in self._parcels])
 
     def finish(self) -> None:
-        for event, lanes in self._prepared.values():
-            if event is not None and lanes:
-                lanes[0].forward(event, lanes)
-        if self._direct:
-            self._direct[0].handle(self._message, self._direct)
-
-    def _forward(self, mailbox: Mailbox, lane: Lane) -> bool:
-        if lane.key not in self._prepared:
-            self._prepared[lane.key] = lane.prepare(self._message), []
-        event, lanes = self._prepared[lane.key]
-        if event is None:
-            return mailbox.put(dict(self._message))
-        if not mailbox.idle:
-            return mailbox.put(event)
-        lanes.append(lane)
-        return True
+        for kind, lanes in self._direct.items():
+            if lanes:
+                kind.take(self._parcels, lanes)

@@ -10,13 +10,15 @@ from __future__ import annotations
 
 import logging
 from dataclasses import asdict, dataclass
+from itertools import groupby
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, cast
 
 from . import names
 from .delivery import Delivery
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
     from fast_channels.type_defs import ChannelMessage
 
@@ -175,52 +177,52 @@ class Hub:
 
     # -- deliver ------------------------------------------------------------
 
-    def deliver(self, topic: str, payload: bytes) -> int:
+    def deliver(self, topic: str, *payloads: bytes) -> int:
         """
-        Hand a payload to every member of `topic`; returns how many took it.
+        Hand payloads to every member of `topic`; returns how many were taken, over all members.
 
-        Each member gets a dict of its own; the values in it are shared.
+        Each member gets a dict of its own for each; the values in it are shared.
         """
         members = self.members.get(topic)
         if members is None:
             # Under way when the last member left.
-            self.counters.unclaimed += 1
+            self.counters.unclaimed += len(payloads)
             return 0
-        message = self.decoded(payload)
-        return self._put(members, message) if message is not None else 0
+        decoded = [self.decoded(payload) for payload in payloads]
+        return self._put(members, [message for message in decoded if message is not None])
 
-    def deliver_addressed(self, topic: str, payload: bytes) -> int:
-        """The same for a payload that carries the names it is meant for."""
-        message = self.decoded(payload)
-        if message is None:
-            return 0
-        to = _addressed_to(message.pop(ADDRESS, topic))
-        if to is None:
-            self._undecodable(payload, f"{ADDRESS} is neither a name nor a list of names")
-            return 0
-        # A dict, because one channel may be meant twice: by its own name and
-        # as a member of a group that this process joined.
-        channels: dict[str, None] = {}
-        for name in to:
-            group = names.group_of_address(name)
-            channels |= {name: None} if group is None else self.members.get(group, {})
-        if not channels:
-            # For nobody at all, or for a group that its last member has left.
-            self.counters.unclaimed += 1
-        return self._put(channels, message)
+    def deliver_addressed(self, topic: str, *payloads: bytes) -> int:
+        """The same for payloads that carry the names they are meant for."""
+        addressed = (self._addressed(topic, payload) for payload in payloads)
+        delivered = 0
+        for to, run in groupby(filter(None, addressed), key=itemgetter(0)):
+            messages = [message for _, message in run]
+            # A dict, because one channel may be meant twice: by its own name and
+            # as a member of a group that this process joined.
+            channels: dict[str, None] = {}
+            for name in to:
+                group = names.group_of_address(name)
+                channels |= {name: None} if group is None else self.members.get(group, {})
+            if not channels:
+                # For nobody at all, or for a group that its last member has left.
+                self.counters.unclaimed += len(messages)
+            delivered += self._put(channels, messages)
+        return delivered
 
     def deliver_to(self, channel: str, message: ChannelMessage) -> int:
         """The same for a message that never left this process."""
-        return self._put((channel,), message)
+        return self._put((channel,), [message])
 
-    def _put(self, channels: Iterable[str], message: ChannelMessage) -> int:
+    def _put(self, channels: Iterable[str], messages: Sequence[ChannelMessage]) -> int:
+        if not messages:
+            return 0
         mailboxes = self.mailboxes
-        delivery = Delivery(message, nested=self._finishing)
+        delivery = Delivery(messages, nested=self._finishing)
         delivered = 0
         for channel in channels:
             mailbox = mailboxes.get(channel)
             if mailbox is None:
-                self.counters.unclaimed += 1
+                self.counters.unclaimed += len(messages)
             else:
                 delivered += delivery.put(mailbox)
         self.counters.delivered += delivered
@@ -231,6 +233,17 @@ class Hub:
         finally:
             self._finishing = finishing
         return delivered
+
+    def _addressed(self, topic: str, payload: bytes) -> tuple[list[str], ChannelMessage] | None:
+        """Return to whom a payload is addressed, and its message; None if there is neither."""
+        message = self.decoded(payload)
+        if message is None:
+            return None
+        to = _addressed_to(message.pop(ADDRESS, topic))
+        if to is None:
+            self._undecodable(payload, f"{ADDRESS} is neither a name nor a list of names")
+            return None
+        return to, message
 
     def decoded(self, payload: bytes) -> dict[str, Any] | None:
         """Return the message in a payload; None, counted and logged, if there is none."""

@@ -13,14 +13,16 @@ import asyncio
 import contextlib
 import sys
 from collections import deque
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from fast_channels.exceptions import LayerClosed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Container, Sequence
+    from collections.abc import Callable
 
     from fast_channels.type_defs import ChannelMessage, Overflow
+
+    from .lanes import Lane
 
 # Frames that may wait before the client's socket is no longer read. TCP then
 # slows the sender down.
@@ -38,49 +40,6 @@ MANY = 500
 
 class Notice(dict[str, Any]):
     """A message written by the layer itself. Its type cannot be forged by a sender."""
-
-
-class Prepared(dict[str, Any]):
-    """What a lane made of a message. All its receivers share it: nobody may change it."""
-
-
-class Lane(Protocol):
-    """What a reader wants to have done with some messages without being woken for each."""
-
-    @property
-    def types(self) -> frozenset[str]:
-        """The types of these messages."""
-        ...
-
-    @property
-    def key(self) -> object:
-        """Readers with the same key make the same of a message."""
-        ...
-
-    @property
-    def routes(self) -> Container[str]:
-        """The types of messages that may be handled at once while the reader is idle."""
-        ...
-
-    def handle(self, message: ChannelMessage, lanes: Sequence[Any]) -> None:
-        """
-        Let the reader of every one of `lanes` begin to handle a copy of a message.
-
-        Called while they are idle, and only then; raises nothing.
-        """
-        ...
-
-    def prepare(self, message: ChannelMessage) -> Prepared | None:
-        """Make of a message what is to be forwarded; None if that cannot be done."""
-        ...
-
-    def forward(self, event: Prepared, lanes: Sequence[Any]) -> None:
-        """
-        Do it for every one of `lanes`, which have the key of this one.
-
-        Called while their readers are idle, and only then; raises nothing.
-        """
-        ...
 
 
 class Mailbox:
@@ -108,6 +67,7 @@ class Mailbox:
         "name",
         "overflow",
         "overflowed",
+        "ready",
         "refuses",
     )
 
@@ -126,8 +86,10 @@ class Mailbox:
         self.overflow = overflow
         # Whether senders in this process are to hear of a full mailbox.
         self.refuses = refuses
-        # A short cut for messages of some types, if the reader wants one.
+        # A short cut for messages, if the reader wants one, and the same while it
+        # may be used: while the reader waits, and nothing for it.
         self.lane: Lane | None = None
+        self.ready: Lane | None = None
         # Messages lost here since the mailbox was made.
         self.dropped = 0
         # True once the channel has been closed.
@@ -170,10 +132,13 @@ class Mailbox:
         self._add(message)
         return True
 
-    @property
-    def idle(self) -> bool:
-        """Whether a reader waits, and nothing for it; it runs on this loop, then."""
-        return bool(self._waiters)
+    def open_lane(self, lane: Lane) -> None:
+        """Use a short cut from the next time that the reader waits; it is woken for that."""
+        self.lane = lane
+        self._wake()
+
+    def close_lane(self) -> None:
+        self.lane = self.ready = None
 
     def wake(self) -> None:
         """Let a reader that is idle see what there is to do besides messages."""
@@ -218,6 +183,7 @@ class Mailbox:
         """
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiters.append(waiter)
+        self.ready = self.lane
         return waiter
 
     def take(self) -> ChannelMessage | None:
@@ -310,6 +276,7 @@ class Mailbox:
     def _wake(self) -> None:
         # All of them, so that a wake-up given to a reader that is being
         # cancelled at this moment is not lost for the others.
+        self.ready = None
         for waiter in self._waiters:
             if not waiter.done():
                 waiter.set_result(None)
@@ -329,10 +296,11 @@ class ThreadsafeMailbox(Mailbox):
         self._call(super().put, message)
         return True
 
-    @property
-    def idle(self) -> bool:
-        # Not to be seen from here.
-        return False
+    def change(self) -> asyncio.Future[None]:
+        waiter = super().change()
+        # A lane is for the loop of its reader alone.
+        self.ready = None
+        return waiter
 
     def put_notice(self, notice: Notice) -> None:
         self._call(super().put_notice, notice)

@@ -168,8 +168,8 @@ class Wiring(NameRules):
             await subscriptions.stop()
             await broker.stop()
 
-    def _deliver(self, topic: str, payload: bytes) -> int:
-        return self._hub.deliver(topic, payload)
+    def _deliver(self, topic: str, *payloads: bytes) -> int:
+        return self._hub.deliver(topic, *payloads)
 
     def _interrupted(
         self, topics: Iterable[str], since: float, until: float, recovered: bool

@@ -6,6 +6,8 @@ import asyncio
 import contextlib
 from typing import TYPE_CHECKING, Any, cast
 
+import hiredis
+from redis.asyncio.connection import DefaultParser
 from redis.exceptions import RedisError
 
 from ._hosts import create_pool
@@ -18,10 +20,16 @@ if TYPE_CHECKING:
 
 # What a lost or unusable connection raises, whichever layer notices first.
 # ReadOnlyError: the server was demoted in a failover; its successor is elsewhere.
-CONNECTION_ERRORS = (RedisError, OSError, asyncio.TimeoutError)
+CONNECTION_ERRORS = (RedisError, hiredis.HiredisError, OSError, asyncio.TimeoutError)
 
 # Seconds to connect, and for a command to be answered, unless a layer says otherwise.
 TIMEOUT = 5.0
+
+# What a parser returns while a reply has not arrived as a whole.
+INCOMPLETE = object()
+
+# Bytes to read at once; more have not been buffered by then.
+CHUNK = 131_072
 
 # Seconds for what is to be finished with a server when a layer closes: a process
 # that is to end must not be held up by one that hangs.
@@ -50,6 +58,8 @@ class Link:
         # Some versions of redis-py have no types here.
         self._connection = pool.make_connection()  # type: ignore[no-untyped-call]
         self._timeout = timeout
+        # Of read_all.
+        self._parser = new_parser()
 
     async def open(self) -> None:
         async with asyncio.timeout(self._timeout):
@@ -66,6 +76,23 @@ class Link:
     async def read(self) -> Any:
         """Return the next reply. Raises ResponseError for a reply that is an error."""
         return cast("Any", await self._connection.read_response())
+
+    async def read_all(self) -> list[Any]:
+        """
+        Wait for replies and return all that have arrived, errors among them.
+
+        Not for a conversation that also uses `read`.
+        """
+        # redis-py has no public way to read more than one.
+        reader = cast("asyncio.StreamReader", self._connection._reader)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+        replies: list[Any] = []
+        while not replies:
+            if not (data := await reader.read(CHUNK)):
+                raise ConnectionError("the server closed the connection")
+            self._parser.feed(data)
+            while (reply := self._parser.gets()) is not INCOMPLETE:
+                replies.append(reply)
+        return replies
 
     async def call(self, *command: Any) -> Any:
         """Send a command and return its reply, however long it takes."""
@@ -87,3 +114,11 @@ class Link:
     async def close(self) -> None:
         with contextlib.suppress(*CONNECTION_ERRORS):
             await self._connection.disconnect()
+
+
+def new_parser() -> hiredis.Reader:
+    """Return a parser that makes of an error reply what redis-py raises for it."""
+    return hiredis.Reader(
+        replyError=DefaultParser.parse_error,  # pyright: ignore[reportUnknownMemberType]
+        notEnoughData=INCOMPLETE,
+    )

@@ -240,12 +240,14 @@ class Inbox:
             enough, self._succeeded = size, False
 
     def _deliver_all(self, taken: Iterable[Taken]) -> None:
+        new: list[bytes] = []
         for payload, _ in taken:
             if self._succeeded and payload in self._recent:
                 # Its predecessor had handed it out.
                 continue
             self._recent.add(payload)
-            self._deliver(self._keys.inbox, payload)
+            new.append(payload)
+        self._deliver(self._keys.inbox, *new)
 
     async def _renew_when_grown(self) -> None:
         # What a connection is told of is settled when it is made.

@@ -7,16 +7,12 @@ from collections import deque
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import hiredis
-from redis.asyncio.connection import DefaultParser
 from redis.exceptions import ReadOnlyError, RedisError, ResponseError
 
-from ._connection import FAREWELL
+from ._connection import FAREWELL, INCOMPLETE, new_parser
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-# What the parser returns while a reply has not arrived as a whole.
-INCOMPLETE = object()
 
 
 class Asked(NamedTuple):
@@ -53,10 +49,7 @@ class Wire(asyncio.Protocol):
         self._transport: asyncio.WriteTransport | None = None
         # Kept: it closes its transport when it is forgotten.
         self._writer: asyncio.StreamWriter | None = None
-        self._parser = hiredis.Reader(
-            replyError=DefaultParser.parse_error,  # pyright: ignore[reportUnknownMemberType]
-            notEnoughData=INCOMPLETE,
-        )
+        self._parser = new_parser()
         # Commands that were written, in the order of their replies.
         self.asked: deque[Asked] = deque()
         # Whether the transport holds as much as it should.

@@ -411,8 +411,8 @@ class RedisChannelLayer(BaseChannelLayer):
             replace(self._options, batch=self._turn()),
         )
 
-    def _deliver(self, topic: str, payload: bytes) -> int:
-        return self._hub.deliver_addressed(topic, payload)
+    def _deliver(self, topic: str, *payloads: bytes) -> int:
+        return self._hub.deliver_addressed(topic, *payloads)
 
     def _affected(self, topics: Iterable[str]) -> dict[str, list[str]]:
         # An inbox is one for all: with it, every channel may have missed something.

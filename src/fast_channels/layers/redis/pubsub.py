@@ -118,33 +118,46 @@ class Subscriber:
     async def _read(self, link: Link, supervisor: Supervisor, missing: set[str]) -> None:
         if not missing:
             supervisor.connected()
-        for handled in itertools.count(1):
-            try:
-                kind, topic, payload = await link.read()
-            except ResponseError as exc:
-                self._refused(exc)
-                if missing:
-                    # Rights were taken away. Waiting for these would hide that
-                    # the others are back.
-                    logger.exception("%s refuses to renew subscriptions", supervisor)
-                    missing.clear()
-                    supervisor.connected()
-                continue
+        turn, handled = self._broker.turn, 0
+        while True:
+            replies = await link.read_all()
             supervisor.touch()
             self._heart.heard()
-            if topic == self._beats:
-                continue
+            while replies:
+                at_once = replies[: turn - handled]
+                del replies[: turn - handled]
+                self._handle(at_once, supervisor, missing)
+                handled += len(at_once)
+                if handled == turn:
+                    # Reading does not wait while more has arrived already.
+                    handled = 0
+                    await asyncio.sleep(0)
+
+    def _handle(self, replies: Sequence[Any], supervisor: Supervisor, missing: set[str]) -> None:
+        # What came for one topic in a row is delivered together.
+        for (kind, topic), run in itertools.groupby(replies, key=_kind_and_topic):
             if kind == b"message":
-                self._deliver(topic.decode(), payload)
+                if topic != self._beats:
+                    self._deliver(topic.decode(), *[payload for _, _, payload in run])
+            elif kind is None:
+                for refusal in run:
+                    self._handle_refusal(refusal, supervisor, missing)
             else:
                 self._confirm(topic.decode(), kind)
                 if missing:
                     missing.discard(topic.decode())
                     if not missing:
                         supervisor.connected()
-            if handled % self._broker.turn == 0:
-                # Reading does not wait while more has arrived already.
-                await asyncio.sleep(0)
+
+    def _handle_refusal(
+        self, refusal: ResponseError, supervisor: Supervisor, missing: set[str]
+    ) -> None:
+        self._refused(refusal)
+        if missing:
+            # Rights were taken away. Waiting for these would hide that the others are back.
+            logger.error("%s refuses to renew subscriptions", supervisor, exc_info=refusal)
+            missing.clear()
+            supervisor.connected()
 
     def _confirm(self, topic: str, kind: bytes) -> None:
         expected, confirmed = self._expected.get(topic, (b"", None))
@@ -334,6 +347,16 @@ class RedisPubSubChannelLayer(BaseChannelLayer):
 
     def __str__(self) -> str:
         return f"{type(self).__name__}(hosts={[describe(host) for host in self.hosts]})"
+
+
+def _kind_and_topic(reply: Any) -> tuple[bytes | None, bytes]:
+    """Return what to tell replies apart by; raises one that says that the server cannot go on."""
+    if isinstance(reply, ResponseError):
+        return None, b""
+    if isinstance(reply, Exception):
+        raise reply
+    kind, topic, _ = reply
+    return kind, topic
 
 
 def _batches(topics: list[str]) -> Iterator[list[str]]:
