@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from redis import Redis
 
+from fast_channels.testing.server import ValkeyServer
+
 from .contenders import chosen
 from .processes import CORES, ChildFailed, cpu_seconds, machine_seconds, own_seconds
 from .results import Metric, Result
+from .settings import Place
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from contextlib import AbstractContextManager
 
     from .contenders import Contender, Layer
-    from .settings import Place
+    from .settings import Settings
 
     # Measurements of one contender in one round: by case, then by metric.
     Measured = Mapping[str, Mapping[str, float]]
+    # Starts a contender, and yields what measures it once.
+    Stand = Callable[[Contender, Place], AbstractContextManager[Callable[[], Measured]]]
 
 # Columns that more than one benchmark has.
 SERVER_CPU = Metric("cpu", "server CPU, µs", 2, "lower")
@@ -32,6 +39,14 @@ SHARES = (
 # Above this part of its time a process may be what was measured.
 LIMIT = 0.85
 
+# After so many a contender is left out.
+MOST_FAILURES = 2
+
+# Into so many is a round cut where contenders need no start for it.
+SLICES = 4
+# Seconds to warm up before each of them: everybody is connected, and has worked before.
+SHORT_WARMUP = 0.2
+
 
 @dataclass(frozen=True)
 class Benchmark:
@@ -41,7 +56,10 @@ class Benchmark:
     title: str
     # The first is what ratios and plots are about.
     metrics: tuple[Metric, ...]
-    run: Callable[[Contender, Place], Measured]
+    # One of the two. The first starts a contender, measures it and ends it; with the
+    # second it stays for all rounds, idle while it is the turn of others.
+    run: Callable[[Contender, Place], Measured] | None = None
+    stand: Stand | None = None
     layers: tuple[Layer, ...] = ("pubsub", "queue")
     # The only families that it is about, if not all.
     families: tuple[str, ...] = ()
@@ -93,13 +111,17 @@ def take_turns(
     """
     Measure everyone, in rounds: A B C A B C, so that a slow minute is nobody's own.
 
-    A contender that fails twice is left out; the others go on.
+    A contender that fails twice is left out; the others go on. Where contenders
+    stand, rounds are short, and every other one goes backwards: A B C C B A.
     """
+    if benchmark.stand is not None:
+        _take_short_turns(benchmark, benchmark.stand, contenders, place, result, say, empty)
+        return
     failures: dict[str, int] = {}
     rounds = min(place.settings.rounds, benchmark.most_rounds or place.settings.rounds)
     for number in range(rounds):
         for contender in contenders:
-            if failures.get(contender.name, 0) == 2:
+            if failures.get(contender.name, 0) == MOST_FAILURES:
                 continue
             empty(place)
             began = time.monotonic()
@@ -111,8 +133,80 @@ def take_turns(
                 failures[contender.name] = failures.get(contender.name, 0) + 1
 
 
+def _take_short_turns(
+    benchmark: Benchmark,
+    stand: Stand,
+    contenders: Sequence[Contender],
+    place: Place,
+    result: Result,
+    say: Callable[[str], None],
+    empty: Callable[[Place], None],
+) -> None:
+    settings = place.settings
+    rounds = min(settings.rounds, benchmark.most_rounds or settings.rounds) * SLICES
+    short = replace(settings, seconds=settings.seconds / SLICES, warmup=SHORT_WARMUP)
+    with contextlib.ExitStack() as stack:
+        turns = [Turns(contender, stand, place, result, empty) for contender in contenders]
+        for one in turns:
+            one.begin(stack, short)
+        for number in range(rounds):
+            for one in turns if number % 2 == 0 else reversed(turns):
+                if one.contender.rests or number % SLICES == 0:
+                    one.take()
+            say(f"{benchmark.name} {number + 1}/{rounds}")
+
+
+class Turns:
+    """One contender, in short rounds if it stands, in whole ones if it does not."""
+
+    def __init__(
+        self,
+        contender: Contender,
+        stand: Stand,
+        place: Place,
+        result: Result,
+        empty: Callable[[Place], None],
+    ) -> None:
+        self.contender = contender
+        self._stand = stand
+        self._place = place
+        self._result = result
+        self._empty = empty
+        self._measure: Callable[[], Measured] = self._measure_anew
+        self._failures = 0
+
+    def begin(self, stack: contextlib.ExitStack, settings: Settings) -> None:
+        if not self.contender.rests:
+            return
+        try:
+            # With a server of its own: all of them use the same names.
+            place = Place(stack.enter_context(ValkeyServer()), settings)
+            self._measure = stack.enter_context(self._stand(self.contender, place))
+        except (ChildFailed, OSError) as exc:
+            self._failures = MOST_FAILURES
+            _note_failure(self._result, self.contender, str(exc))
+
+    def take(self) -> None:
+        if self._failures >= MOST_FAILURES:
+            return
+        contender, result = self.contender, self._result
+        try:
+            for case, values in self._measure().items():
+                result.row(case, contender.name, contender.label).add(values)
+        except (ChildFailed, OSError) as exc:
+            self._failures += 1
+            _note_failure(result, contender, str(exc))
+
+    def _measure_anew(self) -> Measured:
+        self._empty(self._place)
+        with self._stand(self.contender, self._place) as measure:
+            return measure()
+
+
 def _measure(benchmark: Benchmark, contender: Contender, place: Place, result: Result) -> str:
     """One contender, once; returns what went wrong."""
+    if benchmark.run is None:
+        raise TypeError(f"{benchmark.name} has no way to be run")
     disturbance = Disturbance(place)
     try:
         measured = benchmark.run(contender, place)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import statistics
 from dataclasses import asdict, dataclass, field
+from operator import truediv
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 if TYPE_CHECKING:
@@ -94,10 +95,15 @@ def reference(rows: Iterable[Row], family: str) -> Row | None:
 
 def ratio(row: Row, to: Row | None, key: str) -> float | None:
     """
-    How many times as much as `to`, by the medians.
+    How many times as much as `to`: the median of what it was in each round.
 
-    Of rows that were measured in the same rounds: a machine that is slow today is
-    slow for both.
+    In one round they came one after the other: a machine that is slow for a while
+    is slow for both. Where one has failed in some, by the medians of both.
     """
-    mine, theirs = row.median(key), to.median(key) if to else None
-    return mine / theirs if mine is not None and theirs else None
+    if to is None:
+        return None
+    ours, theirs = row.rounds.get(key, []), to.rounds.get(key, [])
+    if len(ours) == len(theirs) and all(theirs):
+        return statistics.median(map(truediv, ours, theirs)) if ours else None
+    mine, other = row.median(key), to.median(key)
+    return mine / other if mine is not None and other else None

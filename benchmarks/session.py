@@ -11,12 +11,15 @@ from fast_channels.testing.server import free_port
 
 from .contenders import SERVERS
 from .processes import (
+    CORES,
     LOAD_CORES,
     ROOT,
     ChildFailed,
     Server,
     Worker,
     cpu_seconds,
+    machine_seconds,
+    own_seconds,
     pipe,
 )
 
@@ -89,6 +92,8 @@ class Moment:
     clients: float
     publisher: float
     valkey: float
+    machine: float
+    suite: float
 
 
 class Session:
@@ -142,6 +147,8 @@ class Session:
             sum(client.cpu() for client in self.clients),
             self.publisher.cpu(),
             cpu_seconds(self._place.valkey.pid or 0),
+            machine_seconds(),
+            own_seconds(),
         )
 
     def _account(self, stopped: dict[str, int]) -> None:
@@ -162,6 +169,8 @@ def measured(before: Moment, after: Moment) -> dict[str, float]:
         raise MissingDeliveries(f"not one frame arrived in {seconds:.1f} s")
     server, clients = after.server - before.server, after.clients - before.clients
     publisher, valkey = after.publisher - before.publisher, after.valkey - before.valkey
+    machine, suite = after.machine - before.machine, after.suite - before.suite
+    others = machine - suite - server - clients - publisher - valkey
     return {
         "per_second": frames / seconds,
         "cpu": server / frames * 1e6,
@@ -169,6 +178,7 @@ def measured(before: Moment, after: Moment) -> dict[str, float]:
         "client_share": clients / seconds,
         "publisher_share": publisher / seconds,
         "load_share": (clients + publisher + valkey) / seconds,
+        "others_share": max(0.0, others) / seconds / len(CORES),
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from typing import TYPE_CHECKING
 
@@ -10,21 +11,27 @@ from benchmarks.results import Metric
 from benchmarks.session import MissingDeliveries, crowd, serving
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
     from benchmarks.benchmark import Measured
     from benchmarks.contenders import Contender
     from benchmarks.processes import Server, Worker
-    from benchmarks.settings import Place
+    from benchmarks.settings import Place, Settings
 
 
-def run(contender: Contender, place: Place) -> Measured:
-    settings = place.settings
+@contextlib.contextmanager
+def stand(contender: Contender, place: Place) -> Iterator[Callable[[], Measured]]:
     with serving(contender, place) as server, crowd(contender, server, "echo") as clients:
-        clients.call("connect", count=settings.echoes)
-        clients.call("expect", size=settings.size)
-        clients.call("echo", size=settings.size)
-        time.sleep(settings.warmup)  # not measured: caches and buffers fill in other processes
-        measured = _measure(server, clients, settings.seconds)
-        ended = clients.call("quiet")
+        clients.call("connect", count=place.settings.echoes)
+        clients.call("expect", size=place.settings.size)
+        yield lambda: _echo(server, clients, place.settings)
+
+
+def _echo(server: Server, clients: Worker, settings: Settings) -> Measured:
+    clients.call("echo", size=settings.size)
+    time.sleep(settings.warmup)  # not measured: caches and buffers fill in other processes
+    measured = _measure(server, clients, settings.seconds)
+    ended = clients.call("quiet")
     if ended["sent"] != ended["frames"]:
         raise MissingDeliveries(f"{ended['frames']:,} frames came back of {ended['sent']:,}")
     return {f"{settings.echoes} connections": measured}
@@ -54,6 +61,6 @@ BENCHMARK = Benchmark(
         Metric("server_share", "server busy", is_share=True),
         Metric("client_share", "client busy", is_share=True),
     ),
-    run,
+    stand=stand,
     layers=("pubsub",),
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING
 
 from benchmarks.benchmark import SERVER_CPU, SHARES, Benchmark
@@ -10,21 +11,28 @@ from benchmarks.results import Metric
 from benchmarks.session import session
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
     from benchmarks.benchmark import Measured
     from benchmarks.contenders import Contender
-    from benchmarks.settings import Place
+    from benchmarks.session import Session
+    from benchmarks.settings import Place, Settings
 
 
-def run(contender: Contender, place: Place) -> Measured:
-    settings = place.settings
+@contextlib.contextmanager
+def stand(contender: Contender, place: Place) -> Iterator[Callable[[], Measured]]:
     with session(contender, place, kind="time") as crowd:
-        crowd.connect(settings.listeners)
-        measured = crowd.flood(1, settings.size, per_second=settings.pace)
-        # With several processes of clients, the one that had to wait longest.
-        taken = [client.call("latencies") for client in crowd.clients]
-        if not all(found["count"] for found in taken):
-            raise ChildFailed("a process of clients timed nothing")
-        longest = {key: max(found[key] for found in taken) for key in ("p50", "p99")}
+        crowd.connect(place.settings.listeners)
+        yield lambda: _measure(crowd, place.settings)
+
+
+def _measure(crowd: Session, settings: Settings) -> Measured:
+    measured = crowd.flood(1, settings.size, per_second=settings.pace)
+    # With several processes of clients, the one that had to wait longest.
+    taken = [client.call("latencies") for client in crowd.clients]
+    if not all(found["count"] for found in taken):
+        raise ChildFailed("a process of clients timed nothing")
+    longest = {key: max(found[key] for found in taken) for key in ("p50", "p99")}
     return {f"{settings.listeners:,} clients, {settings.pace:g} broadcasts/s": measured | longest}
 
 
@@ -37,6 +45,6 @@ BENCHMARK = Benchmark(
         SERVER_CPU,
         *SHARES,
     ),
-    run,
+    stand=stand,
     on_request=("memory",),
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from unittest.mock import ANY
 
 import pytest
@@ -153,10 +154,60 @@ def test_contender_that_fails_hides_nobody():
     assert "- bare ASGI: no such thing" in tables(benchmark(), found)
 
 
-def take(run, words, rounds):
-    """Let contenders on pub/sub take turns, beside a server that is not there to be emptied."""
+def test_contenders_that_stand_take_short_turns():
+    """They are started once; A B B A. Who cannot rest is started for each whole round."""
+    turns, started = [], []
+
+    @contextlib.contextmanager
+    def stand(contender, place):
+        started.append(contender.name)
+        yield lambda: measured(contender, place)
+
+    def measured(contender, place):
+        turns.append((contender.name, place.settings.seconds))
+        return {"a case": {"per_second": float(len(turns))}}
+
+    found = take(None, "bare,ours-pubsub,socketio", rounds=2, stand=stand)
+    once = [("bare-pubsub", 0.5), ("ours-pubsub", 0.5)]
+    whole = [("socketio-pubsub", 2.0)]
+    back = once[::-1]
+    assert turns == [*once, *whole, *back, *once, *back] * 2
+    assert sorted(started) == ["bare-pubsub", "ours-pubsub", *["socketio-pubsub"] * 2]
+    assert [len(row.rounds["per_second"]) for row in found.rows] == [8, 8, 2]
+
+
+def test_contender_that_fails_while_it_stands_hides_nobody():
+    """In its second failure it is left out; one that cannot start has none."""
+
+    @contextlib.contextmanager
+    def stand(contender, place):
+        if contender.name == "ours-queue":
+            raise ChildFailed("cannot start")
+        yield lambda: measured(contender)
+
+    def measured(contender):
+        if contender.name == "bare-pubsub":
+            raise ChildFailed("no such thing")
+        return {"a case": {"per_second": 1.0}}
+
+    found = take(None, "bare-pubsub,ours-pubsub,ours-queue", 1, stand, ("pubsub", "queue"))
+    assert found.row("a case", "ours-pubsub").rounds["per_second"] == [1.0] * 4
+    told = tables(benchmark(), found)
+    assert "- bare ASGI: no such thing" in told
+    assert "- Fast Channels, queue: cannot start" in told
+
+
+def test_ratio_is_the_median_of_the_rounds():
+    """A slow round was slow for both."""
+    mine, theirs = row("ours-pubsub", 10, 40, 90), row("bare-pubsub", 10, 20, 100)
+    assert ratio(mine, theirs, "per_second") == 1.0
+    assert ratio(row("ours-pubsub", 10, 40), theirs, "per_second") == 1.25
+
+
+def take(run, words, rounds, stand=None, layers=("pubsub",)):
+    """Let contenders take turns, beside a server that is not there to be emptied."""
     found = result()
-    made = benchmark(run, layers=("pubsub",))
+    made = benchmark(run, stand=stand, layers=layers)
     contenders = made.contenders(words.split(","), [])
     place = Place(NoServer(), Settings(rounds=rounds))
     take_turns(made, contenders, place, found, lambda _: None, empty=lambda _: None)
@@ -176,7 +227,7 @@ def test_unknown_contender_is_an_error_that_names_the_known():
 
 def test_benchmark_without_a_frame_is_a_failure():
     """Nothing is measured by dividing by nothing."""
-    moment = Moment(0.0, 5, 0.0, 0.0, 0.0, 0.0)
+    moment = Moment(0.0, 5, *[0.0] * 6)
     with pytest.raises(MissingDeliveries, match="not one frame"):
         measured(moment, moment)
 
