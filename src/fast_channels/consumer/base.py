@@ -86,6 +86,8 @@ class AsyncConsumer(Dispatcher):
     # Level of the one line in the log when nothing is wrong. What is answered
     # within a request is in the server's own log.
     _log_level: ClassVar[int] = logging.DEBUG
+    # Whether this class has been found to be in order.
+    _checked: ClassVar[bool]
     # The only type of scope that this class can serve; None for any.
     _scope_type: ClassVar[str | None] = None
 
@@ -100,7 +102,7 @@ class AsyncConsumer(Dispatcher):
         ConsumerStateError if it cannot work as it is configured.
         """
         inspect.signature(cls).bind(**initkwargs)
-        cls._check()
+        cls._check_once()
         return ConsumerApplication(cls, initkwargs)
 
     async def __call__(
@@ -112,6 +114,12 @@ class AsyncConsumer(Dispatcher):
         Whatever ends it (the client, a handler, an error, a cancellation), the
         same cleanup runs, once: `_ended`, then leaving the layer.
         """
+        await self._begin_serving(scope, receive, send)
+
+    def _begin_serving(
+        self, scope: ChannelScope, receive: ASGIReceiveCallable, send: ASGISendCallable
+    ) -> asyncio.Task[None]:
+        """Return the task of the connection. Whoever awaits it and is cancelled cancels it."""
         if self._scope_type not in (None, scope.get("type", self._scope_type)):
             raise ConsumerStateError(
                 f"{type(self).__name__} serves {self._scope_type} connections and was asked to "
@@ -126,37 +134,37 @@ class AsyncConsumer(Dispatcher):
         self.base_send = send
         self._sender = Sender(send, self.send_timeout)
         self._context = contextvars.copy_context()
-        with channel_layers.connections.entered(type(self).__name__, self._restart):
-            # In a task of its own: a wake-up then takes two steps, and not one for each
-            # middleware, route and server function that the application is wrapped in.
-            self._task = asyncio.create_task(self._serve(receive), context=self._context)
-            await self._task
+        # In a task of its own: a wake-up then takes two steps, and not one for each
+        # middleware, route and server function that the application is wrapped in.
+        self._task = asyncio.create_task(self._serve(receive), context=self._context)
+        return self._task
 
     async def _serve(self, receive: ASGIReceiveCallable) -> None:
-        started = time.monotonic()
-        layer, mailbox = await self._open()
-        self._mailbox = mailbox
-        self._receiving = asyncio.create_task(self._pump(receive, mailbox))
-        failure: BaseException | None = None
-        try:
-            await self._run(mailbox)
-        except StopConsumer:
-            self._ends(Ending(None, "", "consumer"))
-        except BaseException as exc:
-            self._ends(Ending(None, "", "server"))
-            failure = exc
-            raise
-        finally:
-            # One after the other, also if each is cancelled in turn.
+        with channel_layers.connections.entered(type(self).__name__, self._restart):
+            started = time.monotonic()
+            layer, mailbox = await self._open()
+            self._mailbox = mailbox
+            self._receiving = asyncio.create_task(self._pump(receive, mailbox))
+            failure: BaseException | None = None
             try:
-                await self._stop_receiving()
+                await self._run(mailbox)
+            except StopConsumer:
+                self._ends(Ending(None, "", "consumer"))
+            except BaseException as exc:
+                self._ends(Ending(None, "", "server"))
+                failure = exc
+                raise
             finally:
+                # One after the other, also if each is cancelled in turn.
                 try:
-                    await self._ended(failure)
+                    await self._stop_receiving()
                 finally:
-                    self._finish(time.monotonic() - started)
-                    if layer is not None:
-                        await layer.close_channel(mailbox.name)
+                    try:
+                        await self._ended(failure)
+                    finally:
+                        self._finish(time.monotonic() - started)
+                        if layer is not None:
+                            await layer.close_channel(mailbox.name)
 
     async def _open(self) -> tuple[BaseChannelLayer | None, Mailbox]:
         # For those without a layer. The lane for messages stays empty.
@@ -213,11 +221,10 @@ class AsyncConsumer(Dispatcher):
                 except (asyncio.CancelledError, Exception) as exc:  # noqa: BLE001 - judged there
                     await self._raised(exc, message, from_layer=True)
             elif event is None:
-                await (mailbox.change() if mailbox.lane is None else self._idle())
-
-    async def _idle(self) -> None:
-        """Wait for a change in a mailbox that has a lane, and for what the lane has begun."""
-        raise NotImplementedError
+                lane = mailbox.lane
+                begun = await (mailbox.change() if lane is None else lane.idle())
+                if begun is not None:
+                    await self._dispatch_message(begun)
 
     async def _end_early(self, mailbox: Mailbox) -> None:
         if mailbox.closed or self._restarting:
@@ -240,6 +247,13 @@ class AsyncConsumer(Dispatcher):
             raise StopConsumer
 
     # -- what kinds of connection fill in -----------------------------------
+
+    @classmethod
+    def _check_once(cls) -> None:
+        # Of the class itself: what its base has passed says nothing of it.
+        if "_checked" not in vars(cls):
+            cls._check()
+            cls._checked = True
 
     @classmethod
     def _check(cls) -> None:
@@ -339,4 +353,8 @@ class ConsumerApplication(Generic[ConsumerT]):
         self, scope: ChannelScope, receive: ASGIReceiveCallable, send: ASGISendCallable
     ) -> None:
         consumer = self.consumer_class(**self.consumer_initkwargs)
-        await consumer(scope, receive, send)
+        if type(consumer).__call__ is AsyncConsumer.__call__:
+            # Not by way of it: a coroutine less for as long as the connection lives.
+            await consumer._begin_serving(scope, receive, send)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+        else:
+            await consumer(scope, receive, send)

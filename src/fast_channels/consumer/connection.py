@@ -94,7 +94,6 @@ class WebsocketConnection(AsyncConsumer):
     # What frames must pass before they are kept; made with the connection.
     _gate: Gate
     _heartbeat: Heartbeat | None = None
-    _lane: FastLane
     # Whether it has been logged that frames are dropped.
     _dropping: bool = False
     # The connections that count for max_connections, by id().
@@ -125,7 +124,7 @@ class WebsocketConnection(AsyncConsumer):
         await self._base_send({**event, "headers": list(headers or [])})
         self._start_heartbeat()
         if self.channel_layer_alias is not None and self._state == "open":
-            self._lane = FastLane(
+            FastLane(
                 *(self._kind, self, self._task, self._context, self._mailbox),
                 *(self._sender, self._finish_sending),
             )
@@ -170,10 +169,6 @@ class WebsocketConnection(AsyncConsumer):
         )
         return await super()._open()
 
-    async def _idle(self) -> None:
-        if (begun := await self._lane.idle()) is not None:
-            await self._dispatch_message(begun)
-
     def _admitted(self, event: ChannelMessage) -> ChannelMessage | None:
         return self._gate.admit(event) if event["type"] == "websocket.receive" else event
 
@@ -201,9 +196,10 @@ class WebsocketConnection(AsyncConsumer):
 
     def _has_place(self) -> bool:
         connections, limit = self._connections, self.max_connections
-        if limit is not None and len(connections) >= limit:
-            return False
-        connections.add(id(self))
+        if limit is not None:
+            if len(connections) >= limit:
+                return False
+            connections.add(id(self))
         return True
 
     async def _turn_away(self, ending: Ending) -> None:

@@ -96,7 +96,6 @@ class Gate:
         "_bucket",
         "_dropped",
         "_max_size",
-        "_now",
         "_pong",
         "_rate",
         "heartbeat",
@@ -115,8 +114,7 @@ class Gate:
         self._pong = _squeezed(pong)
         # Called for every frame that is thrown away.
         self._dropped = dropped
-        self._now = asyncio.get_running_loop().time
-        self._bucket = None if rate is None else TokenBucket(rate, self._now())
+        self._bucket = None if rate is None else TokenBucket(rate, _now())
         # Whether a frame has closed the connection.
         self.refused = False
         # Told of every frame, if there is one.
@@ -137,10 +135,10 @@ class Gate:
             pong = self._is_pong(text)
             # The answer to a question is free; others count like any frame.
             asked = pong and heartbeat.waiting
-            heartbeat.heard(self._now())
+            heartbeat.heard(_now())
             if asked:
                 return None
-        if self._bucket is not None and not self._bucket.take(self._now()):
+        if self._bucket is not None and not self._bucket.take(_now()):
             return self._beyond_rate()
         return None if pong else event
 
@@ -168,6 +166,10 @@ class Gate:
         return (
             text is not None and len(text) <= 2 * len(self._pong) and _squeezed(text) == self._pong
         )
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
 
 
 def _squeezed(text: str) -> str:

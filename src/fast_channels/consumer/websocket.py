@@ -55,7 +55,7 @@ class AsyncWebsocketConsumer(WebsocketConnection):
 
     async def websocket_connect(self, message: WebSocketConnectEvent) -> None:  # noqa: ARG002
         """Join `groups`, then let `connect` decide."""
-        self._check()
+        self._check_once()
         if not self._has_place():
             full = Ending(TRY_AGAIN_LATER, "too many connections", "max_connections")
             await self._turn_away(full)

@@ -52,6 +52,10 @@ class Lane(Protocol):
     @property
     def kind(self) -> LaneKind: ...
 
+    async def idle(self) -> ChannelMessage | None:
+        """Wait for a change in the mailbox; returns what the lane has left to its reader."""
+        ...
+
 
 class LaneKind(Protocol):
     """What lanes of one kind have in common; an object is made for each kind."""

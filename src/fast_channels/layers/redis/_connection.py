@@ -13,7 +13,7 @@ from redis.exceptions import RedisError
 from ._hosts import create_pool
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from ._wire import Wire
     from .type_defs import ChannelDecodedRedisHost
@@ -72,6 +72,14 @@ class Link:
             raise ConnectionError("the connection is closed")
         packed = self._connection.pack_commands(commands)
         await self._connection.send_packed_command(packed, check_health=False)
+
+    def write(self, commands: Iterable[Sequence[Any]]) -> None:
+        """Do the same without waiting for the server to read: for what is short and rare."""
+        if not self._connection.is_connected:
+            raise ConnectionError("the connection is closed")
+        # redis-py has no public way to write without waiting.
+        writer = cast("asyncio.StreamWriter", self._connection._writer)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+        writer.write(b"".join([hiredis.pack_command(tuple(command)) for command in commands]))  # pyright: ignore[reportUnknownMemberType]
 
     async def read(self) -> Any:
         """Return the next reply. Raises ResponseError for a reply that is an error."""

@@ -7,6 +7,8 @@ import contextlib
 import functools
 import itertools
 import logging
+import sys
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 from redis.exceptions import ResponseError
@@ -65,6 +67,8 @@ class Subscriber:
         # Whoever waits for the server to confirm what, by topic. Calls for one topic
         # do not overlap (see layers/subscriptions.py).
         self._expected: dict[str, tuple[bytes, asyncio.Future[None]]] = {}
+        # What is to be sent at the end of this turn of the loop: commands and topics.
+        self._asked: list[tuple[bytes, str]] = []
 
     async def subscribe(self, topic: str) -> None:
         """Return once the server has confirmed, also if that takes an outage."""
@@ -85,22 +89,34 @@ class Subscriber:
         await self._supervisor.stop()
 
     async def _confirmed(self, command: bytes, topic: str) -> None:
-        confirmed = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        confirmed = loop.create_future()
         self._expected[topic] = command, confirmed
+        if self._link is not None:
+            if not self._asked:
+                loop.call_soon(self._ask)
+            self._asked.append((command, topic))
         try:
-            if self._link is not None:
-                # If it fails, the reader notices too, and subscribes anew.
-                with contextlib.suppress(*CONNECTION_ERRORS):
-                    await self._link.send((command, topic))
             await confirmed
         finally:
             del self._expected[topic]
+
+    def _ask(self) -> None:
+        """Send what was asked for in the last turn of the loop, as few commands in one go."""
+        asked, self._asked = self._asked, []
+        if self._link is not None:
+            # If it fails, the reader notices too, and subscribes anew.
+            with contextlib.suppress(*CONNECTION_ERRORS):
+                self._link.write(
+                    (command, *[topic for _, topic in run])
+                    for command, run in itertools.groupby(asked, key=itemgetter(0))
+                )
 
     async def _converse(self, link: Link, supervisor: Supervisor) -> None:
         # No waiting between these two lines: a topic is either in this list or
         # subscribed by whoever added it.
         missing = set(self.topics)
-        self._link = link
+        self._link, self._asked = link, []
         try:
             await link.send((SUBSCRIBE, self._beats))
             for batch in _batches(list(missing)):
@@ -339,7 +355,8 @@ class RedisPubSubChannelLayer(BaseChannelLayer):
         await self._join(channel, channel)
 
     def _group_topic(self, group: str) -> str:
-        return self._group_prefix + group
+        # One string for all members: each of them keeps the topics that it is in.
+        return sys.intern(self._group_prefix + group)
 
     def _group_name(self, topic: str) -> str | None:
         group = topic.removeprefix(self._group_prefix)
