@@ -252,7 +252,7 @@ async def _awaited(handling: Awaitable[None]) -> None:
 
 
 async def _raising(exc: BaseException) -> Any:
-    """Raise what a send has raised where it belongs: in the connection, and nobody else's way."""
+    """Raise what a first step has raised where it belongs: in its connection, in nobody's way."""
     await asyncio.sleep(0)
     raise exc
 
