@@ -294,3 +294,87 @@ async def test_own_dispatch_sees_every_message(layer):
     assert dispatched.count("chat.message") == 2
     wire.put(LEAVE)
     await wire.ended()
+
+
+@pytest.mark.parametrize("way", ["cancelled", "timed out"])
+async def test_cancellation_reaches_what_a_handler_waits_for(layer, way):
+    """A task of its own, too, also before the connection came to the rest of the handler."""
+    children = []
+
+    class Parent(Saying):
+        async def chat_message(self, message):
+            await self.send(text_data=message["text"])
+            if message["text"] == "wait":
+                children.append(asyncio.create_task(self.go_on.wait()))
+                async with asyncio.timeout(0 if way == "timed out" else None):
+                    await children[0]
+
+    (wire,) = await warmed(Parent())
+    deliver(layer, chat("wait"))
+    if way == "cancelled":
+        wire.task.cancel()
+    await wire.ended()
+    assert children[0].cancelled()
+
+
+class Uncommon(BaseException):
+    """What ends a task, and nothing but that."""
+
+
+async def test_exception_that_is_no_error_ends_its_own_connection(layer):
+    """As it ends a task; whoever delivers never sees it."""
+
+    class Failing(Saying):
+        async def chat_message(self, message):
+            await super().chat_message(message)
+            if message["text"] == "fail":
+                raise Uncommon
+
+    consumers = [Saying(), Failing(), Saying()]
+    wires = await warmed(*consumers)
+    assert deliver(layer, chat("fail"), chat("next")) == 6
+    with pytest.raises(Uncommon):
+        await wires[1].ended()
+    assert texts(wires[1].sent) == ["fail"]
+    assert consumers[1].disconnects == [1001]
+    assert texts(wires[0].sent) == texts(wires[2].sent) == ["fail", "next"]
+    await leave(wires[0], wires[2])
+
+
+EAGER = getattr(asyncio, "eager_task_factory", None)
+
+
+@pytest.mark.skipif(EAGER is None, reason="needs Python 3.12")
+async def test_tasks_may_be_eager(layer):
+    """The connection may then be accepted before whoever made its task has heard of that."""
+    asyncio.get_running_loop().set_task_factory(EAGER)
+    consumer = Saying()
+    (wire,) = await warmed(consumer)
+    deliver(layer, chat("a"), chat("wait"), chat("b"))
+    assert texts(wire.sent) == ["a", "wait"]
+    consumer.go_on.set()
+    await until(lambda: texts(wire.sent) == ["a", "wait", "waited", "b"])
+    assert set(consumer.seen) == {(True, True)}
+    await leave(wire)
+
+
+@pytest.mark.parametrize("waits", [False, True])
+async def test_cancellation_that_is_taken_back_is_none(layer, waits):
+    """As a TaskGroup does whose eager child failed; the connection was never interrupted."""
+
+    class Wavering(Saying):
+        async def chat_message(self, message):
+            await super().chat_message(message)
+            if message["text"] == "change":
+                self.mine.cancel()
+                self.mine.uncancel()
+                if waits:
+                    await asyncio.sleep(0)
+                    await self.send(text_data="waited")
+
+    (wire,) = await warmed(Wavering())
+    deliver(layer, chat("change"))
+    await settled()
+    deliver(layer, chat("next"))
+    assert texts(wire.sent) == ["change", *(["waited"] if waits else []), "next"]
+    await leave(wire)

@@ -263,6 +263,26 @@ async def test_what_arrives_together_is_handled_as_it_was_sent(layer):
     await leave(*wires)
 
 
+async def test_note_that_waited_is_no_message_to_its_sender(layer):
+    """A handler for the name of the ASGI event never sees it."""
+    handled = []
+
+    class Both(Forwarder):
+        async def websocket_send(self, message):
+            handled.append(message["text"])
+
+        async def chat_message(self, message):
+            await asyncio.sleep(0)
+
+    wire = await connected(Both())
+    deliver(layer, {"type": SEND, "text": "handled"})
+    await until(lambda: handled)
+    deliver(layer, chat("takes a turn"), note("forwarded"))
+    await until(lambda: texts(wire.sent) == ["forwarded"])
+    assert handled == ["handled"]
+    await leave(wire)
+
+
 async def test_note_behind_a_handled_message_waits_for_its_handler(layer):
     """Also if the handler has not begun yet."""
     released = asyncio.Event()
@@ -697,6 +717,32 @@ async def test_send_that_sends_to_its_own_group_is_no_knot(layer):
     deliver(layer, note("first"))
     await until(lambda: texts(wires[0].sent) == ["first", "second"])
     assert sorted(texts(wires[1].sent)) == ["first", "second"]
+    await leave(*wires)
+
+
+async def test_sends_that_answer_one_another_are_no_knot(layer):
+    """A frame for somebody whose own is being sent, further up the stack, comes after that."""
+
+    def answering(application, answers):
+        async def wrapped(scope, receive, send):
+            async def answering_send(event):
+                answer = answers.get(event.get("text"))
+                if answer is not None:
+                    await layer.send(answer[0].channel_name, note(answer[1]))
+                await send(event)
+
+            await application(scope, receive, answering_send)
+
+        return wrapped
+
+    one, other = Forwarder(), Forwarder()
+    wires = [
+        await connected(answering(one, {"first": (other, "second")})),
+        await connected(answering(other, {"second": (one, "third")})),
+    ]
+    await layer.send(one.channel_name, note("first"))
+    await until(lambda: texts(wires[0].sent) == ["first", "third"])
+    assert texts(wires[1].sent) == ["second"]
     await leave(*wires)
 
 

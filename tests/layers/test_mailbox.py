@@ -467,11 +467,19 @@ async def test_lane_of_a_reader_that_was_woken_is_not_ready(wake):
 
 
 async def test_lane_of_a_reader_on_another_loop_is_never_ready():
-    """For all that can be known there."""
-    mailbox = ThreadsafeMailbox("a", 5)
+    """Not for a moment, in which the thread that delivers would use it."""
+    seen = []
+
+    class Watched(ThreadsafeMailbox):
+        def __setattr__(self, name, value):
+            if name == "ready":
+                seen.append(value)
+            super().__setattr__(name, value)
+
+    mailbox = Watched("a", 1)
     mailbox.open_lane(object())
     mailbox.change()
-    assert mailbox.ready is None
+    assert set(seen) == {None}
 
 
 # -- from another thread -------------------------------------------------------

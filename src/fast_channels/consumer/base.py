@@ -12,7 +12,7 @@ import contextvars
 import inspect
 import logging
 import time
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar, cast
 
 from fast_channels.exceptions import ConsumerStateError, StopConsumer
 from fast_channels.layers.mailbox import Mailbox
@@ -136,10 +136,11 @@ class AsyncConsumer(Dispatcher):
         self._context = contextvars.copy_context()
         # In a task of its own: a wake-up then takes two steps, and not one for each
         # middleware, route and server function that the application is wrapped in.
-        self._task = asyncio.create_task(self._serve(receive), context=self._context)
-        return self._task
+        return asyncio.create_task(self._serve(receive), context=self._context)
 
     async def _serve(self, receive: ASGIReceiveCallable) -> None:
+        # Here and not where it is made: an eager task may come far before that returns.
+        self._task = cast("asyncio.Task[None]", asyncio.current_task())
         with channel_layers.connections.entered(type(self).__name__, self._restart):
             started = time.monotonic()
             layer, mailbox = await self._open()

@@ -70,6 +70,9 @@ class Dispatcher:
 
     def _route(self, message: ChannelMessage) -> Callable[[ChannelMessage], Awaitable[None]] | None:
         """Return the handler of a message if messages of its type have reached it before."""
+        if isinstance(message, Prepared):
+            # Its type is that of an ASGI event, which a message may have, too.
+            return None
         try:
             name = self._routes.get(message.get("type", ""))
         except TypeError:

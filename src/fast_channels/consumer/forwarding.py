@@ -100,13 +100,15 @@ class ConsumerKind:
         try:
             for lane in lanes:
                 begun, task = 0, lane.task
-                # Not by a `send` that is wrapped in what sends to groups, nor before
-                # what is left of another message.
-                if task is not current and lane.begun is None:
+                # Not amidst a step of the same connection, whose `send` or handler has
+                # sent what comes back to it, nor before what is left of another message.
+                if not lane.stepping and lane.begun is None:
                     enter_task(loop, task)
+                    lane.stepping = True
                     try:
                         begun = lane.context.run(lane.begin, steps)
                     finally:
+                        lane.stepping = False
                         leave_task(loop, task)
                 if begun < len(parcels):
                     for parcel in parcels[begun:]:
@@ -145,6 +147,7 @@ class FastLane:
         "context",
         "kind",
         "mailbox",
+        "stepping",
         "task",
     )
 
@@ -168,6 +171,8 @@ class FastLane:
         self._finish = finish
         # What is left of the last message. No frame can be sent before it is.
         self.begun: Unfinished | None = None
+        # Whether a delivery takes steps here, perhaps further up the stack.
+        self.stepping = False
         self.mailbox = mailbox
         # Whoever accepts may be another task, and the reader wait without a lane.
         mailbox.open_lane(self)
@@ -191,7 +196,10 @@ class FastLane:
                     # The connection has ended.
                     return number
                 continue
-            except (asyncio.CancelledError, Exception) as exc:  # noqa: BLE001 - see _raising
+            except (KeyboardInterrupt, SystemExit):
+                # They end the loop, and a task lets them pass as well.
+                raise
+            except BaseException as exc:  # noqa: BLE001 - see _raising
                 raising = _raising(exc)
                 beginning = self._finish(raising, message) if handler is None else raising
                 waits_for = beginning.send(None)
@@ -211,7 +219,10 @@ class FastLane:
         try:
             await self.mailbox.change()
         except asyncio.CancelledError as exc:
-            interruption = exc
+            # One that a handler's first step brought about and took back is none, as
+            # in tasks since Python 3.13.
+            if self.task.cancelling():
+                interruption = exc
         begun, self.begun = self.begun, None
         if begun is not None:
             begun.interruption = interruption
@@ -241,7 +252,7 @@ async def _awaited(handling: Awaitable[None]) -> None:
 
 
 async def _raising(exc: BaseException) -> Any:
-    """Raise what a send has raised where it belongs: in the connection, and nobody else's way."""
+    """Raise what a first step has raised where it belongs: in its connection, in nobody's way."""
     await asyncio.sleep(0)
     raise exc
 

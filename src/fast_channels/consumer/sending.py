@@ -214,7 +214,14 @@ def resumed(
     waits_for: Any,
     interruption: BaseException | None = None,
 ) -> Generator[Any, Any, None]:
-    """Do what `await` does, for a coroutine whose first step has been taken."""
+    """
+    Do what `await` does, for a coroutine whose first step has been taken.
+
+    It is interrupted as a task is: what it waits for is cancelled, if that is
+    possible, and tells it. Otherwise a task that it waits for would never hear.
+    """
+    if interruption is not None and waits_for is not None and waits_for.cancel(*interruption.args):
+        interruption = None
     try:
         while True:
             try:

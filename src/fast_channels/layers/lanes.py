@@ -78,6 +78,6 @@ class LaneKind(Protocol):
         Let the reader of every one of `lanes` begin with messages, in order.
 
         Called while they are idle, and only then. What a reader does not come to
-        is put into its mailbox. Raises nothing.
+        is put into its mailbox. Raises nothing but what is to end the loop.
         """
         ...

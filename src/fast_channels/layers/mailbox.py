@@ -181,10 +181,8 @@ class Mailbox:
 
         To be asked for when nothing waits. Costs less than `wait`.
         """
-        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiters.append(waiter)
         self.ready = self.lane
-        return waiter
+        return self._waiter()
 
     def take(self) -> ChannelMessage | None:
         """Return the next message, or None if none waits."""
@@ -262,9 +260,13 @@ class Mailbox:
         lost, self._lost = self._lost, 0
         return Notice(type="layer.overflow", dropped=lost)
 
-    async def _sleep(self) -> None:
+    def _waiter(self) -> asyncio.Future[None]:
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiters.append(waiter)
+        return waiter
+
+    async def _sleep(self) -> None:
+        waiter = self._waiter()
         try:
             await waiter
         finally:
@@ -297,10 +299,9 @@ class ThreadsafeMailbox(Mailbox):
         return True
 
     def change(self) -> asyncio.Future[None]:
-        waiter = super().change()
-        # A lane is for the loop of its reader alone.
-        self.ready = None
-        return waiter
+        # A lane is for the loop of its reader alone: it is not ready for a moment, in
+        # which the thread that delivers may look.
+        return self._waiter()
 
     def put_notice(self, notice: Notice) -> None:
         self._call(super().put_notice, notice)

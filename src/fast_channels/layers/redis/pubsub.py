@@ -11,7 +11,7 @@ import sys
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
-from redis.exceptions import ResponseError
+from redis.exceptions import InvalidResponse, ResponseError
 
 from fast_channels.exceptions import BrokerRefused, InvalidChannelLayerError
 from fast_channels.layers import names
@@ -156,8 +156,8 @@ class Subscriber:
                 if topic != self._beats:
                     self._deliver(topic.decode(), *[payload for _, _, payload in run])
             elif kind is None:
-                for refusal in run:
-                    self._handle_refusal(refusal, supervisor, missing)
+                for reply in run:
+                    self._handle_refusal(_refusal(reply), supervisor, missing)
             else:
                 self._confirm(topic.decode(), kind)
                 if missing:
@@ -367,13 +367,21 @@ class RedisPubSubChannelLayer(BaseChannelLayer):
 
 
 def _kind_and_topic(reply: Any) -> tuple[bytes | None, bytes]:
-    """Return what to tell replies apart by; raises one that says that the server cannot go on."""
+    """Return what to tell replies apart by. Raises nothing: that would lose those before it."""
+    if isinstance(reply, list):
+        parts: list[bytes] = reply
+        if len(parts) == 3:
+            return parts[0], parts[1]
+    return None, b""
+
+
+def _refusal(reply: Any) -> ResponseError:
+    """Return a reply that refuses a command; raises one after which the server cannot go on."""
     if isinstance(reply, ResponseError):
-        return None, b""
+        return reply
     if isinstance(reply, Exception):
         raise reply
-    kind, topic, _ = reply
-    return kind, topic
+    raise InvalidResponse(f"{reply!r} is no message, and no answer to a subscriber")
 
 
 def _batches(topics: list[str]) -> Iterator[list[str]]:
