@@ -9,7 +9,7 @@ import pytest
 
 from fast_channels.exceptions import StopConsumer
 from tests.consumer.support import LEAVE, Recorder, closes, errors, settled, until
-from tests.consumer.test_forwarding import GROUP, chat, connected, deliver, leave, texts
+from tests.consumer.test_forwarding import GROUP, chat, connected, deliver, leave, note, texts
 from tests.layers.support import PATIENCE, becomes
 
 MARK = contextvars.ContextVar("mark", default="nobody's")
@@ -259,6 +259,26 @@ async def test_handlers_that_send_to_one_another_do_not_stack_up(layer):
     await layer.send(consumers[0].channel_name, chat("pass"))
     await until(lambda: texts(wires[-1].sent) == ["pass"])
     assert all(texts(wire.sent) == ["pass"] for wire in wires)
+    await leave(*wires)
+
+
+async def test_nested_delivery_of_several_begins_no_handler(layer):
+    """Not behind one that is forwarded, either: what is handled waits for its reader."""
+
+    class Both(Saying):
+        forwards = ("note",)
+
+        async def chat_message(self, message):
+            await super().chat_message(message)
+            if message["text"] == "pass":
+                assert deliver(layer, note("a"), chat("b")) == 4
+                nested.append(texts(wires[1].sent))
+
+    nested = []
+    wires = await warmed(Both(), Both())
+    await layer.send(wires[0].application.channel_name, chat("pass"))
+    assert nested == [["a"]]
+    await until(lambda: [texts(wire.sent) for wire in wires] == [["pass", "a", "b"], ["a", "b"]])
     await leave(*wires)
 
 

@@ -95,7 +95,8 @@ class RecordingKind:
     def begins(self, parcel, *, nested):
         return parcel.type in ("test", "known") and not nested
 
-    def take(self, parcels, lanes):
+    def take(self, parcels, lanes, *, nested):
+        assert not nested
         for lane in lanes:
             lane.taken.append([parcel.unpacked(lane) for parcel in parcels])
 

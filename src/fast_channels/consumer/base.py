@@ -49,7 +49,9 @@ class AsyncConsumer(Dispatcher):
     A message is handled by the method named after its type, `chat.message` by
     `chat_message`. Handlers run one at a time, events and messages each in the
     order they came. A message from the layer can only reach handlers of your
-    own classes, whatever its type.
+    own classes, whatever its type. A handler may begin within the call that
+    delivers its message, an in-memory `group_send` for one: whoever holds a lock of
+    threads across that, and takes it in a handler, waits for itself.
 
     With `channel_layer_alias` the connection has a channel, `channel_name`, on
     the layer registered under that alias.

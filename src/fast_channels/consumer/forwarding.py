@@ -91,38 +91,38 @@ class ConsumerKind:
     def begins(self, parcel: Parcel, *, nested: bool) -> bool:
         return parcel.type in self.types or (not nested and parcel.type in self._routes)
 
-    def take(self, parcels: Sequence[Parcel], lanes: Sequence[FastLane]) -> None:
-        steps = self._steps(parcels)
+    def take(self, parcels: Sequence[Parcel], lanes: Sequence[FastLane], *, nested: bool) -> None:
+        steps = self._steps(parcels, nested=nested)
         loop = asyncio.get_running_loop()
         current = asyncio.current_task(loop)
         if current is not None:
             leave_task(loop, current)
         try:
             for lane in lanes:
-                begun, task = 0, lane.task
+                number, task = 0, lane.task
                 # Not amidst a step of the same connection, whose `send` or handler has
                 # sent what comes back to it, nor before what is left of another message.
                 if not lane.stepping and lane.begun is None:
                     enter_task(loop, task)
                     lane.stepping = True
                     try:
-                        begun = lane.context.run(lane.begin, steps)
+                        number = lane.context.run(lane.begin, steps)
                     finally:
                         lane.stepping = False
                         leave_task(loop, task)
-                if begun < len(parcels):
-                    for parcel in parcels[begun:]:
+                if number < len(parcels):
+                    for parcel in parcels[number:]:
                         lane.mailbox.put(parcel.unpacked(lane))
         finally:
             if current is not None:
                 enter_task(loop, current)
 
-    def _steps(self, parcels: Sequence[Parcel]) -> list[Step]:
+    def _steps(self, parcels: Sequence[Parcel], *, nested: bool) -> list[Step]:
         """Return what is done with messages, up to one for which readers have to be woken."""
         steps: list[Step] = []
         for parcel in parcels:
             event = parcel.prepared(self)
-            handler = self._routes.get(parcel.type or "")
+            handler = None if nested else self._routes.get(parcel.type or "")
             if event is not None:
                 steps.append((event, None))
             elif handler is not None:

@@ -53,4 +53,4 @@ class Delivery:
     def finish(self) -> None:
         for kind, lanes in self._direct.items():
             if lanes:
-                kind.take(self._parcels, lanes)
+                kind.take(self._parcels, lanes, nested=self._nested)

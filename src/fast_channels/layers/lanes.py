@@ -73,7 +73,7 @@ class LaneKind(Protocol):
         """Whether a message is one to begin with at once; `nested` if by another's handler."""
         ...
 
-    def take(self, parcels: Sequence[Parcel], lanes: Sequence[Any]) -> None:
+    def take(self, parcels: Sequence[Parcel], lanes: Sequence[Any], *, nested: bool) -> None:
         """
         Let the reader of every one of `lanes` begin with messages, in order.
 
