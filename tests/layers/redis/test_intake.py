@@ -106,7 +106,7 @@ async def test_broken_connections_lose_nothing(intake, client):
 
 async def test_answer_that_came_too_late_is_given_again(server, client):
     """The server did what it was asked, after the caller had given up."""
-    impatient = Server({"address": server.url}, timeout=0.2)
+    impatient = Server({"address": server.url}, timeout=1.0)
     intake = Intake(impatient.control, BATCH, [KEY], 60)
     await impatient.control.call("ZADD", KEY, 0, "0", 1, "1")
     with paused(server), pytest.raises(LayerUnavailable):
