@@ -104,7 +104,7 @@ class WebsocketConnection(AsyncConsumer):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         cls._connections = set()
-        cls._kind = ConsumerKind(cls, cls._routes)
+        cls._kind = ConsumerKind(cls, cls._routes, cls._finish_sending)
 
     # -- beginning and end --------------------------------------------------
 
@@ -124,10 +124,7 @@ class WebsocketConnection(AsyncConsumer):
         await self._base_send({**event, "headers": list(headers or [])})
         self._start_heartbeat()
         if self.channel_layer_alias is not None and self._state == "open":
-            FastLane(
-                *(self._kind, self, self._task, self._context, self._mailbox),
-                *(self._sender, self._finish_sending),
-            )
+            FastLane(self._kind, self, self._task, self._context, self._mailbox, self._sender)
 
     async def close(self, code: int | None = None, reason: str | None = None) -> None:
         """

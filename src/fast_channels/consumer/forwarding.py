@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from .connection import WebsocketConnection
     from .sending import Sender
 
+    Finish = Callable[[Any, Awaitable[bool], ChannelMessage], Coroutine[Any, Any, None]]
+
 # A message and the name of its handler, or an event to be forwarded and None.
 Step: TypeAlias = tuple["ChannelMessage", str | None]
 
@@ -69,8 +71,12 @@ class Unfinished(Prepared):
 class ConsumerKind:
     """What the fast lanes of one class of consumers have in common; see layers.lanes.LaneKind."""
 
-    def __init__(self, consumer: type[WebsocketConnection], routes: Mapping[str, str]) -> None:
+    def __init__(
+        self, consumer: type[WebsocketConnection], routes: Mapping[str, str], finish: Finish
+    ) -> None:
         self._consumer = consumer
+        # Does what is left of sending an event.
+        self.finish = finish
         # Names of the handlers that messages have reached before, by their types.
         self._routes = routes
         # Not looked at before the class was checked.
@@ -141,7 +147,6 @@ class FastLane:
 
     __slots__ = (
         "_consumer",
-        "_finish",
         "_sender",
         "begun",
         "context",
@@ -159,7 +164,6 @@ class FastLane:
         context: contextvars.Context,
         mailbox: Mailbox,
         sender: Sender,
-        finish: Callable[[Awaitable[bool], ChannelMessage], Coroutine[Any, Any, None]],
     ) -> None:
         self.kind = kind
         self._consumer = consumer
@@ -167,8 +171,6 @@ class FastLane:
         self.task = task
         self.context = context
         self._sender = sender
-        # Does what is left of sending an event.
-        self._finish = finish
         # What is left of the last message. No frame can be sent before it is.
         self.begun: Unfinished | None = None
         # Whether a delivery takes steps here, perhaps further up the stack.
@@ -187,7 +189,7 @@ class FastLane:
                     rest = self._sender.begin(message)
                     if rest is None:
                         continue
-                    beginning = self._finish(rest, message)
+                    beginning = self.kind.finish(self._consumer, rest, message)
                 else:
                     beginning = _coroutine(getattr(self._consumer, handler)(dict(message)))
                 waits_for = beginning.send(None)
@@ -201,7 +203,11 @@ class FastLane:
                 raise
             except BaseException as exc:  # noqa: BLE001 - see _raising
                 raising = _raising(exc)
-                beginning = self._finish(raising, message) if handler is None else raising
+                beginning = (
+                    self.kind.finish(self._consumer, raising, message)
+                    if handler is None
+                    else raising
+                )
                 waits_for = beginning.send(None)
             self.begun = Unfinished(message, beginning, waits_for)
             self.mailbox.wake()

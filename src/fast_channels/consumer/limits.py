@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
@@ -111,7 +112,7 @@ class Gate:
     ) -> None:
         self._max_size = max_size
         self._rate = rate
-        self._pong = _squeezed(pong)
+        self._pong = _squeezed_pong(pong)
         # Called for every frame that is thrown away.
         self._dropped = dropped
         self._bucket = None if rate is None else TokenBucket(rate, _now())
@@ -170,6 +171,12 @@ class Gate:
 
 def _now() -> float:
     return asyncio.get_running_loop().time()
+
+
+# Of a pong there are as many as there are consumer classes.
+@functools.lru_cache(100)
+def _squeezed_pong(pong: str) -> str:
+    return _squeezed(pong)
 
 
 def _squeezed(text: str) -> str:

@@ -56,7 +56,7 @@ class Sender:
         self._loop = asyncio.get_running_loop()
         # Whether it is somebody's turn; those who wait for theirs, in order.
         self._busy = False
-        self._turns: list[asyncio.Future[None]] = []
+        self._turns: list[asyncio.Future[None]] | None = None
         # Who is in the server's `send`, since when, and how often that task had
         # been cancelled before.
         self._task: asyncio.Task[object] | None = None
@@ -175,6 +175,8 @@ class Sender:
     def _turn(self) -> Generator[Any, Any, None]:
         """Wait until what came before is sent. It is then the caller's turn, and nobody else's."""
         turn = self._loop.create_future()
+        # Most connections never need it.
+        self._turns = self._turns or []
         self._turns.append(turn)
         try:
             yield from turn

@@ -30,6 +30,9 @@ logger = logging.getLogger("fast_channels.layers")
 # payload is meant for, a string or a list of them.
 ADDRESS = "__asgi_channel__"
 
+# Topics of one channel that are kept in a tuple.
+FEW = 4
+
 
 @dataclass
 class Counters:
@@ -101,8 +104,9 @@ class Hub:
         # here equals wanting a subscription at the broker. The inner dict is
         # an ordered set: members receive in the order they joined.
         self.members: dict[str, dict[str, None]] = {}
-        # Topics per channel, to leave them all without a search.
-        self._joined: dict[str, set[str]] = {}
+        # Topics per channel, to leave them all without a search. A set takes four times
+        # the memory of a short tuple, and most channels have few.
+        self._joined: dict[str, tuple[str, ...] | set[str]] = {}
         self._decode = decode
         # True while readers handle a message as part of its delivery.
         self._finishing = False
@@ -126,7 +130,11 @@ class Hub:
         if channel in members:
             return False
         members[channel] = None
-        self._joined.setdefault(channel, set()).add(topic)
+        joined = self._joined.get(channel, ())
+        if isinstance(joined, set):
+            joined.add(topic)
+        else:
+            self._joined[channel] = (*joined, topic) if len(joined) < FEW else {*joined, topic}
         return True
 
     def leave(self, topic: str, channel: str) -> bool:
@@ -134,7 +142,10 @@ class Hub:
         joined = self._joined.get(channel)
         if joined is None or topic not in joined:
             return False
-        joined.remove(topic)
+        if isinstance(joined, set):
+            joined.remove(topic)
+        else:
+            joined = self._joined[channel] = tuple(other for other in joined if other != topic)
         if not joined:
             del self._joined[channel]
         return self._remove(topic, channel)
