@@ -114,112 +114,87 @@ def take_turns(
     A contender that fails twice is left out; the others go on. Where contenders
     stand, rounds are short, and every other one goes backwards: A B C C B A.
     """
-    if benchmark.stand is not None:
-        _take_short_turns(benchmark, benchmark.stand, contenders, place, result, say, empty)
-        return
-    failures: dict[str, int] = {}
-    rounds = min(place.settings.rounds, benchmark.most_rounds or place.settings.rounds)
-    for number in range(rounds):
-        for contender in contenders:
-            if failures.get(contender.name, 0) == MOST_FAILURES:
-                continue
-            empty(place)
-            began = time.monotonic()
-            error = _measure(benchmark, contender, place, result)
-            took = f"{time.monotonic() - began:.0f} s"
-            turn = f"{benchmark.name} {number + 1}/{rounds} {contender.name}"
-            say(f"{turn}: {error or took}")
-            if error:
-                failures[contender.name] = failures.get(contender.name, 0) + 1
-
-
-def _take_short_turns(
-    benchmark: Benchmark,
-    stand: Stand,
-    contenders: Sequence[Contender],
-    place: Place,
-    result: Result,
-    say: Callable[[str], None],
-    empty: Callable[[Place], None],
-) -> None:
     settings = place.settings
-    rounds = min(settings.rounds, benchmark.most_rounds or settings.rounds) * SLICES
-    short = replace(settings, seconds=settings.seconds / SLICES, warmup=SHORT_WARMUP)
+    slices = 1 if benchmark.stand is None else SLICES
+    short = replace(settings, seconds=settings.seconds / slices, warmup=SHORT_WARMUP)
+    rounds = min(settings.rounds, benchmark.most_rounds or settings.rounds) * slices
     with contextlib.ExitStack() as stack:
-        turns = [Turns(contender, stand, place, result, empty) for contender in contenders]
+        turns = [Turns(benchmark, contender, place, result, empty) for contender in contenders]
         for one in turns:
             one.begin(stack, short)
         for number in range(rounds):
-            for one in turns if number % 2 == 0 else reversed(turns):
-                if one.contender.rests or number % SLICES == 0:
-                    one.take()
-            say(f"{benchmark.name} {number + 1}/{rounds}")
+            for one in reversed(turns) if slices > 1 and number % 2 else turns:
+                if not one.failed and (one.stands or number % slices == 0):
+                    began = time.monotonic()
+                    error = one.take()
+                    took = f"{time.monotonic() - began:.0f} s"
+                    turn = f"{benchmark.name} {number + 1}/{rounds} {one.contender.name}"
+                    say(f"{turn}: {error or took}")
 
 
 class Turns:
-    """One contender, in short rounds if it stands, in whole ones if it does not."""
+    """The turns of one contender. It is started for each of them, unless it stands."""
 
     def __init__(
         self,
+        benchmark: Benchmark,
         contender: Contender,
-        stand: Stand,
         place: Place,
         result: Result,
         empty: Callable[[Place], None],
     ) -> None:
         self.contender = contender
-        self._stand = stand
+        self.stands = benchmark.stand is not None and contender.rests
+        self._benchmark = benchmark
         self._place = place
         self._result = result
         self._empty = empty
         self._measure: Callable[[], Measured] = self._measure_anew
         self._failures = 0
 
+    @property
+    def failed(self) -> bool:
+        """Whether it has failed too often to be given another turn."""
+        return self._failures >= MOST_FAILURES
+
     def begin(self, stack: contextlib.ExitStack, settings: Settings) -> None:
-        if not self.contender.rests:
+        """Start it for all of its turns, if it stands."""
+        if not self.stands or self._benchmark.stand is None:
             return
         try:
             # With a server of its own: all of them use the same names.
             place = Place(stack.enter_context(ValkeyServer()), settings)
-            self._measure = stack.enter_context(self._stand(self.contender, place))
+            self._measure = stack.enter_context(self._benchmark.stand(self.contender, place))
         except (ChildFailed, OSError) as exc:
             self._failures = MOST_FAILURES
-            _note_failure(self._result, self.contender, str(exc))
+            self._note_failure(str(exc))
 
-    def take(self) -> None:
-        if self._failures >= MOST_FAILURES:
-            return
-        contender, result = self.contender, self._result
+    def take(self) -> str:
+        """Measure it once; returns what went wrong."""
+        contender = self.contender
         try:
             for case, values in self._measure().items():
-                result.row(case, contender.name, contender.label).add(values)
+                self._result.row(case, contender.name, contender.label).add(values)
         except (ChildFailed, OSError) as exc:
             self._failures += 1
-            _note_failure(result, contender, str(exc))
+            self._note_failure(str(exc))
+            return str(exc)
+        return ""
 
     def _measure_anew(self) -> Measured:
         self._empty(self._place)
-        with self._stand(self.contender, self._place) as measure:
-            return measure()
+        if self._benchmark.stand is not None:
+            with self._benchmark.stand(self.contender, self._place) as measure:
+                return measure()
+        if self._benchmark.run is None:
+            raise TypeError(f"{self._benchmark.name} has no way to be run")
+        disturbance = Disturbance(self._place)
+        measured = self._benchmark.run(self.contender, self._place)
+        others = {"others_share": disturbance.share()}
+        return {case: {**values, **others} for case, values in measured.items()}
 
-
-def _measure(benchmark: Benchmark, contender: Contender, place: Place, result: Result) -> str:
-    """One contender, once; returns what went wrong."""
-    if benchmark.run is None:
-        raise TypeError(f"{benchmark.name} has no way to be run")
-    disturbance = Disturbance(place)
-    try:
-        measured = benchmark.run(contender, place)
-    except (ChildFailed, OSError) as exc:
-        _note_failure(result, contender, str(exc))
-        return str(exc)
-    others = {"others_share": disturbance.share()}
-    for case, values in measured.items():
-        result.row(case, contender.name, contender.label).add({**values, **others})
-    return ""
-
-
-def _note_failure(result: Result, contender: Contender, error: str) -> None:
-    mine = [row for row in result.rows if row.contender == contender.name]
-    for row in mine or [result.row("", contender.name, contender.label)]:
-        row.error = error
+    def _note_failure(self, error: str) -> None:
+        name, result = self.contender.name, self._result
+        mine = [row for row in result.rows if row.contender == name]
+        for row in mine or [result.row("", name, self.contender.label)]:
+            row.error = error

@@ -177,7 +177,7 @@ def test_contenders_that_stand_take_short_turns():
 
 
 def test_contender_that_fails_while_it_stands_hides_nobody():
-    """In its second failure it is left out; one that cannot start has none."""
+    """After its second failure it is left out; one that cannot start has no turn at all."""
 
     @contextlib.contextmanager
     def stand(contender, place):

@@ -24,7 +24,7 @@ async def main(url, lease):
         print(number, flush=True)  # noqa: T201 - its parent reads it
         # None is to be received within a millisecond of another: what is may come
         # twice after a kill. Blocking, for with a turn of the loop it would not.
-        time.sleep(0.0015)  # noqa: ASYNC251 - see above
+        time.sleep(0.0015)  # noqa: ASYNC251 - more than the millisecond above
     print(STANDS_STILL, flush=True)  # noqa: T201
     # It is killed here. With the loop standing still nothing that it holds goes back.
     time.sleep(60)  # noqa: ASYNC251 - longer than the test that kills it

@@ -152,45 +152,44 @@ async def test_nothing_is_handled_after_the_message_that_ends_a_connection(layer
     await leave(wires[1])
 
 
+class Patient(Saying):
+    """Gives a message ten milliseconds; goes on after that when it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.timed_out = asyncio.Event()
+        self.recover = asyncio.Event()
+
+    async def chat_message(self, message):
+        try:
+            async with asyncio.timeout(0.01):
+                await super().chat_message(message)
+        except TimeoutError:
+            self.timed_out.set()
+            await self.recover.wait()
+            await self.send(text_data="too late")
+
+
 async def test_message_waits_for_a_handler_that_was_interrupted(layer):
     """It was begun by a delivery, a timeout of its own ended a step of it, and it goes on."""
-    timed_out = asyncio.Event()
-
-    class Patient(Saying):
-        async def chat_message(self, message):
-            try:
-                async with asyncio.timeout(0.01):
-                    await super().chat_message(message)
-            except TimeoutError:
-                timed_out.set()
-                await self.go_on.wait()
-                await self.send(text_data="too late")
-
     consumer = Patient()
     (wire,) = await warmed(consumer)
     deliver(layer, chat("wait"))
     async with asyncio.timeout(PATIENCE):
-        await timed_out.wait()
+        await consumer.timed_out.wait()
     deliver(layer, chat("next"))
     await settled()
     assert texts(wire.sent) == ["wait"]
-    consumer.go_on.set()
+    consumer.recover.set()
     await until(lambda: texts(wire.sent) == ["wait", "too late", "next"])
     await leave(wire)
 
 
 async def test_timeout_in_a_handler_ends_what_it_is_around(layer):
     """Also if it was entered in the step that the delivery took."""
-
-    class Patient(Saying):
-        async def chat_message(self, message):
-            try:
-                async with asyncio.timeout(0.01):
-                    await super().chat_message(message)
-            except TimeoutError:
-                await self.send(text_data="too late")
-
-    (wire,) = await warmed(Patient())
+    consumer = Patient()
+    consumer.recover.set()
+    (wire,) = await warmed(consumer)
     deliver(layer, chat("wait"))
     await becomes(lambda: len(texts(wire.sent)) == 2)
     assert texts(wire.sent) == ["wait", "too late"]

@@ -218,19 +218,36 @@ class Hesitating(Wire):
         await super().send(event)
 
 
-async def test_forwarded_and_handled_messages_arrive_as_they_were_sent(any_layer):
-    """At every client, however often server and handler wait; nothing overtakes."""
+async def hesitating_crowd(layer) -> list[Wire]:
+    """Members whose servers and handlers wait now and then."""
     wires = [Hesitating(Pondering(seed), seed) for seed in range(8)]
     for wire in wires:
         wire.start(CONNECT)
-    await becomes(lambda: any_layer.statistics().members == 8 and all(w.sent for w in wires))
-    choose = random.Random(4)
-    sent = [str(number) for number in range(300)]
-    messages = [choose.choice([note, chat])(content) for content in sent]
+    await becomes(lambda: layer.statistics().members == 8 and all(w.sent for w in wires))
+    return wires
+
+
+def mixed_batches(choose, number):
+    """So many messages, forwarded and handled ones, in batches; their texts count from 0."""
+    messages = [choose.choice([note, chat])(str(content)) for content in range(number)]
     while messages:
         count = choose.randrange(1, 12)
-        batch, messages = messages[:count], messages[count:]
-        if count % 2:
+        yield messages[:count]
+        del messages[:count]
+
+
+async def receive_in_order(wires, number):
+    """Return when all of the crowd have every message; fails if one has overtaken another."""
+    await becomes(lambda: all(len(texts(wire.sent)) == number for wire in wires))
+    assert [texts(wire.sent) for wire in wires] == [[*map(str, range(number))]] * len(wires)
+
+
+async def test_forwarded_and_handled_messages_arrive_as_they_were_sent(any_layer):
+    """At every client, however often server and handler wait; nothing overtakes."""
+    wires = await hesitating_crowd(any_layer)
+    choose = random.Random(4)
+    for batch in mixed_batches(choose, 300):
+        if len(batch) % 2:
             await any_layer.group_send_many(GROUP, batch)
         else:
             for message in batch:
@@ -238,28 +255,19 @@ async def test_forwarded_and_handled_messages_arrive_as_they_were_sent(any_layer
         for _ in range(choose.randrange(3)):
             # Some readers fall idle, and the next note goes past their mailboxes.
             await asyncio.sleep(0.001)
-    await becomes(lambda: all(len(texts(wire.sent)) == len(sent) for wire in wires))
-    assert [texts(wire.sent) for wire in wires] == [sent] * len(wires)
+    await receive_in_order(wires, 300)
     await leave(*wires)
 
 
 async def test_what_arrives_together_is_handled_as_it_was_sent(layer):
     """The same for messages that are delivered in one go, as a reader of a broker finds them."""
-    wires = [Hesitating(Pondering(seed), seed) for seed in range(8)]
-    for wire in wires:
-        wire.start(CONNECT)
-    await becomes(lambda: layer.statistics().members == 8 and all(w.sent for w in wires))
+    wires = await hesitating_crowd(layer)
     choose = random.Random(5)
-    sent = [str(number) for number in range(600)]
-    messages = [choose.choice([note, chat])(content) for content in sent]
-    while messages:
-        count = choose.randrange(1, 12)
-        batch, messages = messages[:count], messages[count:]
-        assert deliver(layer, *batch) == count * len(wires)
+    for batch in mixed_batches(choose, 600):
+        assert deliver(layer, *batch) == len(batch) * len(wires)
         for _ in range(choose.randrange(6)):
             await asyncio.sleep(0.001)
-    await becomes(lambda: all(len(texts(wire.sent)) == len(sent) for wire in wires))
-    assert [texts(wire.sent) for wire in wires] == [sent] * len(wires)
+    await receive_in_order(wires, 600)
     await leave(*wires)
 
 

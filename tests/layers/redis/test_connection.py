@@ -436,6 +436,20 @@ async def test_link_is_one_conversation(redis_url):
     await link.close()
 
 
+async def test_link_does_not_write_to_a_connection_that_is_closing(redis_url):
+    """Nor to none; the error is one that its users expect of a connection."""
+    link = Link({"address": redis_url})
+    with pytest.raises(ConnectionError):
+        link.write([("PING",)])
+    await link.open()
+    link.write([("ECHO", "a"), ("ECHO", "b")])
+    assert await link.read_all() == [b"a", b"b"]
+    link._connection._writer.transport.abort()
+    with pytest.raises(ConnectionError):
+        link.write([("PING",)])
+    await link.close()
+
+
 async def test_link_does_not_come_back_by_itself(redis_url, client):
     """What came between would be missing, and nobody would know."""
     link = Link({"address": redis_url, "client_name": "link"})

@@ -75,10 +75,11 @@ class Link:
 
     def write(self, commands: Iterable[Sequence[Any]]) -> None:
         """Do the same without waiting for the server to read: for what is short and rare."""
-        if not self._connection.is_connected:
-            raise ConnectionError("the connection is closed")
         # redis-py has no public way to write without waiting.
-        writer = cast("asyncio.StreamWriter", self._connection._writer)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+        writer = self._connection._writer  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+        # uvloop raises a RuntimeError for a transport that is closing, asyncio says nothing.
+        if writer is None or writer.is_closing():
+            raise ConnectionError("the connection is closed")
         writer.write(b"".join([hiredis.pack_command(tuple(command)) for command in commands]))  # pyright: ignore[reportUnknownMemberType]
 
     async def read(self) -> Any:
