@@ -11,6 +11,8 @@ from fast_channels.exceptions import LayerClosed
 
 from .base import BaseChannelLayer
 from .broker import Popped
+from .memory_log import MemoryLog
+from .options import HISTORY_TTL, IDEMPOTENCY_WINDOW, HistoryOptions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 
     from .broker import Deliver, Interrupted
     from .codecs import Codec
+    from .log import Position, Stretch
     from .mailbox import Mailbox
 
 
@@ -102,8 +105,11 @@ class MemoryBroker:
                     turn.set_exception(LayerClosed(f"channel {name!r}"))
 
     async def publish(self, topic: str, payload: bytes) -> int:
+        return await self._spread(topic, payload, ())
+
+    async def _spread(self, topic: str, payload: bytes, positions: Sequence[Position]) -> int:
         if self._deliver is not None:
-            self._deliver(topic, payload)
+            self._deliver(topic, payload, positions=positions)
         refused = 0
         for name in list(self._store.members.get(topic, ())):
             refused += not await self.push(name, payload, self._capacity_of(name))
@@ -177,6 +183,39 @@ class MemoryBroker:
                 break
 
 
+class RememberingBroker(MemoryBroker):
+    """The same with a log, see layers.log.Log."""
+
+    def __init__(
+        self, store: MemoryStore, capacity_of: Callable[[str], int], log: MemoryLog
+    ) -> None:
+        super().__init__(store, capacity_of)
+        self._log = log
+
+    async def publish(self, topic: str, payload: bytes) -> int:
+        position, _ = self._log.append(topic, payload, None)
+        return await self._spread(topic, payload, [position])
+
+    async def append(self, topic: str, payload: bytes, *, once: str | None = None) -> Position:
+        position, new = self._log.append(topic, payload, once)
+        if new:
+            await self._spread(topic, payload, [position])
+        return position
+
+    async def read(self, topic: str, after: Position | None, limit: int | None) -> Stretch:
+        return self._log.read(topic, after, limit)
+
+    def delivered(self, topic: str) -> Position:
+        return self._log.end(topic)
+
+    async def catch_up(self, topic: str) -> None:
+        """What is appended is delivered at once."""
+
+    async def flush(self) -> None:
+        await super().flush()
+        self._log.clear()
+
+
 class InMemoryChannelLayer(BaseChannelLayer):
     """
     Channels and groups within one process: for tests and single-process apps.
@@ -184,6 +223,10 @@ class InMemoryChannelLayer(BaseChannelLayer):
     Nothing leaves the process: with several workers each has its own groups,
     and scripts reach nobody. A member of a group stays for `group_expiry`
     seconds at least; here, until it leaves or its channel is closed.
+
+    With `history_size` it keeps so many messages of each group, until nothing was
+    sent to it for `history_ttl` seconds: for tests of what needs a history. An
+    `idempotency_key` counts for `idempotency_window` seconds.
     """
 
     within_process = True
@@ -198,6 +241,9 @@ class InMemoryChannelLayer(BaseChannelLayer):
         codec: Codec | None = None,
         overflow: Overflow = "drop_oldest",
         max_message_size: int = 1024 * 1024,
+        history_size: int | None = None,
+        history_ttl: float = HISTORY_TTL,
+        idempotency_window: float = IDEMPOTENCY_WINDOW,
     ) -> None:
         super().__init__(
             expiry,
@@ -209,9 +255,15 @@ class InMemoryChannelLayer(BaseChannelLayer):
         )
         self.group_expiry = group_expiry
         self._store = MemoryStore(expiry)
+        self._memory: MemoryLog | None = None
+        if history_size is not None:
+            options = HistoryOptions(history_size, history_ttl, idempotency_window)
+            self._memory = MemoryLog(options)
 
     def _make_broker(self) -> MemoryBroker:
-        return MemoryBroker(self._store, self.get_capacity)
+        if self._memory is None:
+            return MemoryBroker(self._store, self.get_capacity)
+        return RememberingBroker(self._store, self.get_capacity, self._memory)
 
     def _is_kept(self, channel: str) -> bool:  # noqa: ARG002 - every name there is
         return True
