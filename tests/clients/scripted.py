@@ -15,6 +15,9 @@ from websockets.exceptions import ConnectionClosed
 
 SUBPROTOCOL = "fast-channels.resume.v1"
 
+# With this a client says that it has handled all that came before a cut.
+CUT = {"pong": "cut"}
+
 
 @dataclass
 class Visit:
@@ -151,8 +154,12 @@ async def perform(
         case "close":
             await connection.close(*args)
         case "cut":
-            # Without a close frame, and not so abruptly that what was sent is thrown away.
-            connection.transport.close()
+            # Clients may throw away what they have not looked at, so they do that first.
+            if connection.subprotocol:
+                await connection.send(json.dumps({"ping": "cut"}))
+                async with arrived:
+                    await arrived.wait_for(lambda: CUT in visit.frames or visit.code)
+            connection.transport.abort()
         case _:
             raise ValueError(what)
 
