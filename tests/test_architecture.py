@@ -42,7 +42,7 @@ RANKS = [
     {"layers.base"},
     {"layers.registry"},
     {"layers.in_memory", "layers.sync", "layers.redis", "consumer", "middleware", "servers"},
-    {"layers"},
+    {"client", "layers"},
     {"", "testing"},
 ]
 RANK = {module: rank for rank, modules in enumerate(RANKS) for module in modules}
@@ -57,7 +57,7 @@ OPTIONAL = {
     "cryptography": "layers.codecs",
     "pytest": "testing.contract",
     "uvicorn": "servers.uvicorn",
-    "websockets": "servers.uvicorn",
+    "websockets": ("servers.uvicorn", "client"),
 }
 REQUIRED = {"msgspec"}
 

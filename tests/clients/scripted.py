@@ -7,7 +7,7 @@ import base64
 import json
 from dataclasses import asdict, dataclass, field
 from http import HTTPStatus
-from typing import Any
+from typing import Any, Self
 from urllib.parse import parse_qs, urlsplit
 
 from websockets.asyncio.server import ServerConnection, serve
@@ -40,7 +40,8 @@ class Run:
     the status of a handshake that fails. Connections beyond the last one have no steps.
 
     Steps: `["send", value]` (as JSON), `["text", text]`, `["bytes", base64]`,
-    `["receive", n]` (wait until the client has sent n frames), `["close", code, reason]`, `["cut"]`.
+    `["receive", n]` (wait until the client has sent n frames), `["close", code, reason]`,
+    `["cut"]`.
     """
 
     connections: list[dict[str, Any]]
@@ -62,7 +63,7 @@ class ScriptedServer:
         self.runs: dict[str, Run] = {}
         self.address = ""
 
-    async def __aenter__(self) -> ScriptedServer:
+    async def __aenter__(self) -> Self:
         self._server = await serve(
             self._serve,
             "127.0.0.1",
