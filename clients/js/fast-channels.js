@@ -284,6 +284,7 @@ export class ResumingSocket {
 
   /** Wait for silence. One timer per interval, and not one per frame. */
   #listen() {
+    clearTimeout(this.#beat);
     const left = this.#settings.heartbeatInterval - (performance.now() - this.#heardAt);
     if (left > 0) this.#beat = setTimeout(() => this.#listen(), left);
     else this.#probe();
@@ -332,6 +333,8 @@ export class ResumingSocket {
   #understand(data) {
     const frame = envelope(data);
     if ("ping" in frame) this.#socket?.send(JSON.stringify({ pong: frame.ping }));
+    // Any frame is a sign of life; this one is the answer, and ends the waiting for it.
+    if ("pong" in frame) this.#listen();
     if (frame.retry > 0) this.#notBefore = performance.now() + frame.retry * 1000;
     for (const [group, joined] of Object.entries(frame.resume ?? {})) this.#joined(group, joined);
     if ("t" in frame || "j" in frame || "b" in frame) this.#message(frame);

@@ -129,19 +129,23 @@ test("values are sent as JSON, and what is none is refused at once", async (t) =
 });
 
 test("a silent server is asked, and one that answers is kept", async (t) => {
-  const { url, visits } = scripted({ steps: [["receive", 2], ["send", { t: "here" }]] });
-  const heard = await listen(t, url, { heartbeatInterval: 10, heartbeatTimeout: 250 }).until(hasMessages(1));
+  const { url, visits } = scripted({ steps: [["receive", 3], ["send", { t: "here" }]] });
+  const heard = await listen(t, url, { heartbeatInterval: 10, heartbeatTimeout: 60_000 }).until(hasMessages(1));
   const [{ frames }] = await visits();
   assert.ok(frames.every((frame) => typeof frame.ping === "number"), JSON.stringify(frames));
   assert.deepEqual(heard.state.map(({ state }) => state).filter((state) => state === "waiting"), []);
 });
 
 test("a server that answers nothing is left for another connection", async (t) => {
-  const { url, visits } = scripted({ deaf: true, steps: [["receive", 1]] }, { steps: [["send", { t: "here" }]] });
+  // Many, for a machine that is busy may miss the heartbeat of the second one as well.
+  const next = Array(50).fill({ steps: [["send", { t: "here" }]] });
+  const { url, visits } = scripted({ deaf: true, steps: [["receive", 1]] }, ...next);
   const heard = await listen(t, url, { heartbeatInterval: 10, heartbeatTimeout: 20 }).until(hasMessages(1));
   const lost = heard.state.find(({ state }) => state === "waiting");
   assert.deepEqual([lost.code, lost.reason], [1006, "nothing was heard of the server"]);
-  assert.equal((await visits())[0].code, 3008);
+  let code = null;
+  while (code === null) [{ code }] = await visits();
+  assert.equal(code, 3008);
 });
 
 test("a ping is answered", async (t) => {
