@@ -10,7 +10,7 @@ from . import names
 from .health import Health, Supervised, combined
 from .home import Lifetime
 from .mailbox import Mailbox, ThreadsafeMailbox
-from .wiring import Received, Wiring
+from .working import Working
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterable
@@ -19,9 +19,10 @@ if TYPE_CHECKING:
 
     from .codecs import Codec
     from .hub import Statistics
+    from .wiring import Received
 
 
-class BaseChannelLayer(Wiring):
+class BaseChannelLayer(Working):
     """
     Moves messages between channels, which may be in any process.
 
@@ -184,10 +185,13 @@ class BaseChannelLayer(Wiring):
         Wait for the next message of a channel.
 
         For a shared channel it is taken from whatever process sent it, each by
-        one receiver. Cancelling loses nothing.
+        one receiver. Cancelling loses nothing. What has to be done, and not only
+        received, is better had with `take`.
         """
         self._check_channel(channel)
         received = await self._lifetime.run(self._receive, channel, receiving=True, undo=_put_back)
+        if received.taken is not None:
+            self._lifetime.tell(received.taken)
         return received.message
 
     # -- groups -------------------------------------------------------------

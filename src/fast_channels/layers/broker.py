@@ -97,6 +97,17 @@ class Queue(Protocol):
         """
         ...
 
+    async def add_member(self, topic: str, name: str) -> None:
+        """Let everything published to `topic` also be sent to the channel `name`."""
+        ...
+
+    async def remove_member(self, topic: str, name: str) -> None: ...
+
+
+@runtime_checkable
+class Popping(Protocol):
+    """A queue that a payload has left once it was taken. See work.py for the other kind."""
+
     async def pop(self, name: str) -> Popped:
         """Wait for the oldest payload and remove it. Cancelling loses nothing."""
         ...
@@ -109,12 +120,6 @@ class Queue(Protocol):
         what came behind it by then.
         """
         ...
-
-    async def add_member(self, topic: str, name: str) -> None:
-        """Let everything published to `topic` also be sent to the channel `name`."""
-        ...
-
-    async def remove_member(self, topic: str, name: str) -> None: ...
 
 
 @runtime_checkable

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 from fast_channels.exceptions import LayerClosed
 
 from .base import BaseChannelLayer
-from .broker import Popped
+from .memory_work import MemoryWork
+from .work import WorkOptions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from .broker import Deliver, Interrupted
     from .codecs import Codec
     from .mailbox import Mailbox
+    from .work import Buried, Claimed
 
 
 class MemoryStore:
@@ -30,9 +32,11 @@ class MemoryStore:
     keep its messages while nobody reads it, also between two event loops.
     """
 
-    def __init__(self, expiry: float) -> None:
+    def __init__(self, expiry: float, work: MemoryWork) -> None:
         # Seconds a payload waits for a receiver.
         self.expiry = expiry
+        # What has left its queue and is not done.
+        self.work = work
         # Payloads that wait, with the time.monotonic() they came. A queue
         # without payloads is absent; the one written last is the last one.
         self.queues: dict[str, deque[tuple[float, bytes]]] = {}
@@ -42,26 +46,29 @@ class MemoryStore:
     def push(self, name: str, payload: bytes, capacity: int) -> bool:
         self._forget_expired()
         queue = self.unexpired(name)
-        if len(queue) >= capacity:
+        if len(queue) + self.work.count(name) >= capacity:
             return False
         queue.append((time.monotonic(), payload))
         self.queues.pop(name, None)
         self.queues[name] = queue
         return True
 
-    def take(self, name: str) -> Popped | None:
+    def take(self, name: str) -> Claimed | None:
+        claimed = self.work.take_due(name)
+        if claimed is not None:
+            return claimed
         queue = self.unexpired(name)
         if not queue:
             return None
-        came, payload = queue.popleft()
+        _, payload = queue.popleft()
         if not queue:
             del self.queues[name]
-        return Popped(payload, came)
+        return self.work.take_new(name, payload)
 
-    def put_back(self, name: str, popped: Popped) -> None:
-        # By the time it came, the next to be forgotten: _forget_expired begins there.
-        self.queues = {name: self.unexpired(name), **self.queues}
-        self.queues[name].appendleft((popped.place, popped.payload))
+    def has(self, name: str) -> bool:
+        """Whether there may be something to take."""
+        due = self.work.next_due(name)
+        return name in self.queues or (due is not None and due <= time.monotonic())
 
     def unexpired(self, name: str) -> deque[tuple[float, bytes]]:
         queue = self.queues.get(name, deque())
@@ -88,6 +95,8 @@ class MemoryBroker:
         self._capacity_of = capacity_of
         # What receivers of a queue wait on, per queue; the first is served first.
         self._waiting: dict[str, deque[asyncio.Future[None]]] = {}
+        # When to look whether work is to be handed out again, per queue somebody waits at.
+        self._timers: dict[str, asyncio.TimerHandle] = {}
         self._deliver: Deliver | None = None
 
     async def start(self, deliver: Deliver, interrupted: Interrupted) -> None:  # noqa: ARG002
@@ -96,6 +105,8 @@ class MemoryBroker:
 
     async def stop(self) -> None:
         self._deliver = None
+        for timer in self._timers.values():
+            timer.cancel()
         for name, waiting in self._waiting.items():
             for turn in waiting:
                 if not turn.done():
@@ -129,14 +140,38 @@ class MemoryBroker:
         await asyncio.sleep(0)
         return len(payloads)
 
-    async def pop(self, name: str) -> Popped:
-        while (popped := self._store.take(name)) is None:
+    async def claim(self, name: str) -> Claimed:
+        while (claimed := self._store.take(name)) is None:
             await self._turn(name)
-        return popped
+        self._look_later(name)
+        return claimed
 
-    def put_back(self, name: str, popped: Popped) -> None:
-        self._store.put_back(name, popped)
+    def done(self, name: str, claimed: Claimed) -> asyncio.Future[bool]:
+        return _answered(self._store.work.done(name, claimed))
+
+    def failed(self, name: str, claimed: Claimed, reason: str) -> asyncio.Future[bool]:
+        answer = _answered(self._store.work.failed(name, claimed, reason))
+        self._look_later(name)
+        return answer
+
+    def rejected(self, name: str, claimed: Claimed, reason: str) -> asyncio.Future[bool]:
+        return _answered(self._store.work.rejected(name, claimed, reason))
+
+    def returned(self, name: str, claimed: Claimed) -> None:
+        self._store.work.returned(name, claimed)
         self._wake_receiver(name)
+
+    async def buried(self, name: str, limit: int) -> list[Buried]:
+        return self._store.work.buried(name, limit)
+
+    async def revive(self, name: str, limit: int, capacity: int) -> int:
+        revived = 0
+        for dead in self._store.work.buried(name, limit):
+            if not await self.push(name, dead.payload, capacity):
+                break
+            self._store.work.exhume(name)
+            revived += 1
+        return revived
 
     async def add_member(self, topic: str, name: str) -> None:
         self._store.members.setdefault(topic, {})[name] = None
@@ -149,6 +184,7 @@ class MemoryBroker:
 
     async def flush(self) -> None:
         self._store.queues.clear()
+        self._store.work.clear()
         self._store.members.clear()
 
     async def _turn(self, name: str) -> None:
@@ -156,6 +192,7 @@ class MemoryBroker:
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         waiting = self._waiting.setdefault(name, deque())
         waiting.append(turn)
+        self._look_later(name)
         try:
             await turn
         except BaseException:
@@ -170,11 +207,32 @@ class MemoryBroker:
 
     def _wake_receiver(self, name: str) -> None:
         waiting = self._waiting.get(name)
-        while waiting and name in self._store.queues:
+        while waiting and self._store.has(name):
             turn = waiting.popleft()
             if not turn.done():
                 turn.set_result(None)
                 break
+
+    def _look_later(self, name: str) -> None:
+        """Wake a receiver when work is to be handed out again, if one waits."""
+        due = self._store.work.next_due(name)
+        timer = self._timers.pop(name, None)
+        if timer is not None:
+            timer.cancel()
+        if due is not None and self._waiting.get(name):
+            loop, pause = asyncio.get_running_loop(), max(0.0, due - time.monotonic())
+            self._timers[name] = loop.call_later(pause, self._look, name)
+
+    def _look(self, name: str) -> None:
+        self._wake_receiver(name)
+        # A timer may be a little early.
+        self._look_later(name)
+
+
+def _answered(answer: bool) -> asyncio.Future[bool]:
+    future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+    future.set_result(answer)
+    return future
 
 
 class InMemoryChannelLayer(BaseChannelLayer):
@@ -183,7 +241,11 @@ class InMemoryChannelLayer(BaseChannelLayer):
 
     Nothing leaves the process: with several workers each has its own groups,
     and scripts reach nobody. A member of a group stays for `group_expiry`
-    seconds at least; here, until it leaves or its channel is closed.
+    seconds at least; here, until it leaves or its channel is closed. Work that
+    is taken (see `take`) and not acknowledged comes again after
+    `visibility_timeout` seconds; when it failed, after a pause of
+    `retry_backoff`: the seconds of the first, doubling to those of the longest.
+    After `max_deliveries` it goes to the dead letters.
     """
 
     within_process = True
@@ -198,6 +260,9 @@ class InMemoryChannelLayer(BaseChannelLayer):
         codec: Codec | None = None,
         overflow: Overflow = "drop_oldest",
         max_message_size: int = 1024 * 1024,
+        visibility_timeout: float = WorkOptions.visibility_timeout,
+        max_deliveries: int = WorkOptions.max_deliveries,
+        retry_backoff: tuple[float, float] = WorkOptions.retry_backoff,
     ) -> None:
         super().__init__(
             expiry,
@@ -208,7 +273,8 @@ class InMemoryChannelLayer(BaseChannelLayer):
             max_message_size=max_message_size,
         )
         self.group_expiry = group_expiry
-        self._store = MemoryStore(expiry)
+        work = WorkOptions(visibility_timeout, max_deliveries, retry_backoff)
+        self._store = MemoryStore(expiry, MemoryWork(work))
 
     def _make_broker(self) -> MemoryBroker:
         return MemoryBroker(self._store, self.get_capacity)
