@@ -18,6 +18,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 RANKS = [
     {"exceptions", "type_defs"},
     {"utils", "connections"},
+    {"layers.log"},
     {"layers.lanes"},
     {
         "layers.names",
@@ -29,6 +30,7 @@ RANKS = [
         "layers.forks",
         "layers.signals",
         "layers.workers",
+        "layers.options",
     },
     {"layers.delivery", "layers.work"},
     {
@@ -40,9 +42,10 @@ RANKS = [
     },
     {"layers.home"},
     {"layers.wiring"},
-    {"layers.working"},
+    {"layers.history", "layers.working"},
     {"layers.base"},
     {"layers.registry"},
+    {"layers.memory_log"},
     {"layers.in_memory", "layers.sync", "layers.redis", "consumer", "middleware", "servers"},
     {"layers"},
     {"", "testing"},

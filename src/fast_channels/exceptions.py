@@ -8,6 +8,7 @@ Every error of the library.
     │   │   └── MissingCapability                   this broker cannot do that
     │   ├── InvalidName (TypeError)                 a channel or group name
     │   ├── InvalidMessage (TypeError)              cannot travel as it is
+    │   ├── InvalidPosition (ValueError)            no position in a group's history
     │   ├── MessageTooLarge                         larger than max_message_size
     │   ├── ChannelFull                             the receiving channel is at capacity
     │   ├── ForeignChannel (RuntimeError)           only its own process can do that
@@ -105,6 +106,19 @@ class InvalidMessage(ChannelLayerError, TypeError):
 
     def __str__(self) -> str:
         return f"{self.where} is {_shown(self.value)} ({type(self.value).__name__}): {self.remedy}"
+
+
+class InvalidPosition(ChannelLayerError, ValueError):
+    """For what is no position at all; a position that is of no use is no error."""
+
+    def __init__(self, value: object) -> None:
+        self.value = value
+
+    def __str__(self) -> str:
+        return (
+            f"{_shown(self.value)} is no position: hand back what history(), join() or a message "
+            "gave you, unchanged"
+        )
 
 
 class MessageTooLarge(ChannelLayerError):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from . import names
 from .health import Health, Supervised, combined
+from .history import HistoryWiring, as_position, check_key
 from .home import Lifetime
 from .mailbox import Mailbox, ThreadsafeMailbox
 from .working import Working
@@ -18,11 +19,13 @@ if TYPE_CHECKING:
     from fast_channels.type_defs import ChannelCapacityDict, ChannelMessage, Overflow
 
     from .codecs import Codec
+    from .history import Joined
     from .hub import Statistics
+    from .log import History, Position
     from .wiring import Received
 
 
-class BaseChannelLayer(Working):
+class BaseChannelLayer(HistoryWiring, Working):
     """
     Moves messages between channels, which may be in any process.
 
@@ -118,15 +121,26 @@ class BaseChannelLayer(Working):
         if payloads:
             await self._lifetime.run(self._send_many, channel, payloads)
 
-    async def group_send(self, group: str, message: ChannelMessage) -> None:
+    async def group_send(
+        self, group: str, message: ChannelMessage, *, idempotency_key: str | None = None
+    ) -> Position | None:
         """
         Send to every channel in `group`, on every process.
 
         Never raises ChannelFull: a channel that cannot keep up loses messages
         by its own policy, and others lose none. Otherwise raises what `send` does.
+
+        A layer that keeps history returns the position of the message. With
+        `idempotency_key` it sends nothing if a message with the same key was sent to the
+        group in the last minutes (the layer's `idempotency_window`), and returns the
+        position of that: so a call that raised LayerUnavailable can be repeated safely.
+        Other layers return None, and raise MissingCapability for a key.
         """
         names.check("group", group)
-        await self._lifetime.run(self._group_send, group, self._encode(message))
+        if idempotency_key is not None:
+            check_key(idempotency_key)
+        payload = self._encode(message)
+        return await self._lifetime.run(self._group_send, group, payload, idempotency_key)
 
     async def group_send_many(self, group: str, messages: Iterable[ChannelMessage]) -> None:
         """
@@ -220,6 +234,44 @@ class BaseChannelLayer(Working):
         names.check("group", group)
         self._check_channel(channel)
         await self._lifetime.run(self._group_discard, group, channel)
+
+    # -- history ------------------------------------------------------------
+
+    async def history(
+        self, group: str, since: Position | str | None = None, limit: int | None = None
+    ) -> History:
+        """
+        Return what `group` was sent after a position, oldest first, as far as it is kept.
+
+        `limit` is how many messages to return at most: the oldest, so that the position
+        returned is where to go on; without `since` the newest. What cannot be
+        decoded is left out, and counted. Raises InvalidPosition for what is no position,
+        and MissingCapability if the layer keeps no history.
+        """
+        names.check("group", group)
+        after = as_position(since)
+        if limit is not None and limit < 1:
+            raise ValueError(f"limit is {limit!r}; ask for at least 1 message, or None for all")
+        return await self._lifetime.run(self._history, group, after, limit)
+
+    async def join(self, group: str, channel: str, since: Position | str | None = None) -> History:
+        """
+        Do what `group_add` does, and return what the group was sent after a position.
+
+        Nothing is missing between those messages and the ones that the channel receives from
+        now on, and nothing is in both. With `since` None the group's past is not
+        asked for: the result tells the present position, and has no messages.
+        Raises what `group_add` and `history` do, and then the channel is no member; on an
+        outage, LayerUnavailable. `channel` must be one of this process.
+        """
+        names.check("group", group)
+        self._check_channel(channel)
+        undo = functools.partial(self._undo_join_since, self._group_topic(group), channel)
+        after = as_position(since)
+        joined: Joined = await self._lifetime.run(
+            self._join_since, group, channel, after, undo=undo
+        )
+        return joined.history
 
     async def flush(self) -> None:
         """Delete every channel, group and message of this layer, for all processes."""

@@ -9,9 +9,12 @@ CONTRIBUTING.md; to check one, subclass `fast_channels.testing.contract`.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 from fast_channels.exceptions import MissingCapability
+
+if TYPE_CHECKING:
+    from .log import Position
 
 # Called after an interruption: the topics, since and until when (Unix time in
 # seconds), and whether everything published meanwhile has arrived after all.
@@ -21,11 +24,12 @@ Interrupted: TypeAlias = Callable[[Iterable[str], float, float, bool], None]
 class Deliver(Protocol):
     """What a broker calls with what has arrived."""
 
-    def __call__(self, topic: str, *payloads: bytes) -> int:
+    def __call__(self, topic: str, *payloads: bytes, positions: Sequence[Position] = ()) -> int:
         """
         Hand payloads of a topic to its members; returns how many were taken.
 
         Several at once, if they have arrived together, cost less than one by one.
+        A broker that keeps a log gives the position of each.
         """
         ...
 

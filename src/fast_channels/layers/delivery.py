@@ -11,14 +11,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .lanes import Parcel
-
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from fast_channels.type_defs import ChannelMessage
-
-    from .lanes import Lane, LaneKind
+    from .lanes import Lane, LaneKind, Parcel
     from .mailbox import Mailbox
 
 
@@ -27,8 +23,8 @@ class Delivery:
 
     __slots__ = ("_direct", "_nested", "_parcels")
 
-    def __init__(self, messages: Sequence[ChannelMessage], *, nested: bool) -> None:
-        self._parcels = [Parcel(message) for message in messages]
+    def __init__(self, parcels: Sequence[Parcel], *, nested: bool) -> None:
+        self._parcels = parcels
         # Whether it is part of another delivery, by a handler: such handlers would
         # stack up, one in the other.
         self._nested = nested
@@ -48,7 +44,8 @@ class Delivery:
             if lanes is not None:
                 lanes.append(lane)
                 return len(self._parcels)
-        return sum([mailbox.put(parcel.unpacked(mailbox.lane)) for parcel in self._parcels])
+        lane, positioned = mailbox.lane, mailbox.positioned
+        return sum([mailbox.put(p.unpacked(lane, positioned=positioned)) for p in self._parcels])
 
     def finish(self) -> None:
         for kind, lanes in self._direct.items():

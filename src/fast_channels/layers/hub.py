@@ -8,7 +8,9 @@ none needs a lock.
 
 from __future__ import annotations
 
+import contextlib
 import logging
+from collections import Counter
 from dataclasses import asdict, dataclass
 from itertools import groupby
 from operator import itemgetter
@@ -16,12 +18,14 @@ from typing import TYPE_CHECKING, Any, cast
 
 from . import names
 from .delivery import Delivery
+from .lanes import Parcel
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Generator, Iterable, Sequence
 
     from fast_channels.type_defs import ChannelMessage
 
+    from .log import Position
     from .mailbox import Mailbox
 
 logger = logging.getLogger("fast_channels.layers")
@@ -107,6 +111,8 @@ class Hub:
         # Topics per channel, to leave them all without a search. A set takes four times
         # the memory of a short tuple, and most channels have few.
         self._joined: dict[str, tuple[str, ...] | set[str]] = {}
+        # Topics that are wanted without a member, and by how many.
+        self._held = Counter[str]()
         self._decode = decode
         # True while readers handle a message as part of its delivery.
         self._finishing = False
@@ -158,6 +164,21 @@ class Hub:
                 found.setdefault(channel, []).append(topic)
         return found
 
+    def __contains__(self, topic: object) -> bool:
+        """Whether a topic is wanted: it has members, or will have."""
+        return topic in self.members or topic in self._held
+
+    @contextlib.contextmanager
+    def hold(self, topic: str) -> Generator[None]:
+        """Want a topic for a while, whoever its members are."""
+        self._held[topic] += 1
+        try:
+            yield
+        finally:
+            self._held[topic] -= 1
+            if not self._held[topic]:
+                del self._held[topic]
+
     def clear(self) -> None:
         for channel in list(self.mailboxes):
             self.close(channel)
@@ -188,19 +209,24 @@ class Hub:
 
     # -- deliver ------------------------------------------------------------
 
-    def deliver(self, topic: str, *payloads: bytes) -> int:
+    def deliver(self, topic: str, *payloads: bytes, positions: Sequence[Position] = ()) -> int:
         """
         Hand payloads to every member of `topic`; returns how many were taken, over all members.
 
-        Each member gets a dict of its own for each; the values in it are shared.
+        Each member gets a dict of its own for each; the values in it are shared. `positions`
+        is one for each payload, if they are of a log.
         """
         members = self.members.get(topic)
         if members is None:
             # Under way when the last member left.
             self.counters.unclaimed += len(payloads)
             return 0
-        decoded = [self.decoded(payload) for payload in payloads]
-        return self._put(members, [message for message in decoded if message is not None])
+        decoded = map(self.decoded, payloads)
+        if positions:
+            places = [(topic, position) for position in positions]
+            found = zip(decoded, places, strict=True)
+            return self._put(members, [Parcel(m, place) for m, place in found if m is not None])
+        return self._put(members, [Parcel(m) for m in decoded if m is not None])
 
     def deliver_addressed(self, topic: str, *payloads: bytes) -> int:
         """The same for payloads that carry the names they are meant for."""
@@ -217,23 +243,23 @@ class Hub:
             if not channels:
                 # For nobody at all, or for a group that its last member has left.
                 self.counters.unclaimed += len(messages)
-            delivered += self._put(channels, messages)
+            delivered += self._put(channels, list(map(Parcel, messages)))
         return delivered
 
     def deliver_to(self, channel: str, message: ChannelMessage) -> int:
         """The same for a message that never left this process."""
-        return self._put((channel,), [message])
+        return self._put((channel,), [Parcel(message)])
 
-    def _put(self, channels: Iterable[str], messages: Sequence[ChannelMessage]) -> int:
-        if not messages:
+    def _put(self, channels: Iterable[str], parcels: Sequence[Parcel]) -> int:
+        if not parcels:
             return 0
         mailboxes = self.mailboxes
-        delivery = Delivery(messages, nested=self._finishing)
+        delivery = Delivery(parcels, nested=self._finishing)
         delivered = 0
         for channel in channels:
             mailbox = mailboxes.get(channel)
             if mailbox is None:
-                self.counters.unclaimed += len(messages)
+                self.counters.unclaimed += len(parcels)
             else:
                 delivered += delivery.put(mailbox)
         self.counters.delivered += delivered

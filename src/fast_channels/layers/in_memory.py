@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 from fast_channels.exceptions import LayerClosed
 
 from .base import BaseChannelLayer
+from .memory_log import MemoryLog
 from .memory_work import MemoryWork
-from .work import WorkOptions
+from .options import HISTORY_TTL, IDEMPOTENCY_WINDOW, HistoryOptions, WorkOptions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
     from .broker import Deliver, Interrupted
     from .codecs import Codec
+    from .log import Position, Stretch
     from .mailbox import Mailbox
     from .work import Buried, Claimed
 
@@ -113,8 +115,11 @@ class MemoryBroker:
                     turn.set_exception(LayerClosed(f"channel {name!r}"))
 
     async def publish(self, topic: str, payload: bytes) -> int:
+        return await self._spread(topic, payload, ())
+
+    async def _spread(self, topic: str, payload: bytes, positions: Sequence[Position]) -> int:
         if self._deliver is not None:
-            self._deliver(topic, payload)
+            self._deliver(topic, payload, positions=positions)
         refused = 0
         for name in list(self._store.members.get(topic, ())):
             refused += not await self.push(name, payload, self._capacity_of(name))
@@ -235,14 +240,52 @@ def _answered(answer: bool) -> asyncio.Future[bool]:
     return future
 
 
+class RememberingBroker(MemoryBroker):
+    """The same with a log, see layers.log.Log."""
+
+    def __init__(
+        self, store: MemoryStore, capacity_of: Callable[[str], int], log: MemoryLog
+    ) -> None:
+        super().__init__(store, capacity_of)
+        self._log = log
+
+    async def publish(self, topic: str, payload: bytes) -> int:
+        position, _ = self._log.append(topic, payload, None)
+        return await self._spread(topic, payload, [position])
+
+    async def append(self, topic: str, payload: bytes, *, once: str | None = None) -> Position:
+        position, new = self._log.append(topic, payload, once)
+        if new:
+            await self._spread(topic, payload, [position])
+        return position
+
+    async def read(self, topic: str, after: Position | None, limit: int | None) -> Stretch:
+        return self._log.read(topic, after, limit)
+
+    def delivered(self, topic: str) -> Position:
+        return self._log.end(topic)
+
+    async def catch_up(self, topic: str) -> None:
+        """What is appended is delivered at once."""
+
+    async def flush(self) -> None:
+        await super().flush()
+        self._log.clear()
+
+
 class InMemoryChannelLayer(BaseChannelLayer):
     """
     Channels and groups within one process: for tests and single-process apps.
 
     Nothing leaves the process: with several workers each has its own groups,
     and scripts reach nobody. A member of a group stays for `group_expiry`
-    seconds at least; here, until it leaves or its channel is closed. Work that
-    is taken (see `take`) and not acknowledged comes again after
+    seconds at least; here, until it leaves or its channel is closed.
+
+    With `history_size` it keeps so many messages of each group, until nothing was
+    sent to it for `history_ttl` seconds: for tests of what needs a history. An
+    `idempotency_key` counts for `idempotency_window` seconds.
+
+    Work that is taken (see `take`) and not acknowledged comes again after
     `visibility_timeout` seconds; when it failed, after a pause of
     `retry_backoff`: the seconds of the first, doubling to those of the longest.
     After `max_deliveries` it goes to the dead letters.
@@ -260,6 +303,9 @@ class InMemoryChannelLayer(BaseChannelLayer):
         codec: Codec | None = None,
         overflow: Overflow = "drop_oldest",
         max_message_size: int = 1024 * 1024,
+        history_size: int | None = None,
+        history_ttl: float = HISTORY_TTL,
+        idempotency_window: float = IDEMPOTENCY_WINDOW,
         visibility_timeout: float = WorkOptions.visibility_timeout,
         max_deliveries: int = WorkOptions.max_deliveries,
         retry_backoff: tuple[float, float] = WorkOptions.retry_backoff,
@@ -275,9 +321,15 @@ class InMemoryChannelLayer(BaseChannelLayer):
         self.group_expiry = group_expiry
         work = WorkOptions(visibility_timeout, max_deliveries, retry_backoff)
         self._store = MemoryStore(expiry, MemoryWork(work))
+        self._memory: MemoryLog | None = None
+        if history_size is not None:
+            options = HistoryOptions(history_size, history_ttl, idempotency_window)
+            self._memory = MemoryLog(options)
 
     def _make_broker(self) -> MemoryBroker:
-        return MemoryBroker(self._store, self.get_capacity)
+        if self._memory is None:
+            return MemoryBroker(self._store, self.get_capacity)
+        return RememberingBroker(self._store, self.get_capacity, self._memory)
 
     def _is_kept(self, channel: str) -> bool:  # noqa: ARG002 - every name there is
         return True

@@ -9,10 +9,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol
 
+from .log import Positioned
+
 if TYPE_CHECKING:
     from collections.abc import Container, Sequence
 
     from fast_channels.type_defs import ChannelMessage
+
+    from .log import Position
 
 
 class Prepared(dict[str, Any]):
@@ -22,10 +26,12 @@ class Prepared(dict[str, Any]):
 class Parcel:
     """One message for many readers."""
 
-    __slots__ = ("_prepared", "message", "type")
+    __slots__ = ("_place", "_prepared", "message", "type")
 
-    def __init__(self, message: ChannelMessage) -> None:
+    def __init__(self, message: ChannelMessage, place: tuple[str, Position] | None = None) -> None:
         self.message = message
+        # The topic that it was published to, and where it stands in its log, if there is one.
+        self._place = place
         type_ = message.get("type")
         # It may be anything, also what cannot be looked for.
         self.type = type_ if isinstance(type_, str) else None
@@ -40,8 +46,10 @@ class Parcel:
             self._prepared[kind] = kind.prepare(self.message)
         return self._prepared[kind]
 
-    def unpacked(self, lane: Lane | None) -> ChannelMessage:
-        """Return what is put into the mailbox of a reader."""
+    def unpacked(self, lane: Lane | None, *, positioned: bool = False) -> ChannelMessage:
+        """Return what is put into the mailbox of a reader, who may want to know positions."""
+        if positioned and self._place is not None:
+            return Positioned(self.message, *self._place)
         prepared = None if lane is None else self.prepared(lane.kind)
         return dict(self.message) if prepared is None else prepared
 

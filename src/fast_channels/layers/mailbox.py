@@ -67,6 +67,7 @@ class Mailbox:
         "name",
         "overflow",
         "overflowed",
+        "positioned",
         "ready",
         "refuses",
     )
@@ -90,6 +91,8 @@ class Mailbox:
         # may be used: while the reader waits, and nothing for it.
         self.lane: Lane | None = None
         self.ready: Lane | None = None
+        # Whether the reader wants to know the positions of messages, see layers/log.py.
+        self.positioned = False
         # Messages lost here since the mailbox was made.
         self.dropped = 0
         # True once the channel has been closed.

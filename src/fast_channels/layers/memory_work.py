@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from .work import DEAD_LETTERS, Buried, Claimed
 
 if TYPE_CHECKING:
-    from .work import WorkOptions
+    from .options import WorkOptions
 
 
 class Held(NamedTuple):

@@ -31,6 +31,7 @@ from .broker import Batching, Broker, Flushable, Popping, Queue, no_queue
 from .codecs import Codec, MsgPackCodec
 from .health import Health
 from .hub import ADDRESS, Hub
+from .log import Log
 from .mailbox import Mailbox, Notice
 from .rules import NameRules
 from .subscriptions import Subscriptions
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 
     from fast_channels.type_defs import ChannelCapacityDict, ChannelMessage, Overflow
+
+    from .log import Position
 
 # Seconds that closing a channel waits for the broker to confirm. It is done in
 # any case; waiting means that nothing under way arrives afterwards.
@@ -96,6 +99,7 @@ class Wiring(NameRules):
         self._broker: Broker | None = None
         # The same, if it is one. Asked once: that costs more than sending does.
         self._queue: Queue | None = None
+        self._log: Log | None = None
         # What health() says beside what a supervised broker knows better.
         self._health = Health("closed", time.time())
         self._subscriptions: Subscriptions | None = None
@@ -147,12 +151,13 @@ class Wiring(NameRules):
         self._opening.clear()
         self._joining.clear()
         broker = self._make_broker()
-        subscriptions = Subscriptions(self._hub.members, broker)
+        subscriptions = Subscriptions(self._hub, broker)
         self._health = Health("connecting", time.time())
         try:
             await broker.start(self._deliver, self._interrupted)
             self._broker, self._subscriptions = broker, subscriptions
             self._queue = broker if isinstance(broker, Queue) else None
+            self._log = broker if isinstance(broker, Log) else None
             self._health = Health("ready", time.time())
             yield
         except LayerUnavailable as exc:
@@ -162,7 +167,7 @@ class Wiring(NameRules):
             # A loop that was stopped and replaced may end long after its
             # successor began; what is there by then is not ours to clear.
             if self._broker is broker:
-                self._broker = self._queue = self._subscriptions = None
+                self._broker = self._queue = self._log = self._subscriptions = None
                 self._health = Health("closed", time.time())
                 self._hub.clear()
                 for opening in self._opening.values():
@@ -170,8 +175,8 @@ class Wiring(NameRules):
             await subscriptions.stop()
             await broker.stop()
 
-    def _deliver(self, topic: str, *payloads: bytes) -> int:
-        return self._hub.deliver(topic, *payloads)
+    def _deliver(self, topic: str, *payloads: bytes, positions: Sequence[Position] = ()) -> int:
+        return self._hub.deliver(topic, *payloads, positions=positions)
 
     def _interrupted(
         self, topics: Iterable[str], since: float, until: float, recovered: bool
@@ -205,11 +210,6 @@ class Wiring(NameRules):
         elif await self._live_broker.publish(channel, payload):
             self._hub.counters.refused += 1
             raise ChannelFull(channel)
-        self._hub.counters.published += 1
-
-    async def _group_send(self, group: str, payload: bytes) -> None:
-        refused = await self._live_broker.publish(self._group_topic(group), payload)
-        self._hub.counters.refused += refused
         self._hub.counters.published += 1
 
     async def _send_many(self, channel: str, payloads: Sequence[bytes]) -> None:

@@ -9,11 +9,10 @@ see working.py.
 from __future__ import annotations
 
 import functools
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeGuard, runtime_checkable
 
-from fast_channels.exceptions import InvalidChannelLayerError, MissingCapability
+from fast_channels.exceptions import MissingCapability
 
 if TYPE_CHECKING:
     import asyncio
@@ -104,52 +103,6 @@ def _hands_out_work(kind: type) -> bool:
     return issubclass(kind, WorkQueue)
 
 
-@dataclass(frozen=True)
-class WorkOptions:
-    """
-    How long work is in somebody's hands, and how often.
-
-    Raises InvalidChannelLayerError for values that cannot be meant.
-    """
-
-    # Seconds until what was handed out and not acknowledged goes to somebody else.
-    visibility_timeout: float = 30.0
-    # Deliveries after which it goes to the dead letters instead.
-    max_deliveries: int = 5
-    # Seconds of the pause after the first failure, which doubles with each, and of the longest.
-    retry_backoff: tuple[float, float] = (1.0, 60.0)
-
-    def __post_init__(self) -> None:
-        if not _is_seconds(self.visibility_timeout) or self.visibility_timeout == 0:
-            raise InvalidChannelLayerError(
-                f"visibility_timeout is {self.visibility_timeout!r}; it is a number of seconds "
-                "above zero, longer than any handler takes, such as 30.0"
-            )
-        if not _is_whole(self.max_deliveries) or self.max_deliveries < 1:
-            raise InvalidChannelLayerError(
-                f"max_deliveries is {self.max_deliveries!r}; it is a whole number of at least 1, "
-                "such as 5"
-            )
-        if not _is_backoff(self.retry_backoff):
-            raise InvalidChannelLayerError(
-                f"retry_backoff is {self.retry_backoff!r}; it is a pair of seconds, the first "
-                "pause and the longest one, such as (1.0, 60.0)"
-            )
-
-    def pause(self, deliveries: int) -> float:
-        """Return the seconds to wait after that many deliveries, the last of which failed."""
-        first, longest = self.retry_backoff
-        # ldexp and not 2 **: an int of any size, for a counter that is not ours alone.
-        return min(longest, math.ldexp(first, min(deliveries, 64) - 1))
-
-    @property
-    def no_answer(self) -> str:
-        """Return the reason for what was handed out for the last time and not heard of again."""
-        return (
-            f"its worker died or hung: it was not acknowledged within {self.visibility_timeout:g} s"
-        )
-
-
 @dataclass
 class Work:
     """What `take` hands out: a message, and how often it was handed out."""
@@ -193,21 +146,3 @@ def no_work(broker: Broker) -> MissingCapability:
         "taking work that is acknowledged",
         "use RedisStreamsChannelLayer, or InMemoryChannelLayer within one process",
     )
-
-
-def _is_seconds(value: object) -> bool:
-    if not isinstance(value, (int, float)) or isinstance(value, bool):
-        return False
-    return 0 <= value < math.inf
-
-
-def _is_whole(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _is_backoff(value: object) -> bool:
-    match value:
-        case (int() | float() as first, int() | float() as longest):
-            return _is_seconds(first) and _is_seconds(longest) and first <= longest
-        case _:
-            return False

@@ -22,12 +22,13 @@ from typing import TYPE_CHECKING, Any
 from fast_channels.exceptions import BrokerRefused, LayerUnavailable
 from fast_channels.layers import names
 from fast_channels.layers.base import BaseChannelLayer
+from fast_channels.layers.options import checked_seconds
 
 from ._connection import TIMEOUT
 from ._hosts import checked_prefix, consistent_hash, decode_hosts, describe
 from ._inbox import INBOX_CAPACITY, Inbox, added, reap
 from ._keys import Keys, member_thing
-from ._options import HEARTBEAT_INTERVAL, LEASE, QueueOptions, checked_seconds
+from ._options import HEARTBEAT_INTERVAL, LEASE, QueueOptions
 from ._pipe import all_of
 from ._scripts import Script
 from ._server import Server, health_of, ping_all
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 
     from fast_channels.layers.broker import Deliver, Interrupted, Popped
     from fast_channels.layers.health import Health
+    from fast_channels.layers.log import Position
     from fast_channels.type_defs import ChannelCapacityDict, ChannelMessage, Overflow
 
     from .serializers import Around, BaseMessageSerializer
@@ -411,7 +413,7 @@ class RedisChannelLayer(BaseChannelLayer):
             replace(self._options, batch=self._turn()),
         )
 
-    def _deliver(self, topic: str, *payloads: bytes) -> int:
+    def _deliver(self, topic: str, *payloads: bytes, positions: Sequence[Position] = ()) -> int:  # noqa: ARG002 - a queue has none
         return self._hub.deliver_addressed(topic, *payloads)
 
     def _affected(self, topics: Iterable[str]) -> dict[str, list[str]]:

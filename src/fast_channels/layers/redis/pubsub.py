@@ -17,11 +17,12 @@ from fast_channels.exceptions import BrokerRefused, InvalidChannelLayerError
 from fast_channels.layers import names
 from fast_channels.layers.base import BaseChannelLayer
 from fast_channels.layers.mailbox import Notice
+from fast_channels.layers.options import checked_seconds
 
 from ._connection import CONNECTION_ERRORS, TIMEOUT, Link
 from ._heartbeat import Heartbeat
 from ._hosts import checked_prefix, consistent_hash, decode_hosts, describe
-from ._options import HEARTBEAT_INTERVAL, checked_seconds
+from ._options import HEARTBEAT_INTERVAL
 from ._pipe import all_of
 from ._server import Server, health_of, ping_all
 from ._supervisor import Supervisor, first_of

@@ -1,0 +1,94 @@
+"""The log of an in-memory layer: the reference for those on servers."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from .log import Entry, Position, Stretch, new_epoch, new_tag
+
+if TYPE_CHECKING:
+    from .options import HistoryOptions
+
+
+@dataclass
+class TopicLog:
+    """What is kept of one topic."""
+
+    # Before the first entry of all, and of the last one, kept or not.
+    start: Position
+    end: Position
+    entries: deque[Entry]
+    # What was appended with a key: when, by time.monotonic(), and its position.
+    once: dict[str, tuple[float, Position]] = field(
+        default_factory=dict[str, tuple[float, Position]]
+    )
+    # time.monotonic() when the last entry came.
+    written: float = 0.0
+
+
+class MemoryLog:
+    """
+    Logs of topics, which outlive the sessions of their layer.
+
+    A log without anything kept stays, for it knows the positions: 300 bytes a topic.
+    """
+
+    def __init__(self, options: HistoryOptions) -> None:
+        self._options = options
+        self._topics: dict[str, TopicLog] = {}
+
+    def append(self, topic: str, payload: bytes, once: str | None) -> tuple[Position, bool]:
+        """Return the position of a payload, and whether it is a new one."""
+        log = self._topic(topic)
+        if once is not None:
+            self._forget_keys(log)
+            if once in log.once:
+                return log.once[once][1], False
+        position = Position(log.end.epoch, log.end.offset + 1, new_tag())
+        log.entries.append(Entry(position, payload))
+        log.end, log.written = position, time.monotonic()
+        if once is not None:
+            log.once[once] = log.written, position
+        return position, True
+
+    def read(self, topic: str, after: Position | None, limit: int | None) -> Stretch:
+        """See layers.log.Log."""
+        log = self._topic(topic)
+        kept = list(log.entries)
+        if after is None or after.epoch != log.end.epoch:
+            # Nothing of it is known to whoever asks.
+            kept = kept[-self._options.size :]
+            newest = kept if limit is None else kept[-limit:]
+            return Stretch(newest if after is None else kept[:limit], log.end, after is None)
+        # Where the entry at that position is, or would be.
+        index = after.offset - (log.end.offset - len(kept) + 1)
+        if 0 <= index < len(kept):
+            connected = kept[index].position == after
+        else:
+            connected = after in (log.end, log.start) and index == -1
+        return Stretch(kept[max(index + 1, 0) :][:limit], log.end, connected)
+
+    def end(self, topic: str) -> Position:
+        return self._topic(topic).end
+
+    def clear(self) -> None:
+        self._topics.clear()
+
+    def _topic(self, topic: str) -> TopicLog:
+        log = self._topics.get(topic)
+        if log is None:
+            # One more than `size`: the position before the oldest is known, then.
+            start = Position(new_epoch(), 0, 0)
+            log = self._topics[topic] = TopicLog(start, start, deque(maxlen=self._options.size + 1))
+        elif log.entries and log.written < time.monotonic() - self._options.ttl:
+            log.entries.clear()
+        return log
+
+    def _forget_keys(self, log: TopicLog) -> None:
+        horizon = time.monotonic() - self._options.window
+        # In the order that they came.
+        while log.once and next(iter(log.once.values()))[0] < horizon:
+            del log.once[next(iter(log.once))]
