@@ -1,0 +1,42 @@
+"""Every backend that hands out work keeps its contract."""
+
+from __future__ import annotations
+
+import contextlib
+
+import pytest
+
+from fast_channels.layers import InMemoryChannelLayer
+from fast_channels.testing.contract_work import WorkContract
+from tests.layers.redis.working import WorkLayer
+
+
+@pytest.fixture
+async def opened():
+    """Opens layers and closes them after the test."""
+    async with contextlib.AsyncExitStack() as stack:
+        yield stack.enter_async_context
+
+
+class TestInMemory(WorkContract):
+    @pytest.fixture
+    async def make_layer(self, opened):
+        made = {}
+
+        async def make(**options):
+            # There is one process, so everybody shares one layer.
+            key = repr(sorted(options.items()))
+            if key not in made:
+                made[key] = await opened(InMemoryChannelLayer(**options))
+            return made[key]
+
+        return make
+
+
+class TestRedis(WorkContract):
+    @pytest.fixture
+    async def make_layer(self, opened, redis_url):
+        async def make(**options):
+            return await opened(WorkLayer(redis_url, **options))
+
+        return make
