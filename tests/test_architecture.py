@@ -47,8 +47,11 @@ RANKS = [
     {"layers.registry"},
     {"layers.memory_log"},
     {"layers.in_memory", "layers.sync", "layers.redis", "consumer", "middleware", "servers"},
-    {"layers"},
+    {"layers", "routing"},
+    {"worker"},
     {"", "testing"},
+    {"cli"},
+    {"__main__"},
 ]
 RANK = {module: rank for rank, modules in enumerate(RANKS) for module in modules}
 

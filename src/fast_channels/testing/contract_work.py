@@ -113,7 +113,7 @@ class WorkContract:
         second = asyncio.create_task(number_of(layer, "work"))
         await asyncio.sleep(0.01)
         await layer.send_many("work", [task(1), task(2)])
-        assert await asyncio.gather(first, second) == [1, 2]
+        assert [await first, await second] == [1, 2]
 
     async def test_acknowledged_work_is_gone(self, hasty: BaseChannelLayer) -> None:
         """It does not come again, not after the visibility timeout either."""
@@ -134,9 +134,8 @@ class WorkContract:
     ) -> None:
         """After the visibility timeout, counted as another delivery; late thanks change nothing."""
         await hasty.send("work", task(1))
-        async with taken(hasty, "work"):
-            async with taken(hasty_peer, "work") as again:
-                assert (again.message, again.deliveries) == (task(1), 2)
+        async with taken(hasty, "work"), taken(hasty_peer, "work") as again:
+            assert (again.message, again.deliveries) == (task(1), 2)
         assert await hasty.dead_letters("work") == []
 
     async def test_late_acknowledgement_does_not_remove_what_another_has(
