@@ -6,9 +6,8 @@ import contextlib
 
 import pytest
 
-from fast_channels.layers import InMemoryChannelLayer
+from fast_channels.layers import InMemoryChannelLayer, RedisStreamsChannelLayer
 from fast_channels.testing.contract_work import WorkContract
-from tests.layers.redis.working import WorkLayer
 
 
 @pytest.fixture
@@ -33,10 +32,28 @@ class TestInMemory(WorkContract):
         return make
 
 
-class TestRedis(WorkContract):
+class TestRedisStreams(WorkContract):
     @pytest.fixture
     async def make_layer(self, opened, redis_url):
         async def make(**options):
-            return await opened(WorkLayer(redis_url, **options))
+            return await opened(RedisStreamsChannelLayer(hosts=[redis_url], **options))
 
         return make
+
+
+class TestRedisStreamsOnTwoHosts(WorkContract):
+    """Encrypted, besides."""
+
+    @pytest.fixture
+    async def make_layer(self, opened, redis_url, second_valkey):
+        options = {
+            "hosts": [redis_url, second_valkey.url],
+            "serializer_format": "json",
+            "symmetric_encryption_keys": ["new", "old"],
+        }
+
+        async def make(**more):
+            return await opened(RedisStreamsChannelLayer(**options, **more))
+
+        yield make
+        await (await make()).flush()
