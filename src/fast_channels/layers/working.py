@@ -101,9 +101,9 @@ class Working(Wiring):
         )
 
     async def _hold(self, channel: str) -> Hold:
-        if not self._is_kept(channel):
-            raise ForeignChannel(channel, "take work from")
         work = self._work
+        if not self._is_kept(channel):
+            raise ForeignChannel(channel, "receive from")
         while True:
             claimed = await work.claim(channel)
             message = self._hub.decoded(claimed.payload)

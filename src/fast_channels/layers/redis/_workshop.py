@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from fast_channels.exceptions import MissingCapability
+from fast_channels.exceptions import ForeignChannel, MissingCapability
+from fast_channels.layers import names
 
 from ._hosts import consistent_hash
 
@@ -53,6 +54,8 @@ class Workshop:
         return await self._bench(name).revive(name, limit, capacity)
 
     async def add_member(self, topic: str, name: str) -> None:  # noqa: ARG002
+        if names.is_local(name):
+            raise ForeignChannel(name, "add to a group")
         raise MissingCapability(
             self,
             f"adding {name!r} to a group, which processes share",

@@ -139,6 +139,12 @@ class RedisStreamsBroker(Workshop):
     async def publish_many(self, topic: str, payloads: Sequence[bytes]) -> int:
         return await all_of(self.publish(topic, payload) for payload in payloads)
 
+    async def push_many(self, name: str, payloads: Sequence[bytes], capacity: int) -> int:
+        if not names.is_local(name):
+            return await super().push_many(name, payloads, capacity)
+        await self.publish_many(name, payloads)
+        return len(payloads)
+
     async def subscribe(self, topic: str) -> None:
         await self._shard(topic).subscribe(topic)
 
