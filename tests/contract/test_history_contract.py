@@ -1,4 +1,4 @@
-"""Every backend that hands out work keeps its contract."""
+"""Every backend of this library that keeps a history keeps its contract."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import contextlib
 import pytest
 
 from fast_channels.layers import InMemoryChannelLayer, RedisStreamsChannelLayer
-from fast_channels.testing.contract_work import WorkContract
+from fast_channels.testing.history_contract import HistoryContract
 
 
 @pytest.fixture
@@ -17,7 +17,7 @@ async def opened():
         yield stack.enter_async_context
 
 
-class TestInMemory(WorkContract):
+class TestInMemory(HistoryContract):
     @pytest.fixture
     async def make_layer(self, opened):
         made = {}
@@ -32,7 +32,7 @@ class TestInMemory(WorkContract):
         return make
 
 
-class TestRedisStreams(WorkContract):
+class TestRedisStreams(HistoryContract):
     @pytest.fixture
     async def make_layer(self, opened, redis_url):
         async def make(**options):
@@ -41,19 +41,23 @@ class TestRedisStreams(WorkContract):
         return make
 
 
-class TestRedisStreamsOnTwoHosts(WorkContract):
-    """Encrypted, besides."""
-
+class TestRedisStreamsOnTwoHosts(HistoryContract):
     @pytest.fixture
     async def make_layer(self, opened, redis_url, second_valkey):
-        options = {
-            "hosts": [redis_url, second_valkey.url],
-            "serializer_format": "json",
-            "symmetric_encryption_keys": ["new", "old"],
-        }
+        hosts = [redis_url, second_valkey.url]
 
-        async def make(**more):
-            return await opened(RedisStreamsChannelLayer(**options, **more))
+        async def make(**options):
+            return await opened(RedisStreamsChannelLayer(hosts=hosts, **options))
 
         yield make
         await (await make()).flush()
+
+
+class TestEncryptedJson(HistoryContract):
+    @pytest.fixture
+    async def make_layer(self, opened, redis_url):
+        async def make(**options):
+            options |= {"serializer_format": "json", "symmetric_encryption_keys": ["key"]}
+            return await opened(RedisStreamsChannelLayer(hosts=[redis_url], **options))
+
+        return make
