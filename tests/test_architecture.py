@@ -63,7 +63,7 @@ OPTIONAL = {
     "redis": "layers.redis",
     "hiredis": "layers.redis",
     "cryptography": "layers.codecs",
-    "pytest": ("testing.contract", "testing.history_contract"),
+    "pytest": ("testing.contract", "testing.history_contract", "testing.work_contract"),
     "uvicorn": "servers.uvicorn",
     "websockets": "servers.uvicorn",
 }
