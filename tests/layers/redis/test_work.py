@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 
 import pytest
 import redis
@@ -12,6 +13,7 @@ from fast_channels.exceptions import BrokerRefused, InvalidChannelLayerError
 from fast_channels.layers import InMemoryChannelLayer, RedisStreamsChannelLayer
 from fast_channels.layers.options import WorkOptions
 from fast_channels.layers.redis import _work as module
+from tests.chaos.servers import ACL_DOCUMENT, documented_rule, of_documented_user
 from tests.layers.redis.support import cut
 
 PATIENCE = 5.0
@@ -221,6 +223,34 @@ async def test_closing_gives_back_what_was_handed_over_unseen(opened, redis_url)
     layer = await opened(RedisStreamsChannelLayer([redis_url]))
     await layer.send("work", task(1))
     assert await next_number(layer) == 1
+
+
+async def test_documented_rights_are_enough(opened, server):
+    """For all that can happen to work."""
+    (rights,) = re.findall(r"^`(\+exists .*)`$", ACL_DOCUMENT.read_text(), re.MULTILINE)
+    with redis.Redis.from_url(server.url) as raw:
+        raw.execute_command(*documented_rule().split())
+        raw.execute_command("ACL", "SETUSER", "app", *rights.split())
+    url = of_documented_user(server.url)
+    options = {"max_deliveries": 1, "capacity": 2, "expiry": 0.05, "visibility_timeout": 0.1}
+    one, other = [
+        await opened(RedisStreamsChannelLayer([url], check_interval=0.05, **options))
+        for _ in range(2)
+    ]
+    await one.send_many("work", map(task, range(2)))
+    async with one.take("work"):
+        await asyncio.sleep(0.06)
+        await one.send("work", task(2))
+        # The first is dead by then.
+        await asyncio.sleep(0.1)
+        waiting = asyncio.create_task(next_number(other))
+        async with asyncio.timeout(PATIENCE):
+            while not await other.dead_letters("work"):
+                await asyncio.sleep(0.01)
+        assert await other.retry_dead_letters("work") == 1
+        assert await waiting == 0
+    with redis.Redis.from_url(server.url) as raw:
+        assert raw.execute_command("ACL", "LOG") == []
 
 
 @pytest.mark.parametrize(
