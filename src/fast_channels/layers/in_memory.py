@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from fast_channels.exceptions import LayerClosed
 
 from .base import BaseChannelLayer
+from .broker import Popped
 from .memory_log import MemoryLog
 from .memory_work import MemoryWork
 from .options import HISTORY_TTL, IDEMPOTENCY_WINDOW, HistoryOptions, WorkOptions
@@ -55,17 +56,32 @@ class MemoryStore:
         self.queues[name] = queue
         return True
 
-    def take(self, name: str) -> Claimed | None:
+    def take(self, name: str) -> Popped | None:
+        """Take a payload for good."""
         claimed = self.work.take_due(name)
         if claimed is not None:
-            return claimed
+            self.work.done(name, claimed)
+            return Popped(claimed.payload, time.monotonic())
         queue = self.unexpired(name)
         if not queue:
             return None
-        _, payload = queue.popleft()
+        came, payload = queue.popleft()
         if not queue:
             del self.queues[name]
-        return self.work.take_new(name, payload)
+        return Popped(payload, came)
+
+    def claim(self, name: str) -> Claimed | None:
+        """Take a payload and hold it."""
+        claimed = self.work.take_due(name)
+        if claimed is not None:
+            return claimed
+        popped = self.take(name)
+        return None if popped is None else self.work.take_new(name, popped.payload)
+
+    def put_back(self, name: str, popped: Popped) -> None:
+        # By the time it came, the next to be forgotten: _forget_expired begins there.
+        self.queues = {name: self.unexpired(name), **self.queues}
+        self.queues[name].appendleft((popped.place, popped.payload))
 
     def has(self, name: str) -> bool:
         """Whether there may be something to take."""
@@ -145,8 +161,17 @@ class MemoryBroker:
         await asyncio.sleep(0)
         return len(payloads)
 
+    async def pop(self, name: str) -> Popped:
+        while (popped := self._store.take(name)) is None:
+            await self._turn(name)
+        return popped
+
+    def put_back(self, name: str, popped: Popped) -> None:
+        self._store.put_back(name, popped)
+        self._wake_receiver(name)
+
     async def claim(self, name: str) -> Claimed:
-        while (claimed := self._store.take(name)) is None:
+        while (claimed := self._store.claim(name)) is None:
             await self._turn(name)
         self._look_later(name)
         return claimed

@@ -60,6 +60,8 @@ class MemoryWork:
         None if there is nothing. What nobody acknowledged the last time is
         buried.
         """
+        if name not in self._held:
+            return None
         now = time.monotonic()
         ready = [held for held in self._held.get(name, {}).values() if held.due <= now]
         for held in sorted(ready, key=lambda held: (held.in_hands, held.due, held.number)):

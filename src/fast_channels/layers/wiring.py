@@ -27,7 +27,7 @@ from fast_channels.exceptions import (
 )
 
 from . import names
-from .broker import Batching, Broker, Flushable, Popping, Queue, no_queue
+from .broker import Batching, Broker, Flushable, Queue, no_queue, pops
 from .codecs import Codec, MsgPackCodec
 from .health import Health
 from .hub import ADDRESS, Hub
@@ -349,7 +349,7 @@ class Wiring(NameRules):
         if not self._is_kept(channel):
             raise ForeignChannel(channel, "receive from")
         queue = self._live_broker
-        if not isinstance(queue, Popping):
+        if not pops(queue):
             raise no_queue(queue, "receiving from a shared channel")
         while True:
             popped = await queue.pop(channel)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from fast_channels.exceptions import ForeignChannel, InvalidName
 
 from . import names
+from .broker import pops
 from .hub import ADDRESS
 from .wiring import Received, Wiring
 from .work import DeadLetter, Work, hands_out_work, no_work, reason_of
@@ -91,7 +92,8 @@ class Working(Wiring):
     # -- at home ------------------------------------------------------------
 
     async def _pop(self, channel: str) -> Received:
-        if not hands_out_work(self._broker):
+        if pops(self._broker) or not hands_out_work(self._broker):
+            # Nobody needs to acknowledge what is taken for good.
             return await super()._pop(channel)
         hold = await self._hold(channel)
         return Received(
