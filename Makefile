@@ -26,7 +26,8 @@ test: .venv/.dev .venv-peers/.ready
 	$(BIN)/python $(PYTEST) $(PYTEST_ARGS)
 
 soak: .venv/.dev
-	SOAK=1 $(BIN)/python -m pytest tests/chaos/test_state_machine.py tests/chaos/test_fuzz.py $(PYTEST_ARGS)
+	SOAK=1 $(BIN)/python -m pytest tests/chaos/test_state_machine.py tests/chaos/test_fuzz.py \
+		tests/chaos/test_durable.py $(PYTEST_ARGS)
 
 test-oldest: .venv-oldest/.ready
 	.venv-oldest/bin/python $(PYTEST) tests/layers tests/contract tests/chaos \
