@@ -39,7 +39,8 @@ class HistoryWiring(Wiring):
     async def _group_send(self, group: str, payload: bytes, once: str | None) -> Position | None:
         topic, position = self._group_topic(group), None
         if self._log is not None:
-            position = await self._log.append(topic, payload, once=once)
+            position, refused = await self._log.append(topic, payload, once=once)
+            self._hub.counters.refused += refused
         elif once is not None:
             self._live_log("idempotent sending")
         else:

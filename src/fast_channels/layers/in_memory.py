@@ -11,6 +11,7 @@ from fast_channels.exceptions import LayerClosed
 
 from .base import BaseChannelLayer
 from .broker import Popped
+from .log import Appended
 from .memory_log import MemoryLog
 from .memory_work import MemoryWork
 from .options import HISTORY_TTL, IDEMPOTENCY_WINDOW, HistoryOptions, WorkOptions
@@ -278,11 +279,9 @@ class RememberingBroker(MemoryBroker):
         position, _ = self._log.append(topic, payload, None)
         return await self._spread(topic, payload, [position])
 
-    async def append(self, topic: str, payload: bytes, *, once: str | None = None) -> Position:
+    async def append(self, topic: str, payload: bytes, *, once: str | None = None) -> Appended:
         position, new = self._log.append(topic, payload, once)
-        if new:
-            await self._spread(topic, payload, [position])
-        return position
+        return Appended(position, await self._spread(topic, payload, [position]) if new else 0)
 
     async def read(self, topic: str, after: Position | None, limit: int | None) -> Stretch:
         return self._log.read(topic, after, limit)

@@ -70,6 +70,14 @@ class Entry(NamedTuple):
     payload: bytes
 
 
+class Appended(NamedTuple):
+    """What came of appending a payload."""
+
+    position: Position
+    # How many receivers refused it, being full.
+    refused: int
+
+
 class Stretch(NamedTuple):
     """A part of a log, and where the log stood when it was read."""
 
@@ -90,9 +98,9 @@ class Log(Protocol):
     It delivers with positions, and delivers all entries of a topic in their order, each once.
     """
 
-    async def append(self, topic: str, payload: bytes, *, once: str | None = None) -> Position:
+    async def append(self, topic: str, payload: bytes, *, once: str | None = None) -> Appended:
         """
-        Add a payload to the log and publish it, in one step; return its position.
+        Add a payload to the log and publish it, in one step.
 
         If something was appended with the same `once` a while ago, this does
         nothing and returns the position of that. Otherwise as Broker.publish.

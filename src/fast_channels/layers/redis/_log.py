@@ -6,6 +6,7 @@ The names of the keys of one topic have the same hash tag, as Redis Cluster want
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any
 
 from fast_channels.layers.log import Entry, Position, Stretch, new_epoch, new_tag
@@ -31,6 +32,9 @@ PORTION = 250
 META_TTL = 86_400.0
 META_TTL_FACTOR = 10
 
+# Seconds until the shared channels in a group are forgotten, since the last was added.
+MEMBERS_TTL = 86_400
+
 
 class StreamLog:
     """Appends and reads. Raises LayerUnavailable as Pipe.call does."""
@@ -52,7 +56,7 @@ class StreamLog:
     async def append(
         self, topic: str, payload: bytes, once: str | None
     ) -> tuple[Position, Sequence[bytes]]:
-        """Return the position of a payload, and to which plain channels it has to be sent."""
+        """Return the position of a payload, and to which shared channels it has to be sent."""
         key = self.key(topic)
         keys = [key, _meta(key), members_key(key)]
         if once is not None:
@@ -61,6 +65,14 @@ class StreamLog:
         found = await self._server.publishing.run(APPEND, keys, [*args, self._window])
         position, _, *members = found
         return Position.parse(position.decode()), members
+
+    async def add_member(self, topic: str, name: str) -> None:
+        """Let `append` return a channel that processes share."""
+        key, call = members_key(self.key(topic)), self._server.control.call
+        await asyncio.gather(call("SADD", key, name), call("EXPIRE", key, MEMBERS_TTL))
+
+    async def remove_member(self, topic: str, name: str) -> None:
+        await self._server.control.call("SREM", members_key(self.key(topic)), name)
 
     async def read(self, topic: str, after: Position | None, limit: int | None) -> Stretch:
         """See layers.log.Log."""

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from fast_channels.exceptions import ForeignChannel, MissingCapability
-from fast_channels.layers import names
-
 from ._hosts import consistent_hash
 
 if TYPE_CHECKING:
@@ -19,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Workshop:
-    """A Queue and a WorkQueue, see layers/broker.py and layers/work.py."""
+    """A WorkQueue and, but for members of groups, a Queue; see layers/work.py and broker.py."""
 
     def __init__(self, benches: Sequence[RedisWork], seal: Callable[[bytes], bytes]) -> None:
         self._benches = benches
@@ -52,18 +49,6 @@ class Workshop:
 
     async def revive(self, name: str, limit: int, capacity: int) -> int:
         return await self._bench(name).revive(name, limit, capacity)
-
-    async def add_member(self, topic: str, name: str) -> None:  # noqa: ARG002
-        if names.is_local(name):
-            raise ForeignChannel(name, "add to a group")
-        raise MissingCapability(
-            self,
-            f"adding {name!r} to a group, which processes share",
-            "send to it beside the group, or use RedisChannelLayer",
-        )
-
-    async def remove_member(self, topic: str, name: str) -> None:
-        """There is none."""
 
     def _bench(self, name: str) -> RedisWork:
         return self._benches[consistent_hash(name, len(self._benches))]

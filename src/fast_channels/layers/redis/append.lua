@@ -2,7 +2,7 @@
 --
 -- KEYS[1]  the log, a stream whose ids are `<offset>-<tag>`
 -- KEYS[2]  where it stands: a hash of epoch, offset and tag, which outlives the log
--- KEYS[3]  plain channels that are members, a set
+-- KEYS[3]  channels in the group that processes share, a set
 -- KEYS[4]  what the payload's idempotency key led to; may be left out
 -- ARGV[1]  payload
 -- ARGV[2]  epoch to begin with, should there be none

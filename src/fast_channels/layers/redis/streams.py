@@ -13,8 +13,10 @@ import math
 import sys
 from typing import TYPE_CHECKING, Any
 
+from fast_channels.exceptions import ForeignChannel
 from fast_channels.layers import names
 from fast_channels.layers.base import BaseChannelLayer
+from fast_channels.layers.log import Appended
 from fast_channels.layers.options import (
     HISTORY_SIZE,
     HISTORY_TTL,
@@ -39,7 +41,7 @@ from .pubsub import RedisPubSubBroker
 from .serializers import OpenCodec, registry
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from fast_channels.layers.broker import Deliver, Interrupted
     from fast_channels.layers.health import Health
@@ -118,12 +120,18 @@ class RedisStreamsBroker(Workshop):
     """Topics have logs, each on the server that its name hashes to; see layers.log.Log."""
 
     def __init__(
-        self, shards: Sequence[Shard], serializer: BaseMessageSerializer, options: StreamsOptions
+        self,
+        shards: Sequence[Shard],
+        serializer: BaseMessageSerializer,
+        options: StreamsOptions,
+        capacity_of: Callable[[str], int],
     ) -> None:
         super().__init__([shard.work for shard in shards], serializer.seal)
         self._shards = shards
         self._serializer = serializer
         self._options = options
+        # Of a plain channel.
+        self._capacity_of = capacity_of
 
     async def start(self, deliver: Deliver, interrupted: Interrupted) -> None:
         starts = (shard.start(deliver, interrupted) for shard in self._shards)
@@ -139,9 +147,7 @@ class RedisStreamsBroker(Workshop):
             # A channel of another process, in whose inbox it says for whom it is.
             payload = self._serializer.address(payload, topic)
             topic = names.inbox_of(topic)
-        await self.append(topic, payload)
-        # Nobody refuses: what a mailbox cannot hold is its own affair.
-        return 0
+        return (await self.append(topic, payload)).refused
 
     async def publish_many(self, topic: str, payloads: Sequence[bytes]) -> int:
         return await all_of(self.publish(topic, payload) for payload in payloads)
@@ -163,10 +169,18 @@ class RedisStreamsBroker(Workshop):
 
     # -- Log ------------------------------------------------------------------
 
-    async def append(self, topic: str, payload: bytes, *, once: str | None = None) -> Position:
+    async def append(self, topic: str, payload: bytes, *, once: str | None = None) -> Appended:
         sealed = self._serializer.seal(payload)
-        position, _ = await self._shard(topic).log.append(topic, sealed, once)
-        return position
+        position, members = await self._shard(topic).log.append(topic, sealed, once)
+        # Nobody else refuses: what a mailbox cannot hold is its own affair.
+        refused = await all_of(self._send_to(member, payload) for member in members)
+        return Appended(position, refused)
+
+    async def _send_to(self, member: bytes, payload: bytes) -> int:
+        """Send to a member that processes share; 1 if it is full."""
+        # A name that is no text is nobody's, and keeps nothing from the others.
+        name = member.decode(errors="replace")
+        return not await self.push(name, payload, self._capacity_of(name))
 
     async def read(self, topic: str, after: Position | None, limit: int | None) -> Stretch:
         return await self._shard(topic).log.read(topic, after, limit)
@@ -176,6 +190,14 @@ class RedisStreamsBroker(Workshop):
 
     async def catch_up(self, topic: str) -> None:
         await self._shard(topic).cursors.catch_up(topic)
+
+    async def add_member(self, topic: str, name: str) -> None:
+        if names.is_local(name):
+            raise ForeignChannel(name, "add to a group")
+        await self._shard(topic).log.add_member(topic, name)
+
+    async def remove_member(self, topic: str, name: str) -> None:
+        await self._shard(topic).log.remove_member(topic, name)
 
     # -- Flushable ------------------------------------------------------------
 
@@ -282,7 +304,7 @@ class RedisStreamsChannelLayer(BaseChannelLayer):
 
     def _make_broker(self) -> RedisStreamsBroker:
         shards = [self._shard(Server(host, self._send_timeout)) for host in self.hosts]
-        return RedisStreamsBroker(shards, self._serializer, self._options)
+        return RedisStreamsBroker(shards, self._serializer, self._options, self.get_capacity)
 
     def _shard(self, server: Server) -> Shard:
         beats = f"{self.prefix}specific.{self.process}.heartbeat"
