@@ -70,8 +70,9 @@ def presented(query_string: bytes) -> dict[str, Place]:
     (text,) = values
     if len(text) > MAX_PRESENTED:
         raise ValueError(f"{len(text)} characters are presented; {MAX_PRESENTED} are allowed")
+    if "=" in text:
+        raise ValueError("places are presented without padding")
     try:
-        # What follows padding that is complete is not looked at, so none may be there already.
         data = base64.b64decode(text + "=" * (-len(text) % 4), altchars="-_", validate=True)
         places = msgspec.json.decode(data, type=dict[str, str])
     except (binascii.Error, msgspec.DecodeError, RecursionError) as exc:
