@@ -59,7 +59,7 @@ OPTIONAL = {
     "redis": "layers.redis",
     "hiredis": "layers.redis",
     "cryptography": "layers.codecs",
-    "pytest": "testing.contract",
+    "pytest": ("testing.contract", "testing.history_contract"),
     "uvicorn": "servers.uvicorn",
     "websockets": "servers.uvicorn",
 }

@@ -10,6 +10,7 @@ from fast_channels.layers import (
     InMemoryChannelLayer,
     RedisChannelLayer,
     RedisPubSubChannelLayer,
+    RedisStreamsChannelLayer,
 )
 from fast_channels.testing.contract import LayerContract
 
@@ -66,6 +67,21 @@ class TestRedisQueue(LayerContract):
     @pytest.fixture
     def make_unopened(self, redis_url):
         return lambda: RedisChannelLayer(hosts=[redis_url])
+
+
+class TestRedisStreams(LayerContract):
+    keeps_messages = False
+
+    @pytest.fixture
+    async def make_layer(self, opened, redis_url):
+        async def make(**options):
+            return await opened(RedisStreamsChannelLayer(hosts=[redis_url], **options))
+
+        return make
+
+    @pytest.fixture
+    def make_unopened(self, redis_url):
+        return lambda: RedisStreamsChannelLayer(hosts=[redis_url])
 
 
 class TestRedisQueueOnTwoHosts(LayerContract):

@@ -17,7 +17,7 @@ from .registry import (
 )
 
 if TYPE_CHECKING:
-    from .redis import RedisChannelLayer, RedisPubSubChannelLayer
+    from .redis import RedisChannelLayer, RedisPubSubChannelLayer, RedisStreamsChannelLayer
 
 __all__ = [
     "BaseChannelLayer",
@@ -25,6 +25,7 @@ __all__ = [
     "InMemoryChannelLayer",
     "RedisChannelLayer",
     "RedisPubSubChannelLayer",
+    "RedisStreamsChannelLayer",
     "channel_layers",
     "get_channel_layer",
     "has_layers",
@@ -35,6 +36,6 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     """Import the Redis layers when asked for, since redis is an extra."""
-    if name in ("RedisChannelLayer", "RedisPubSubChannelLayer"):
+    if name in ("RedisChannelLayer", "RedisPubSubChannelLayer", "RedisStreamsChannelLayer"):
         return getattr(importlib.import_module(".redis", __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -256,7 +256,8 @@ class BaseChannelLayer(HistoryWiring):
 
         Nothing is missing between those messages and the ones that the channel receives from
         now on, and nothing is in both. With `since` None the group's past is not
-        asked for: the result tells the present position, and has no messages.
+        asked for: the result tells the present position, and has no messages. Nor has it
+        if it is not `recovered`.
         Raises what `group_add` and `history` do, and then the channel is no member; on an
         outage, LayerUnavailable. `channel` must be one of this process.
         """

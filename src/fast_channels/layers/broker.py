@@ -24,7 +24,7 @@ Interrupted: TypeAlias = Callable[[Iterable[str], float, float, bool], None]
 class Deliver(Protocol):
     """What a broker calls with what has arrived."""
 
-    def __call__(self, topic: str, *payloads: bytes, positions: Sequence[Position] = ()) -> int:
+    def __call__(self, topic: str, /, *payloads: bytes, positions: Sequence[Position] = ()) -> int:
         """
         Hand payloads of a topic to its members; returns how many were taken.
 

@@ -94,11 +94,12 @@ class HistoryWiring(Wiring):
     async def _missed(self, log: Log, topic: str, since: Position, start: Position) -> History:
         """Return what is between two positions, the second being where live begins."""
         entries, end, connected = await log.read(topic, since, None)
-        if end.epoch != start.epoch or since.offset > start.offset:
-            # Lost while we looked, or made up: of no use in either case.
+        if not connected or end.epoch != start.epoch or since.offset > start.offset:
+            # Made up, or lost, perhaps while we looked. A part of what was missed is of
+            # no use to who has to begin anew.
             return History([], recovered=False, position=start)
         missed = [entry for entry in entries if entry.position.offset <= start.offset]
-        return History(self._kept(missed), connected, start)
+        return History(self._kept(missed), recovered=True, position=start)
 
     def _kept(self, entries: Iterable[Entry]) -> list[Kept]:
         decoded = ((entry.position, self._hub.decoded(entry.payload)) for entry in entries)

@@ -168,22 +168,30 @@ class Hub:
         """Whether a topic is wanted: it has members, or will have."""
         return topic in self.members or topic in self._held
 
+    def want(self, topic: str) -> None:
+        """Want a topic, whoever its members are, until `let_go`."""
+        self._held[topic] += 1
+
+    def let_go(self, topic: str) -> None:
+        self._held[topic] -= 1
+        if self._held[topic] <= 0:
+            del self._held[topic]
+
     @contextlib.contextmanager
     def hold(self, topic: str) -> Generator[None]:
-        """Want a topic for a while, whoever its members are."""
-        self._held[topic] += 1
+        """The same for a while."""
+        self.want(topic)
         try:
             yield
         finally:
-            self._held[topic] -= 1
-            if not self._held[topic]:
-                del self._held[topic]
+            self.let_go(topic)
 
     def clear(self) -> None:
         for channel in list(self.mailboxes):
             self.close(channel)
         self.members.clear()
         self._joined.clear()
+        self._held.clear()
 
     def _remove(self, topic: str, channel: str) -> bool:
         members = self.members[topic]

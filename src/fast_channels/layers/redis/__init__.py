@@ -11,7 +11,8 @@ except ImportError:
 
 from .core import RedisChannelLayer
 from .pubsub import RedisPubSubChannelLayer
+from .streams import RedisStreamsChannelLayer
 
 del _hiredis, _redis
 
-__all__ = ["RedisChannelLayer", "RedisPubSubChannelLayer"]
+__all__ = ["RedisChannelLayer", "RedisPubSubChannelLayer", "RedisStreamsChannelLayer"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from fast_channels.layers import names
 
 
@@ -58,3 +60,8 @@ def inbox_thing(key: str) -> bytes:
 def member_thing(channel: str, group_key: str) -> bytes:
     """Return how reap.lua writes a membership that is to be removed with its process."""
     return f"member {channel} {group_key}".encode()
+
+
+def glob(prefix: str) -> str:
+    """Return the pattern of all keys with a prefix."""
+    return re.sub(r"([*?\[\]\\])", r"\\\1", prefix) + "*"

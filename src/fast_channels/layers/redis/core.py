@@ -13,7 +13,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-import re
 import time
 from dataclasses import replace
 from itertools import chain
@@ -27,7 +26,7 @@ from fast_channels.layers.options import checked_seconds
 from ._connection import TIMEOUT
 from ._hosts import checked_prefix, consistent_hash, decode_hosts, describe
 from ._inbox import INBOX_CAPACITY, Inbox, added, reap
-from ._keys import Keys, member_thing
+from ._keys import Keys, glob, member_thing
 from ._options import HEARTBEAT_INTERVAL, LEASE, QueueOptions
 from ._pipe import all_of
 from ._scripts import Script
@@ -245,7 +244,7 @@ class RedisQueueBroker:
     # -- Flushable ----------------------------------------------------------
 
     async def flush(self) -> None:
-        everything = re.sub(r"([*?\[\]\\])", r"\\\1", self._keys.prefix) + "*"
+        everything = glob(self._keys.prefix)
         flushes = (server.control.run(FLUSH, [], [everything]) for server in self._servers)
         await asyncio.gather(*flushes)
         for tap in self._taps.values():

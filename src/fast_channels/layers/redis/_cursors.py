@@ -1,0 +1,373 @@
+"""
+Up to where each topic was delivered in this process, and how what is missing is found.
+
+A payload that follows the last one is delivered as it arrives. Anything else makes its
+topic suspect: then the log is read, and until that is done what arrives is held.
+So it is after an outage with all topics, and now and then with those that are quiet.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from typing import TYPE_CHECKING, NamedTuple
+
+from fast_channels.exceptions import BrokerRefused, LayerClosed, LayerUnavailable
+from fast_channels.layers.log import Position
+
+from ._supervisor import pauses
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from fast_channels.layers.broker import Deliver, Interrupted
+    from fast_channels.layers.log import Entry, Stretch
+
+    from ._log import StreamLog
+
+logger = logging.getLogger("fast_channels.layers.redis")
+
+# Topics whose logs are read at once.
+BATCH = 100
+
+# Payloads of a topic that are held; more are read from the log.
+MOST_HELD = 1000
+
+
+class Notification(NamedTuple):
+    """A payload as it is published, see append.lua."""
+
+    position: Position
+    # Tag of the payload before it.
+    before: int
+    payload: bytes
+
+    @classmethod
+    def parse(cls, data: bytes) -> Notification:
+        """Raises ValueError for what append.lua has not published."""
+        head, _, payload = data.partition(b"\n")
+        epoch, offset, tag, before = head.decode().split("-")
+        return cls(Position(epoch, int(offset), int(tag)), int(before), payload)
+
+
+class Cursor:
+    """One topic that is subscribed."""
+
+    __slots__ = ("_held", "_known", "overflowed", "position", "topic", "waiting")
+
+    def __init__(self, topic: str) -> None:
+        self.topic = topic
+        # Behind the last payload delivered; None until the log was looked at.
+        self.position: Position | None = None
+        # Up to which offset the log was read: what was read may still arrive.
+        self._known = 0
+        # What has arrived and may not be delivered yet; None while all is in order.
+        self._held: list[Notification] | None = []
+        # Whether more has arrived than was held.
+        self.overflowed = False
+        # Who waits until it is in order.
+        self.waiting: list[asyncio.Future[None]] = []
+
+    @property
+    def holds(self) -> bool:
+        return self._held is not None
+
+    def hold(self) -> None:
+        """Deliver nothing until `release`."""
+        if self._held is None:
+            self._held = []
+
+    def hold_anew(self) -> None:
+        """The same, now that the log is going to be read: what has arrived is in it, or gone."""
+        self._held, self.overflowed = [], False
+
+    def advance(self, notification: Notification) -> bool:
+        """
+        Take what has arrived; whether it is to be delivered now.
+
+        If not, it is one that was delivered before, or it is held.
+        """
+        if self._held is None:
+            here, there = self.position, notification.position
+            if here is not None and there.epoch == here.epoch:
+                if there.offset == here.offset + 1 and notification.before == here.tag:
+                    self.position = there
+                    return True
+                if there.offset <= min(self._known, here.offset):
+                    return False
+            self._held = []
+        if len(self._held) < MOST_HELD:
+            self._held.append(notification)
+        else:
+            self.overflowed = True
+        return False
+
+    def give_up(self) -> None:
+        """Let nobody wait for what will not come."""
+        for waiter in self.waiting:
+            if not waiter.done():
+                waiter.set_exception(LayerClosed(f"topic {self.topic!r}"))
+
+    def read(self, position: Position) -> None:
+        """Note that the log was read, and delivered, up to a position."""
+        self.position, self._known = position, position.offset
+
+    def release(self) -> list[Notification]:
+        """Return what was held and is to be delivered now; what is behind a hole stays."""
+        held, self._held = self._held or [], None
+        overflowed, self.overflowed = self.overflowed, False
+        ready = [notification for notification in held if self.advance(notification)]
+        if overflowed:
+            self.hold()
+        if self._held is None:
+            for waiter in self.waiting:
+                if not waiter.done():
+                    waiter.set_result(None)
+            self.waiting.clear()
+        return ready
+
+
+class Cursors:
+    """The topics of one server, and the one task that reads their logs."""
+
+    def __init__(
+        self,
+        log: StreamLog,
+        turn: int,
+        check_interval: float,
+        deliver: Deliver,
+        interrupted: Interrupted,
+    ) -> None:
+        self._log = log
+        # Payloads to deliver before consumers get a turn.
+        self._turn = turn
+        # Seconds after which all topics are looked at, quiet as they are.
+        self._interval = check_interval
+        self._deliver = deliver
+        self._interrupted = interrupted
+        # By the names of the logs, since that is what arrives.
+        self._cursors: dict[str, Cursor] = {}
+        # Names of those that have to be looked at, and what the task sleeps on.
+        self._suspects: set[str] = set()
+        self._wanted = asyncio.Event()
+        # Outages that have ended, and were not told of: since and until when.
+        self._outages: list[tuple[float, float]] = []
+        # Whether there is one that has not: nothing can be said before.
+        self._away = False
+        # When all was in order last, as Unix time.
+        self._well = time.time()
+        self._task: asyncio.Task[None] | None = None
+        self._pauses = pauses()
+
+    # -- what is subscribed -----------------------------------------------------
+
+    def open(self, topic: str) -> str:
+        """Hold what arrives for a topic; returns the name of its log, to be subscribed."""
+        if self._task is None:
+            self._task = asyncio.create_task(self._run(), name="fast_channels cursors")
+        key = self._log.key(topic)
+        self._cursors[key] = Cursor(topic)
+        return key
+
+    async def begin(self, key: str) -> None:
+        """
+        Begin where the log stands, now that it is subscribed; also if that takes an outage.
+
+        Raises BrokerRefused.
+        """
+        cursor = self._cursors[key]
+        tries = pauses()
+        while True:
+            with contextlib.suppress(LayerUnavailable):
+                try:
+                    cursor.read(await self._log.end(cursor.topic))
+                    break
+                except BrokerRefused:
+                    self.close(cursor.topic)
+                    raise
+            await asyncio.sleep(next(tries))
+        self._release(key, cursor)
+
+    def close(self, topic: str) -> str:
+        key = self._log.key(topic)
+        cursor = self._cursors.pop(key, None)
+        self._suspects.discard(key)
+        if cursor is not None:
+            cursor.give_up()
+        return key
+
+    def position(self, topic: str) -> Position:
+        position = self._cursors[self._log.key(topic)].position
+        assert position is not None, "asked for before it was subscribed"
+        return position
+
+    async def catch_up(self, topic: str) -> None:
+        """See layers.log.Log."""
+        key = self._log.key(topic)
+        caught_up: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._cursors[key].waiting.append(caught_up)
+        self._suspect(key)
+        await caught_up
+
+    async def stop(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+        for cursor in self._cursors.values():
+            cursor.give_up()
+
+    # -- what arrives -----------------------------------------------------------
+
+    def arrived(self, key: str, *data: bytes, positions: Sequence[Position] = ()) -> int:  # noqa: ARG002 - they are in it
+        cursor = self._cursors.get(key)
+        if cursor is None:
+            # Under way when it was unsubscribed.
+            return 0
+        ready = [notice for notice in _notifications(data) if cursor.advance(notice)]
+        if cursor.holds and cursor.position is not None:
+            self._suspect(key)
+        return self._hand_out(cursor.topic, ready)
+
+    def lost(self) -> None:
+        """The connection that tells of payloads is lost."""
+        self._away = True
+
+    def returned(self, since: float, until: float) -> None:
+        """It is there again."""
+        self._away = False
+        self._outages.append((since, until))
+        for key in self._cursors:
+            self._suspect(key)
+        self._wanted.set()
+
+    def _hand_out(self, topic: str, ready: Sequence[Notification | Entry]) -> int:
+        if not ready:
+            return 0
+        payloads = [arrived.payload for arrived in ready]
+        return self._deliver(topic, *payloads, positions=[arrived.position for arrived in ready])
+
+    def _suspect(self, key: str) -> None:
+        self._cursors[key].hold()
+        self._suspects.add(key)
+        self._wanted.set()
+
+    def _release(self, key: str, cursor: Cursor) -> None:
+        self._hand_out(cursor.topic, cursor.release())
+        if cursor.holds:
+            self._suspect(key)
+
+    # -- reading logs -----------------------------------------------------------
+
+    async def _run(self) -> None:
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._interval):
+                    await self._wanted.wait()
+            self._wanted.clear()
+            if self._away:
+                continue
+            try:
+                await self._check(list(self._suspects or self._cursors))
+            except LayerUnavailable:
+                await asyncio.sleep(next(self._pauses))
+                self._wanted.set()
+            except Exception:
+                # Without this task a hole would stay one.
+                logger.exception("an error that no reader of logs expects; it begins anew")
+                await asyncio.sleep(next(self._pauses))
+                self._wanted.set()
+            else:
+                self._pauses = pauses()
+
+    async def _check(self, keys: Sequence[str]) -> None:
+        """Read the logs of topics, deliver what is missing, and tell what cannot be had."""
+        began, outages = time.time(), len(self._outages)
+        lost: dict[str, Stretch] = {}
+        for batch in _batches(keys):
+            lost |= await self._read(batch)
+        told = self._outages[:outages]
+        since = told[0][0] if told else self._well
+        until = told[-1][1] if told else began
+        if lost:
+            self._interrupted([self._cursors[k].topic for k in lost], since, until, False)
+        if told:
+            # If it was an outage of some time, all topics were looked at.
+            rest = sorted(c.topic for key, c in self._cursors.items() if key not in lost)
+            if rest:
+                self._interrupted(rest, since, until, True)
+            del self._outages[:outages]
+        for key, stretch in lost.items():
+            await self._apply(key, stretch)
+        if len(keys) >= len(self._cursors):
+            self._well = began
+
+    async def _read(self, keys: Iterable[str]) -> dict[str, Stretch]:
+        """Deliver what some topics miss; returns those whose logs do not reach back."""
+        found: list[tuple[str, Position, Cursor]] = []
+        for key in keys:
+            cursor = self._cursors.get(key)
+            # One without a position is about to begin.
+            if cursor is not None and cursor.position is not None:
+                cursor.hold_anew()
+                self._suspects.add(key)
+                found.append((key, cursor.position, cursor))
+        reads = (self._log.read_some(cursor.topic, after) for _, after, cursor in found)
+        stretches = await asyncio.gather(*reads, return_exceptions=True)
+        lost: dict[str, Stretch] = {}
+        failed: BaseException | None = None
+        for (key, _, cursor), stretch in zip(found, stretches, strict=True):
+            if isinstance(stretch, BaseException):
+                failed = stretch
+            elif self._cursors.get(key) is not cursor:
+                # Unsubscribed meanwhile.
+                pass
+            elif stretch.connected:
+                await self._apply(key, stretch)
+            else:
+                lost[key] = stretch
+        if failed is not None:
+            raise failed
+        return lost
+
+    async def _apply(self, key: str, stretch: Stretch) -> None:
+        """Deliver a part of a log, then what was held if that follows."""
+        cursor = self._cursors.get(key)
+        for some in _portions(stretch.entries, self._turn):
+            if self._cursors.get(key) is not cursor or cursor is None:
+                return
+            cursor.read(some[-1].position)
+            self._hand_out(cursor.topic, some)
+            # As for a reader: one who keeps up must not overflow for our not waiting.
+            await asyncio.sleep(0)
+        if self._cursors.get(key) is not cursor or cursor is None:
+            return
+        if not stretch.entries and not stretch.connected:
+            cursor.read(stretch.end)
+        self._suspects.discard(key)
+        whole = cursor.position is None or cursor.position.offset >= stretch.end.offset
+        if whole:
+            self._release(key, cursor)
+        else:
+            self._suspect(key)
+
+    def __len__(self) -> int:
+        return len(self._cursors)
+
+
+def _notifications(data: Iterable[bytes]) -> Iterator[Notification]:
+    for published in data:
+        try:
+            yield Notification.parse(published)
+        except ValueError as exc:
+            # By somebody else than append.lua; what it has appended is found in any case.
+            logger.warning("skipped %d bytes that tell of no payload: %s", len(published), exc)
+
+
+def _batches(keys: Sequence[str]) -> Iterator[Sequence[str]]:
+    return (keys[start : start + BATCH] for start in range(0, len(keys), BATCH))
+
+
+def _portions(entries: Sequence[Entry], size: int) -> Iterator[Sequence[Entry]]:
+    return (entries[start : start + size] for start in range(0, len(entries), size))

@@ -1,0 +1,131 @@
+"""
+The logs of topics on one server: a stream each, and beside it where it stands.
+
+The names of the keys of one topic have the same hash tag, as Redis Cluster wants it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from fast_channels.layers.log import Entry, Position, Stretch, new_epoch, new_tag
+
+from ._scripts import Script
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from fast_channels.layers.options import HistoryOptions
+
+    from ._server import Server
+
+APPEND = Script("append")
+READ = Script("read")
+
+# Payloads that one reply carries at most: nobody else is served meanwhile.
+PORTION = 250
+
+# Seconds for which it is known where a log stood that nobody writes to or reads, at least,
+# and in relation to how long its payloads are kept. A client that comes back after
+# that cannot be told that it has missed nothing.
+META_TTL = 86_400.0
+META_TTL_FACTOR = 10
+
+
+class StreamLog:
+    """Appends and reads. Raises LayerUnavailable as Pipe.call does."""
+
+    def __init__(self, server: Server, prefix: str, options: HistoryOptions) -> None:
+        self._server = server
+        self._prefix = f"{prefix}__log__{{"
+        # One more than asked for: whoever has seen the one before the oldest has a
+        # position that can be checked.
+        self._size = options.size + 1
+        self._ttl = milliseconds(options.ttl)
+        self._meta_ttl = milliseconds(max(options.ttl * META_TTL_FACTOR, META_TTL))
+        self._window = milliseconds(options.window)
+
+    def key(self, topic: str) -> str:
+        """Return the name of a topic's log, which is also the Redis channel it is told on."""
+        return f"{self._prefix}{topic}}}"
+
+    async def append(
+        self, topic: str, payload: bytes, once: str | None
+    ) -> tuple[Position, Sequence[bytes]]:
+        """Return the position of a payload, and to which plain channels it has to be sent."""
+        key = self.key(topic)
+        keys = [key, _meta(key), members_key(key)]
+        if once is not None:
+            keys.append(f"{key}:once:{once}")
+        args = [payload, new_epoch(), new_tag(), self._size, self._ttl, self._meta_ttl]
+        found = await self._server.publishing.run(APPEND, keys, [*args, self._window])
+        position, _, *members = found
+        return Position.parse(position.decode()), members
+
+    async def read(self, topic: str, after: Position | None, limit: int | None) -> Stretch:
+        """See layers.log.Log."""
+        if after is None:
+            return await self._newest(topic, self._size - 1 if limit is None else limit)
+        stretch = await self.read_some(topic, after)
+        entries = list(stretch.entries)
+        while entries and _goes_on(entries, stretch.end, limit):
+            # What is appended meanwhile is not part of it, or it might never end.
+            more = await self.read_some(topic, entries[-1].position)
+            if not more.connected:
+                break
+            entries += [e for e in more.entries if e.position.offset <= stretch.end.offset]
+        return stretch._replace(entries=entries[:limit])
+
+    async def read_some(self, topic: str, after: Position) -> Stretch:
+        """Return what came after a position, a portion of it."""
+        # With the one that has that position, if it is there.
+        end, entries = await self._read(topic, PORTION + 1, after.offset)
+        if after.epoch != end.epoch:
+            # Nothing of it is known to whoever asks.
+            return Stretch((await self._newest(topic, self._size - 1)).entries, end, False)
+        if entries and entries[0].position.offset == after.offset:
+            return Stretch(entries[1:], end, entries[0].position == after)
+        start = Position(end.epoch, 0, 0)
+        follows = not entries or entries[0].position.offset == 1
+        return Stretch(entries, end, after == (end if not entries else start) and follows)
+
+    async def end(self, topic: str) -> Position:
+        """Return where a log stands."""
+        return (await self._read(topic, 0))[0]
+
+    async def _newest(self, topic: str, limit: int) -> Stretch:
+        end, entries = await self._read(topic, limit)
+        return Stretch(entries[::-1], end, connected=True)
+
+    async def _read(
+        self, topic: str, limit: int, first: int | None = None
+    ) -> tuple[Position, list[Entry]]:
+        key = self.key(topic)
+        args = [new_epoch(), self._meta_ttl, limit, *([] if first is None else [first])]
+        epoch, offset, tag, found = await self._server.control.run(READ, [key, _meta(key)], args)
+        end = Position(epoch.decode(), int(offset), int(tag))
+        pairs = zip(found[::2], found[1::2], strict=True)
+        return end, [Entry(_position(end.epoch, id_), payload) for id_, payload in pairs]
+
+
+def members_key(key: str) -> str:
+    """Return the name of the set of plain channels that are members of a group."""
+    return f"{key}:members"
+
+
+def milliseconds(seconds: float) -> int:
+    """Return a time as Redis wants it; never 0, which would be refused."""
+    return max(1, round(seconds * 1000))
+
+
+def _meta(key: str) -> str:
+    return f"{key}:meta"
+
+
+def _position(epoch: str, id_: Any) -> Position:
+    offset, _, tag = id_.decode().partition("-")
+    return Position(epoch, int(offset), int(tag))
+
+
+def _goes_on(entries: Sequence[Entry], end: Position, limit: int | None) -> bool:
+    return entries[-1].position.offset < end.offset and (limit is None or len(entries) < limit)

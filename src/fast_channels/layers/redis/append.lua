@@ -1,0 +1,57 @@
+-- Append a payload to the log of a topic and publish it.
+--
+-- KEYS[1]  the log, a stream whose ids are `<offset>-<tag>`
+-- KEYS[2]  where it stands: a hash of epoch, offset and tag, which outlives the log
+-- KEYS[3]  plain channels that are members, a set
+-- KEYS[4]  what the payload's idempotency key led to; may be left out
+-- ARGV[1]  payload
+-- ARGV[2]  epoch to begin with, should there be none
+-- ARGV[3]  tag of the payload, a number at random
+-- ARGV[4]  payloads to keep
+-- ARGV[5]  milliseconds until a log is forgotten to which nothing is appended
+-- ARGV[6]  milliseconds until it is forgotten where it stood
+-- ARGV[7]  milliseconds for which an idempotency key counts
+--
+-- Published to the name of the log: the payload's position and the tag of the one
+-- before, in a line of their own, and the payload.
+--
+-- Returns the position, and if it is a new one 1 and the members.
+if KEYS[4] then
+  local position = redis.call('GET', KEYS[4])
+  if position then
+    return {position, 0}
+  end
+end
+
+local epoch, offset, before = unpack(redis.call('HMGET', KEYS[2], 'epoch', 'offset', 'tag'))
+if not epoch then
+  -- A log without that is of another epoch.
+  redis.call('DEL', KEYS[1])
+  epoch, offset, before = ARGV[2], '0', '0'
+end
+
+local function append(offset)
+  return redis.pcall('XADD', KEYS[1], 'MAXLEN', ARGV[4], offset .. '-' .. ARGV[3], 'p', ARGV[1])
+end
+
+offset = string.format('%.0f', offset + 1)
+local added = append(offset)
+if type(added) == 'table' and added.err and string.find(added.err, 'equal or smaller', 1, true) then
+  -- The log is ahead: where it stood was lost and made up again, by hand or by a failover.
+  redis.call('DEL', KEYS[1])
+  epoch, offset, before = ARGV[2], '1', '0'
+  added = append(offset)
+end
+if type(added) == 'table' and added.err then
+  return added
+end
+redis.call('PEXPIRE', KEYS[1], ARGV[5])
+redis.call('HSET', KEYS[2], 'epoch', epoch, 'offset', offset, 'tag', ARGV[3])
+redis.call('PEXPIRE', KEYS[2], ARGV[6])
+
+local position = epoch .. '-' .. offset .. '-' .. ARGV[3]
+if KEYS[4] then
+  redis.call('SET', KEYS[4], position, 'PX', ARGV[7])
+end
+redis.call('PUBLISH', KEYS[1], position .. '-' .. before .. '\n' .. ARGV[1])
+return {position, 1, unpack(redis.call('SMEMBERS', KEYS[3]))}

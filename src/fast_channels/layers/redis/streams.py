@@ -1,0 +1,278 @@
+"""
+Redis Streams: groups that are remembered, so that nothing is lost between two connections.
+
+A group has a log, a stream in which its messages are numbered. Whoever sends
+appends to it and publishes in one step; whoever receives sees by the numbers whether
+something is missing, and reads it from the log before anything later is delivered.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from typing import TYPE_CHECKING, Any
+
+from fast_channels.layers import names
+from fast_channels.layers.base import BaseChannelLayer
+from fast_channels.layers.options import (
+    HISTORY_SIZE,
+    HISTORY_TTL,
+    IDEMPOTENCY_WINDOW,
+    HistoryOptions,
+    checked_seconds,
+)
+
+from ._connection import TIMEOUT
+from ._cursors import Cursors
+from ._hosts import checked_prefix, consistent_hash, decode_hosts, describe
+from ._keys import glob
+from ._log import StreamLog
+from ._options import CHECK_INTERVAL, HEARTBEAT_INTERVAL, StreamsOptions
+from ._pipe import all_of
+from ._scripts import Script
+from ._server import Server, health_of
+from .pubsub import RedisPubSubBroker
+from .serializers import OpenCodec, registry
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from fast_channels.layers.broker import Deliver, Interrupted
+    from fast_channels.layers.health import Health
+    from fast_channels.layers.log import Position, Stretch
+    from fast_channels.type_defs import ChannelCapacityDict, ChannelMessage, Overflow
+
+    from .serializers import BaseMessageSerializer
+    from .type_defs import ChannelRawRedisHost, SymmetricEncryptionKeys
+
+FLUSH = Script("flush")
+
+
+class Shard:
+    """What lives on one server: logs of topics, and the subscriptions to them."""
+
+    def __init__(self, server: Server, beats: str, options: StreamsOptions) -> None:
+        self.server = server
+        self._options = options
+        self.log = StreamLog(server, options.prefix, options.history)
+        self._notices = RedisPubSubBroker(
+            [server], options.batch, self._lost, beats, options.heartbeat_interval
+        )
+        self._cursors: Cursors | None = None
+
+    async def start(self, deliver: Deliver, interrupted: Interrupted) -> None:
+        options = self._options
+        self._cursors = Cursors(
+            self.log, options.batch, options.check_interval, deliver, interrupted
+        )
+        await self._notices.start(self._cursors.arrived, self._returned)
+
+    async def stop(self) -> None:
+        if self._cursors is not None:
+            await self._cursors.stop()
+        await self._notices.stop()
+
+    @property
+    def cursors(self) -> Cursors:
+        assert self._cursors is not None, "not started"
+        return self._cursors
+
+    async def subscribe(self, topic: str) -> None:
+        key = self.cursors.open(topic)
+        try:
+            await self._notices.subscribe(key)
+            await self.cursors.begin(key)
+        except BaseException:
+            self.cursors.close(topic)
+            raise
+
+    async def unsubscribe(self, topic: str) -> None:
+        await self._notices.unsubscribe(self.cursors.close(topic))
+
+    def _lost(self) -> None:
+        self.cursors.lost()
+
+    def _returned(
+        self, _topics: Iterable[str], since: float, until: float, _recovered: bool
+    ) -> None:
+        self.cursors.returned(since, until)
+
+
+class RedisStreamsBroker:
+    """Topics have logs, each on the server that its name hashes to; see layers.log.Log."""
+
+    def __init__(
+        self, shards: Sequence[Shard], serializer: BaseMessageSerializer, options: StreamsOptions
+    ) -> None:
+        self._shards = shards
+        self._serializer = serializer
+        self._options = options
+
+    async def start(self, deliver: Deliver, interrupted: Interrupted) -> None:
+        starts = (shard.start(deliver, interrupted) for shard in self._shards)
+        for failed in await asyncio.gather(*starts, return_exceptions=True):
+            if isinstance(failed, BaseException):
+                raise failed
+
+    async def stop(self) -> None:
+        await asyncio.gather(*(shard.stop() for shard in self._shards))
+
+    async def publish(self, topic: str, payload: bytes) -> int:
+        if names.is_local(topic):
+            # A channel of another process, in whose inbox it says for whom it is.
+            payload = self._serializer.address(payload, topic)
+            topic = names.inbox_of(topic)
+        await self.append(topic, payload)
+        # Nobody refuses: what a mailbox cannot hold is its own affair.
+        return 0
+
+    async def publish_many(self, topic: str, payloads: Sequence[bytes]) -> int:
+        return await all_of(self.publish(topic, payload) for payload in payloads)
+
+    async def subscribe(self, topic: str) -> None:
+        await self._shard(topic).subscribe(topic)
+
+    async def unsubscribe(self, topic: str) -> None:
+        await self._shard(topic).unsubscribe(topic)
+
+    def health(self) -> Mapping[str, Health]:
+        return health_of([shard.server for shard in self._shards])
+
+    # -- Log ------------------------------------------------------------------
+
+    async def append(self, topic: str, payload: bytes, *, once: str | None = None) -> Position:
+        sealed = self._serializer.seal(payload)
+        position, _ = await self._shard(topic).log.append(topic, sealed, once)
+        return position
+
+    async def read(self, topic: str, after: Position | None, limit: int | None) -> Stretch:
+        return await self._shard(topic).log.read(topic, after, limit)
+
+    def delivered(self, topic: str) -> Position:
+        return self._shard(topic).cursors.position(topic)
+
+    async def catch_up(self, topic: str) -> None:
+        await self._shard(topic).cursors.catch_up(topic)
+
+    # -- Flushable ------------------------------------------------------------
+
+    async def flush(self) -> None:
+        everything = [glob(f"{self._options.prefix}__log__")]
+        await asyncio.gather(
+            *(shard.server.control.run(FLUSH, [], everything) for shard in self._shards)
+        )
+
+    def _shard(self, topic: str) -> Shard:
+        return self._shards[consistent_hash(topic, len(self._shards))]
+
+    def __str__(self) -> str:
+        return ", ".join(str(shard.server) for shard in self._shards)
+
+
+class RedisStreamsChannelLayer(BaseChannelLayer):
+    """
+    Groups that are remembered: a connection that breaks loses nothing.
+
+    Every message of a group has a position. All receivers get all messages of a
+    group in the order of their positions, each once, as long as the history
+    reaches back: the newest `history_size` messages are kept, until nothing was
+    sent to the group for `history_ttl` seconds. If it does not, there is one
+    `layer.gap` with `recovered` False. `history` and `join` give what was missed to
+    who was away.
+
+    A log that is lost (the server was emptied, or came back with older data) has
+    another epoch, or other tags, and is never taken for the one before. Where a log stood
+    is known for a day at least after it was last used. `idempotency_window` is for how
+    many seconds an `idempotency_key` counts.
+
+    `send_timeout` is after how many seconds sending gives up on a server. Every
+    `heartbeat_interval` seconds a message of the layer's own has to go round;
+    connections on which none comes back within two are made anew. Every
+    `check_interval` seconds groups are compared with their logs, in case that it was
+    the last message that did not arrive. Needs Redis 6 or any Valkey.
+    """
+
+    def __init__(
+        self,
+        hosts: Sequence[ChannelRawRedisHost] | None = None,
+        prefix: str = "asgi",
+        capacity: int = 100,
+        channel_capacity: ChannelCapacityDict | None = None,
+        symmetric_encryption_keys: SymmetricEncryptionKeys | None = None,
+        serializer_format: str = "msgpack",
+        *,
+        history_size: int = HISTORY_SIZE,
+        history_ttl: float = HISTORY_TTL,
+        idempotency_window: float = IDEMPOTENCY_WINDOW,
+        overflow: Overflow = "drop_oldest",
+        max_message_size: int = 1024 * 1024,
+        send_timeout: float = TIMEOUT,
+        heartbeat_interval: float = HEARTBEAT_INTERVAL,
+        check_interval: float = CHECK_INTERVAL,
+    ) -> None:
+        self._send_timeout = checked_seconds("send_timeout", send_timeout)
+        self._serializer = registry.get_serializer(
+            serializer_format, symmetric_encryption_keys=symmetric_encryption_keys
+        )
+        super().__init__(
+            capacity=capacity,
+            channel_capacity=channel_capacity,
+            codec=OpenCodec(self._serializer),
+            overflow=overflow,
+            max_message_size=max_message_size,
+        )
+        self.prefix = checked_prefix(prefix)
+        self.hosts = decode_hosts(hosts)
+        self._options = StreamsOptions(
+            self.prefix,
+            HistoryOptions(history_size, history_ttl, idempotency_window),
+            checked_seconds("heartbeat_interval", heartbeat_interval),
+            checked_seconds("check_interval", check_interval),
+            self._turn(),
+        )
+
+    def serialize(self, message: ChannelMessage) -> bytes:
+        """Return the bytes that travel for a message."""
+        return self._serializer.serialize(message)
+
+    def deserialize(self, message: bytes) -> Any:
+        return self._serializer.deserialize(message)
+
+    def _make_broker(self) -> RedisStreamsBroker:
+        beats = f"{self.prefix}specific.{self.process}.heartbeat"
+        shards = [
+            Shard(Server(host, self._send_timeout), beats, self._options) for host in self.hosts
+        ]
+        return RedisStreamsBroker(shards, self._serializer, self._options)
+
+    def _deliver(self, topic: str, *payloads: bytes, positions: Sequence[Position] = ()) -> int:
+        if names.is_local(topic):
+            return self._hub.deliver_addressed(topic, *payloads)
+        return self._hub.deliver(topic, *payloads, positions=positions)
+
+    def _affected(self, topics: Iterable[str]) -> dict[str, list[str]]:
+        # An inbox is one for all: with it, every channel may have missed something.
+        topics = list(topics)
+        direct = any(map(names.is_local, topics))
+        everyone: dict[str, list[str]] = {name: [] for name in self._hub.mailboxes}
+        return {**(everyone if direct else {}), **super()._affected(topics)}
+
+    def _group_topic(self, group: str) -> str:
+        # One string for all members: each of them keeps the topics that it is in.
+        return sys.intern(group)
+
+    def _group_name(self, topic: str) -> str | None:
+        return None if names.is_local(topic) else topic
+
+    def _decode(self, payload: bytes) -> Any:
+        return self._serializer.deserialize(payload)
+
+    async def _channel_opened(self, channel: str) -> None:
+        # For as long as the layer is open: others may have the same inbox.
+        inbox = names.inbox_of(channel)
+        if inbox not in self._hub:
+            self._hub.want(inbox)
+        await self._settle([inbox])
+
+    def __str__(self) -> str:
+        return f"{type(self).__name__}(hosts={[describe(host) for host in self.hosts]})"

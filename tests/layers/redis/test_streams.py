@@ -1,0 +1,378 @@
+"""Redis Streams: its keys, and what it does about everything that can be missing."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+import pytest
+import redis
+
+from fast_channels.exceptions import InvalidChannelLayerError
+from fast_channels.layers import RedisStreamsChannelLayer
+from fast_channels.layers.redis import _cursors, _log, _supervisor
+from fast_channels.layers.redis._log import StreamLog
+from tests.layers.redis.support import cut
+from tests.layers.support import arrives, becomes
+
+KEY = "asgi__log__{room}"
+
+
+@pytest.fixture
+async def opened():
+    """Makes layers, and closes them after the test."""
+    async with contextlib.AsyncExitStack() as stack:
+
+        async def make(url, **options):
+            return await stack.enter_async_context(RedisStreamsChannelLayer([url], **options))
+
+        yield make
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    """Outages of tests are short."""
+    monkeypatch.setattr(_supervisor, "FIRST_PAUSE", 0.01)
+
+
+@pytest.fixture
+def unheard(monkeypatch):
+    """Messages are in the log, and nobody is told of them."""
+    text = _log.APPEND.text.replace("redis.call('PUBLISH'", "redis.call('ECHO'")
+    text = text.replace("ECHO', KEYS[1], ", "ECHO', ")
+
+    class Silent:
+        sha = "0" * 40
+
+    Silent.text = text
+
+    @contextlib.contextmanager
+    def unheard():
+        with monkeypatch.context() as patch:
+            patch.setattr(_log, "APPEND", Silent)
+            yield
+
+    return unheard
+
+
+def number(n):
+    return {"type": "test", "n": n}
+
+
+async def member(layer):
+    inbox = await layer.open_channel()
+    await layer.group_add("room", inbox.name)
+    return inbox
+
+
+async def numbers(inbox, count):
+    """The next messages; "lost" and "recovered" stand for gaps."""
+    found = []
+    while len(found) < count:
+        message = await arrives(inbox)
+        is_gap = message["type"] == "layer.gap"
+        found.append(("recovered" if message["recovered"] else "lost") if is_gap else message["n"])
+    return found
+
+
+# -- the wire ------------------------------------------------------------------
+
+
+async def test_group_is_a_stream_with_its_offsets_as_ids(opened, redis_url, client):
+    """And beside it, with the same hash tag, a hash that tells where it stands."""
+    layer = await opened(redis_url)
+    position = await layer.group_send("room", number(1))
+    assert sorted(client.keys("*")) == [KEY.encode(), f"{KEY}:meta".encode()]
+    ((id_, _),) = client.xrange(KEY)
+    assert id_ == f"1-{position.tag}".encode()
+    assert client.hgetall(f"{KEY}:meta") == {
+        b"epoch": position.epoch.encode(),
+        b"offset": b"1",
+        b"tag": str(position.tag).encode(),
+    }
+
+
+async def test_prefixes_keep_layers_apart(opened, redis_url):
+    """Groups of the same name on one server are different groups."""
+    one, other = await opened(redis_url, prefix="one"), await opened(redis_url, prefix="other")
+    await one.group_send("room", number(1))
+    assert (await other.history("room")).messages == []
+
+
+async def test_stream_and_what_is_beside_it_end_by_themselves(opened, redis_url, client):
+    """The stream after its time; where it stood is known for at least a day."""
+    layer = await opened(redis_url, history_ttl=20)
+    await layer.group_send("room", number(1), idempotency_key="key")
+    assert 19_000 < client.pttl(KEY) <= 20_000
+    assert 86_000_000 < client.pttl(f"{KEY}:meta") <= 86_400_000
+    assert 299_000 < client.pttl(f"{KEY}:once:key") <= 300_000
+
+
+async def test_stream_is_no_longer_than_the_history(opened, redis_url, client):
+    """One more is kept, by which a position before the oldest is known."""
+    layer = await opened(redis_url, history_size=10)
+    await layer.group_send_many("room", [number(n) for n in range(300)])
+    assert client.xlen(KEY) == 11
+
+
+async def test_messages_to_a_channel_of_another_process_go_by_the_log_of_its_inbox(
+    opened, redis_url, client
+):
+    """One for all of its channels, so that these cost no subscription each."""
+    layer, peer = await opened(redis_url), await opened(redis_url)
+    inboxes = [await layer.open_channel() for _ in range(3)]
+    for n, inbox in enumerate(inboxes):
+        await peer.send(inbox.name, number(n))
+    assert [await numbers(inbox, 1) for inbox in inboxes] == [[0], [1], [2]]
+    assert client.keys("*:meta") == [f"asgi__log__{{specific.{layer.process}!}}:meta".encode()]
+
+
+async def test_flush_forgets_the_histories_of_this_prefix(opened, redis_url, client):
+    """And of no other, also if its name is a pattern."""
+    client.set("asgiX__log__{room}", "not ours")
+    layer = await opened(redis_url, prefix="asgi?")
+    await layer.group_send("room", number(1))
+    await layer.flush()
+    assert client.keys("*") == [b"asgiX__log__{room}"]
+
+
+# -- what is missing --------------------------------------------------------------
+
+
+async def test_hole_is_filled_before_anything_later_is_delivered(opened, redis_url, unheard):
+    """Of what came while nobody was told of it, and nobody learns that it was missing."""
+    layer = await opened(redis_url)
+    inbox = await member(layer)
+    await layer.group_send("room", number(0))
+    with unheard():
+        for n in (1, 2, 3):
+            await layer.group_send("room", number(n))
+    await layer.group_send("room", number(4))
+    assert await numbers(inbox, 5) == [0, 1, 2, 3, 4]
+
+
+async def test_last_message_that_was_not_told_is_found(opened, redis_url, unheard):
+    """A quiet group is compared with its log now and then."""
+    layer = await opened(redis_url, check_interval=0.05)
+    inbox = await member(layer)
+    with unheard():
+        await layer.group_send("room", number(1))
+    assert await numbers(inbox, 1) == [1]
+    await layer.group_send("room", number(2))
+    assert await numbers(inbox, 1) == [2]
+
+
+async def test_hole_that_the_history_does_not_reach_is_told_once(opened, redis_url, unheard):
+    """Before what is left of it, which is delivered in order."""
+    layer = await opened(redis_url, history_size=3)
+    inbox = await member(layer)
+    with unheard():
+        for n in range(10):
+            await layer.group_send("room", number(n))
+    await layer.group_send("room", number(10))
+    found = await numbers(inbox, 5)
+    assert found[0] == "lost"
+    assert found[1:] == [7, 8, 9, 10]
+    assert layer.statistics().gaps == 1
+
+
+async def test_long_hole_overflows_nobody_who_keeps_up(opened, redis_url, unheard):
+    """What is read at once is handed out in turns."""
+    layer = await opened(redis_url, capacity=10)
+    inbox = await member(layer)
+    seen = []
+
+    async def read():
+        while len(seen) < 701:
+            seen.append((await inbox.get())["n"])
+
+    reading = asyncio.create_task(read())
+    with unheard():
+        await layer.group_send_many("room", [number(n) for n in range(700)])
+    await layer.group_send("room", number(700))
+    async with asyncio.timeout(10):
+        await reading
+    assert seen == list(range(701))
+    assert inbox.dropped == 0
+
+
+async def test_connection_that_breaks_costs_nothing(opened, redis_url, client):
+    """What was sent meanwhile arrives, in order, and the gap says so."""
+    layer, peer = await opened(redis_url), await opened(redis_url)
+    inbox = await member(layer)
+    seen = []
+    for round_ in range(3):
+        cut(client, "pubsub")
+        for n in range(20):
+            await peer.group_send("room", number(20 * round_ + n))
+        seen += await numbers(inbox, 21)
+    assert seen.count("recovered") == 3
+    assert [n for n in seen if n != "recovered"] == list(range(60))
+
+
+async def test_direct_messages_survive_a_broken_connection(opened, redis_url, client):
+    """They go by a log as well."""
+    layer, peer = await opened(redis_url), await opened(redis_url)
+    inbox = await layer.open_channel()
+    cut(client, "pubsub")
+    for n in range(5):
+        await peer.send(inbox.name, number(n))
+    found = await numbers(inbox, 6)
+    assert [n for n in found if n != "recovered"] == list(range(5))
+
+
+async def test_server_that_was_emptied_begins_a_new_epoch(opened, redis_url, client):
+    """Told once, and what is sent afterwards arrives."""
+    layer = await opened(redis_url)
+    inbox = await member(layer)
+    before = await layer.group_send("room", number(1))
+    client.flushall()
+    after = await layer.group_send("room", number(2))
+    assert (after.offset, after.epoch == before.epoch) == (1, False)
+    assert await numbers(inbox, 3) == [1, "lost", 2]
+    await layer.group_send("room", number(3))
+    assert await numbers(inbox, 1) == [3]
+    assert layer.statistics().gaps == 1
+
+
+async def test_evicted_log_keeps_its_numbers(opened, redis_url, client, unheard):
+    """Who has everything is in order, who misses something is told."""
+    layer = await opened(redis_url)
+    inbox = await member(layer)
+    first = await layer.group_send("room", number(1))
+    client.delete(KEY)
+    assert (await layer.history("room", first)).recovered
+    with unheard():
+        await layer.group_send("room", number(2))
+    client.delete(KEY)
+    third = await layer.group_send("room", number(3))
+    assert (third.epoch, third.offset) == (first.epoch, 3)
+    assert await numbers(inbox, 3) == [1, "lost", 3]
+    assert not (await layer.history("room", first)).recovered
+
+
+async def test_lost_knowledge_of_where_a_log_stood_is_a_new_epoch(opened, redis_url, client):
+    """The messages of the log are not taken for those of the new one."""
+    layer = await opened(redis_url)
+    before = await layer.group_send("room", number(1))
+    client.delete(f"{KEY}:meta")
+    assert (await layer.history("room")).messages == []
+    after = await layer.group_send("room", number(2))
+    assert after.epoch != before.epoch
+    assert [kept.message["n"] for kept in (await layer.history("room")).messages] == [2]
+
+
+async def test_log_that_is_ahead_of_where_it_stands_is_a_new_epoch(opened, redis_url, client):
+    """As after a restore of some keys; nothing is refused for it."""
+    layer = await opened(redis_url)
+    await layer.group_send_many("room", [number(n) for n in range(5)])
+    client.hset(f"{KEY}:meta", "offset", 2)
+    after = await layer.group_send("room", number(5))
+    assert after.offset == 1
+    assert [kept.message["n"] for kept in (await layer.history("room")).messages] == [5]
+
+
+async def test_same_offset_given_to_another_message_is_noticed(opened, redis_url, client):
+    """As by a server that comes back with older data: nothing is skipped in silence."""
+    layer = await opened(redis_url)
+    inbox = await member(layer)
+    await layer.group_send_many("room", [number(1), number(2)])
+    older = {key: client.dump(key) for key in (KEY, f"{KEY}:meta")}
+    lost = await layer.group_send("room", number(3))
+    assert await numbers(inbox, 3) == [1, 2, 3]
+    for key, value in older.items():
+        client.restore(key, 300_000, value, replace=True)
+    another = await layer.group_send("room", number(4))
+    assert (another.epoch, another.offset) == (lost.epoch, lost.offset)
+    assert not (await layer.history("room", lost)).recovered
+    assert (await numbers(inbox, 1))[0] == "lost"
+    await layer.group_send("room", number(5))
+    assert (await numbers(inbox, 1))[-1] == 5
+
+
+async def test_what_somebody_else_publishes_there_is_skipped(opened, redis_url, client, caplog):
+    """It is in no log, so it is no message."""
+    layer = await opened(redis_url)
+    inbox = await member(layer)
+    for rubbish in (b"", b"\xff", b"rubbish\nrubbish", b"a-b-c-d\n", b"1-2\n"):
+        client.publish(KEY, rubbish)
+    await layer.group_send("room", number(1))
+    assert await numbers(inbox, 1) == [1]
+    assert "tell of no payload" in caplog.text
+
+
+async def test_more_than_can_be_held_is_read_from_the_log(opened, redis_url, monkeypatch):
+    """While a log is read, what arrives is held up to a limit."""
+    monkeypatch.setattr(_cursors, "MOST_HELD", 3)
+    layer = await opened(redis_url, capacity=1000)
+    inbox = await member(layer)
+    reads = asyncio.Event()
+    read_some = StreamLog.read_some
+
+    async def slow(log, topic, after):
+        stretch = await read_some(log, topic, after)
+        await reads.wait()
+        return stretch
+
+    monkeypatch.setattr(StreamLog, "read_some", slow)
+    # Whoever waits for this lets the log be read.
+    catching_up = asyncio.create_task(layer._log.catch_up("room"))
+    await layer.group_send_many("room", [number(n) for n in range(100)])
+    reads.set()
+    assert await numbers(inbox, 100) == list(range(100))
+    await catching_up
+
+
+async def test_outage_while_logs_are_read_is_waited_for(opened, server, client):
+    """What could not be read is read later."""
+    layer, peer = await opened(server.url), await opened(server.url)
+    inbox = await member(layer)
+    with redis.Redis.from_url(server.url) as raw:
+        for n in range(10):
+            # All of them, so that reading the logs fails, too.
+            cut(raw)
+            with contextlib.suppress(ConnectionError):
+                await peer.group_send("room", number(n))
+    await peer.group_send("room", number(99))
+    found = []
+    while 99 not in found:
+        found += await numbers(inbox, 1)
+    accepted = [kept.message["n"] for kept in (await layer.history("room")).messages]
+    assert [n for n in found if n != "recovered"] == accepted
+
+
+async def test_subscription_that_ends_while_its_log_is_read_ends(opened, redis_url, unheard):
+    """Nothing is delivered, nobody waits, and joining again begins anew."""
+    layer = await opened(redis_url)
+    for n in range(20):
+        inbox = await member(layer)
+        with unheard():
+            await layer.group_send("room", number(n))
+        await layer.group_send("room", number(n))
+        await layer.close_channel(inbox.name)
+    inbox = await member(layer)
+    await layer.group_send("room", number(99))
+    assert await numbers(inbox, 1) == [99]
+    await layer.close_channel(inbox.name)
+    await becomes(lambda: len(layer._subscriptions._confirmed) == 1)
+
+
+@pytest.mark.parametrize("option", ["check_interval", "heartbeat_interval", "send_timeout"])
+def test_option_that_is_no_time_is_refused(option):
+    """When the layer is made, with its name and value."""
+    with pytest.raises(InvalidChannelLayerError, match=f"{option} is 0;"):
+        RedisStreamsChannelLayer(**{option: 0})
+
+
+async def test_server_without_memory_refuses_a_message_and_numbers_none(opened, server):
+    """Who sends is told, and nothing is half done."""
+    layer = await opened(server.url)
+    first = await layer.group_send("room", number(1))
+    with redis.Redis.from_url(server.url) as raw:
+        raw.config_set("maxmemory", 1)
+        with pytest.raises(ConnectionError):
+            await layer.group_send("room", number(2))
+        raw.config_set("maxmemory", 0)
+    assert [kept.message["n"] for kept in (await layer.history("room")).messages] == [1]
+    third = await layer.group_send("room", number(3))
+    assert third.offset == first.offset + 1
