@@ -49,7 +49,7 @@ class ResumingCommunicator(WebsocketCommunicator):
     ) -> None:
         subprotocols = tuple(subprotocols)
         # For the connections that come after this one.
-        self._made_with = (application, path, headers, subprotocols, spec_version)
+        self._made_with = (path, headers, subprotocols, spec_version)
         offered = (SUBPROTOCOL, *subprotocols)
         asked = f"{path}{'&' if '?' in path else '?'}{PARAMETER}={presented(places)}"
         super().__init__(application, asked if places else path, headers, offered, spec_version)
@@ -69,9 +69,15 @@ class ResumingCommunicator(WebsocketCommunicator):
         self.speaks = accepted and subprotocol == SUBPROTOCOL
         return accepted, subprotocol
 
-    async def again(self) -> Self:
-        """Return the same client on a connection of its own, which is accepted."""
-        client = type(self)(*self._made_with, places=self.places)
+    async def again(self, application: ASGI3Application | None = None) -> Self:
+        """
+        Return the same client on a connection of its own, which is accepted.
+
+        By the same application, or by another, as if it met another server.
+        """
+        client = type(self)(
+            application or self.application, *self._made_with, places=self.places
+        )
         accepted, code = await client.connect()
         if not accepted:
             raise AssertionError(f"the application rejects the client that comes back: {code!r}")
