@@ -39,7 +39,7 @@ from tests.conftest import empty
 SOAK = bool(os.environ.get("SOAK"))
 
 PROFILE = settings(
-    max_examples=1000 if SOAK else 20,
+    max_examples=1000 if SOAK else 15,
     stateful_step_count=80 if SOAK else 40,
     # The normal run tries the same sequences every time.
     derandomize=not SOAK,
@@ -232,25 +232,36 @@ class Resuming(RuleBasedStateMachine):
     def read(self, client, count):
         """Take frames that have arrived. Others stay where they are, and are lost by a cut."""
 
-        async def read():
-            for _ in range(count):
-                await asyncio.sleep(0)
-                if not client.communicator.output_queue.empty():
-                    await self.taken(client)
+        self.run(self.take_arrived(client, count))
 
-        self.run(read())
+    async def take_arrived(self, client, count):
+        for _ in range(count):
+            await asyncio.sleep(0)
+            if not client.communicator.output_queue.empty():
+                await self.taken(client)
 
-    @rule(client=clients, process=PROCESSES, moment=st.integers(0, 30), count=st.integers(0, 30))
-    def cut(self, client, process, moment, count):
-        """Cut a client off while others send, and let it come back, perhaps to another server."""
+    @rule(
+        client=clients,
+        group=GROUPS,
+        process=PROCESSES,
+        cuts=st.lists(
+            st.tuples(st.integers(0, 12), st.integers(0, 2), st.integers(0, 25), st.integers(0, 8)),
+            min_size=1,
+            max_size=4,
+        ),
+    )
+    def cut(self, client, group, process, cuts):
+        """Cut a client off while others send; it comes back, perhaps to another server."""
 
         async def cut():
-            sending = asyncio.create_task(self.sends("red", count, 0))
-            await a_while(moment)
-            client.communicator.stop()
-            await asyncio.wait([client.communicator.future])
-            await self.come_back(client, process)
-            await sending
+            for count, pause, moment, seen in cuts:
+                sending = asyncio.create_task(self.sends(group, count, pause))
+                await a_while(moment)
+                await self.take_arrived(client, seen)
+                client.communicator.stop(exceptions=False)
+                await asyncio.wait([client.communicator.future])
+                await self.come_back(client, process)
+                await sending
 
         self.run(cut())
 
