@@ -478,6 +478,23 @@ async def test_group_that_is_joined_anew_goes_on_from_there(say, resume):
     await client.cut()
 
 
+async def test_place_in_a_group_that_is_left_before_it_is_joined_is_forgotten(say, resume):
+    """Who leaves has not missed what comes next."""
+    client = await resume(Joiner.as_asgi())
+    await client.send_to("join room")
+    await client.receive_from()
+    await client.cut()
+    await say("a")
+    again = await client.again()
+    for what in ("leave room", "join room"):
+        await again.send_to(what)
+        assert await again.receive_from() == what
+    assert "recovered" not in again.resumed["room"]
+    await say("b")
+    assert await again.receive_from() == "b"
+    await again.cut()
+
+
 async def test_positions_open_no_doors(say, resume):
     """A place in a group that the consumer does not join gives nothing."""
     position = await say("secret", group="other")

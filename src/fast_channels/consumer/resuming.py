@@ -122,13 +122,14 @@ class ResumableConnection(WebsocketConnection):
 
     async def leave(self, group: str) -> None:
         """
-        Leave a group. What was missed and not handled yet is forgotten.
+        Leave a group. What was missed and is not handled yet, or not asked for, is forgotten.
 
         Leaving one that was never joined is fine. A message that was already under way
         may still be handled; its frames have no place.
         """
         if self._standings is not None:
             self._standings.remove(group)
+            self._standings.presented.pop(group, None)
         if self.channel_layer_alias is not None:
             await self.channel_layer.group_discard(group, self.channel_name)
 
