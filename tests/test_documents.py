@@ -13,6 +13,7 @@ import httpx
 import pytest
 from websockets.asyncio.client import connect
 
+from fast_channels.testing import ResumingCommunicator
 from fast_channels.testing.server import ValkeyServer, answers, free_port
 
 ROOT = Path(__file__).parent.parent
@@ -116,6 +117,27 @@ asyncio.run(main())
     assert result.stdout == "[]\n"
 
 
+async def test_chat_of_the_readme_that_is_durable_misses_nothing(registry):
+    """Its client gets what was said while it was away, and is told if that is too long ago."""
+    names = {}
+    exec(block_with(README, "resumable = "), names)
+    layer = registry["chat"]
+    async with layer:
+        client = ResumingCommunicator(names["DurableChat"].as_asgi(), "/")
+        assert await client.connect() == (True, "fast-channels.resume.v1")
+        await client.receive_told()
+        await client.cut()
+        await layer.group_send("lobby", {"type": "chat.message", "text": "hello"})
+        client = await client.again()
+        assert await client.receive_from() == "hello"
+        await client.cut()
+        for n in range(1001):
+            await layer.group_send("lobby", {"type": "chat.message", "text": str(n)})
+        client = await client.again()
+        assert await client.receive_from() == "You were away for long: please reload."
+        await client.cut()
+
+
 def test_every_python_block_of_the_readme_is_run_here():
     """A block that no test above takes is noticed."""
     runs = (
@@ -124,6 +146,7 @@ def test_every_python_block_of_the_readme_is_run_here():
         "RedisPubSubChannelLayer",
         "drain_timeout",
         "forwards = ",
+        "resumable = ",
     )
     for block in blocks(README, "python"):
         assert any(text in block for text in runs), block

@@ -132,6 +132,7 @@ NAMES: dict[str, dict[str, str]] = {
     },
     "fast_channels.servers.uvicorn": {"CoalescingWebSocketProtocol": "class"},
     "fast_channels.testing": {
+        "ResumingCommunicator": "class",
         "ApplicationCommunicator": "class",
         "WebsocketCommunicator": "class",
         "HttpCommunicator": "class",
