@@ -8,7 +8,7 @@ from starlette.applications import Starlette
 from starlette.routing import WebSocketRoute
 
 from fast_channels import AsyncWebsocketConsumer, channel_layers
-from fast_channels.layers.redis.streams import RedisStreamsChannelLayer
+from fast_channels.layers import RedisStreamsChannelLayer
 
 channel_layers.register(
     "chat", RedisStreamsChannelLayer([os.environ["REDIS_URL"]], history_size=5000)

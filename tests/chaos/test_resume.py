@@ -9,10 +9,13 @@ import random
 import pytest
 import websockets
 
+from fast_channels.consumer import AsyncWebsocketConsumer
 from fast_channels.consumer.protocol import SUBPROTOCOL
-from fast_channels.layers.redis.streams import RedisStreamsChannelLayer
+from fast_channels.layers import RedisStreamsChannelLayer
+from fast_channels.testing import ResumingCommunicator
 from fast_channels.testing.resuming import presented
 from tests.chaos.web import WebProcess
+from tests.conftest import empty
 from tests.servers.support import PATIENCE
 
 MESSAGES = 5000
@@ -95,3 +98,39 @@ async def test_client_that_is_cut_off_fifty_times_gets_every_message_once(server
             await sending
     assert client.got == list(range(MESSAGES))
     assert 0 < client.replayed < MESSAGES
+
+
+class Snapshots(AsyncWebsocketConsumer):
+    channel_layer_alias = "streams"
+    groups = ("room",)
+    resumable = True
+
+    async def number(self, message):
+        await self.send(text_data=str(message["n"]))
+
+    async def not_recovered(self, group):
+        await self.send(text_data="snapshot")
+
+
+@pytest.mark.parametrize("connected", [True, False])
+async def test_log_that_is_emptied_is_told_as_such(valkey, redis_url, registry, connected):
+    """Whether the client is there or away: it is not recovered, and goes on with the new log."""
+    layer = RedisStreamsChannelLayer([redis_url], check_interval=0.05)
+    registry.register("streams", layer)
+    async with layer:
+        client = ResumingCommunicator(Snapshots.as_asgi(), "/")
+        await client.connect()
+        for n in range(3):
+            await layer.group_send("room", {"type": "number", "n": n})
+        assert [await client.receive_from(PATIENCE) for _ in range(3)] == ["0", "1", "2"]
+        if not connected:
+            await client.cut()
+        empty(valkey)
+        if not connected:
+            client = await client.again()
+        assert await client.receive_from(PATIENCE) == "snapshot"
+        assert client.resumed["room"]["recovered"] is False
+        for n in range(3, 6):
+            await layer.group_send("room", {"type": "number", "n": n})
+        assert [await client.receive_from(PATIENCE) for _ in range(3)] == ["3", "4", "5"]
+        await client.cut()

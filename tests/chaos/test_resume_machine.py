@@ -28,8 +28,11 @@ from hypothesis.stateful import (
 
 from fast_channels.consumer import AsyncWebsocketConsumer
 from fast_channels.consumer.protocol import Place
-from fast_channels.layers import InMemoryChannelLayer, channel_layers
-from fast_channels.layers.redis.streams import RedisStreamsChannelLayer
+from fast_channels.layers import (
+    InMemoryChannelLayer,
+    RedisStreamsChannelLayer,
+    channel_layers,
+)
 from fast_channels.testing import ResumingCommunicator
 from fast_channels.testing.resuming import Received
 from fast_channels.testing.server import ValkeyServer
@@ -169,9 +172,7 @@ class Resuming(RuleBasedStateMachine):
 
         return self.loop.run_until_complete(in_time())
 
-    @initialize(
-        target=clients, overflow=st.sampled_from(["drop_oldest", "drop_newest", "close"])
-    )
+    @initialize(target=clients, overflow=st.sampled_from(["drop_oldest", "drop_newest", "close"]))
     def start(self, overflow):
         self.layers = [self.made(overflow) for _ in range(2)]
         if self.kind == "memory":

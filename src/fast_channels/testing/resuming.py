@@ -75,9 +75,7 @@ class ResumingCommunicator(WebsocketCommunicator):
 
         By the same application, or by another, as if it met another server.
         """
-        client = type(self)(
-            application or self.application, *self._made_with, places=self.places
-        )
+        client = type(self)(application or self.application, *self._made_with, places=self.places)
         accepted, code = await client.connect()
         if not accepted:
             raise AssertionError(f"the application rejects the client that comes back: {code!r}")
