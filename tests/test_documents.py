@@ -12,6 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 from websockets.asyncio.client import connect
+from websockets.asyncio.server import serve
 
 from fast_channels.testing import ResumingCommunicator
 from fast_channels.testing.server import ValkeyServer, answers, free_port
@@ -90,6 +91,20 @@ def test_chat_of_the_readme_that_forwards_does_the_same(chat):
     assert "1 passed" in result.stdout, result.stdout
 
 
+async def test_client_of_the_readme_prints_what_it_is_sent(capsys):
+    """It listens until the server has nothing more to say."""
+
+    async def serve_one(connection):
+        await connection.send("hello")
+
+    names = {}
+    exec(block_with(README, "fast_channels.client"), names)
+    async with serve(serve_one, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        await names["listen"](f"ws://127.0.0.1:{port}")
+    assert capsys.readouterr().out.split() == ["hello"]
+
+
 def test_script_of_the_readme_sends(tmp_path, redis_url):
     """The other Python blocks run in a script; only the server's address is another here."""
     script = "\n".join(
@@ -147,6 +162,7 @@ def test_every_python_block_of_the_readme_is_run_here():
         "drain_timeout",
         "forwards = ",
         "resumable = ",
+        "fast_channels.client",
     )
     for block in blocks(README, "python"):
         assert any(text in block for text in runs), block

@@ -131,6 +131,12 @@ NAMES: dict[str, dict[str, str]] = {
         "WebSocketSendEvent": "class",
     },
     "fast_channels.servers.uvicorn": {"CoalescingWebSocketProtocol": "class"},
+    "fast_channels.client": {
+        "Message": "class",
+        "Resumed": "class",
+        "ResumingSocket": "class",
+        "connect": "function",
+    },
     "fast_channels.testing": {
         "ResumingCommunicator": "class",
         "ApplicationCommunicator": "class",
@@ -395,6 +401,15 @@ def test_redis_layer_without_its_extra_says_what_to_install(statement):
     )
     assert "During handling" not in result.stderr
     assert issubclass(found("exceptions:MissingExtra"), ImportError)
+
+
+def test_client_without_its_extra_says_what_to_install():
+    """The error is the remedy."""
+    result = run("import fast_channels.client", without=("websockets",))
+    assert last_line(result) == (
+        "fast_channels.exceptions.MissingExtra: a client of the resume protocol needs an extra: "
+        "pip install 'fast-channels[client]'"
+    )
 
 
 @pytest.mark.parametrize("layer", ["RedisChannelLayer", "RedisPubSubChannelLayer"])

@@ -17,6 +17,7 @@ Every error of the library.
     │       └── BrokerRefused                       it does, but will not do it
     ├── UnhandledMessage (ValueError)               a consumer has no handler for this type
     ├── ConsumerStateError (RuntimeError)           accept() twice, send() before accept()
+    ├── SocketClosed (ConnectionError)              the server does not want this client back
     ├── MissingExtra (ImportError)                  an optional dependency is not installed
     ├── UnsuitableLibrary (ImportError)             it is, in a version that will not do
     ├── MissingServer, ServerDidNotStart            testing: no Valkey or Redis server
@@ -205,6 +206,20 @@ class UnhandledMessage(FastChannelsError, ValueError):
 
 class ConsumerStateError(FastChannelsError, RuntimeError):
     """A consumer was asked for something that its connection cannot do now."""
+
+
+class SocketClosed(FastChannelsError, ConnectionError):
+    def __init__(self, url: str, code: int, reason: str) -> None:
+        self.url = url
+        self.code = code
+        self.reason = reason
+
+    def __str__(self) -> str:
+        why = f" ({self.reason!r})" if self.reason else ""
+        return (
+            f"{self.url!r} was closed with {self.code}{why}, for good: connect() again if it "
+            "would end otherwise"
+        )
 
 
 class MissingExtra(FastChannelsError, ImportError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 from typing import TYPE_CHECKING
 
 import redis
@@ -12,13 +13,17 @@ from fast_channels.layers import (
     InMemoryChannelLayer,
     RedisChannelLayer,
     RedisPubSubChannelLayer,
+    RedisStreamsChannelLayer,
 )
 
 if TYPE_CHECKING:
     import random
 
-# In-memory, Redis pub/sub, the queue in Redis.
-KINDS = ("memory", "pubsub", "queue")
+# In-memory, Redis pub/sub, the queue in Redis, and its streams.
+KINDS = ("memory", "pubsub", "queue", "streams")
+
+# Heartbeats, notices of writes, and the log of a process's own inbox.
+OWN_TOPIC = re.compile(r"heartbeat|invalidate|__log__.*!")
 
 # Seconds that anything here may take on a busy machine.
 PATIENCE = 30.0
@@ -28,7 +33,11 @@ def make(kind, url=None, **options):
     """Return an unopened layer; `url` is that of a server, which in-memory layers ignore."""
     if kind == "memory":
         return InMemoryChannelLayer(**options)
-    made = {"pubsub": RedisPubSubChannelLayer, "queue": RedisChannelLayer}[kind]
+    made = {
+        "pubsub": RedisPubSubChannelLayer,
+        "queue": RedisChannelLayer,
+        "streams": RedisStreamsChannelLayer,
+    }[kind]
     return made(hosts=[url], **options)
 
 
@@ -115,8 +124,10 @@ def on_server(url) -> dict[str, list[str]]:
     """What a server knows of our groups and channels: keys, and topics with a subscriber."""
     with redis.Redis.from_url(url) as client:
         topics = [topic.decode() for topic in client.pubsub_channels("*")]
+        keys = [key.decode() for key in client.keys("*")]
         return {
-            "keys": sorted(key.decode() for key in client.keys("*")),
+            # A history is there to stay for a while.
+            "keys": sorted(key for key in keys if "__log__" not in key),
             # What a reader has for itself lasts as long as the layer.
-            "topics": sorted(t for t in topics if "heartbeat" not in t and "invalidate" not in t),
+            "topics": sorted(topic for topic in topics if not OWN_TOPIC.search(topic)),
         }

@@ -6,11 +6,19 @@ import contextlib
 
 import pytest
 
-from fast_channels.layers import RedisChannelLayer, RedisPubSubChannelLayer
+from fast_channels.layers import (
+    RedisChannelLayer,
+    RedisPubSubChannelLayer,
+    RedisStreamsChannelLayer,
+)
 from fast_channels.testing.server import ValkeyServer
 from tests.chaos.servers import Authority
 
-LAYERS = {"pubsub": RedisPubSubChannelLayer, "queue": RedisChannelLayer}
+LAYERS = {
+    "pubsub": RedisPubSubChannelLayer,
+    "queue": RedisChannelLayer,
+    "streams": RedisStreamsChannelLayer,
+}
 
 
 @pytest.fixture

@@ -633,7 +633,7 @@ async def test_gap_that_cannot_be_made_up_for_is_told_while_connected(durable_la
     await say("a")
     await client.receive_from()
     durable_layer._broker._log.clear()
-    durable_layer._interrupted(["room"], 1.0, 2.0, recovered=False)
+    durable_layer._interrupted(["room"], 1.0, 2.0, False)
     assert await client.receive_from() == "snapshot of room"
     assert client.resumed["room"]["recovered"] is False
     await say("b")
@@ -646,7 +646,7 @@ async def test_gap_that_the_log_has_no_hole_at_is_none(durable_layer, say, resum
     """The layer did not know better, and the log does."""
     client = await resume(Snapshots.as_asgi())
     await say("a")
-    durable_layer._interrupted(["room"], 1.0, 2.0, recovered=False)
+    durable_layer._interrupted(["room"], 1.0, 2.0, False)
     await say("b")
     assert await texts(client, 2) == ["a", "b"]
     assert "recovered" not in client.resumed["room"]
@@ -833,7 +833,7 @@ async def test_history_that_cannot_be_read_closes_with_1012(durable_layer, say, 
         raise LayerUnavailable(durable_layer, "it is away")
 
     durable_layer._broker.read = read
-    durable_layer._interrupted(["room"], 1.0, 2.0, recovered=False)
+    durable_layer._interrupted(["room"], 1.0, 2.0, False)
     assert closes(await rest(client)) == [(1012, "the history cannot be read")]
 
 

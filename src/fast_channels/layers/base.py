@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import functools
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Self
+
+from fast_channels.exceptions import InvalidMessage, MessageTooLarge
 
 from . import names
 from .health import Health, Supervised, combined
 from .history import HistoryWiring, as_position, check_key
 from .home import Lifetime
+from .hub import ADDRESS
 from .mailbox import Mailbox, ThreadsafeMailbox
 
 if TYPE_CHECKING:
@@ -151,6 +155,17 @@ class BaseChannelLayer(HistoryWiring):
         payloads = [self._encode(message) for message in messages]
         if payloads:
             await self._lifetime.run(self._group_send_many, group, payloads)
+
+    def _encode(self, message: ChannelMessage) -> bytes:
+        if not isinstance(message, Mapping):
+            raise InvalidMessage("message", message, 'must be a mapping, such as {"type": "..."}')
+        payload = self._codec.encode(message)
+        if ADDRESS in message:
+            remedy = f"the key {ADDRESS!r} is reserved for addressing; use another"
+            raise InvalidMessage("message", message, remedy)
+        if len(payload) > self.max_message_size:
+            raise MessageTooLarge(len(payload), self.max_message_size)
+        return payload
 
     # -- receiving ----------------------------------------------------------
 

@@ -8,17 +8,36 @@ CONTRIBUTING.md; to check one, subclass `fast_channels.testing.contract`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 from fast_channels.exceptions import MissingCapability
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
     from .log import Position
 
-# Called after an interruption: the topics, since and until when (Unix time in
-# seconds), and whether everything published meanwhile has arrived after all.
-Interrupted: TypeAlias = Callable[[Iterable[str], float, float, bool], None]
+
+class Interrupted(Protocol):
+    """What a broker calls after an interruption."""
+
+    def __call__(
+        self,
+        topics: Iterable[str],
+        since: float,
+        until: float,
+        recovered: bool,
+        /,
+        *,
+        lost: Iterable[str] = (),
+    ) -> None:
+        """
+        Tell the members of topics, since and until when: Unix times in seconds.
+
+        `recovered` is whether everything published meanwhile has arrived after all,
+        except in the topics of `lost`.
+        """
+        ...
 
 
 class Deliver(Protocol):

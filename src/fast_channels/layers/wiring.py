@@ -13,16 +13,13 @@ import contextlib
 import functools
 import os
 import time
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from fast_channels.exceptions import (
     ChannelFull,
     ForeignChannel,
-    InvalidMessage,
     LayerClosed,
     LayerUnavailable,
-    MessageTooLarge,
     MissingCapability,
 )
 
@@ -177,14 +174,24 @@ class Wiring(NameRules):
         return self._hub.deliver(topic, *payloads, positions=positions)
 
     def _interrupted(
-        self, topics: Iterable[str], since: float, until: float, recovered: bool
+        self,
+        topics: Iterable[str],
+        since: float,
+        until: float,
+        recovered: bool,
+        /,
+        *,
+        lost: Iterable[str] = (),
     ) -> None:
         """Tell every channel that was subscribed to one of `topics`, once."""
         self._hub.counters.reconnects += 1
         self._hub.counters.gaps += 1
-        for channel, affected in self._affected(topics).items():
+        # Who has lost something is told of that alone.
+        worse = self._affected(lost)
+        for channel, affected in {**self._affected(topics), **worse}.items():
             groups = sorted(g for g in map(self._group_name, affected) if g is not None)
-            gap = {"groups": groups, "since": since, "until": until, "recovered": recovered}
+            good = recovered and channel not in worse
+            gap = {"groups": groups, "since": since, "until": until, "recovered": good}
             self._hub.mailboxes[channel].put_notice(Notice(type="layer.gap", **gap))
 
     def _affected(self, topics: Iterable[str]) -> dict[str, list[str]]:
@@ -265,17 +272,6 @@ class Wiring(NameRules):
         if mailbox.full and mailbox.refuses:
             self._hub.counters.refused += 1
             raise ChannelFull(mailbox.name)
-
-    def _encode(self, message: ChannelMessage) -> bytes:
-        if not isinstance(message, Mapping):
-            raise InvalidMessage("message", message, 'must be a mapping, such as {"type": "..."}')
-        payload = self._codec.encode(message)
-        if ADDRESS in message:
-            remedy = f"the key {ADDRESS!r} is reserved for addressing; use another"
-            raise InvalidMessage("message", message, remedy)
-        if len(payload) > self.max_message_size:
-            raise MessageTooLarge(len(payload), self.max_message_size)
-        return payload
 
     # -- receiving ----------------------------------------------------------
 

@@ -290,14 +290,14 @@ class Cursors:
         told = self._outages[:outages]
         since = told[0][0] if told else self._well
         until = told[-1][1] if told else began
-        if lost:
-            self._interrupted([self._cursors[k].topic for k in lost], since, until, False)
+        worse = [self._cursors[key].topic for key in lost if key in self._cursors]
         if told:
-            # If it was an outage of some time, all topics were looked at.
-            rest = sorted(c.topic for key, c in self._cursors.items() if key not in lost)
-            if rest:
-                self._interrupted(rest, since, until, True)
+            # All topics were looked at.
+            topics = sorted(cursor.topic for cursor in self._cursors.values())
+            self._interrupted(topics, since, until, True, lost=worse)
             del self._outages[:outages]
+        elif worse:
+            self._interrupted(worse, since, until, False)
         for key, stretch in lost.items():
             await self._apply(key, stretch)
         if len(keys) >= len(self._cursors):

@@ -326,9 +326,16 @@ class RedisPubSubChannelLayer(BaseChannelLayer):
         )
 
     def _interrupted(
-        self, topics: Iterable[str], since: float, until: float, recovered: bool
+        self,
+        topics: Iterable[str],
+        since: float,
+        until: float,
+        recovered: bool,
+        /,
+        *,
+        lost: Iterable[str] = (),
     ) -> None:
-        super()._interrupted(topics, since, until, recovered)
+        super()._interrupted(topics, since, until, recovered, lost=lost)
         self._announce(self._on_reconnect)
 
     def _announce(self, type_: str | None) -> None:

@@ -93,7 +93,14 @@ class Shard:
         self.cursors.lost()
 
     def _returned(
-        self, _topics: Iterable[str], since: float, until: float, _recovered: bool
+        self,
+        _topics: Iterable[str],
+        since: float,
+        until: float,
+        _recovered: bool,
+        /,
+        *,
+        lost: Iterable[str] = (),  # noqa: ARG002 - what is lost the logs will say
     ) -> None:
         self.cursors.returned(since, until)
 
