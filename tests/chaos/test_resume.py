@@ -9,11 +9,13 @@ import random
 import pytest
 import websockets
 
+from fast_channels.client import connect
 from fast_channels.consumer import AsyncWebsocketConsumer
 from fast_channels.consumer.protocol import SUBPROTOCOL
 from fast_channels.layers import RedisStreamsChannelLayer
 from fast_channels.testing import ResumingCommunicator
 from fast_channels.testing.resuming import presented
+from tests.chaos.proxy import Proxy
 from tests.chaos.web import WebProcess
 from tests.conftest import empty
 from tests.servers.support import PATIENCE
@@ -98,6 +100,35 @@ async def test_client_that_is_cut_off_fifty_times_gets_every_message_once(server
             await sending
     assert client.got == list(range(MESSAGES))
     assert 0 < client.replayed < MESSAGES
+
+
+@pytest.mark.timeout(60)
+async def test_client_of_the_library_gets_every_message_once(servers, redis_url):
+    """The same by fast_channels.client, behind a proxy that breaks its connections."""
+    rng = random.Random(6)
+    cuts = set(rng.sample(range(MESSAGES), CUTS))
+    got, replayed = [], 0
+    with Proxy(servers[0].port) as proxy:
+        url = f"ws://127.0.0.1:{proxy.port}/ws"
+        async with (
+            asyncio.timeout(PATIENCE * 1.5),
+            RedisStreamsChannelLayer([redis_url], history_size=MESSAGES) as layer,
+            connect(url, retry_base=0.01, retry_cap=0.01) as socket,
+        ):
+            await layer.group_send("room", {"type": "number", "n": 0})
+            async for message in socket:
+                got.append(int(message.data))
+                replayed += message.replayed
+                if got[-1] % 100 == 0:
+                    numbers = range(got[-1] + 1, min(got[-1] + 101, MESSAGES))
+                    batch = [{"type": "number", "n": n} for n in numbers]
+                    await layer.group_send_many("room", batch)
+                if got[-1] in cuts:
+                    await asyncio.to_thread(proxy.cut_now)
+                if got[-1] == MESSAGES - 1:
+                    break
+    assert got == list(range(MESSAGES))
+    assert 0 < replayed < MESSAGES
 
 
 class Snapshots(AsyncWebsocketConsumer):
