@@ -14,10 +14,11 @@ import sys
 from fast_channels.exceptions import LayerUnavailable
 from fast_channels.layers import channel_layers
 from sandbox.apps.showcase.consumer import (
-    ANALYTICS_GROUP,
+    ANALYTICS_CHANNEL,
     CHAT_GROUP,
     NOTIFICATION_GROUP,
     RELIABLE_GROUP,
+    analytics_event,
 )
 from sandbox.layers import setup_layers
 
@@ -50,8 +51,8 @@ class Sender:
         print(f"notifications  {title}: {text}")
 
     async def event(self, name: str, detail: str) -> None:
-        message = {"type": "analytics.event", "name": name, "detail": detail}
-        await self._send("analytics", ANALYTICS_GROUP, message)
+        message = analytics_event(name, detail)
+        await channel_layers["analytics"].send(ANALYTICS_CHANNEL, message)
         print(f"analytics      {name} {detail}")
 
     async def broadcast(self, text: str) -> None:

@@ -10,6 +10,7 @@ from fast_channels.layers import (
     InMemoryChannelLayer,
     RedisChannelLayer,
     RedisPubSubChannelLayer,
+    RedisStreamsChannelLayer,
     channel_layers,
     register_channel_layer,
 )
@@ -43,12 +44,13 @@ LAYERS: Mapping[str, LayerFactory] = {
         prefix="showcase-notifications",
         capacity=50,
     ),
-    # Many small events in bursts: room for a burst, forgotten soon.
-    "analytics": lambda url: RedisChannelLayer(
+    # Many small events in bursts, each of which counts: they wait for a worker, and are
+    # handed to another if that one dies.
+    "analytics": lambda url: RedisStreamsChannelLayer(
         hosts=[url],
         prefix="showcase-analytics",
-        expiry=30,
         capacity=2_000,
+        visibility_timeout=2,
     ),
 }
 

@@ -1,9 +1,10 @@
 """
 The whole showcase with one command: `python sandbox/start_dev.py`.
 
-Starts a broker if none is there, the RQ worker and uvicorn, waits until they
-answer, and stops what it started on Ctrl+C, on SIGTERM, or when one of them
-ends by itself.
+Starts a broker if none is there, the RQ worker, the analytics worker and uvicorn,
+waits until they answer, and stops what it started on Ctrl+C, on SIGTERM, or when
+one of them ends by itself. Only the analytics worker is started again: killing
+it loses no event.
 """
 
 from __future__ import annotations
@@ -43,6 +44,17 @@ START_TIMEOUT = 30.0
 PAUSE = 0.1
 STOP_TIMEOUT = 5.0
 
+# Seconds after its start within which a process that ends was never well.
+SHORT_LIFE = 2.0
+
+
+# How Python is to run the worker that counts events.
+ANALYTICS_WORKER = [
+    *("fast_channels", "worker", "sandbox.worker_app:router", "analytics"),
+    *("--layer", "analytics", "--setup", "sandbox.layers:setup_layers"),
+    *("--log-level", "WARNING"),
+]
+
 
 class CannotGoOn(Exception):
     """Raise with the line for whoever typed the command."""
@@ -70,7 +82,7 @@ class Signals:
 
     def pause(self) -> None:
         """Wait a moment. Raises StopRequested when it is time to go."""
-        # Three processes and a port have no common event to wait for.
+        # Several processes and a port have no common event to wait for.
         time.sleep(PAUSE)
         if self.received:
             raise StopRequested
@@ -85,6 +97,7 @@ class Child:
         self.environment = environment
 
     def __enter__(self) -> Self:
+        self.started_at = time.monotonic()
         self.process = subprocess.Popen(  # noqa: S603 - our own modules
             [sys.executable, "-m", *self.arguments],
             cwd=ROOT,
@@ -106,6 +119,17 @@ class Child:
     def check(self) -> None:
         if (code := self.process.poll()) is not None:
             raise CannotGoOn(f"{self.name} ended by itself with exit code {code}")
+
+
+class RestartedChild(Child):
+    """One that another takes the place of when it ends, unless it cannot even start."""
+
+    def check(self) -> None:
+        if self.process.poll() is not None:
+            if time.monotonic() - self.started_at < SHORT_LIFE:
+                super().check()
+            print(f"{self.name} ended and is started again", flush=True)
+            self.__enter__()
 
 
 class EmbeddedBroker(ValkeyServer):
@@ -136,7 +160,7 @@ def main() -> int:
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Start the showcase: broker, worker, web server.")
+    parser = argparse.ArgumentParser(description="Start the showcase: broker, workers, web server.")
     parser.add_argument("--port", type=int, default=WEB_PORT, help="of the page (8080)")
     parser.add_argument("--broker-port", type=int, default=BROKER_PORT, help="of Redis (6399)")
     return parser.parse_args()
@@ -150,8 +174,9 @@ def run(port: int, broker_port: int, signals: Signals) -> None:
         environment = {"REDIS_URL": url}
         worker_name = f"start-dev-{uuid.uuid4().hex}"
         worker = Child("the worker", ["sandbox.worker", "--name", worker_name], environment)
+        analytics = RestartedChild("the analytics worker", ANALYTICS_WORKER, environment)
         server = Child("uvicorn", uvicorn_arguments(port), environment)
-        running: list[Process] = [*broker, worker, server]
+        running: list[Process] = [*broker, worker, analytics, server]
         for child in running:
             children.enter_context(child)
         wait_until(lambda: worker_answers(url, worker_name), running, signals)

@@ -32,22 +32,26 @@ RANKS = [
         "layers.workers",
         "layers.options",
     },
-    {"layers.delivery"},
+    {"layers.delivery", "layers.work"},
     {
         "layers.hub",
         "layers.rules",
         "layers.subscriptions",
         "layers.background",
+        "layers.memory_work",
     },
     {"layers.home"},
     {"layers.wiring"},
-    {"layers.history"},
+    {"layers.history", "layers.working"},
     {"layers.base"},
     {"layers.registry"},
     {"layers.memory_log"},
     {"layers.in_memory", "layers.sync", "layers.redis", "consumer", "middleware", "servers"},
-    {"client", "layers"},
+    {"client", "layers", "routing"},
+    {"worker"},
     {"", "testing"},
+    {"cli"},
+    {"__main__"},
 ]
 RANK = {module: rank for rank, modules in enumerate(RANKS) for module in modules}
 
@@ -59,7 +63,7 @@ OPTIONAL = {
     "redis": "layers.redis",
     "hiredis": "layers.redis",
     "cryptography": "layers.codecs",
-    "pytest": ("testing.contract", "testing.history_contract"),
+    "pytest": ("testing.contract", "testing.history_contract", "testing.work_contract"),
     "uvicorn": "servers.uvicorn",
     "websockets": ("servers.uvicorn", "client"),
 }

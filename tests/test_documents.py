@@ -6,6 +6,8 @@ import importlib.util
 import re
 import subprocess
 import sys
+import textwrap
+import threading
 import tomllib
 from pathlib import Path
 
@@ -14,12 +16,14 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.asyncio.server import serve
 
+from fast_channels.layers import InMemoryChannelLayer
 from fast_channels.testing import ResumingCommunicator
 from fast_channels.testing.server import ValkeyServer, answers, free_port
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
 CONTRIBUTING = ROOT / "CONTRIBUTING.md"
+WORK = ROOT / "docs" / "work.md"
 
 
 def blocks(document, language):
@@ -153,6 +157,54 @@ async def test_chat_of_the_readme_that_is_durable_misses_nothing(registry):
         await client.cut()
 
 
+@pytest.mark.parametrize("document", [README, WORK], ids=lambda path: path.name)
+async def test_work_is_taken_as_documents_show_it(document):
+    """The block is run as it stands, in a function that has what it names."""
+    block = block_with(document, "layer.take(")
+    function = "async def example(layer, deliver):\n" + textwrap.indent(block, "    ")
+    space: dict = {}
+    exec(function, space)
+    delivered = []
+
+    async def deliver(message):
+        delivered.append(message)
+
+    async with InMemoryChannelLayer() as layer:
+        await layer.send("mails", {"type": "mail.send", "to": "x"})
+        await space["example"](layer, deliver)
+    assert delivered == [{"type": "mail.send", "to": "x"}]
+
+
+def test_worker_of_the_guide_works(tmp_path):
+    """The file of docs/work.md, with the command that stands below it, and a handled message."""
+    (tmp_path / "work.py").write_text(block_with(WORK, "# work.py"))
+    (command,) = [
+        line for line in WORK.read_text().splitlines() if line.startswith("fast-channels")
+    ]
+    with ValkeyServer() as server:
+        text = (tmp_path / "work.py").read_text()
+        layer = f"RedisStreamsChannelLayer([{server.url!r}])"
+        (tmp_path / "work.py").write_text(text.replace("RedisStreamsChannelLayer()", layer))
+        sender = (
+            "import asyncio, work; from fast_channels import channel_layers; work.setup();"
+            "asyncio.run(channel_layers['default'].send('mails', {'type': 'mail.send', 'to': 'x'}))"
+        )
+        subprocess.run([sys.executable, "-c", sender], cwd=tmp_path, check=True, timeout=30)
+        with subprocess.Popen(
+            [sys.executable, "-um", "fast_channels", *command.split()[1:]],
+            cwd=tmp_path,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        ) as worker:
+            watchdog = threading.Timer(30, worker.kill)
+            watchdog.start()
+            assert worker.stdout.readline() == "to x, delivery 1\n"
+            worker.terminate()
+            assert worker.wait() == 0
+            watchdog.cancel()
+
+
 def test_every_python_block_of_the_readme_is_run_here():
     """A block that no test above takes is noticed."""
     runs = (
@@ -163,6 +215,7 @@ def test_every_python_block_of_the_readme_is_run_here():
         "forwards = ",
         "resumable = ",
         "fast_channels.client",
+        "layer.take(",
     )
     for block in blocks(README, "python"):
         assert any(text in block for text in runs), block
@@ -215,11 +268,14 @@ def test_every_guarantee_names_a_test_that_exists():
     rows = [row for row in rows if not row.startswith(("| layer", "| the client", "| |"))]
     rows = [row for row in rows if not row.endswith("| shown by |")]
     assert len(rows) > 40
-    contract = (ROOT / "src" / "fast_channels" / "testing" / "contract.py").read_text()
+    contracts = {
+        name: (ROOT / "src" / "fast_channels" / "testing" / file).read_text()
+        for name, file in (("contract", "contract.py"), ("work", "work_contract.py"))
+    }
     for row in rows:
         shown_by = row.split("|")[-2].strip()
-        if match := re.fullmatch(r"contract `(test_\w+)`", shown_by):
-            assert f"def {match[1]}(" in contract, row
+        if match := re.fullmatch(r"(contract|work) `(test_\w+)`", shown_by):
+            assert f"def {match[2]}(" in contracts[match[1]], row
         else:
             match = re.fullmatch(r"`(tests/[\w/]+\.py)::(test_\w+)`", shown_by)
             assert match, row

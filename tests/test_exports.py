@@ -103,6 +103,10 @@ NAMES: dict[str, dict[str, str]] = {
         "MessageTooLarge": "class",
         "StopConsumer": "class",
     },
+    "fast_channels.routing": {"ChannelNameRouter": "class"},
+    "fast_channels.worker": {"Worker": "class", "WorkerStatistics": "class"},
+    "fast_channels.cli": {"main": "function"},
+    "fast_channels.layers.work": {"DeadLetter": "class", "Work": "class", "WorkQueue": "class"},
     "fast_channels.utils": {"await_many_dispatch": "function", "is_same_domain": "function"},
     "fast_channels.type_defs": {
         "ASGI3Application": "alias",
@@ -191,6 +195,12 @@ SIGNATURES = {
     "layers:BaseChannelLayer.require_valid_channel_name": "self, name, receive=False",
     "layers:BaseChannelLayer.require_valid_group_name": "self, name",
     "layers:BaseChannelLayer.non_local_name": "self, name",
+    "layers:BaseChannelLayer.take": "self, channel",
+    "layers:BaseChannelLayer.dead_letters": "self, channel, *, limit=100",
+    "layers:BaseChannelLayer.retry_dead_letters": "self, channel, *, limit=100",
+    "routing:ChannelNameRouter": "application_mapping",
+    "worker:Worker": "router, channels, *, layer, concurrency=10, drain_timeout=8.0",
+    "cli:main": "arguments=None",
     "layers:InMemoryChannelLayer": (
         "expiry=60, group_expiry=86400, capacity=100, channel_capacity=None"
     ),

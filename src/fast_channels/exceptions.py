@@ -16,6 +16,8 @@ Every error of the library.
     │   └── LayerUnavailable (ConnectionError)      the broker does not answer
     │       └── BrokerRefused                       it does, but will not do it
     ├── UnhandledMessage (ValueError)               a consumer has no handler for this type
+    ├── InvalidRouter (TypeError)                   a route leads to something that cannot work
+    ├── UnknownChannel (ValueError)                 no consumer is routed to this name
     ├── ConsumerStateError (RuntimeError)           accept() twice, send() before accept()
     ├── SocketClosed (ConnectionError)              the server does not want this client back
     ├── MissingExtra (ImportError)                  an optional dependency is not installed
@@ -202,6 +204,28 @@ class UnhandledMessage(FastChannelsError, ValueError):
 
     def __str__(self) -> str:
         return f"{self.consumer} {self.reason} message type {_shown(self.type)}"
+
+
+class InvalidRouter(FastChannelsError, TypeError):
+    def __init__(self, channel: object, target: object) -> None:
+        self.channel = channel
+        self.target = target
+
+    def __str__(self) -> str:
+        return (
+            f"channel {self.channel!r} is routed to {_shown(self.target)}, which cannot do work: "
+            "route it to MyConsumer.as_asgi(), where MyConsumer is an AsyncConsumer of any scope"
+        )
+
+
+class UnknownChannel(FastChannelsError, ValueError):
+    def __init__(self, channel: object, known: Sequence[str]) -> None:
+        self.channel = channel
+        self.known = tuple(known)
+
+    def __str__(self) -> str:
+        names = ", ".join(map(repr, self.known)) or "none"
+        return f"no consumer is routed to the channel {self.channel!r}; routed: {names}"
 
 
 class ConsumerStateError(FastChannelsError, RuntimeError):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from fast_channels.testing.server import ValkeyServer
-from tests.showcase.support import WebServer, Worker
+from tests.showcase.support import AnalyticsWorker, WebServer, Worker
 
 
 @pytest.fixture(scope="session")
@@ -26,7 +26,13 @@ def worker(broker, logs):
 
 
 @pytest.fixture(scope="session")
-def showcase(broker, logs):
+def analytics_worker(broker, logs):
+    with AnalyticsWorker(logs / "analytics.log", broker.url) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def showcase(broker, analytics_worker, logs):
     with WebServer(logs / "server.log", broker.url) as server:
         yield server
 

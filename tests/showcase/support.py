@@ -17,6 +17,7 @@ import redis
 import websockets
 
 from fast_channels.testing.server import free_port
+from sandbox.start_dev import ANALYTICS_WORKER
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -108,6 +109,24 @@ class Worker(Process):
         self.start()
         with redis.Redis.from_url(self.redis_url) as connection:
             self.wait_until(lambda: connection.exists(f"rq:worker:{self.name}"))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+
+class AnalyticsWorker(Process):
+    """What counts events; those that come before it is ready wait for it."""
+
+    def __init__(self, log: Path, redis_url: str) -> None:
+        super().__init__(log, *ANALYTICS_WORKER, redis_url=redis_url)
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+    def __enter__(self) -> Self:
+        self.start()
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -52,7 +52,7 @@ async def browser():
 
 
 @pytest.fixture(scope="module")
-def server(broker, worker, logs):
+def server(broker, worker, analytics_worker, logs):
     """A server of our own, since we kill it."""
     with WebServer(logs / "browser.log", broker.url) as running:
         yield running

@@ -8,6 +8,7 @@ from fast_channels.layers import (
     InMemoryChannelLayer,
     RedisChannelLayer,
     RedisPubSubChannelLayer,
+    RedisStreamsChannelLayer,
     channel_layers,
 )
 from sandbox.layers import LAYERS, redis_url, setup_layers
@@ -25,14 +26,14 @@ def empty_registry():
 
 
 def test_every_alias_has_the_layer_that_fits_its_purpose():
-    """Pub/sub where latency counts, the queue where messages must wait for their reader."""
+    """Pub/sub for low latency, the queue where messages wait, streams for what must be done."""
     setup_layers()
     assert {alias: type(channel_layers[alias]) for alias in channel_layers.list_aliases()} == {
         "memory": InMemoryChannelLayer,
         "chat": RedisPubSubChannelLayer,
         "queue": RedisChannelLayer,
         "notifications": RedisPubSubChannelLayer,
-        "analytics": RedisChannelLayer,
+        "analytics": RedisStreamsChannelLayer,
     }
 
 

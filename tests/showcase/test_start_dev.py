@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from contextlib import contextmanager
 
 import psutil
@@ -92,7 +93,7 @@ def refused(*arguments: str, redis_url: str = "") -> str:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_starts_all_three_and_stops_them_when_asked(tmp_path, number):
+def test_starts_all_four_and_stops_them_when_asked(tmp_path, number):
     """From any directory; afterwards no process is left and both ports are free."""
     with start_dev(tmp_path) as running:
         welcome = running.wait_until_started()
@@ -100,7 +101,7 @@ def test_starts_all_three_and_stops_them_when_asked(tmp_path, number):
         assert "sandbox.external_sender" in welcome
         assert page_answers(running.url)
         assert answers(running.broker_port)
-        assert len(running.children) == 3
+        assert len(running.children) == 4
 
         # An open page must not keep the server from ending.
         with websockets.sync.client.connect(f"ws://127.0.0.1:{running.port}/ws/chat"):
@@ -122,7 +123,7 @@ def test_stops_a_worker_in_the_middle_of_a_job(tmp_path):
             while "job.progress" not in client.recv(timeout=PATIENCE):
                 pass
             running.children = psutil.Process(running.process.pid).children(recursive=True)
-            assert len(running.children) == 4
+            assert len(running.children) == 5
             running.process.send_signal(signal.SIGINT)
             assert running.ended()[0] == 0
         assert not any(child.is_running() for child in running.children)
@@ -131,7 +132,7 @@ def test_stops_a_worker_in_the_middle_of_a_job(tmp_path):
 @pytest.mark.parametrize(
     ("word", "said"),
     [
-        ("sandbox.worker", "the worker ended by itself with exit code -9"),
+        ("sandbox.worker --name", "the worker ended by itself with exit code -9"),
         ("uvicorn", "uvicorn ended by itself with exit code -9"),
         ("-server ", "the broker on port {port} ended by itself"),
     ],
@@ -147,11 +148,29 @@ def test_says_which_process_died_and_stops_the_others(tmp_path, word, said):
         assert not any(child.is_running() for child in running.children)
 
 
+def test_starts_the_analytics_worker_again(tmp_path):
+    """It was killed, and the event that was sent meanwhile is counted by another."""
+    with start_dev(tmp_path) as running:
+        running.wait_until_started()
+        with websockets.sync.client.connect(
+            f"ws://127.0.0.1:{running.port}/ws/analytics"
+        ) as client:
+            assert client.recv(timeout=PATIENCE).startswith("socket_connected")
+            worker = running.child("sandbox.worker_app")
+            # One that ends sooner than that cannot start.
+            time.sleep(max(0.0, worker.create_time() + 2.5 - time.time()))
+            worker.kill()
+            client.send("page_view /pricing")
+            assert client.recv(timeout=PATIENCE) == "page_view /pricing"
+        running.process.send_signal(signal.SIGINT)
+        assert running.ended()[0] == 0
+
+
 def test_uses_the_broker_that_redis_url_names(tmp_path, broker):
     """It starts none, and leaves that one running."""
     with start_dev(tmp_path, redis_url=broker.url) as running:
         assert broker.url in running.wait_until_started()
-        assert len(running.children) == 2
+        assert len(running.children) == 3
         running.process.send_signal(signal.SIGINT)
         assert running.ended()[0] == 0
     assert answers(broker.port)
@@ -161,7 +180,7 @@ def test_uses_a_broker_that_answers_already(tmp_path, broker):
     """One on the usual port, such as docker compose starts."""
     with start_dev(tmp_path, broker_port=broker.port) as running:
         running.wait_until_started()
-        assert len(running.children) == 2
+        assert len(running.children) == 3
         running.process.send_signal(signal.SIGINT)
         assert running.ended()[0] == 0
     assert answers(broker.port)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import uuid
 from typing import TYPE_CHECKING, Any
 
 from fast_channels.consumer import AsyncJsonWebsocketConsumer
@@ -16,6 +17,9 @@ CHAT_GROUP = "chat_room"
 RELIABLE_GROUP = "reliable_chat"
 NOTIFICATION_GROUP = "notifications"
 ANALYTICS_GROUP = "analytics"
+
+# Where events wait for a worker, see sandbox/worker_app.py.
+ANALYTICS_CHANNEL = "analytics"
 
 NOTIFICATION_LEVELS = ("info", "warning", "error")
 
@@ -81,7 +85,11 @@ class NotificationConsumer(AsyncJsonWebsocketConsumer):
 
 
 class AnalyticsConsumer(LineConsumer):
-    """Counts what happens: events such as "page_view /pricing", many and small."""
+    """
+    What happens, in events such as "page_view /pricing", many and small.
+
+    They are work: a worker counts them, and tells the group what it has counted.
+    """
 
     channel_layer_alias = "analytics"
     groups = [ANALYTICS_GROUP]  # noqa: RUF012
@@ -100,11 +108,15 @@ class AnalyticsConsumer(LineConsumer):
         await self.publish(name, detail)
 
     async def publish(self, name: str, detail: str) -> None:
-        message = {"type": "analytics.event", "name": name, "detail": detail}
-        await self.channel_layer.group_send(ANALYTICS_GROUP, message)
+        await self.channel_layer.send(ANALYTICS_CHANNEL, analytics_event(name, detail))
 
-    async def analytics_event(self, message: ChannelMessage) -> None:
+    async def analytics_counted(self, message: ChannelMessage) -> None:
         await self.send(f"{message['name']} {message['detail']}".rstrip())
+
+
+def analytics_event(name: str, detail: str) -> dict[str, str]:
+    """Return the message for an event. By its id it is counted once, however often it is done."""
+    return {"type": "analytics.event", "id": uuid.uuid4().hex, "name": name, "detail": detail}
 
 
 def checked_notification(content: Any) -> dict[str, str]:

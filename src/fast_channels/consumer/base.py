@@ -26,7 +26,10 @@ from .sending import Sender
 from .sockets import abort
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from fast_channels.layers.base import BaseChannelLayer
+    from fast_channels.layers.work import Work
     from fast_channels.type_defs import (
         ASGIReceiveCallable,
         ASGISendCallable,
@@ -249,6 +252,16 @@ class AsyncConsumer(Dispatcher):
             self._ends(Ending(None, "", "client"))
             raise StopConsumer
 
+    def _begin_working(
+        self, channel: str, layer: BaseChannelLayer
+    ) -> Callable[[Work], Awaitable[None]]:
+        """Return what does the work of a shared channel; there is no connection."""
+        self.scope = {"type": "channel", "channel": channel}
+        self.base_send = _no_client
+        self._sender = Sender(_no_client, None)
+        self.channel_layer, self.channel_name = layer, channel
+        return self._do
+
     # -- what kinds of connection fill in -----------------------------------
 
     @classmethod
@@ -361,3 +374,25 @@ class ConsumerApplication(Generic[ConsumerT]):
             await consumer._begin_serving(scope, receive, send)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
         else:
             await consumer(scope, receive, send)
+
+    def employ(self, channel: str, layer: BaseChannelLayer) -> Callable[[Work], Awaitable[None]]:
+        """
+        Make a consumer for work from a shared channel, and return what does a piece of it.
+
+        To be called for one piece at a time. Returns when the handler has, raises
+        what it raised, and rejects work that no handler is there for.
+        """
+        consumer = self.consumer_class(**self.consumer_initkwargs)
+        return consumer._begin_working(channel, layer)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+
+    @property
+    def scope_type(self) -> str | None:
+        """The only type of scope that the consumer can serve; None for any."""
+        return self.consumer_class._scope_type  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+
+
+async def _no_client(event: ChannelMessage) -> None:
+    raise ConsumerStateError(
+        f"cannot send {event['type']!r}: a consumer that a worker runs has no client; send to a "
+        "channel or a group with self.channel_layer"
+    )

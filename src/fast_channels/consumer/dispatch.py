@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from fast_channels.layers.base import BaseChannelLayer
+    from fast_channels.layers.work import Work
     from fast_channels.type_defs import ChannelMessage
 
 logger = logging.getLogger("fast_channels.consumer")
@@ -41,6 +42,9 @@ class Dispatcher:
 
     # Set before the first handler runs, if there is a channel_layer_alias.
     channel_layer: BaseChannelLayer
+    # Set before each handler that a worker calls: how often the message has been
+    # handed out, 1 the first time.
+    deliveries: int
 
     # What the library itself defines on this class. A message must not reach it.
     _reserved: ClassVar[frozenset[str]] = frozenset()
@@ -104,23 +108,27 @@ class Dispatcher:
 
     def _may_handle(self, message: ChannelMessage) -> bool:
         """Whether a message from the layer reaches a handler; if not, count it and say why."""
+        reason = self._refusal(message)
+        if reason is None:
+            return True
+        self._skip(message.get("type"), reason)
+        return False
+
+    def _refusal(self, message: ChannelMessage) -> str | None:
+        """Return why a message from the layer reaches no handler; None if it does."""
         try:
             name = get_handler_name(message)
         except ValueError:
-            reason = "skipped the unusable"
-        else:
-            # A dispatch of your own may handle types for which there is no method.
-            own_dispatch = type(self).dispatch is not Dispatcher.dispatch
-            if name in self._reserved or name in NOTICES:
-                reason = "keeps for itself the"
-            elif own_dispatch or self._handles(name):
-                if not own_dispatch and len(self._routes) < ROUTES:
-                    self._routes[message["type"]] = name
-                return True
-            else:
-                reason = "has no handler for"
-        self._skip(message.get("type"), reason)
-        return False
+            return "skipped the unusable"
+        # A dispatch of your own may handle types for which there is no method.
+        own_dispatch = type(self).dispatch is not Dispatcher.dispatch
+        if name in self._reserved or name in NOTICES:
+            return "keeps for itself the"
+        if not own_dispatch and not self._handles(name):
+            return "has no handler for"
+        if not own_dispatch and len(self._routes) < ROUTES:
+            self._routes[message["type"]] = name
+        return None
 
     def _handles(self, name: str) -> bool:
         """Whether there is a handler: a coroutine method that takes one message."""
@@ -144,6 +152,38 @@ class Dispatcher:
     async def _interrupted(self) -> None:
         """Messages may have been lost, and `on_gap` is to close."""
         raise NotImplementedError
+
+    # -- work ---------------------------------------------------------------
+
+    async def _do(self, work: Work) -> None:
+        """
+        Let the handler do the work; it is done when this returns. Raises what it raised.
+
+        What no handler is there for is rejected.
+        """
+        message, self.deliveries = work.message, work.deliveries
+        reason = self._refusal(message)
+        if reason is not None:
+            work.reject(str(UnhandledMessage(self, message.get("type"), reason)))
+            return
+        try:
+            await self.dispatch(message)
+        except StopConsumer:
+            # It wanted to end, and has with this message.
+            return
+        except asyncio.CancelledError as exc:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            failure = RuntimeError("a handler awaited a task that was cancelled")
+            await self._tell_of(failure, message)
+            raise failure from exc
+        except Exception as exc:
+            if isinstance(exc, UnhandledMessage) and exc.type == message["type"]:
+                work.reject(str(exc))
+                return
+            await self._tell_of(exc, message)
+            raise
 
     # -- errors -------------------------------------------------------------
 
@@ -178,11 +218,14 @@ class Dispatcher:
         raise StopConsumer from exc
 
     async def _failed(self, exc: Exception, message: ChannelMessage) -> None:
+        await self._tell_of(exc, message)
+        self._log_failure(exc, message)
+
+    async def _tell_of(self, exc: Exception, message: ChannelMessage) -> None:
         try:
             await self.on_error(exc, message)
         except Exception:
             logger.exception("%s.on_error failed", type(self).__name__)
-        self._log_failure(exc, message)
 
     def _log_failure(self, exc: Exception, message: ChannelMessage) -> None:
         logger.error(

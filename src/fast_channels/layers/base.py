@@ -15,6 +15,7 @@ from .history import HistoryWiring, as_position, check_key
 from .home import Lifetime
 from .hub import ADDRESS
 from .mailbox import Mailbox, ThreadsafeMailbox
+from .working import Working
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterable
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from .wiring import Received
 
 
-class BaseChannelLayer(HistoryWiring):
+class BaseChannelLayer(HistoryWiring, Working):
     """
     Moves messages between channels, which may be in any process.
 
@@ -213,10 +214,13 @@ class BaseChannelLayer(HistoryWiring):
         Wait for the next message of a channel.
 
         For a shared channel it is taken from whatever process sent it, each by
-        one receiver. Cancelling loses nothing.
+        one receiver. Cancelling loses nothing. What has to be done, and not only
+        received, is better had with `take`.
         """
         self._check_channel(channel)
         received = await self._lifetime.run(self._receive, channel, receiving=True, undo=_put_back)
+        if received.taken is not None:
+            self._lifetime.tell(received.taken)
         return received.message
 
     # -- groups -------------------------------------------------------------

@@ -8,7 +8,8 @@ CONTRIBUTING.md; to check one, subclass `fast_channels.testing.contract`.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
+import functools
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeGuard, runtime_checkable
 
 from fast_channels.exceptions import MissingCapability
 
@@ -120,6 +121,17 @@ class Queue(Protocol):
         """
         ...
 
+    async def add_member(self, topic: str, name: str) -> None:
+        """Let everything published to `topic` also be sent to the channel `name`."""
+        ...
+
+    async def remove_member(self, topic: str, name: str) -> None: ...
+
+
+@runtime_checkable
+class Popping(Protocol):
+    """A queue that a payload has left once it was taken. See work.py for the other kind."""
+
     async def pop(self, name: str) -> Popped:
         """Wait for the oldest payload and remove it. Cancelling loses nothing."""
         ...
@@ -133,11 +145,16 @@ class Queue(Protocol):
         """
         ...
 
-    async def add_member(self, topic: str, name: str) -> None:
-        """Let everything published to `topic` also be sent to the channel `name`."""
-        ...
 
-    async def remove_member(self, topic: str, name: str) -> None: ...
+def pops(broker: object) -> TypeGuard[Popping]:
+    """The same as isinstance, for those who ask with each message."""
+    # mypy takes the type itself for what its instances are: not to be hashed.
+    return _pops(type(broker))  # type: ignore[arg-type]
+
+
+@functools.cache
+def _pops(kind: type) -> bool:
+    return issubclass(kind, Popping)
 
 
 @runtime_checkable

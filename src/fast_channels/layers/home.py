@@ -228,6 +228,18 @@ class Lifetime:
             with contextlib.suppress(LayerClosed):
                 await self.run(function, *args)
 
+    def tell(self, function: Callable[..., object], *args: Any) -> None:
+        """Call `function` at home: now, or soon if that is elsewhere. Not if it is closed."""
+        home = self._home
+        if home is None or not home.alive:
+            return
+        if home.loop is asyncio.get_running_loop():
+            function(*args)
+        else:
+            # It may end in this very moment.
+            with contextlib.suppress(RuntimeError):
+                home.loop.call_soon_threadsafe(function, *args)
+
     async def close(self) -> None:
         if (home := self._home) is not None and home.alive:
             await self._close(home)

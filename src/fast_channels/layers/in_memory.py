@@ -12,7 +12,8 @@ from fast_channels.exceptions import LayerClosed
 from .base import BaseChannelLayer
 from .broker import Popped
 from .memory_log import MemoryLog
-from .options import HISTORY_TTL, IDEMPOTENCY_WINDOW, HistoryOptions
+from .memory_work import MemoryWork
+from .options import HISTORY_TTL, IDEMPOTENCY_WINDOW, HistoryOptions, WorkOptions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from .codecs import Codec
     from .log import Position, Stretch
     from .mailbox import Mailbox
+    from .work import Buried, Claimed
 
 
 class MemoryStore:
@@ -33,9 +35,11 @@ class MemoryStore:
     keep its messages while nobody reads it, also between two event loops.
     """
 
-    def __init__(self, expiry: float) -> None:
+    def __init__(self, expiry: float, work: MemoryWork) -> None:
         # Seconds a payload waits for a receiver.
         self.expiry = expiry
+        # What has left its queue and is not done.
+        self.work = work
         # Payloads that wait, with the time.monotonic() they came. A queue
         # without payloads is absent; the one written last is the last one.
         self.queues: dict[str, deque[tuple[float, bytes]]] = {}
@@ -45,7 +49,7 @@ class MemoryStore:
     def push(self, name: str, payload: bytes, capacity: int) -> bool:
         self._forget_expired()
         queue = self.unexpired(name)
-        if len(queue) >= capacity:
+        if len(queue) + self.work.count(name) >= capacity:
             return False
         queue.append((time.monotonic(), payload))
         self.queues.pop(name, None)
@@ -53,6 +57,11 @@ class MemoryStore:
         return True
 
     def take(self, name: str) -> Popped | None:
+        """Take a payload for good."""
+        claimed = self.work.take_due(name)
+        if claimed is not None:
+            self.work.done(name, claimed)
+            return Popped(claimed.payload, time.monotonic())
         queue = self.unexpired(name)
         if not queue:
             return None
@@ -61,10 +70,23 @@ class MemoryStore:
             del self.queues[name]
         return Popped(payload, came)
 
+    def claim(self, name: str) -> Claimed | None:
+        """Take a payload and hold it."""
+        claimed = self.work.take_due(name)
+        if claimed is not None:
+            return claimed
+        popped = self.take(name)
+        return None if popped is None else self.work.take_new(name, popped.payload)
+
     def put_back(self, name: str, popped: Popped) -> None:
         # By the time it came, the next to be forgotten: _forget_expired begins there.
         self.queues = {name: self.unexpired(name), **self.queues}
         self.queues[name].appendleft((popped.place, popped.payload))
+
+    def has(self, name: str) -> bool:
+        """Whether there may be something to take."""
+        due = self.work.next_due(name)
+        return name in self.queues or (due is not None and due <= time.monotonic())
 
     def unexpired(self, name: str) -> deque[tuple[float, bytes]]:
         queue = self.queues.get(name, deque())
@@ -91,6 +113,8 @@ class MemoryBroker:
         self._capacity_of = capacity_of
         # What receivers of a queue wait on, per queue; the first is served first.
         self._waiting: dict[str, deque[asyncio.Future[None]]] = {}
+        # When to look whether work is to be handed out again, per queue somebody waits at.
+        self._timers: dict[str, asyncio.TimerHandle] = {}
         self._deliver: Deliver | None = None
 
     async def start(self, deliver: Deliver, interrupted: Interrupted) -> None:  # noqa: ARG002
@@ -99,6 +123,8 @@ class MemoryBroker:
 
     async def stop(self) -> None:
         self._deliver = None
+        for timer in self._timers.values():
+            timer.cancel()
         for name, waiting in self._waiting.items():
             for turn in waiting:
                 if not turn.done():
@@ -144,6 +170,39 @@ class MemoryBroker:
         self._store.put_back(name, popped)
         self._wake_receiver(name)
 
+    async def claim(self, name: str) -> Claimed:
+        while (claimed := self._store.claim(name)) is None:
+            await self._turn(name)
+        self._look_later(name)
+        return claimed
+
+    def done(self, name: str, claimed: Claimed) -> asyncio.Future[bool]:
+        return _answered(self._store.work.done(name, claimed))
+
+    def failed(self, name: str, claimed: Claimed, reason: str) -> asyncio.Future[bool]:
+        answer = _answered(self._store.work.failed(name, claimed, reason))
+        self._look_later(name)
+        return answer
+
+    def rejected(self, name: str, claimed: Claimed, reason: str) -> asyncio.Future[bool]:
+        return _answered(self._store.work.rejected(name, claimed, reason))
+
+    def returned(self, name: str, claimed: Claimed) -> None:
+        self._store.work.returned(name, claimed)
+        self._wake_receiver(name)
+
+    async def buried(self, name: str, limit: int) -> list[Buried]:
+        return self._store.work.buried(name, limit)
+
+    async def revive(self, name: str, limit: int, capacity: int) -> int:
+        revived = 0
+        for dead in self._store.work.buried(name, limit):
+            if not await self.push(name, dead.payload, capacity):
+                break
+            self._store.work.exhume(name)
+            revived += 1
+        return revived
+
     async def add_member(self, topic: str, name: str) -> None:
         self._store.members.setdefault(topic, {})[name] = None
 
@@ -155,6 +214,7 @@ class MemoryBroker:
 
     async def flush(self) -> None:
         self._store.queues.clear()
+        self._store.work.clear()
         self._store.members.clear()
 
     async def _turn(self, name: str) -> None:
@@ -162,6 +222,7 @@ class MemoryBroker:
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         waiting = self._waiting.setdefault(name, deque())
         waiting.append(turn)
+        self._look_later(name)
         try:
             await turn
         except BaseException:
@@ -176,11 +237,32 @@ class MemoryBroker:
 
     def _wake_receiver(self, name: str) -> None:
         waiting = self._waiting.get(name)
-        while waiting and name in self._store.queues:
+        while waiting and self._store.has(name):
             turn = waiting.popleft()
             if not turn.done():
                 turn.set_result(None)
                 break
+
+    def _look_later(self, name: str) -> None:
+        """Wake a receiver when work is to be handed out again, if one waits."""
+        due = self._store.work.next_due(name)
+        timer = self._timers.pop(name, None)
+        if timer is not None:
+            timer.cancel()
+        if due is not None and self._waiting.get(name):
+            loop, pause = asyncio.get_running_loop(), max(0.0, due - time.monotonic())
+            self._timers[name] = loop.call_later(pause, self._look, name)
+
+    def _look(self, name: str) -> None:
+        self._wake_receiver(name)
+        # A timer may be a little early.
+        self._look_later(name)
+
+
+def _answered(answer: bool) -> asyncio.Future[bool]:
+    future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+    future.set_result(answer)
+    return future
 
 
 class RememberingBroker(MemoryBroker):
@@ -227,6 +309,11 @@ class InMemoryChannelLayer(BaseChannelLayer):
     With `history_size` it keeps so many messages of each group, until nothing was
     sent to it for `history_ttl` seconds: for tests of what needs a history. An
     `idempotency_key` counts for `idempotency_window` seconds.
+
+    Work that is taken (see `take`) and not acknowledged comes again after
+    `visibility_timeout` seconds; when it failed, after a pause of
+    `retry_backoff`: the seconds of the first, doubling to those of the longest.
+    After `max_deliveries` it goes to the dead letters.
     """
 
     within_process = True
@@ -244,6 +331,9 @@ class InMemoryChannelLayer(BaseChannelLayer):
         history_size: int | None = None,
         history_ttl: float = HISTORY_TTL,
         idempotency_window: float = IDEMPOTENCY_WINDOW,
+        visibility_timeout: float = WorkOptions.visibility_timeout,
+        max_deliveries: int = WorkOptions.max_deliveries,
+        retry_backoff: tuple[float, float] = WorkOptions.retry_backoff,
     ) -> None:
         super().__init__(
             expiry,
@@ -254,7 +344,8 @@ class InMemoryChannelLayer(BaseChannelLayer):
             max_message_size=max_message_size,
         )
         self.group_expiry = group_expiry
-        self._store = MemoryStore(expiry)
+        work = WorkOptions(visibility_timeout, max_deliveries, retry_backoff)
+        self._store = MemoryStore(expiry, MemoryWork(work))
         self._memory: MemoryLog | None = None
         if history_size is not None:
             options = HistoryOptions(history_size, history_ttl, idempotency_window)

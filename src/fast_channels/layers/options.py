@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from fast_channels.exceptions import InvalidChannelLayerError
@@ -33,6 +34,48 @@ class HistoryOptions:
             checked_seconds(name, seconds)
 
 
+@dataclass(frozen=True)
+class WorkOptions:
+    """
+    How long work is in somebody's hands, and how often.
+
+    Raises InvalidChannelLayerError for values that cannot be meant.
+    """
+
+    # Seconds until what was handed out and not acknowledged goes to somebody else.
+    visibility_timeout: float = 30.0
+    # Deliveries after which it goes to the dead letters instead.
+    max_deliveries: int = 5
+    # Seconds of the pause after the first failure, which doubles with each, and of the longest.
+    retry_backoff: tuple[float, float] = (1.0, 60.0)
+
+    def __post_init__(self) -> None:
+        checked_seconds("visibility_timeout", self.visibility_timeout)
+        if not _is_whole(self.max_deliveries) or self.max_deliveries < 1:
+            raise InvalidChannelLayerError(
+                f"max_deliveries is {self.max_deliveries!r}; it is a whole number of at least 1, "
+                "such as 5"
+            )
+        if not _is_backoff(self.retry_backoff):
+            raise InvalidChannelLayerError(
+                f"retry_backoff is {self.retry_backoff!r}; it is a pair of seconds, the first "
+                "pause and the longest one, such as (1.0, 60.0)"
+            )
+
+    def pause(self, deliveries: int) -> float:
+        """Return the seconds to wait after that many deliveries, the last of which failed."""
+        first, longest = self.retry_backoff
+        # ldexp and not 2 **: an int of any size, for a counter that is not ours alone.
+        return min(longest, math.ldexp(first, min(deliveries, 64) - 1))
+
+    @property
+    def no_answer(self) -> str:
+        """Return the reason for what was handed out for the last time and not heard of again."""
+        return (
+            f"its worker died or hung: it was not acknowledged within {self.visibility_timeout:g} s"
+        )
+
+
 def checked_seconds(name: str, value: float) -> float:
     """Return `value`, or raise InvalidChannelLayerError unless it is a number above zero."""
     if isinstance(value, (int, float)) and not isinstance(value, bool) and value > 0:
@@ -40,3 +83,21 @@ def checked_seconds(name: str, value: float) -> float:
     raise InvalidChannelLayerError(
         f"{name} is {value!r}; it is a number of seconds above zero, such as 5.0"
     )
+
+
+def _is_seconds(value: object) -> bool:
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        return False
+    return 0 <= value < math.inf
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_backoff(value: object) -> bool:
+    match value:
+        case (int() | float() as first, int() | float() as longest):
+            return _is_seconds(first) and _is_seconds(longest) and first <= longest
+        case _:
+            return False

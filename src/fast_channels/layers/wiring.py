@@ -24,7 +24,7 @@ from fast_channels.exceptions import (
 )
 
 from . import names
-from .broker import Batching, Broker, Flushable, Queue, no_queue
+from .broker import Batching, Broker, Flushable, Queue, no_queue, pops
 from .codecs import Codec, MsgPackCodec
 from .health import Health
 from .hub import ADDRESS, Hub
@@ -50,6 +50,8 @@ class Received(NamedTuple):
 
     message: ChannelMessage
     put_back: Callable[[], None]
+    # Called once the receiver has it; None if nobody wants to know.
+    taken: Callable[[], object] | None = None
 
 
 class Joining:
@@ -342,7 +344,9 @@ class Wiring(NameRules):
     async def _pop(self, channel: str) -> Received:
         if not self._is_kept(channel):
             raise ForeignChannel(channel, "receive from")
-        queue = self._live_queue("receiving from a shared channel")
+        queue = self._live_broker
+        if not pops(queue):
+            raise no_queue(queue, "receiving from a shared channel")
         while True:
             popped = await queue.pop(channel)
             message = self._hub.decoded(popped.payload)

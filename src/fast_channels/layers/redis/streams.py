@@ -9,6 +9,7 @@ something is missing, and reads it from the log before anything later is deliver
 from __future__ import annotations
 
 import asyncio
+import math
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ from fast_channels.layers.options import (
     HISTORY_TTL,
     IDEMPOTENCY_WINDOW,
     HistoryOptions,
+    WorkOptions,
     checked_seconds,
 )
 
@@ -31,6 +33,8 @@ from ._options import CHECK_INTERVAL, HEARTBEAT_INTERVAL, StreamsOptions
 from ._pipe import all_of
 from ._scripts import Script
 from ._server import Server, health_of
+from ._work import RedisWork
+from ._workshop import Workshop
 from .pubsub import RedisPubSubBroker
 from .serializers import OpenCodec, registry
 
@@ -49,10 +53,13 @@ FLUSH = Script("flush")
 
 
 class Shard:
-    """What lives on one server: logs of topics, and the subscriptions to them."""
+    """What lives on one server: work, logs of topics, and the subscriptions to them."""
 
-    def __init__(self, server: Server, beats: str, options: StreamsOptions) -> None:
+    def __init__(
+        self, server: Server, beats: str, work: RedisWork, options: StreamsOptions
+    ) -> None:
         self.server = server
+        self.work = work
         self._options = options
         self.log = StreamLog(server, options.prefix, options.history)
         self._notices = RedisPubSubBroker(
@@ -70,6 +77,8 @@ class Shard:
     async def stop(self) -> None:
         if self._cursors is not None:
             await self._cursors.stop()
+        # Before the connections are closed, which the notices do.
+        await self.work.stop()
         await self._notices.stop()
 
     @property
@@ -105,12 +114,13 @@ class Shard:
         self.cursors.returned(since, until)
 
 
-class RedisStreamsBroker:
+class RedisStreamsBroker(Workshop):
     """Topics have logs, each on the server that its name hashes to; see layers.log.Log."""
 
     def __init__(
         self, shards: Sequence[Shard], serializer: BaseMessageSerializer, options: StreamsOptions
     ) -> None:
+        super().__init__([shard.work for shard in shards], serializer.seal)
         self._shards = shards
         self._serializer = serializer
         self._options = options
@@ -135,6 +145,12 @@ class RedisStreamsBroker:
 
     async def publish_many(self, topic: str, payloads: Sequence[bytes]) -> int:
         return await all_of(self.publish(topic, payload) for payload in payloads)
+
+    async def push_many(self, name: str, payloads: Sequence[bytes], capacity: int) -> int:
+        if not names.is_local(name):
+            return await super().push_many(name, payloads, capacity)
+        await self.publish_many(name, payloads)
+        return len(payloads)
 
     async def subscribe(self, topic: str) -> None:
         await self._shard(topic).subscribe(topic)
@@ -164,9 +180,13 @@ class RedisStreamsBroker:
     # -- Flushable ------------------------------------------------------------
 
     async def flush(self) -> None:
-        everything = [glob(f"{self._options.prefix}__log__")]
+        prefix = self._options.prefix
         await asyncio.gather(
-            *(shard.server.control.run(FLUSH, [], everything) for shard in self._shards)
+            *(
+                shard.server.control.run(FLUSH, [], [glob(f"{prefix}{kind}")])
+                for shard in self._shards
+                for kind in ("__log__", "__work__")
+            )
         )
 
     def _shard(self, topic: str) -> Shard:
@@ -192,6 +212,14 @@ class RedisStreamsChannelLayer(BaseChannelLayer):
     is known for a day at least after it was last used. `idempotency_window` is for how
     many seconds an `idempotency_key` counts.
 
+    A plain channel name is a queue of work that processes share, see `take`: what was
+    handed out and not acknowledged within `visibility_timeout` seconds goes to
+    somebody else, what failed is tried again after a pause of `retry_backoff`, the
+    seconds of the first, doubling to those of the longest; after `max_deliveries` it is
+    a dead letter. The first `capacity` that are not done are kept, later ones refused
+    with ChannelFull. What nobody has taken is forgotten after `expiry` seconds; None
+    for never.
+
     `send_timeout` is after how many seconds sending gives up on a server. Every
     `heartbeat_interval` seconds a message of the layer's own has to go round;
     connections on which none comes back within two are made anew. Every
@@ -211,6 +239,10 @@ class RedisStreamsChannelLayer(BaseChannelLayer):
         history_size: int = HISTORY_SIZE,
         history_ttl: float = HISTORY_TTL,
         idempotency_window: float = IDEMPOTENCY_WINDOW,
+        expiry: float | None = None,
+        visibility_timeout: float = WorkOptions.visibility_timeout,
+        max_deliveries: int = WorkOptions.max_deliveries,
+        retry_backoff: tuple[float, float] = WorkOptions.retry_backoff,
         overflow: Overflow = "drop_oldest",
         max_message_size: int = 1024 * 1024,
         send_timeout: float = TIMEOUT,
@@ -221,7 +253,10 @@ class RedisStreamsChannelLayer(BaseChannelLayer):
         self._serializer = registry.get_serializer(
             serializer_format, symmetric_encryption_keys=symmetric_encryption_keys
         )
+        self._work_expiry = None if expiry is None else checked_seconds("expiry", expiry)
+        self._work_options = WorkOptions(visibility_timeout, max_deliveries, retry_backoff)
         super().__init__(
+            expiry=math.inf if expiry is None else expiry,
             capacity=capacity,
             channel_capacity=channel_capacity,
             codec=OpenCodec(self._serializer),
@@ -246,11 +281,21 @@ class RedisStreamsChannelLayer(BaseChannelLayer):
         return self._serializer.deserialize(message)
 
     def _make_broker(self) -> RedisStreamsBroker:
-        beats = f"{self.prefix}specific.{self.process}.heartbeat"
-        shards = [
-            Shard(Server(host, self._send_timeout), beats, self._options) for host in self.hosts
-        ]
+        shards = [self._shard(Server(host, self._send_timeout)) for host in self.hosts]
         return RedisStreamsBroker(shards, self._serializer, self._options)
+
+    def _shard(self, server: Server) -> Shard:
+        beats = f"{self.prefix}specific.{self.process}.heartbeat"
+        work = RedisWork(
+            server,
+            self.prefix,
+            self.process,
+            self._work_options,
+            heartbeat_interval=self._options.heartbeat_interval,
+            check_interval=self._options.check_interval,
+            expiry=self._work_expiry,
+        )
+        return Shard(server, beats, work, self._options)
 
     def _deliver(self, topic: str, *payloads: bytes, positions: Sequence[Position] = ()) -> int:
         if names.is_local(topic):

@@ -1,0 +1,30 @@
+"""
+The work of the showcase, for processes that do nothing else.
+
+    fast-channels worker sandbox.worker_app:router analytics \\
+        --layer analytics --setup sandbox.layers:setup_layers
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from fast_channels.consumer import AsyncConsumer
+from fast_channels.routing import ChannelNameRouter
+from sandbox.apps.showcase.consumer import ANALYTICS_CHANNEL, ANALYTICS_GROUP
+
+if TYPE_CHECKING:
+    from fast_channels.type_defs import ChannelMessage
+
+
+class AnalyticsWorker(AsyncConsumer):
+    """Counts events, and tells the page."""
+
+    async def analytics_event(self, message: ChannelMessage) -> None:
+        counted = {**message, "type": "analytics.counted"}
+        # A worker that is killed has perhaps told the page, and not yet that it is
+        # done: then the event comes again, and must not be counted twice.
+        await self.channel_layer.group_send(ANALYTICS_GROUP, counted, idempotency_key=message["id"])
+
+
+router = ChannelNameRouter({ANALYTICS_CHANNEL: AnalyticsWorker.as_asgi()})

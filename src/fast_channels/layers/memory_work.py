@@ -1,0 +1,136 @@
+"""Work within one process: what is in hands, what waits for another try, and what is dead."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections import deque
+from typing import TYPE_CHECKING, NamedTuple
+
+from .work import DEAD_LETTERS, Buried, Claimed
+
+if TYPE_CHECKING:
+    from .options import WorkOptions
+
+
+class Held(NamedTuple):
+    """A payload that has left its queue and is not done."""
+
+    # Those that were handed out first have lower ones.
+    number: int
+    payload: bytes
+    deliveries: int
+    # time.monotonic() when it may be handed out again.
+    due: float
+    # Whether somebody may be at work with it.
+    in_hands: bool
+
+
+class MemoryWork:
+    """
+    The work of one in-memory layer, by name. It knows the time and waits for nothing.
+
+    A name without any is absent. Everything here takes as long as there is work
+    in hands, which are few.
+    """
+
+    def __init__(self, options: WorkOptions) -> None:
+        self._options = options
+        # By their numbers.
+        self._held: dict[str, dict[int, Held]] = {}
+        self._dead: dict[str, deque[Buried]] = {}
+        self._numbers = itertools.count(1)
+
+    def count(self, name: str) -> int:
+        """Return how many are held, and take room."""
+        return len(self._held.get(name, ()))
+
+    def next_due(self, name: str) -> float | None:
+        """Return when something may be handed out again, by time.monotonic()."""
+        return min((held.due for held in self._held.get(name, {}).values()), default=None)
+
+    def take_new(self, name: str, payload: bytes) -> Claimed:
+        """Hand out a payload for the first time."""
+        return self._hand_out(name, next(self._numbers), payload, 1)
+
+    def take_due(self, name: str) -> Claimed | None:
+        """
+        Hand out again what may be: retries before what others have held for too long.
+
+        None if there is nothing. What nobody acknowledged the last time is
+        buried.
+        """
+        if name not in self._held:
+            return None
+        now = time.monotonic()
+        ready = [held for held in self._held.get(name, {}).values() if held.due <= now]
+        for held in sorted(ready, key=lambda held: (held.in_hands, held.due, held.number)):
+            if held.deliveries < self._options.max_deliveries:
+                return self._hand_out(name, held.number, held.payload, held.deliveries + 1)
+            self._bury(name, held, self._options.no_answer)
+        return None
+
+    def done(self, name: str, claimed: Claimed) -> bool:
+        held = self._own(name, claimed)
+        if held is not None:
+            self._forget(name, held)
+        return held is not None
+
+    def failed(self, name: str, claimed: Claimed, reason: str) -> bool:
+        if claimed.deliveries >= self._options.max_deliveries:
+            return self.rejected(name, claimed, reason)
+        pause = self._options.pause(claimed.deliveries)
+        return self._later(name, claimed, claimed.deliveries, time.monotonic() + pause)
+
+    def returned(self, name: str, claimed: Claimed) -> bool:
+        return self._later(name, claimed, claimed.deliveries - 1, 0.0)
+
+    def rejected(self, name: str, claimed: Claimed, reason: str) -> bool:
+        held = self._own(name, claimed)
+        if held is not None:
+            self._bury(name, held, reason)
+        return held is not None
+
+    def buried(self, name: str, limit: int) -> list[Buried]:
+        return list(itertools.islice(self._dead.get(name, ()), limit))
+
+    def exhume(self, name: str) -> None:
+        """Forget the oldest dead letter."""
+        dead = self._dead[name]
+        dead.popleft()
+        if not dead:
+            del self._dead[name]
+
+    def clear(self) -> None:
+        self._held.clear()
+        self._dead.clear()
+
+    def _hand_out(self, name: str, number: int, payload: bytes, deliveries: int) -> Claimed:
+        due = time.monotonic() + self._options.visibility_timeout
+        held = Held(number, payload, deliveries, due, in_hands=True)
+        self._held.setdefault(name, {})[number] = held
+        return Claimed(payload, deliveries, number)
+
+    def _own(self, name: str, claimed: Claimed) -> Held | None:
+        """Return what is held, if it was not handed to somebody else since."""
+        held = self._held.get(name, {}).get(claimed.place)
+        same = held is not None and (held.deliveries, held.in_hands) == (claimed.deliveries, True)
+        return held if same else None
+
+    def _later(self, name: str, claimed: Claimed, deliveries: int, due: float) -> bool:
+        held = self._own(name, claimed)
+        if held is not None:
+            later = held._replace(deliveries=deliveries, due=due, in_hands=False)
+            self._held[name][held.number] = later
+        return held is not None
+
+    def _bury(self, name: str, held: Held, reason: str) -> None:
+        self._forget(name, held)
+        dead = self._dead.setdefault(name, deque(maxlen=DEAD_LETTERS))
+        dead.append(Buried(held.payload, reason, held.deliveries))
+
+    def _forget(self, name: str, held: Held) -> None:
+        of_name = self._held[name]
+        del of_name[held.number]
+        if not of_name:
+            del self._held[name]

@@ -1,0 +1,31 @@
+"""A router for tests of the command, and functions that register layers for it."""
+
+from __future__ import annotations
+
+import os
+
+from fast_channels.consumer import AsyncConsumer
+from fast_channels.layers import (
+    InMemoryChannelLayer,
+    RedisStreamsChannelLayer,
+    register_channel_layer,
+)
+from fast_channels.routing import ChannelNameRouter
+
+
+class Echo(AsyncConsumer):
+    """Sends what it was told to where it was told."""
+
+    async def echo(self, message):
+        await self.channel_layer.group_send(message["group"], {**message, "type": "echoed"})
+
+
+router = ChannelNameRouter({"echo": Echo.as_asgi()})
+
+
+async def setup():
+    register_channel_layer("default", RedisStreamsChannelLayer([os.environ["REDIS_URL"]]))
+
+
+def setup_memory():
+    register_channel_layer("default", InMemoryChannelLayer())
