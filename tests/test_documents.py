@@ -17,6 +17,7 @@ from websockets.asyncio.client import connect
 from websockets.asyncio.server import serve
 
 from fast_channels.layers import InMemoryChannelLayer
+from fast_channels.testing import ResumingCommunicator
 from fast_channels.testing.server import ValkeyServer, answers, free_port
 
 ROOT = Path(__file__).parent.parent
@@ -135,6 +136,27 @@ asyncio.run(main())
     assert result.stdout == "[]\n"
 
 
+async def test_chat_of_the_readme_that_is_durable_misses_nothing(registry):
+    """Its client gets what was said while it was away, and is told if that is too long ago."""
+    names = {}
+    exec(block_with(README, "resumable = "), names)
+    layer = registry["chat"]
+    async with layer:
+        client = ResumingCommunicator(names["DurableChat"].as_asgi(), "/")
+        assert await client.connect() == (True, "fast-channels.resume.v1")
+        await client.receive_told()
+        await client.cut()
+        await layer.group_send("lobby", {"type": "chat.message", "text": "hello"})
+        client = await client.again()
+        assert await client.receive_from() == "hello"
+        await client.cut()
+        for n in range(1001):
+            await layer.group_send("lobby", {"type": "chat.message", "text": str(n)})
+        client = await client.again()
+        assert await client.receive_from() == "You were away for long: please reload."
+        await client.cut()
+
+
 @pytest.mark.parametrize("document", [README, WORK], ids=lambda path: path.name)
 async def test_work_is_taken_as_documents_show_it(document):
     """The block is run as it stands, in a function that has what it names."""
@@ -191,6 +213,7 @@ def test_every_python_block_of_the_readme_is_run_here():
         "RedisPubSubChannelLayer",
         "drain_timeout",
         "forwards = ",
+        "resumable = ",
         "fast_channels.client",
         "layer.take(",
     )

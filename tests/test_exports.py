@@ -142,6 +142,7 @@ NAMES: dict[str, dict[str, str]] = {
         "connect": "function",
     },
     "fast_channels.testing": {
+        "ResumingCommunicator": "class",
         "ApplicationCommunicator": "class",
         "WebsocketCommunicator": "class",
         "HttpCommunicator": "class",

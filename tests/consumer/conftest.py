@@ -8,7 +8,7 @@ import contextlib
 import pytest
 
 from fast_channels.layers import InMemoryChannelLayer, channel_layers
-from fast_channels.testing import WebsocketCommunicator
+from fast_channels.testing import ResumingCommunicator, WebsocketCommunicator
 from tests.consumer.support import ALIAS, FragileLayer, until
 
 
@@ -48,6 +48,13 @@ async def closing_layer():
 
 
 @pytest.fixture
+async def durable_layer():
+    """A layer that keeps ten messages of each group; five may wait in a channel."""
+    async with registered(InMemoryChannelLayer(history_size=10, capacity=5)) as layer:
+        yield layer
+
+
+@pytest.fixture
 async def fragile_layer():
     async with registered(FragileLayer()) as layer:
         yield layer
@@ -67,6 +74,24 @@ async def connect():
 
     yield open_websocket
     # Only a test that failed has left any of them running.
+    for communicator in opened:
+        communicator.stop(exceptions=False)
+        await asyncio.gather(communicator.future, return_exceptions=True)
+
+
+@pytest.fixture
+async def resume():
+    """Open a WebSocket that speaks the resume protocol and return its communicator."""
+    opened = []
+
+    async def open_resuming(application, path="/", **options):
+        communicator = ResumingCommunicator(application, path, **options)
+        opened.append(communicator)
+        accepted, _ = await communicator.connect()
+        assert accepted
+        return communicator
+
+    yield open_resuming
     for communicator in opened:
         communicator.stop(exceptions=False)
         await asyncio.gather(communicator.future, return_exceptions=True)

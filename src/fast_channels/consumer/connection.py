@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from fast_channels.exceptions import (
     ConsumerStateError,
-    InvalidMessage,
     MessageTooLarge,
     StopConsumer,
 )
@@ -27,6 +26,7 @@ from .endings import (
     TRY_AGAIN_LATER,
     EndedBy,
     Ending,
+    is_clients_mistake,
     shortened,
 )
 from .forwarding import ConsumerKind, FastLane, Unfinished, check_forwards, prepared
@@ -94,6 +94,10 @@ class WebsocketConnection(AsyncConsumer):
     # What frames must pass before they are kept; made with the connection.
     _gate: Gate
     _heartbeat: Heartbeat | None = None
+    # Whether the client speaks the resume protocol, and whether deliveries may go past
+    # the mailbox; see resuming.py.
+    _speaks: bool = False
+    _wants_lane: bool = True
     # Whether it has been logged that frames are dropped.
     _dropping: bool = False
     # The connections that count for max_connections, by id().
@@ -123,7 +127,7 @@ class WebsocketConnection(AsyncConsumer):
         event = {"type": "websocket.accept", "subprotocol": subprotocol}
         await self._base_send({**event, "headers": list(headers or [])})
         self._start_heartbeat()
-        if self.channel_layer_alias is not None and self._state == "open":
+        if self._wants_lane and self.channel_layer_alias is not None and self._state == "open":
             FastLane(self._kind, self, self._task, self._context, self._mailbox, self._sender)
 
     async def close(self, code: int | None = None, reason: str | None = None) -> None:
@@ -248,12 +252,12 @@ class WebsocketConnection(AsyncConsumer):
     async def _failed(self, exc: Exception, message: ChannelMessage) -> None:
         await super()._failed(exc, message)
         code = INTERNAL_ERROR
-        if _is_clients_mistake(exc, message):
+        if is_clients_mistake(exc, message):
             code = MESSAGE_TOO_BIG if isinstance(exc, MessageTooLarge) else INVALID_DATA
         await self._shut(Ending(code, "", "error"))
 
     def _log_failure(self, exc: Exception, message: ChannelMessage) -> None:
-        if _is_clients_mistake(exc, message):
+        if is_clients_mistake(exc, message):
             # Without a traceback: a client must not be able to fill the log.
             logger.warning("%s was sent what cannot be sent on: %s", type(self).__name__, exc)
         else:
@@ -324,6 +328,7 @@ class WebsocketConnection(AsyncConsumer):
         event = {"type": "websocket.close", "code": ending.code, "reason": reason}
         try:
             # A client that does not read must not keep us here.
+            await self._take_leave(ending)
             if not await self._sender.last(event, CLOSE_TIMEOUT):
                 await self._abort()
         except asyncio.CancelledError:
@@ -334,6 +339,9 @@ class WebsocketConnection(AsyncConsumer):
             # The client is gone, or the server has closed: see _refused_by_server.
             self._count_sent_after_close()
 
+    async def _take_leave(self, ending: Ending) -> None:
+        """Send what is to be sent before the close frame."""
+
     async def _stop_heartbeat(self) -> None:
         if self._heartbeat is not None:
             await self._heartbeat.stop()
@@ -341,6 +349,8 @@ class WebsocketConnection(AsyncConsumer):
     def _begin_frame(self, event: ChannelMessage) -> Awaitable[bool] | None:
         """Send a frame as far as that goes without waiting; see _begin."""
         if self._state == "open" and not self.disconnected:
+            if self._speaks:
+                return self._begin_enveloped(event)
             # As _begin does, without the way there.
             try:
                 return self._sender.begin(event)
@@ -355,6 +365,10 @@ class WebsocketConnection(AsyncConsumer):
         self._count_sent_after_close()
         return a_turn()
 
+    def _begin_enveloped(self, event: ChannelMessage) -> Awaitable[bool] | None:
+        """The same to a client that speaks the resume protocol."""
+        raise NotImplementedError
+
     async def _forward(self, event: Prepared) -> None:
         if isinstance(event, Unfinished):
             await event.rest()
@@ -366,11 +380,17 @@ class WebsocketConnection(AsyncConsumer):
         if not isinstance(type_, str) or type_ not in self.forwards:
             return super()._may_handle(message)
         # It came when there was no lane, or it cannot be forwarded.
-        try:
-            self._mailbox.put_back(prepared(type(self), message))
-        except Exception as exc:  # noqa: BLE001 - a message can close nobody
-            self._skip(type_, f"cannot forward, for {exc!r}, the")
+        event = self._prepared(message)
+        if event is not None:
+            self._mailbox.put_back(event)
         return False
+
+    def _prepared(self, message: ChannelMessage) -> Prepared | None:
+        try:
+            return prepared(type(self), message)
+        except Exception as exc:  # noqa: BLE001 - a message can close nobody
+            self._skip(message["type"], f"cannot forward, for {exc!r}, the")
+            return None
 
     async def _base_send(self, event: ChannelMessage) -> None:
         pending = self._begin(event)
@@ -428,15 +448,3 @@ class WebsocketConnection(AsyncConsumer):
         # None was opened for a client that came during a drain.
         if hasattr(self, "channel_layer"):
             self.channel_layer.count_sent_after_close()
-
-
-def _is_clients_mistake(exc: Exception, message: ChannelMessage) -> bool:
-    """
-    Whether a frame was in order, but what it contained is beyond what a layer carries.
-
-    JSON has numbers of any length, and as a message it may be larger than it was.
-    """
-    if message["type"] != "websocket.receive":
-        return False
-    too_long = isinstance(exc, InvalidMessage) and isinstance(exc.__cause__, OverflowError)
-    return too_long or isinstance(exc, MessageTooLarge)

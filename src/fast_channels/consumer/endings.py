@@ -6,8 +6,10 @@ import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
+from fast_channels.exceptions import InvalidMessage, MessageTooLarge
+
 if TYPE_CHECKING:
-    from fast_channels.type_defs import ChannelScope
+    from fast_channels.type_defs import ChannelMessage, ChannelScope
 
 logger = logging.getLogger("fast_channels.consumer")
 
@@ -36,8 +38,10 @@ Limit: TypeAlias = Literal[
 # client: left, or is gone. consumer: close(), or the end of what it does;
 # rejection: likewise, before accept(). error: a handler raised. layer: closed,
 # flushed, or a gap. server: shut down, cancelled the application or refused an
-# event.
-EndedBy: TypeAlias = Limit | Literal["client", "consumer", "rejection", "error", "layer", "server"]
+# event. protocol: the client does not keep to the one that it has chosen.
+EndedBy: TypeAlias = (
+    Limit | Literal["client", "consumer", "rejection", "error", "layer", "server", "protocol"]
+)
 
 # A close frame holds 125 bytes, two of which are the code.
 REASON_LIMIT = 123
@@ -58,6 +62,18 @@ class Ending:
 def shortened(reason: str) -> str:
     """Return what a close frame has room for."""
     return reason.encode(errors="replace")[:REASON_LIMIT].decode(errors="ignore")
+
+
+def is_clients_mistake(exc: Exception, message: ChannelMessage) -> bool:
+    """
+    Whether a frame was in order, but what it contained is beyond what a layer carries.
+
+    JSON has numbers of any length, and as a message it may be larger than it was.
+    """
+    if message["type"] != "websocket.receive":
+        return False
+    too_long = isinstance(exc, InvalidMessage) and isinstance(exc.__cause__, OverflowError)
+    return too_long or isinstance(exc, MessageTooLarge)
 
 
 def log_ending(

@@ -101,6 +101,7 @@ class Gate:
         "_rate",
         "heartbeat",
         "refused",
+        "unwrap",
     )
 
     def __init__(
@@ -120,6 +121,12 @@ class Gate:
         self.refused = False
         # Told of every frame, if there is one.
         self.heartbeat: Heartbeat | None = None
+        # Makes of a frame that has passed what is to wait for its turn, if it is set.
+        self.unwrap: Callable[[ChannelMessage], ChannelMessage | None] | None = None
+
+    def expect_pong(self, text: str) -> None:
+        """Take another text for the answer to a question."""
+        self._pong = _squeezed_pong(text)
 
     def admit(self, event: ChannelMessage) -> ChannelMessage | None:
         """Return what is to wait for its turn: the frame, a Refused or nothing."""
@@ -129,7 +136,7 @@ class Gate:
         text = event.get("text")
         if self._too_large(text, event.get("bytes")):
             reason = f"a frame may have {self._max_size} bytes"
-            return self._refuse(Ending(MESSAGE_TOO_BIG, reason, "max_frame_size"))
+            return self.refuse(Ending(MESSAGE_TOO_BIG, reason, "max_frame_size"))
         heartbeat = self.heartbeat
         pong = False
         if heartbeat is not None:
@@ -141,15 +148,18 @@ class Gate:
                 return None
         if self._bucket is not None and not self._bucket.take(_now()):
             return self._beyond_rate()
-        return None if pong else event
+        if pong:
+            return None
+        return event if self.unwrap is None else self.unwrap(event)
 
     def _beyond_rate(self) -> ChannelMessage | None:
         if self._rate is not None and self._rate.action == "drop":
             self._dropped()
             return None
-        return self._refuse(Ending(POLICY_VIOLATION, "too many messages", "rate_limit"))
+        return self.refuse(Ending(POLICY_VIOLATION, "too many messages", "rate_limit"))
 
-    def _refuse(self, ending: Ending) -> Refused:
+    def refuse(self, ending: Ending) -> Refused:
+        """Close the connection, once what came before has had its turn."""
         self.refused = True
         return Refused(ending)
 

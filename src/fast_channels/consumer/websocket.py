@@ -13,7 +13,6 @@ from fast_channels.exceptions import (
     DenyConnection,
 )
 
-from .connection import WebsocketConnection
 from .endings import (
     INVALID_DATA,
     NORMAL,
@@ -22,6 +21,7 @@ from .endings import (
     Ending,
 )
 from .handlers import defined_by
+from .resuming import ResumableConnection
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("fast_channels.consumer")
 
 
-class AsyncWebsocketConsumer(WebsocketConnection):
+class AsyncWebsocketConsumer(ResumableConnection):
     """
     One WebSocket. Override `connect`, `receive` and `disconnect`.
 
@@ -45,7 +45,7 @@ class AsyncWebsocketConsumer(WebsocketConnection):
     others, are left without your help, after it.
 
     What clients may do is limited by the attributes of WebsocketConnection and
-    by `send_timeout`.
+    by `send_timeout`. With `resumable` a client that was away is sent what it has missed.
     """
 
     # Joined before `connect` runs, so that nothing sent after accept is missed.
@@ -60,8 +60,11 @@ class AsyncWebsocketConsumer(WebsocketConnection):
             full = Ending(TRY_AGAIN_LATER, "too many connections", "max_connections")
             await self._turn_away(full)
             return
+        if not await self._has_come_in_order():
+            return
         for group in self.groups:
-            await self.channel_layer.group_add(group, self.channel_name)
+            # A handler of yours may be called `join`.
+            await AsyncWebsocketConsumer.join(self, group)
         self._owes_disconnect = True
         try:
             await self.connect()

@@ -110,6 +110,10 @@ class HistoryWiring(Wiring):
         """Take back what _join_since did, for a caller on another loop who was cancelled."""
         self._undo_join(topic, channel, joined.new)
 
+    def require_history(self, wanted: str) -> None:
+        """Raise MissingCapability, in the name of `wanted`, if this layer, being open, has none."""
+        self._live_log(wanted)
+
     def group_position(self, message: ChannelMessage) -> tuple[str, Position] | None:
         """
         Return the group and the position of a message, if it has them.

@@ -78,19 +78,22 @@ class ChannelLayerRegistry:
         `handle_signals`, `drain_timeout` and `drain_spread` before.
 
         Raises UnknownLayer if a consumer is mounted in `app` whose layer is
-        missing, and LayerUnavailable if a broker does not answer. In a lifespan
+        missing, MissingCapability if it is resumable and its layer keeps no
+        history, and LayerUnavailable if a broker does not answer. In a lifespan
         of your own: `async with channel_layers.lifespan(app): yield`.
         """
         check_drain(self.drain_timeout, self.drain_spread)
-        for consumer_class in _mounted_consumers(app):
-            if consumer_class.channel_layer_alias is not None:
-                self.require(consumer_class.channel_layer_alias, consumer_class.__name__)
+        mounted = [c for c in _mounted_consumers(app) if c.channel_layer_alias is not None]
+        for consumer_class in mounted:
+            self.require(consumer_class.channel_layer_alias, consumer_class.__name__)
         async with contextlib.AsyncExitStack() as stack:
             # Last of all: nobody may come in while layers are being closed.
             stack.callback(self.connections.resume)
             # One layer may be registered under several aliases.
             for layer in dict.fromkeys(self._layers.values()):
                 await stack.enter_async_context(layer)
+            for consumer_class in mounted:
+                self._require_history(consumer_class)
             self._warn_of_workers(stack.enter_context(place_among_workers()))
             stack.push_async_callback(self._end_connections)
             if self.handle_signals:
@@ -121,6 +124,12 @@ class ChannelLayerRegistry:
         timeout = self.drain_timeout if timeout is None else timeout
         spread = min(self.drain_spread, timeout) if spread is None else spread
         await self.connections.drain(timeout, spread)
+
+    def _require_history(self, consumer_class: Any) -> None:
+        # Consumers over HTTP have no such attribute.
+        if getattr(consumer_class, "resumable", False):
+            layer = self.require(consumer_class.channel_layer_alias)
+            layer.require_history(f"{consumer_class.__name__}.resumable")
 
     def _warn_of_workers(self, place: int) -> None:
         alone = [alias for alias, layer in self._layers.items() if layer.within_process]

@@ -2,6 +2,12 @@
 
 from .application import ApplicationCommunicator
 from .http import HttpCommunicator
+from .resuming import ResumingCommunicator
 from .websocket import WebsocketCommunicator
 
-__all__ = ["ApplicationCommunicator", "HttpCommunicator", "WebsocketCommunicator"]
+__all__ = [
+    "ApplicationCommunicator",
+    "HttpCommunicator",
+    "ResumingCommunicator",
+    "WebsocketCommunicator",
+]

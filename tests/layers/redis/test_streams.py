@@ -235,6 +235,25 @@ async def test_server_that_was_emptied_begins_a_new_epoch(opened, redis_url, cli
     assert layer.statistics().gaps == 1
 
 
+async def test_history_that_is_trimmed_while_it_is_read_is_not_recovered(
+    opened, redis_url, client, monkeypatch
+):
+    """What is read in portions may end before its end; then nobody is told that it is whole."""
+    layer = await opened(redis_url)
+    monkeypatch.setattr(_log, "PORTION", 3)
+    first, *_ = [await layer.group_send("room", number(n)) for n in range(10)]
+    read_some = StreamLog.read_some
+
+    async def trimmed_after(self, topic, after):
+        stretch = await read_some(self, topic, after)
+        client.xtrim(KEY, maxlen=1, approximate=False)
+        return stretch
+
+    monkeypatch.setattr(StreamLog, "read_some", trimmed_after)
+    history = await layer.history("room", first)
+    assert ([m["n"] for _, m in history.messages], history.recovered) == ([1, 2, 3], False)
+
+
 async def test_evicted_log_keeps_its_numbers(opened, redis_url, client, unheard):
     """Who has everything is in order, who misses something is told."""
     layer = await opened(redis_url)

@@ -84,7 +84,8 @@ class StreamLog:
             # What is appended meanwhile is not part of it, or it might never end.
             more = await self.read_some(topic, entries[-1].position)
             if not more.connected:
-                break
+                # What follows is gone while we read: nobody may take this for all of it.
+                return stretch._replace(entries=entries[:limit], connected=False)
             entries += [e for e in more.entries if e.position.offset <= stretch.end.offset]
         return stretch._replace(entries=entries[:limit])
 

@@ -1,0 +1,147 @@
+"""A WebSocket client for tests that knows where it stands, and comes back there."""
+
+from __future__ import annotations
+
+import base64
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
+
+import msgspec
+
+from fast_channels.consumer.protocol import PARAMETER, SUBPROTOCOL
+
+from .websocket import WebsocketCommunicator
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from fast_channels.type_defs import ASGI3Application, ChannelHeaders
+
+
+class Received(NamedTuple):
+    """A frame of the application."""
+
+    data: str | bytes
+    # The group and the position of the message that led to it, as text, and its number
+    # among the frames of that message; None if it has no place.
+    place: tuple[str, str, int] | None = None
+    # Whether it was missed, and is made up for.
+    replay: bool = False
+
+
+class ResumingCommunicator(WebsocketCommunicator):
+    """
+    A connection of a client that speaks the resume protocol.
+
+    What it sends and receives are frames of the application; what the server tells
+    besides is noted. After `cut()`, or whatever ended it, `await client.again()` is the
+    same client on a new connection: it presents its places, and gets what it has missed.
+    """
+
+    def __init__(
+        self,
+        application: ASGI3Application,
+        path: str,
+        headers: ChannelHeaders | None = None,
+        subprotocols: Iterable[str] = (),
+        spec_version: str | None = None,
+        *,
+        places: Mapping[str, str] | None = None,
+    ) -> None:
+        subprotocols = tuple(subprotocols)
+        # For the connections that come after this one.
+        self._made_with = (path, headers, subprotocols, spec_version)
+        offered = (SUBPROTOCOL, *subprotocols)
+        asked = f"{path}{'&' if '?' in path else '?'}{PARAMETER}={presented(places)}"
+        super().__init__(application, asked if places else path, headers, offered, spec_version)
+        # Whether the application has chosen the protocol.
+        self.speaks = False
+        # What the client has of each group.
+        self.places: dict[str, str] = dict(places or {})
+        # What the server has said of each group that was joined on this connection.
+        self.resumed: dict[str, dict[str, Any]] = {}
+        # Seconds that the server wants the client to stay away.
+        self.retry: float | None = None
+        # Numbers of pings that the server has answered.
+        self.pongs: list[int] = []
+
+    async def connect(self, timeout: float = 1) -> tuple[bool, int | str | None]:
+        accepted, subprotocol = await super().connect(timeout)
+        self.speaks = accepted and subprotocol == SUBPROTOCOL
+        return accepted, subprotocol
+
+    async def again(self, application: ASGI3Application | None = None) -> Self:
+        """
+        Return the same client on a connection of its own, which is accepted.
+
+        By the same application, or by another, as if it met another server.
+        """
+        client = type(self)(application or self.application, *self._made_with, places=self.places)
+        accepted, code = await client.connect()
+        if not accepted:
+            raise AssertionError(f"the application rejects the client that comes back: {code!r}")
+        return client
+
+    async def cut(self) -> None:
+        """Lose the connection, with all that is under way; waits for the application to end."""
+        await self.disconnect(1006)
+
+    async def send_to(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:
+        if self.speaks and text_data is not None:
+            text_data = _encode({"t": text_data})
+        await super().send_to(text_data, bytes_data)
+
+    async def ping(self, number: int) -> None:
+        await super().send_to(_encode({"ping": number}))
+
+    async def receive_from(self, timeout: float = 1) -> str | bytes:
+        """Return the next frame of the application, text or bytes."""
+        return (await self.receive_frame(timeout)).data
+
+    async def receive_frame(self, timeout: float = 1) -> Received:
+        """Return the next frame of the application, and where it has its place."""
+        while True:
+            told = await self.receive_told(timeout)
+            if isinstance(told, Received):
+                return told
+
+    async def receive_told(self, timeout: float = 1) -> Received | dict[str, Any]:
+        """Return the next frame of all: of the application, or what the server itself tells."""
+        data = await super().receive_from(timeout)
+        if not self.speaks:
+            return Received(data)
+        content: dict[str, Any] = msgspec.json.decode(data)
+        if "p" in content:
+            group, position, number = content["p"]
+            self.places[group] = f"{position}+{number + 1}"
+        if not content.keys() & {"t", "j", "b"}:
+            await self._note(content)
+            return content
+        place = tuple(content["p"]) if "p" in content else None
+        return Received(_data(content), place, content.get("replay", False))
+
+    async def _note(self, content: Mapping[str, Any]) -> None:
+        for group, report in content.get("resume", {}).items():
+            self.resumed[group] = report
+            self.places[group] = report["position"]
+        self.places.update(content.get("at", {}))
+        self.retry = content.get("retry", self.retry)
+        if "pong" in content:
+            self.pongs.append(content["pong"])
+        if "ping" in content:
+            await super().send_to(_encode({"pong": content["ping"]}))
+
+
+def presented(places: Mapping[str, str] | None) -> str:
+    """Return places as they stand in the query string of a handshake."""
+    return base64.urlsafe_b64encode(msgspec.json.encode(places or {})).decode().rstrip("=")
+
+
+def _data(content: Mapping[str, Any]) -> str | bytes:
+    if "b" in content:
+        return base64.b64decode(content["b"])
+    text: str = content["t"] if "t" in content else _encode(content["j"])
+    return text
+
+
+def _encode(content: Any) -> str:
+    return msgspec.json.encode(content).decode()

@@ -1,0 +1,167 @@
+"""Clients that are cut off again and again, by the socket, and miss nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+
+import pytest
+import websockets
+
+from fast_channels.client import connect
+from fast_channels.consumer import AsyncWebsocketConsumer
+from fast_channels.consumer.protocol import SUBPROTOCOL
+from fast_channels.layers import RedisStreamsChannelLayer
+from fast_channels.testing import ResumingCommunicator
+from fast_channels.testing.resuming import presented
+from tests.chaos.proxy import Proxy
+from tests.chaos.web import WebProcess
+from tests.conftest import empty
+from tests.servers.support import PATIENCE
+
+MESSAGES = 5000
+CUTS = 50
+
+# What may be under way between the sender and the client: so its end is never all replay.
+AHEAD = 400
+
+UVICORN = "uvicorn --port {port} resumable:app"
+
+
+@pytest.fixture
+def servers(tmp_path, redis_url):
+    """Two processes, of which a client meets one or the other."""
+    started = []
+    try:
+        for number in range(2):
+            log = tmp_path / f"server-{number}.log"
+            started.append(WebProcess(log, command=UVICORN, REDIS_URL=redis_url))
+        yield started
+    finally:
+        for server in started:
+            server.stop()
+
+
+class Client:
+    """Keeps its place, and what it got."""
+
+    def __init__(self) -> None:
+        self.places = {}
+        self.got = []
+        self.replayed = 0
+        # Set whenever something came.
+        self.progress = asyncio.Event()
+
+    async def listen(self, server, until):
+        """Connect, take frames until there are so many of them in all, and break off."""
+        url = f"{server.url('ws')}&resume={presented(self.places)}"
+        async with websockets.connect(url, subprotocols=[SUBPROTOCOL], ping_interval=None) as ws:
+            while len(self.got) < until or not self.places:
+                self.take(json.loads(await ws.recv()))
+            # Not a word of farewell: what is under way is lost.
+            ws.transport.abort()
+
+    def take(self, frame):
+        for group, report in frame.get("resume", {}).items():
+            assert report.get("recovered", not self.got)
+            self.places[group] = report["position"]
+        self.places.update(frame.get("at", {}))
+        if "t" in frame:
+            group, position, k = frame["p"]
+            self.places[group] = f"{position}+{k + 1}"
+            self.got.append(int(frame["t"]))
+            self.replayed += frame.get("replay", False)
+            self.progress.set()
+
+
+@pytest.mark.timeout(60)
+async def test_client_that_is_cut_off_fifty_times_gets_every_message_once(servers, redis_url):
+    """During 5,000 messages it is cut at random, and meets one of two servers each time."""
+    rng = random.Random(5)
+    client = Client()
+    async with RedisStreamsChannelLayer([redis_url], history_size=MESSAGES) as layer:
+
+        async def send():
+            for first in range(0, MESSAGES, 50):
+                while first - len(client.got) > AHEAD:
+                    client.progress.clear()
+                    await client.progress.wait()
+                numbers = range(first, first + 50)
+                await layer.group_send_many("room", [{"type": "number", "n": n} for n in numbers])
+
+        async with asyncio.timeout(PATIENCE * 1.5):
+            # So that it has a place before anything is sent.
+            await client.listen(servers[0], 0)
+            sending = asyncio.create_task(send())
+            for until in sorted(rng.sample(range(1, MESSAGES), CUTS)):
+                await client.listen(rng.choice(servers), until)
+            await client.listen(rng.choice(servers), MESSAGES)
+            await sending
+    assert client.got == list(range(MESSAGES))
+    assert 0 < client.replayed < MESSAGES
+
+
+@pytest.mark.timeout(60)
+async def test_client_of_the_library_gets_every_message_once(servers, redis_url):
+    """The same by fast_channels.client, behind a proxy that breaks its connections."""
+    rng = random.Random(6)
+    cuts = set(rng.sample(range(MESSAGES), CUTS))
+    got, replayed = [], 0
+    with Proxy(servers[0].port) as proxy:
+        url = f"ws://127.0.0.1:{proxy.port}/ws"
+        async with (
+            asyncio.timeout(PATIENCE * 1.5),
+            RedisStreamsChannelLayer([redis_url], history_size=MESSAGES) as layer,
+            connect(url, retry_base=0.01, retry_cap=0.01) as socket,
+        ):
+            await layer.group_send("room", {"type": "number", "n": 0})
+            async for message in socket:
+                got.append(int(message.data))
+                replayed += message.replayed
+                if got[-1] % 100 == 0:
+                    numbers = range(got[-1] + 1, min(got[-1] + 101, MESSAGES))
+                    batch = [{"type": "number", "n": n} for n in numbers]
+                    await layer.group_send_many("room", batch)
+                if got[-1] in cuts:
+                    await asyncio.to_thread(proxy.cut_now)
+                if got[-1] == MESSAGES - 1:
+                    break
+    assert got == list(range(MESSAGES))
+    assert 0 < replayed < MESSAGES
+
+
+class Snapshots(AsyncWebsocketConsumer):
+    channel_layer_alias = "streams"
+    groups = ("room",)
+    resumable = True
+
+    async def number(self, message):
+        await self.send(text_data=str(message["n"]))
+
+    async def not_recovered(self, group):
+        await self.send(text_data="snapshot")
+
+
+@pytest.mark.parametrize("connected", [True, False])
+async def test_log_that_is_emptied_is_told_as_such(valkey, redis_url, registry, connected):
+    """Whether the client is there or away: it is not recovered, and goes on with the new log."""
+    layer = RedisStreamsChannelLayer([redis_url], check_interval=0.05)
+    registry.register("streams", layer)
+    async with layer:
+        client = ResumingCommunicator(Snapshots.as_asgi(), "/")
+        await client.connect()
+        for n in range(3):
+            await layer.group_send("room", {"type": "number", "n": n})
+        assert [await client.receive_from(PATIENCE) for _ in range(3)] == ["0", "1", "2"]
+        if not connected:
+            await client.cut()
+        empty(valkey)
+        if not connected:
+            client = await client.again()
+        assert await client.receive_from(PATIENCE) == "snapshot"
+        assert client.resumed["room"]["recovered"] is False
+        for n in range(3, 6):
+            await layer.group_send("room", {"type": "number", "n": n})
+        assert [await client.receive_from(PATIENCE) for _ in range(3)] == ["3", "4", "5"]
+        await client.cut()
