@@ -75,7 +75,7 @@ class Numbers(AsyncWebsocketConsumer):
 
     async def receive(self, text_data=None, bytes_data=None):
         what, group = text_data.split()
-        await (self.join(group) if what == "join" else self.leave(group))
+        await (self.join_group(group) if what == "join" else self.leave_group(group))
         await self.send(text_data=text_data)
 
     async def number(self, message):

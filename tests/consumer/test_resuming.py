@@ -441,7 +441,7 @@ class Joiner(Snapshots):
 
     async def receive(self, text_data=None, bytes_data=None):
         what, group = text_data.split()
-        await (self.join(group) if what == "join" else self.leave(group))
+        await (self.join_group(group) if what == "join" else self.leave_group(group))
         await self.send(text_data=text_data)
 
 
@@ -558,7 +558,7 @@ async def test_join_without_a_layer_says_so(connect):
 
     class Alone(AsyncWebsocketConsumer):
         async def receive(self, text_data=None, bytes_data=None):
-            await self.join("room")
+            await self.join_group("room")
 
         async def on_error(self, exc, message):
             failures.append(exc)
@@ -779,7 +779,7 @@ async def test_join_by_another_task_keeps_the_order(say, resume, durable_layer):
 
         async def join_when_told(self):
             await joining.wait()
-            await self.join("room")
+            await self.join_group("room")
 
     looked_at, go_on = asyncio.Event(), asyncio.Event()
     read = durable_layer._broker.read

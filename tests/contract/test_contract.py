@@ -42,7 +42,7 @@ class TestInMemory(LayerContract):
 
 
 class TestRedisPubSub(LayerContract):
-    keeps_messages = keeps_members = False
+    keeps_messages = False
 
     @pytest.fixture
     async def make_layer(self, opened, redis_url):
@@ -101,7 +101,7 @@ class TestRedisQueueOnTwoHosts(LayerContract):
 
 
 class TestRedisPubSubOnTwoHosts(LayerContract):
-    keeps_messages = keeps_members = False
+    keeps_messages = False
 
     @pytest.fixture
     async def make_layer(self, opened, redis_url, second_valkey):

@@ -66,7 +66,7 @@ class ResumableConnection(WebsocketConnection):
 
     # Whether a client that speaks the protocol `fast-channels.resume.v1` is sent what it
     # has missed while it was away, of the groups that are joined by way of `groups` and
-    # `join`. The handlers run for that as for anything live. Needs a layer with history.
+    # `join_group`. The handlers run for that as for anything live. Needs a layer with history.
     resumable: ClassVar[bool] = False
     # Seconds that such a client is to wait, at least, before it comes back after a
     # close with 1001, 1011, 1012 or 1013. None leaves that to the client.
@@ -90,14 +90,14 @@ class ResumableConnection(WebsocketConnection):
 
     # -- to call and to override ----------------------------------------------
 
-    async def join(self, group: str) -> None:
+    async def join_group(self, group: str) -> None:
         """
         Join a group, and make up for what the client has missed in it.
 
         What it missed is handled as soon as the connection is accepted and no
         handler runs, before anything newer of the group. Every message sent after this
         has returned is handled, as after `group_add`, which this is for a client
-        that does not speak the protocol. Joining twice is fine. Leave with `leave`.
+        that does not speak the protocol. Joining twice is fine. Leave with `leave_group`.
 
         Raises what the layer's `join` raises; the group is not joined then.
         """
@@ -120,7 +120,7 @@ class ResumableConnection(WebsocketConnection):
         standings.presented.pop(group, None)
         await self._tell_joined()
 
-    async def leave(self, group: str) -> None:
+    async def leave_group(self, group: str) -> None:
         """
         Leave a group. What was missed and is not handled yet, or not asked for, is forgotten.
 

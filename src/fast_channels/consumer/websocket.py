@@ -63,8 +63,7 @@ class AsyncWebsocketConsumer(ResumableConnection):
         if not await self._has_come_in_order():
             return
         for group in self.groups:
-            # A handler of yours may be called `join`.
-            await AsyncWebsocketConsumer.join(self, group)
+            await self.join_group(group)
         self._owes_disconnect = True
         try:
             await self.connect()
