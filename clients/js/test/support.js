@@ -6,13 +6,13 @@ import { connect } from "../fast-channels.js";
 
 // tests/clients/scripted.py; `make test` starts it, and says what a script may contain.
 const server = process.env.SCRIPTED_SERVER;
-if (!server) throw new Error("SCRIPTED_SERVER is not set; run these tests with: pytest tests/clients");
 
 /** Times for tests: whoever loses a connection is back in a moment. */
 export const quick = { retryBase: 5, retryCap: 20 };
 
 /** The address of a server that does this on one connection after the other, and what it saw. */
 export function scripted(...connections) {
+  if (!server) throw new Error("SCRIPTED_SERVER is not set; run these tests with: pytest tests/clients");
   const run = randomUUID();
   const script = encodeURIComponent(JSON.stringify(connections));
   return {
