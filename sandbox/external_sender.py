@@ -43,7 +43,7 @@ class Sender:
 
     async def reliable(self, text: str) -> None:
         await self._send("queue", RELIABLE_GROUP, {"type": "reliable.message", "text": text})
-        print(f"queue          {text}")
+        print(f"reliable chat  {text}")
 
     async def notify(self, title: str, text: str, level: str = "info") -> None:
         message = {"type": "notification", "title": title, "message": text, "level": level}
@@ -55,13 +55,14 @@ class Sender:
         await channel_layers["analytics"].send(ANALYTICS_CHANNEL, message)
         print(f"analytics      {name} {detail}")
 
+    async def both(self, text: str) -> None:
+        """To both chats, of which one has it also for those who are away."""
+        await self.chat(text)
+        await self.reliable(text)
+
     async def broadcast(self, text: str) -> None:
         """Over several layers at once, for whoever listens to any of them."""
-        await asyncio.gather(
-            self.chat(text),
-            self.reliable(text),
-            self.notify("Broadcast", text, "warning"),
-        )
+        await asyncio.gather(self.both(text), self.notify("Broadcast", text, "warning"))
 
     async def _send(self, alias: str, group: str, message: dict[str, str]) -> None:
         await channel_layers[alias].group_send(group, message)
@@ -75,7 +76,7 @@ async def run(arguments: argparse.Namespace) -> None:
 
 async def tell_everything(sender: Sender, arguments: argparse.Namespace) -> None:
     await sender.chat("Announcement: hello from a script outside the server")
-    await sender.reliable("This one waits for you if you are busy")
+    await sender.reliable("This one waits for you if you are away")
     await sender.notify("Deployment", "version 2.0 is live")
     for _ in range(arguments.rounds):
         for name, detail in EVENTS:
@@ -84,7 +85,7 @@ async def tell_everything(sender: Sender, arguments: argparse.Namespace) -> None
     await sender.broadcast("Maintenance tonight, told over three layers")
     for number in range(1, arguments.count + 1):
         await asyncio.sleep(arguments.interval)
-        await sender.chat(f"Periodic announcement {number} of {arguments.count}")
+        await sender.both(f"Periodic announcement {number} of {arguments.count}")
         await sender.event(*random.choice(EVENTS))  # noqa: S311
 
 

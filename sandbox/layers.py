@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping
 from fast_channels.layers import (
     BaseChannelLayer,
     InMemoryChannelLayer,
-    RedisChannelLayer,
     RedisPubSubChannelLayer,
     RedisStreamsChannelLayer,
     channel_layers,
@@ -31,12 +30,14 @@ LAYERS: Mapping[str, LayerFactory] = {
         prefix="showcase-chat",
         capacity=100,
     ),
-    # Waits for its reader: a worker's result survives a slow or busy server.
-    "queue": lambda url: RedisChannelLayer(
+    # Keeps what it carried: who was away is sent what was said meanwhile, and a worker's
+    # report outlives a broken connection. Few and not for long, so that one can see the end.
+    "queue": lambda url: RedisStreamsChannelLayer(
         hosts=[url],
         prefix="showcase-queue",
-        expiry=300,
         capacity=200,
+        history_size=200,
+        history_ttl=300,
     ),
     # Worth something now or never, so nothing is kept.
     "notifications": lambda url: RedisPubSubChannelLayer(

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
 STATIC = Path(__file__).parent / "static"
+# The library's client for browsers, as it is: there is nothing to build.
+CLIENT = Path(__file__).parents[1] / "clients" / "js"
 
 # The page loads nothing from elsewhere and runs no inline script, so a message
 # that got into it as HTML could still do nothing.
@@ -57,6 +59,7 @@ websockets = Router(
 
 app = FastAPI(title="Fast Channels showcase", lifespan=channel_layers.lifespan)
 app.mount("/ws", websockets)
+app.mount("/static/fast-channels", StaticFiles(directory=CLIENT))
 app.mount("/static", StaticFiles(directory=STATIC))
 
 

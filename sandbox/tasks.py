@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from fast_channels.exceptions import ChannelFull, LayerUnavailable
+from fast_channels.exceptions import LayerUnavailable
 from fast_channels.layers.sync import SyncChannelLayer
 from sandbox.layers import setup_layers
 
@@ -44,9 +44,8 @@ class Report:
         self._send({"type": "job.failed", "reason": reason})
 
     def _send(self, message: dict[str, Any]) -> None:
-        # A client that left reads nothing, so its channel fills up; and a broker
-        # that went away will be noticed by the worker itself. The job goes on.
-        with contextlib.suppress(ChannelFull, LayerUnavailable):
+        # A broker that went away will be noticed by the worker itself. The job goes on.
+        with contextlib.suppress(LayerUnavailable):
             self.layer.send(self.channel, {**message, "job_id": self.job_id})
 
 

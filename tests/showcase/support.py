@@ -92,9 +92,11 @@ class WebServer(Process):
 
     @asynccontextmanager
     async def socket(self, route: str):
-        address = f"ws://127.0.0.1:{self.port}/ws/{route}"
-        async with websockets.connect(address, max_size=None) as connection:
+        async with websockets.connect(self.address(route), max_size=None) as connection:
             yield Client(connection)
+
+    def address(self, route: str) -> str:
+        return f"ws://127.0.0.1:{self.port}/ws/{route}"
 
 
 class Worker(Process):

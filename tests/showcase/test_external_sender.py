@@ -11,6 +11,10 @@ from tests.showcase.support import run_module
 EVENTS = ("user_login", "page_view", "button_click", "session_duration", "error")
 
 
+async def line(reliable):
+    return (await reliable.next_json())["text"]
+
+
 async def test_messages_of_every_kind_arrive_and_are_printed(showcase):
     """Chat, reliable, notification, all five events, a broadcast and periodic announcements."""
     async with AsyncExitStack() as stack:
@@ -27,16 +31,17 @@ async def test_messages_of_every_kind_arrive_and_are_printed(showcase):
             )
         )
         assert await chat.next() == "Announcement: hello from a script outside the server"
-        assert await reliable.next() == "This one waits for you if you are busy"
+        assert await line(reliable) == "This one waits for you if you are away"
         assert (await notifications.next_json())["title"] == "Deployment"
         for event in EVENTS:
             await analytics.until(event)
         broadcast = "Maintenance tonight, told over three layers"
         assert await chat.next() == broadcast
-        assert await reliable.next() == broadcast
+        assert await line(reliable) == broadcast
         assert (await notifications.next_json())["message"] == broadcast
-        assert await chat.next() == "Periodic announcement 1 of 2"
-        assert await chat.next() == "Periodic announcement 2 of 2"
+        for number in (1, 2):
+            assert await chat.next() == f"Periodic announcement {number} of 2"
+            assert await line(reliable) == f"Periodic announcement {number} of 2"
         done = await sender
     assert done.returncode == 0, done.stderr
     for printed in ("Announcement: hello", "This one waits", "Deployment", *EVENTS, "2 of 2"):

@@ -6,7 +6,6 @@ import pytest
 
 from fast_channels.layers import (
     InMemoryChannelLayer,
-    RedisChannelLayer,
     RedisPubSubChannelLayer,
     RedisStreamsChannelLayer,
     channel_layers,
@@ -26,12 +25,12 @@ def empty_registry():
 
 
 def test_every_alias_has_the_layer_that_fits_its_purpose():
-    """Pub/sub for low latency, the queue where messages wait, streams for what must be done."""
+    """Pub/sub for low latency, streams for what must not be missed or must be done."""
     setup_layers()
     assert {alias: type(channel_layers[alias]) for alias in channel_layers.list_aliases()} == {
         "memory": InMemoryChannelLayer,
         "chat": RedisPubSubChannelLayer,
-        "queue": RedisChannelLayer,
+        "queue": RedisStreamsChannelLayer,
         "notifications": RedisPubSubChannelLayer,
         "analytics": RedisStreamsChannelLayer,
     }

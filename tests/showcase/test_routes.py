@@ -13,12 +13,14 @@ from sandbox.tasks import JOBS
 
 pytestmark = pytest.mark.usefixtures("calm")
 
-TEXT_ROUTES = ["system", "room/lobby", "chat", "reliable", "analytics"]
+TEXT_ROUTES = ["system", "room/lobby", "chat", "analytics"]
+JSON_ROUTES = ["reliable", "notifications", "backgroundjob"]
 
 
 def test_page_and_its_files_are_served_with_a_strict_policy(showcase):
     """The page may load nothing but its own files."""
-    for path in ("/", "/static/js/main.js", "/static/css/base.css", "/static/icon.svg"):
+    client = "/static/fast-channels/fast-channels.js"
+    for path in ("/", client, "/static/js/main.js", "/static/css/base.css", "/static/icon.svg"):
         with urllib.request.urlopen(showcase.url + path) as response:
             assert response.status == 200
             assert "default-src 'none'" in response.headers["content-security-policy"]
@@ -84,15 +86,24 @@ async def test_longest_room_name_works(showcase):
         await client.until("joined")
 
 
-@pytest.mark.parametrize("route", ["chat", "reliable"])
-async def test_chat_reaches_everybody_and_keeps_its_order(showcase, route):
+async def test_chat_reaches_everybody_and_keeps_its_order(showcase):
     """What one connection sends arrives at all, in the order in which it was sent."""
-    lines = [f"{route} line {number}" for number in range(20)]
-    async with showcase.socket(route) as one, showcase.socket(route) as other:
+    lines = [f"line {number}" for number in range(20)]
+    async with showcase.socket("chat") as one, showcase.socket("chat") as other:
         for line in lines:
             await one.send(line)
         assert [await one.next() for _ in lines] == lines
         assert [await other.next() for _ in lines] == lines
+
+
+async def test_reliable_chat_reaches_everybody_and_keeps_its_order(showcase):
+    """Also those who do not speak the resume protocol."""
+    lines = [{"type": "line", "text": f"line {number}"} for number in range(20)]
+    async with showcase.socket("reliable") as one, showcase.socket("reliable") as other:
+        for line in lines:
+            await one.send_json({"text": line["text"]})
+        assert [await one.next_json() for _ in lines] == lines
+        assert [await other.next_json() for _ in lines] == lines
 
 
 async def test_chat_layers_are_apart(showcase):
@@ -100,8 +111,8 @@ async def test_chat_layers_are_apart(showcase):
     async with showcase.socket("chat") as chat, showcase.socket("reliable") as reliable:
         await chat.send("on pub/sub")
         await chat.until("on pub/sub")
-        await reliable.send("on the queue")
-        assert await reliable.next() == "on the queue"
+        await reliable.send_json({"text": "on the queue"})
+        assert (await reliable.next_json())["text"] == "on the queue"
         await chat.send("again")
         assert await chat.next() == "again"
 
@@ -143,6 +154,26 @@ async def test_unusable_notification_is_answered_with_a_sentence(showcase, conte
         assert said in answer["message"]
         await client.send_json({"message": "fine"})
         assert (await client.next_json())["message"] == "fine"
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ([], 'not sent: a line is an object such as {"text": "..."}'),
+        ({"text": 3}, 'not sent: a line is an object such as {"text": "..."}'),
+        ({"text": "  "}, "not sent: the message is empty"),
+        ({"text": "x" * 2001}, "not sent: the message has 2001 characters, at most 2000 fit"),
+    ],
+)
+async def test_unusable_line_of_the_reliable_chat_is_answered_with_a_sentence(
+    showcase, content, said
+):
+    """The one who sent it hears why; the connection goes on."""
+    async with showcase.socket("reliable") as client:
+        await client.send_json(content)
+        assert await client.next_json() == {"type": "error", "message": said}
+        await client.send_json({"text": "fine"})
+        assert (await client.next_json())["text"] == "fine"
 
 
 async def test_analytics_announces_a_connection_and_passes_events_on(showcase):
@@ -210,7 +241,7 @@ async def test_line_that_does_not_fit_is_answered_with_a_sentence(showcase, rout
         await client.until("page_view fine")
 
 
-@pytest.mark.parametrize("route", [*TEXT_ROUTES, "notifications", "backgroundjob"])
+@pytest.mark.parametrize("route", [*TEXT_ROUTES, *JSON_ROUTES])
 async def test_binary_frame_closes_that_connection_with_1003(showcase, route):
     """And no other."""
     async with showcase.socket(route) as neighbour, showcase.socket(route) as client:
@@ -219,7 +250,7 @@ async def test_binary_frame_closes_that_connection_with_1003(showcase, route):
         await neighbour.connection.ping()
 
 
-@pytest.mark.parametrize("route", [*TEXT_ROUTES, "notifications", "backgroundjob"])
+@pytest.mark.parametrize("route", [*TEXT_ROUTES, *JSON_ROUTES])
 async def test_frame_of_two_mebibytes_closes_that_connection_with_1009(showcase, route):
     """And no other."""
     async with showcase.socket(route) as neighbour, showcase.socket(route) as client:
@@ -228,7 +259,7 @@ async def test_frame_of_two_mebibytes_closes_that_connection_with_1009(showcase,
         await neighbour.connection.ping()
 
 
-@pytest.mark.parametrize("route", ["notifications", "backgroundjob"])
+@pytest.mark.parametrize("route", JSON_ROUTES)
 @pytest.mark.parametrize("text", ["{", "not json", "[" * 100_000])
 async def test_invalid_json_closes_that_connection_with_1007(showcase, route, text):
     """And no other."""

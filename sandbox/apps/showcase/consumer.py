@@ -1,4 +1,4 @@
-"""The showcase panel: four consumers on four layers, each made for another kind of message."""
+"""Two chats, notifications, analytics: each on the layer that is made for its messages."""
 
 from __future__ import annotations
 
@@ -21,6 +21,9 @@ ANALYTICS_GROUP = "analytics"
 # Where events wait for a worker, see sandbox/worker_app.py.
 ANALYTICS_CHANNEL = "analytics"
 
+# Lines for a client that was away for longer than the history reaches back.
+SNAPSHOT_SIZE = 20
+
 NOTIFICATION_LEVELS = ("info", "warning", "error")
 
 # An analytics event is a name and, after a space, anything about it.
@@ -40,25 +43,37 @@ class ChatConsumer(LineConsumer):
         await self.send(message["text"])
 
 
-class ReliableChatConsumer(LineConsumer):
-    """Chat over the Redis queue, where a message waits for a busy reader. Joins by hand."""
+class ReliableChatConsumer(AsyncJsonWebsocketConsumer):
+    """
+    Chat over streams: who lost the connection is sent what was said meanwhile.
+
+    In: `{"text": "..."}`. Out: `{"type": "line", "text": "..."}`, and for the one who sent
+    nonsense `{"type": "error", "message": "..."}`. Who was away for too long is sent
+    `{"type": "snapshot", "lines": [{"position": "...", "text": "..."}]}`, by
+    whose positions a client finds the lines that it has.
+    """
 
     channel_layer_alias = "queue"
+    groups = [RELIABLE_GROUP]  # noqa: RUF012
+    resumable = True
 
-    async def connect(self) -> None:
-        # Before accept(): whoever is connected misses nothing.
-        await self.channel_layer.group_add(RELIABLE_GROUP, self.channel_name)
-        await self.accept()
-
-    async def receive_line(self, line: str) -> None:
-        message = {"type": "reliable.message", "text": line}
-        await self.channel_layer.group_send(RELIABLE_GROUP, message)
+    async def receive_json(self, content: Any, **_: Any) -> None:
+        try:
+            message = {"type": "reliable.message", "text": checked_line(content)}
+            await self.channel_layer.group_send(RELIABLE_GROUP, message)
+        except (NotSent, ChannelLayerError) as error:
+            await self.send_json({"type": "error", "message": f"not sent: {error}"})
 
     async def reliable_message(self, message: ChannelMessage) -> None:
-        await self.send(message["text"])
+        await self.send_json({"type": "line", "text": message["text"]})
 
-    async def disconnect(self, code: int) -> None:  # noqa: ARG002
-        await self.channel_layer.group_discard(RELIABLE_GROUP, self.channel_name)
+    async def not_recovered(self, group: str) -> None:
+        history = await self.channel_layer.history(group, limit=SNAPSHOT_SIZE)
+        lines = [
+            {"position": str(position), "text": message["text"]}
+            for position, message in history.messages
+        ]
+        await self.send_json({"type": "snapshot", "lines": lines})
 
 
 class NotificationConsumer(AsyncJsonWebsocketConsumer):
@@ -117,6 +132,13 @@ class AnalyticsConsumer(LineConsumer):
 def analytics_event(name: str, detail: str) -> dict[str, str]:
     """Return the message for an event. By its id it is counted once, however often it is done."""
     return {"type": "analytics.event", "id": uuid.uuid4().hex, "name": name, "detail": detail}
+
+
+def checked_line(content: Any) -> str:
+    """Return the line in a client's JSON; raises NotSent if there is none."""
+    if not isinstance(content, dict) or not isinstance(content.get("text"), str):
+        raise NotSent('a line is an object such as {"text": "..."}')
+    return checked(content["text"])
 
 
 def checked_notification(content: Any) -> dict[str, str]:

@@ -16,19 +16,26 @@ export class Log {
     this.#limit = limit;
   }
 
-  /** `layer` names where it came from; `kind` is "own", "event", "info", "warning" or "error". */
-  add(text, { layer = "", kind = "", title = "" } = {}) {
+  /**
+   * `kind` is "own", "event", "info", "warning" or "error". `mark` is a word about how it came
+   * here, and `position` where it stands in its group.
+   */
+  add(text, { kind = "", title = "", mark = "", position = "" } = {}) {
     const follow = isNearEnd(this.#list);
     const entry = element("li", "entry");
     if (kind) entry.dataset.kind = kind;
-    if (layer) {
-      entry.dataset.layer = layer;
-      entry.append(layerTag(layer));
-    }
-    entry.append(body(title, text), time(new Date()));
+    if (position) entry.dataset.position = position;
+    entry.append(body(title, text));
+    if (mark) entry.append(element("span", "mark", mark));
+    entry.append(time(new Date()));
     this.#list.append(entry);
     while (this.#list.children.length > this.#limit) this.#list.firstElementChild.remove();
     if (follow) this.#list.scrollTop = this.#list.scrollHeight;
+  }
+
+  /** Whether the message at this position is among them. */
+  has(position) {
+    return [...this.#list.children].some((entry) => entry.dataset.position === position);
   }
 }
 
@@ -42,12 +49,6 @@ export function element(name, className = "", text = "") {
 
 export function isNearEnd(list) {
   return list.scrollHeight - list.scrollTop - list.clientHeight < NEAR_END;
-}
-
-function layerTag(layer) {
-  const tag = element("span", "layer", layer);
-  tag.dataset.layer = layer;
-  return tag;
 }
 
 function body(title, text) {

@@ -7,20 +7,23 @@ const WORDS = {
 };
 
 export function showStatus(badge, socket) {
+  let retryAt = 0;
   let timer = 0;
 
   const draw = () => {
     clearTimeout(timer);
     badge.dataset.state = socket.state;
-    badge.textContent = words(socket);
+    badge.textContent = WORDS[socket.state] ?? secondsUntil(retryAt);
     if (socket.state === "waiting") timer = setTimeout(draw, 1000);
   };
-  socket.addEventListener("state", draw);
+  socket.on("state", ({ pause = 0 }) => {
+    retryAt = performance.now() + pause;
+    draw();
+  });
   draw();
 }
 
-function words(socket) {
-  if (socket.state !== "waiting") return WORDS[socket.state];
-  const seconds = Math.max(1, Math.ceil((socket.retryAt - Date.now()) / 1000));
+function secondsUntil(time) {
+  const seconds = Math.max(1, Math.ceil((time - performance.now()) / 1000));
   return `retry in ${seconds} s`;
 }

@@ -1,7 +1,7 @@
 import { RateChart } from "../chart.js";
-import { kindOf } from "../form.js";
+import { kindOf, notConnected } from "../form.js";
 import { element, Log } from "../log.js";
-import { LiveSocket } from "../socket.js";
+import { open } from "../socket.js";
 import { showStatus } from "../status.js";
 
 const KINDS = ["page_view", "button_click", "user_login", "session_duration", "error", "other"];
@@ -11,26 +11,24 @@ export function analyticsPanel(panel) {
   const log = new Log(panel.querySelector("#analytics-log"), SHOWN_EVENTS);
   const chart = new RateChart(panel.querySelector("#analytics-chart"), KINDS);
   const count = legend(panel.querySelector("#analytics-legend"));
-  const socket = new LiveSocket("/ws/analytics");
+  const socket = open("/ws/analytics");
 
-  showStatus(document.querySelector("#analytics-status"), socket);
-  socket.addEventListener("message", ({ detail }) => {
-    const remark = kindOf(detail);
-    log.add(detail, { layer: "analytics", kind: remark });
+  showStatus(panel.querySelector("#analytics-status"), socket);
+  socket.on("message", ({ data }) => {
+    const remark = kindOf(data);
+    log.add(data, { kind: remark });
     if (remark) return;
-    const kind = kindOfEvent(detail);
+    const kind = kindOfEvent(data);
     chart.count(kind);
     count(kind);
   });
   panel.querySelector("#analytics-form").addEventListener("submit", (event) => {
     event.preventDefault();
     const name = panel.querySelector("#analytics-event").value;
-    const sent = socket.send(`${name} from-the-page`);
-    if (!sent) log.add("not sent: there is no connection now", { layer: "analytics", kind: "error" });
+    if (!socket.send(`${name} from-the-page`)) notConnected(log);
   });
   chart.onFigures = showFigures(panel);
   chart.start();
-  socket.connect();
 }
 
 function kindOfEvent(text) {

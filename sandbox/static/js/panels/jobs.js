@@ -1,6 +1,6 @@
 import { submit } from "../form.js";
 import { element } from "../log.js";
-import { LiveSocket } from "../socket.js";
+import { open } from "../socket.js";
 import { showStatus } from "../status.js";
 
 const SHOWN_JOBS = 20;
@@ -9,29 +9,27 @@ export function jobsPanel(panel) {
   const list = new JobList(panel.querySelector("#jobs-list"));
   const type = panel.querySelector("#jobs-type");
   const content = panel.querySelector("#jobs-content");
-  const socket = new LiveSocket("/ws/backgroundjob");
+  const socket = open("/ws/backgroundjob", { json: true });
   const showError = errorLine(panel.querySelector("#jobs-error"));
 
   showStatus(panel.querySelector("#jobs-status"), socket);
-  socket.addEventListener("message", ({ detail }) => {
-    const message = JSON.parse(detail);
-    if (message.type === "error") showError(message.message);
-    else list.apply(message);
+  socket.on("message", ({ data }) => {
+    if (data.type === "error") showError(data.message);
+    else list.apply(data);
   });
-  socket.addEventListener("state", () => {
-    if (socket.state !== "open") list.loseUnfinished();
+  socket.on("state", ({ state }) => {
+    if (state !== "open") list.loseUnfinished();
   });
 
   panel.querySelector("#jobs-form").addEventListener("submit", (event) => {
     event.preventDefault();
     showError("");
     submit(content, (text) => {
-      const sent = socket.send(JSON.stringify({ type: type.value, content: text }));
+      const sent = socket.send({ type: type.value, content: text });
       if (!sent) showError("not sent: there is no connection now");
       return sent;
     });
   });
-  socket.connect();
 }
 
 /** One card per job. Reports of the worker find their card by the job's id. */

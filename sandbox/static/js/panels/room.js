@@ -1,29 +1,38 @@
 import { kindOf, notConnected, onSubmit } from "../form.js";
 import { Log } from "../log.js";
-import { LiveSocket } from "../socket.js";
+import { open } from "../socket.js";
 import { showStatus } from "../status.js";
 
 // What RoomChatConsumer sends: "guest-1f2e: text", "guest-1f2e joined lobby", "guest-1f2e left".
 const SAID = /^(guest-\S+:) (.*)$/s;
 const COMING_AND_GOING = /^guest-\S+ (joined \S+|left)$/;
 
+// We left by ourselves. After any other close for good the room refused us.
+const LEFT = 1000;
+
 export function roomPanel(panel) {
   const log = new Log(panel.querySelector("#room-log"));
   const name = panel.querySelector("#room-name");
   const text = panel.querySelector("#room-text");
-  const socket = new LiveSocket("/ws/room/");
+  // One per visit, since each room has an address of its own.
+  let socket = null;
 
-  showStatus(panel.querySelector("#room-status"), socket);
-  socket.addEventListener("message", ({ detail }) => show(log, detail));
-  socket.addEventListener("state", () => {
+  const enter = (room) => {
+    socket = open(`/ws/room/${encodeURIComponent(room)}`);
+    showStatus(panel.querySelector("#room-status"), socket);
+    socket.on("message", ({ data }) => show(log, data));
+    socket.on("state", ({ state, code, reason }) => {
+      allow(panel, state);
+      if (state === "closed" && code !== LEFT) {
+        log.add(reason || `closed with code ${code}`, { kind: "error" });
+      }
+    });
     allow(panel, socket.state);
-    if (socket.refusal) log.add(socket.refusal, { kind: "error" });
-  });
-
+  };
   panel.querySelector("#room-join").addEventListener("submit", (event) => {
     event.preventDefault();
-    if (socket.state !== "closed") return socket.disconnect();
-    socket.connect(`/ws/room/${encodeURIComponent(name.value.trim())}`);
+    if (socket && socket.state !== "closed") socket.close();
+    else enter(name.value.trim());
   });
   onSubmit(panel.querySelector("#room-form"), text, (line) => socket.send(line) || notConnected(log));
 }
