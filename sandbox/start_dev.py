@@ -271,7 +271,8 @@ def welcome(port: int, url: str) -> str:
   broker                   {without_password(url)}
 
   Try this:
-    open the page in two tabs and type into the showcase panel
+    open the page in two tabs, and write in the chats
+    drop the connection of one tab, write in the other, and see which chat has it all
     run a background job and watch its bar
     in another terminal, send from outside:
       cd {shlex.quote(str(ROOT))} && {shlex.join(sender)}

@@ -17,7 +17,7 @@ channel_layers.register("room", InMemoryChannelLayer(history_size=100))
 
 class Room(AsyncJsonWebsocketConsumer):
     channel_layer_alias = "room"
-    groups = ["lobby"]
+    groups = ("lobby",)
     resumable = True
 
     async def connect(self):

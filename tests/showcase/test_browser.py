@@ -13,6 +13,8 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import async_playwright, expect
 
+from sandbox.apps.showcase.consumer import RELIABLE_GROUP, SNAPSHOT_SIZE
+from sandbox.layers import LAYERS
 from tests.showcase.support import PATIENCE, WebServer, run_module
 
 pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="module")]
@@ -29,6 +31,8 @@ ARGUMENTS = [
 
 # All but the room, which the user connects.
 SOCKETS = ["system", "jobs", "chat", "reliable", "notifications", "analytics"]
+
+CHAT_LOGS = ["chat-log", "reliable-log"]
 
 MARKUP = "<img src=x onerror=\"document.title='broken in'\"> & <b>bold</b>"
 
@@ -73,8 +77,11 @@ async def open_page(window, server):
     """Opens tabs, and fails the test for what they complain about."""
     complaints = []
 
-    async def open_one():
+    async def open_one(*, clock=False):
+        """Open a tab; with `clock`, its time goes on when the test says so."""
         page = await window.new_page()
+        if clock:
+            await page.clock.install()
         page.on("console", lambda m: m.type == "error" and complaints.append(m.text))
         page.on("pageerror", lambda error: complaints.append(str(error)))
         await page.goto(server.url)
@@ -108,11 +115,22 @@ async def activate(page, button: str) -> None:
     await page.locator(f"#{button}").press("Enter")
 
 
-def entry(page, log: str, text: str, layer: str = ""):
-    """The entry of a log with exactly this text, and from this layer if one is given."""
-    origin = f'[data-layer="{layer}"]' if layer else ""
-    entries = page.locator(f"#{log} .entry{origin}")
-    return entries.filter(has=page.get_by_text(text, exact=True))
+def entry(page, log: str, text: str):
+    """The entry of a log with exactly this text."""
+    return page.locator(f"#{log} .entry").filter(has=page.get_by_text(text, exact=True))
+
+
+async def shown(page, log: str) -> list[str]:
+    """Return the texts of a log, each followed by its mark if it has one."""
+    return await page.locator(f"#{log} .entry").evaluate_all(
+        """entries => entries.map((entry) =>
+            [...entry.querySelectorAll(".text, .mark")].map((e) => e.textContent).join(" | "))"""
+    )
+
+
+async def both_chats_have(page, text: str) -> None:
+    for log in CHAT_LOGS:
+        await expect(entry(page, log, text)).to_have_count(1)
 
 
 async def join(page, room: str) -> None:
@@ -127,23 +145,102 @@ async def run_job(page, job_type: str, content: str):
 
 
 async def test_line_typed_in_one_tab_appears_in_both_over_both_layers(open_page):
-    """Each arrival shows its layer as a label."""
+    """Once in each chat."""
     one, other = await open_page(), await open_page()
-    await say(one, "showcase-text", "to every tab")
+    await say(one, "chats-text", "to every tab")
     for page in (one, other):
-        for layer in ("chat", "queue"):
-            arrived = entry(page, "showcase-log", "to every tab", layer)
-            await expect(arrived).to_have_count(1)
-            await expect(arrived.locator(".layer")).to_have_text(layer)
-    await expect(one.locator("#showcase-text")).to_have_value("")
+        for log in CHAT_LOGS:
+            await expect(entry(page, log, "to every tab")).to_have_count(1)
+    await expect(one.locator("#chats-text")).to_have_value("")
+
+
+async def test_reliable_chat_makes_up_for_a_dropped_connection_and_plain_chat_does_not(open_page):
+    """In one of them is what others wrote meanwhile, in order and marked as replayed."""
+    away, other = await open_page(), await open_page()
+    await say(other, "chats-text", "before")
+    await both_chats_have(away, "before")
+    await activate(away, "chats-drop")
+    for chat in ("chat", "reliable"):
+        await expect(away.locator(f"#{chat}-status")).to_have_text("disconnected")
+    await expect(away.locator("#chats-drop")).to_contain_text("Reconnect (in ")
+    await expect(away.locator("#chats-hint")).to_contain_text("Dropped. Let others write")
+    for text in ("missed 1", "missed 2", "missed 3"):
+        await say(other, "chats-text", text)
+        await both_chats_have(other, text)
+
+    await activate(away, "chats-drop")
+    await all_connected(away)
+    await expect(away.locator("#chats-hint")).to_contain_text("Back.")
+    await expect(away.locator("#chats-drop")).to_have_text("Drop connection")
+    await expect(entry(away, "reliable-log", "missed 3")).to_have_count(1)
+    await say(other, "chats-text", "after")
+    await both_chats_have(away, "after")
+    assert await shown(away, "chat-log") == [
+        "before",
+        "back: what was said meanwhile is missing here",
+        "after",
+    ]
+    assert await shown(away, "reliable-log") == [
+        "before",
+        "back: 3 messages were missed",
+        "missed 1 | replayed",
+        "missed 2 | replayed",
+        "missed 3 | replayed",
+        "after",
+    ]
+    # Who was there all the time has the same, and without a mark.
+    everything = ["before", "missed 1", "missed 2", "missed 3", "after"]
+    assert await shown(other, "chat-log") == everything
+    assert await shown(other, "reliable-log") == everything
+
+
+async def test_dropped_connection_comes_back_by_itself_after_a_countdown(open_page):
+    """The button says when, and nothing can be sent until then."""
+    page = await open_page(clock=True)
+    await activate(page, "chats-drop")
+    await expect(page.locator("#chats-drop")).to_have_text("Reconnect (in 15 s)")
+    await say(page, "chats-text", "kept in the field")
+    for log in CHAT_LOGS:
+        await expect(entry(page, log, "not sent: there is no connection now")).to_have_count(1)
+    await expect(page.locator("#chats-text")).to_have_value("kept in the field")
+    await page.clock.run_for(14_000)
+    await expect(page.locator("#chats-drop")).to_have_text("Reconnect (in 1 s)")
+    await expect(page.locator("#reliable-status")).to_have_text("disconnected")
+    await page.clock.run_for(1_000)
+    await all_connected(page)
+    await expect(entry(page, "reliable-log", "back: no message was missed")).to_have_count(1)
+    await page.locator("#chats-text").press("Enter")
+    await both_chats_have(page, "kept in the field")
+
+
+async def test_page_that_was_away_for_too_long_shows_the_last_messages(open_page, server):
+    """It says so, and marks them; there is no gap between them and what comes next."""
+    page = await open_page()
+    await say(page, "chats-text", "before")
+    await both_chats_have(page, "before")
+    await activate(page, "chats-drop")
+    await expect(page.locator("#reliable-status")).to_have_text("disconnected")
+    texts = [f"line {number}" for number in range(250)]
+    async with LAYERS["queue"](server.redis_url) as layer:
+        messages = [{"type": "reliable.message", "text": text} for text in texts]
+        await layer.group_send_many(RELIABLE_GROUP, messages)
+    await activate(page, "chats-drop")
+    await expect(entry(page, "reliable-log", "line 249")).to_have_count(1)
+    await say(page, "chats-text", "after")
+    await both_chats_have(page, "after")
+    assert await shown(page, "reliable-log") == [
+        "before",
+        f"too long away: here are the last {SNAPSHOT_SIZE} messages",
+        *(f"{text} | snapshot" for text in texts[-SNAPSHOT_SIZE:]),
+        "after",
+    ]
 
 
 async def test_notification_appears_in_every_tab(open_page):
-    """With its title, and the label of its layer."""
+    """With its title."""
     one, other = await open_page(), await open_page()
-    await one.locator("#showcase-text").fill("lunch is ready")
-    await activate(one, "showcase-notify")
-    arrived = other.locator('#showcase-log [data-layer="notifications"].entry')
+    await say(one, "notifications-text", "lunch is ready")
+    arrived = other.locator("#notifications-log .entry")
     await expect(arrived).to_contain_text("From the page lunch is ready")
 
 
@@ -204,16 +301,16 @@ async def test_messages_of_the_outside_script_appear(open_page, server):
         redis_url=server.redis_url,
     )
     assert done.returncode == 0, done.stderr
-    for layer, text in (
+    for name, text in (
         ("chat", "Announcement: hello from a script outside the server"),
-        ("queue", "This one waits for you if you are busy"),
+        ("reliable", "This one waits for you if you are away"),
         ("notifications", "version 2.0 is live"),
         ("chat", "Maintenance tonight, told over three layers"),
-        ("queue", "Maintenance tonight, told over three layers"),
+        ("reliable", "Maintenance tonight, told over three layers"),
         ("chat", "Periodic announcement 1 of 1"),
+        ("reliable", "Periodic announcement 1 of 1"),
     ):
-        log = page.locator(f'#showcase-log .entry[data-layer="{layer}"]')
-        await expect(log.filter(has_text=text)).to_have_count(1)
+        await expect(page.locator(f"#{name}-log .entry", has_text=text)).to_have_count(1)
     for kind in ("user_login", "page_view", "button_click", "session_duration", "error"):
         await expect(page.locator(f"#analytics-log .entry:has-text('{kind}')")).not_to_have_count(0)
         await expect(page.locator(f'#analytics-chart [data-series="{kind}"]')).not_to_have_count(0)
@@ -244,19 +341,17 @@ async def test_page_reconnects_by_itself_when_the_server_is_back(open_page, serv
         await expect(one.locator(f"#{name}-status")).to_have_attribute("data-state", "waiting")
     await expect(one.locator("#chat-status")).to_contain_text("retry in")
     await expect(unfinished.locator(".job-state")).to_have_text("lost")
-    await say(one, "showcase-text", "kept in the field")
-    await expect(one.locator("#showcase-log")).to_contain_text("not sent: there is no connection")
-    await expect(one.locator("#showcase-text")).to_have_value("kept in the field")
+    await say(one, "chats-text", "kept in the field")
+    await expect(one.locator("#chat-log")).to_contain_text("not sent: there is no connection")
+    await expect(one.locator("#chats-text")).to_have_value("kept in the field")
 
     server.start()
     await all_connected(one)
     await all_connected(other)
     await expect(one.locator("#room-status")).to_have_text("connected")
-    await one.locator("#showcase-text").press("Enter")
+    await one.locator("#chats-text").press("Enter")
     for page in (one, other):
-        for layer in ("chat", "queue"):
-            arrived = entry(page, "showcase-log", "kept in the field", layer)
-            await expect(arrived).to_have_count(1)
+        await both_chats_have(page, "kept in the field")
     await say(one, "room-text", "back again")
     await expect(one.locator("#room-log")).to_contain_text("back again")
     job = await run_job(one, "default", "works again")
@@ -269,15 +364,15 @@ async def test_markup_is_shown_as_text(open_page):
     await join(page, "markup")
     await say(page, "system-text", MARKUP)
     await say(page, "room-text", MARKUP)
-    await say(page, "showcase-text", MARKUP)
-    await page.locator("#showcase-text").fill(MARKUP)
-    await activate(page, "showcase-notify")
+    await say(page, "chats-text", MARKUP)
+    await say(page, "notifications-text", MARKUP)
     job = await run_job(page, "default", MARKUP)
     await expect(job.locator(".job-content")).to_have_text(MARKUP)
     await expect(job.locator(".outcome")).to_contain_text(MARKUP)
     await expect(entry(page, "system-log", f"echo: {MARKUP}")).to_have_count(1)
     await expect(page.locator("#room-log")).to_contain_text(MARKUP)
-    await expect(page.locator("#showcase-log .entry").filter(has_text=MARKUP)).to_have_count(3)
+    await both_chats_have(page, MARKUP)
+    await expect(page.locator("#notifications-log")).to_contain_text(MARKUP)
     await expect(page.locator(":is(.log, .joblist) :is(img, b, script)")).to_have_count(0)
     assert await page.title() == "Fast Channels showcase"
 
@@ -321,8 +416,8 @@ async def test_everything_has_a_name_and_can_be_reached_by_keyboard(open_page):
 async def test_page_fits_a_narrow_window(open_page):
     """Nothing is cut off to the side."""
     page = await open_page()
-    await say(page, "showcase-text", "a-word-without-any-space-" * 10)
-    await expect(page.locator('#showcase-log .entry[data-layer="queue"]')).to_have_count(1)
+    await say(page, "chats-text", "a-word-without-any-space-" * 10)
+    await expect(page.locator("#reliable-log .entry")).to_have_count(1)
     for width in (320, 390, 800, 1100):
         await page.set_viewport_size({"width": width, "height": 844})
         assert await page.evaluate("document.documentElement.scrollWidth") <= width
@@ -344,9 +439,16 @@ async def test_picture_of_the_page_with_messages_from_every_source(open_page, se
         await run_job(page, job_type, content)
     await expect(page.locator('.job[data-state="finished"]')).to_have_count(1)
     await traffic
-    await say(page, "showcase-text", "Typed once, sent over both chat layers")
-    await other.locator("#showcase-text").fill("The build is green")
-    await activate(other, "showcase-notify")
+    await say(page, "chats-text", "Typed once, sent over both chats")
+    await both_chats_have(page, "Typed once, sent over both chats")
+    await activate(page, "chats-drop")
+    await expect(page.locator("#reliable-status")).to_have_text("disconnected")
+    for text in ("Has anybody heard of Ada?", "She is on a train, in a tunnel"):
+        await say(other, "chats-text", text)
+        await both_chats_have(other, text)
+    await activate(page, "chats-drop")
+    await all_connected(page)
+    await say(other, "notifications-text", "The build is green")
     await asyncio.to_thread(
         run_module,
         *(
@@ -360,7 +462,7 @@ async def test_picture_of_the_page_with_messages_from_every_source(open_page, se
         ),
         redis_url=server.redis_url,
     )
-    await expect(page.locator("#showcase-log")).to_contain_text("Periodic announcement")
+    await expect(page.locator("#reliable-log")).to_contain_text("Periodic announcement")
     running = await run_job(page, "generate", "a small town by the sea")
     await expect(running.locator(".outcome")).to_have_text(re.compile("draft [2-6]"))
     picture = Path(wanted) if wanted else tmp_path / "showcase.png"

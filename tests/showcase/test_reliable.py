@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from fast_channels.client import connect
 from fast_channels.layers import RedisStreamsChannelLayer
 from sandbox.apps.showcase.consumer import RELIABLE_GROUP, SNAPSHOT_SIZE
 from sandbox.layers import LAYERS
+from tests.showcase.support import PATIENCE
 
 pytestmark = pytest.mark.usefixtures("calm")
 
@@ -38,10 +41,16 @@ def line(text):
     return {"type": "line", "text": text}
 
 
+async def following(socket):
+    """Return the next message of a socket."""
+    async with asyncio.timeout(PATIENCE):
+        return await anext(socket)
+
+
 async def places_of_somebody_who_was_there(reliable):
     async with reliable() as socket:
         await socket.send({"text": "before"})
-        assert (await anext(socket)).data == line("before")
+        assert (await following(socket)).data == line("before")
         return socket.places
 
 
@@ -53,7 +62,7 @@ async def test_what_was_said_while_somebody_was_away_is_sent_before_anything_new
         await queue.group_send(RELIABLE_GROUP, message(text))
     async with reliable(places=places) as socket:
         await socket.send({"text": "after"})
-        arrived = [await anext(socket) for _ in [*missed, "after"]]
+        arrived = [await following(socket) for _ in [*missed, "after"]]
     assert [m.data for m in arrived] == [line(text) for text in [*missed, "after"]]
     assert [m.replayed for m in arrived] == [True] * len(missed) + [False]
 
@@ -63,7 +72,7 @@ async def test_who_comes_for_the_first_time_is_sent_nothing_old(reliable, queue)
     await queue.group_send(RELIABLE_GROUP, message("old"))
     async with reliable() as socket:
         await socket.send({"text": "new"})
-        first = await anext(socket)
+        first = await following(socket)
     assert (first.data, first.replayed) == (line("new"), False)
 
 
@@ -76,9 +85,9 @@ async def test_who_was_away_for_too_long_is_sent_the_last_messages(reliable, que
     kept = (await queue.history(RELIABLE_GROUP, limit=SNAPSHOT_SIZE)).messages
     resumed = []
     async with reliable(places=places, on_resumed=resumed.append) as socket:
-        snapshot = (await anext(socket)).data
+        snapshot = (await following(socket)).data
         await socket.send({"text": "after"})
-        after = await anext(socket)
+        after = await following(socket)
     assert [(each.recovered, each.missed) for each in resumed] == [(False, 0)]
     assert [each["text"] for each in snapshot["lines"]] == sent[-SNAPSHOT_SIZE:]
     assert [each["position"] for each in snapshot["lines"]] == [str(k.position) for k in kept]
@@ -93,4 +102,4 @@ async def test_places_of_a_chat_that_was_forgotten_lead_to_a_snapshot_without_li
     places = await places_of_somebody_who_was_there(reliable)
     await queue.flush()
     async with reliable(places=places) as socket:
-        assert (await anext(socket)).data == {"type": "snapshot", "lines": []}
+        assert (await following(socket)).data == {"type": "snapshot", "lines": []}
