@@ -331,7 +331,7 @@ async def test_button_sends_an_analytics_event_that_the_chart_counts(open_page):
 
 
 async def test_page_reconnects_by_itself_when_the_server_is_back(open_page, server):
-    """Every socket says that it waits, returns, and works as before, in the same room too."""
+    """Every socket waits, returns, and works as before; the reliable chat has missed nothing."""
     one, other = await open_page(), await open_page()
     await join(one, "harbour")
     unfinished = await run_job(one, "generate", "a job whose asker is cut off")
@@ -344,9 +344,14 @@ async def test_page_reconnects_by_itself_when_the_server_is_back(open_page, serv
     await say(one, "chats-text", "kept in the field")
     await expect(one.locator("#chat-log")).to_contain_text("not sent: there is no connection")
     await expect(one.locator("#chats-text")).to_have_value("kept in the field")
+    async with LAYERS["queue"](server.redis_url) as layer:
+        message = {"type": "reliable.message", "text": "said while there was no server"}
+        await layer.group_send(RELIABLE_GROUP, message)
 
     server.start()
     await all_connected(one)
+    missed = entry(one, "reliable-log", "said while there was no server")
+    await expect(missed.locator(".mark")).to_have_text("replayed")
     await all_connected(other)
     await expect(one.locator("#room-status")).to_have_text("connected")
     await one.locator("#chats-text").press("Enter")
