@@ -17,6 +17,7 @@ from websockets.asyncio.client import connect
 from websockets.asyncio.server import serve
 
 from fast_channels.layers import InMemoryChannelLayer
+from fast_channels.layers.log import History
 from fast_channels.testing import ResumingCommunicator
 from fast_channels.testing.server import ValkeyServer, answers, free_port
 
@@ -175,6 +176,18 @@ async def test_work_is_taken_as_documents_show_it(document):
     assert delivered == [{"type": "mail.send", "to": "x"}]
 
 
+async def test_history_of_the_readme_is_one(registry):
+    """The block is run as it stands; who joins with the position has missed nothing since."""
+    block = block_with(README, "layer.join(")
+    function = "async def example(layer, channel):\n" + textwrap.indent(block, "    ")
+    space: dict = {}
+    exec(function + "    return missed, joined, position\n", space)
+    async with InMemoryChannelLayer(history_size=10) as layer:
+        inbox = await layer.open_channel()
+        missed, joined, position = await space["example"](layer, inbox.name)
+    assert missed == joined == History([], recovered=True, position=position)
+
+
 def test_worker_of_the_guide_works(tmp_path):
     """The file of docs/work.md, with the command that stands below it, and a handled message."""
     (tmp_path / "work.py").write_text(block_with(WORK, "# work.py"))
@@ -216,6 +229,7 @@ def test_every_python_block_of_the_readme_is_run_here():
         "resumable = ",
         "fast_channels.client",
         "layer.take(",
+        "layer.join(",
     )
     for block in blocks(README, "python"):
         assert any(text in block for text in runs), block
@@ -268,13 +282,18 @@ def test_every_guarantee_names_a_test_that_exists():
     rows = [row for row in rows if not row.startswith(("| layer", "| the client", "| |"))]
     rows = [row for row in rows if not row.endswith("| shown by |")]
     assert len(rows) > 40
+    files = {
+        "contract": "contract.py",
+        "history": "history_contract.py",
+        "work": "work_contract.py",
+    }
     contracts = {
         name: (ROOT / "src" / "fast_channels" / "testing" / file).read_text()
-        for name, file in (("contract", "contract.py"), ("work", "work_contract.py"))
+        for name, file in files.items()
     }
     for row in rows:
         shown_by = row.split("|")[-2].strip()
-        if match := re.fullmatch(r"(contract|work) `(test_\w+)`", shown_by):
+        if match := re.fullmatch(r"(contract|history|work) `(test_\w+)`", shown_by):
             assert f"def {match[2]}(" in contracts[match[1]], row
         else:
             match = re.fullmatch(r"`(tests/[\w/]+\.py)::(test_\w+)`", shown_by)

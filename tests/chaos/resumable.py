@@ -20,6 +20,9 @@ class ResumableConsumer(AsyncWebsocketConsumer):
     groups = ("room",)
     resumable = True
 
+    async def test_number(self, message):
+        await self.number(message)
+
     async def number(self, message):
         await self.send(text_data=str(message["n"]))
 

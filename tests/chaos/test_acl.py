@@ -40,11 +40,12 @@ def restricted(server):
 
 
 @pytest.mark.parametrize(
-    ("kind", "named", "more"), [("pubsub", "pub/sub", ["resetkeys"]), ("queue", "queue", [])]
+    ("kind", "named", "more"),
+    [("pubsub", "pub/sub", ["resetkeys"]), ("queue", "queue", []), ("streams", "streams", [])],
 )
 async def test_rows_of_one_layer_are_enough_for_it(restricted, make_layer, kind, named, more):
     """The pub/sub layer touches no keys."""
-    rights = [right for right, layer in table() if layer in ("both", named)]
+    rights = [right for right, layer in table() if layer == "all" or named in layer.split(", ")]
     assert await works(await make_layer(kind, [restricted("-@all", *rights, *more)]))
 
 
@@ -65,6 +66,10 @@ async def send(layer):
     await layer.send("somebody-else", {"type": "test"})
 
 
+async def group_send(layer):
+    await layer.group_send("room", {"type": "test"})
+
+
 @pytest.mark.parametrize(
     ("kind", "without", "use"),
     [
@@ -74,6 +79,10 @@ async def send(layer):
         ("queue", "-zadd", join),
         ("queue", "resetkeys", join),
         ("queue", "-evalsha", send),
+        ("streams", "-subscribe", join),
+        ("streams", "-hmget", join),
+        ("streams", "-xadd", group_send),
+        ("streams", "resetchannels", group_send),
     ],
 )
 async def test_missing_right_is_an_error_where_it_is_needed(

@@ -1,22 +1,28 @@
-"""The server is killed and comes back with what it had written: groups lose nothing."""
+"""Whatever is killed with -9 comes back, and groups have lost nothing."""
 
 from __future__ import annotations
 
 import asyncio
 import os
 import random
+import signal
 
 import pytest
 
+from fast_channels.client import connect
 from fast_channels.exceptions import LayerUnavailable
+from fast_channels.layers import RedisStreamsChannelLayer
 from fast_channels.testing.server import ValkeyServer
 from tests.chaos.support import ROOM, number, within
+from tests.chaos.web import WebProcess
 
 # How many messages, and how often the server is killed meanwhile. `make soak` takes more.
 MESSAGES, KILLS = (10_000, 10) if os.environ.get("SOAK") else (1_000, 3)
 
 # Seconds for all of them on a busy machine.
 PATIENCE = 300.0 if os.environ.get("SOAK") else 50.0
+
+RESUMABLE = "uvicorn --port {port} resumable:app"
 
 
 @pytest.fixture
@@ -87,3 +93,47 @@ async def test_server_that_is_killed_under_traffic_loses_nothing_and_doubles_not
     assert [entry.message["n"] for entry in kept.messages] == list(range(MESSAGES))
     for task in reading:
         task.cancel()
+
+
+@pytest.fixture
+def start_web(tmp_path, redis_url):
+    """Starts web processes, and ends what is left of them."""
+    started = []
+
+    def start():
+        log = tmp_path / f"web-{len(started)}.log"
+        started.append(WebProcess(log, command=RESUMABLE, REDIS_URL=redis_url))
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.stop()
+
+
+@pytest.mark.timeout(2 * PATIENCE)
+async def test_web_process_that_is_killed_costs_its_clients_nothing(start_web, redis_url):
+    """They come back to another one, and have got every number once and in order."""
+    rng = random.Random(8)
+    web = start_web()
+    got = []
+    moments = [
+        rng.randrange(MESSAGES * kill // KILLS, MESSAGES * (kill + 1) // KILLS)
+        for kill in range(KILLS)
+    ]
+    async with (
+        asyncio.timeout(PATIENCE),
+        RedisStreamsChannelLayer([redis_url], history_size=MESSAGES) as layer,
+        connect(web.url("ws"), retry_base=0.01, retry_cap=0.01) as client,
+    ):
+        sending = asyncio.create_task(send_all(layer, []))
+        async for message in client:
+            got.append(int(message.data))
+            if moments and got[-1] == moments[0]:
+                del moments[0]
+                os.kill(web.pid, signal.SIGKILL)
+                web = await asyncio.to_thread(start_web)
+                client.url = web.url("ws")
+            if got[-1] == MESSAGES - 1:
+                break
+        await sending
+    assert got == list(range(MESSAGES))

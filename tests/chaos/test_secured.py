@@ -12,8 +12,13 @@ import contextlib
 import pytest
 import redis
 
-from fast_channels.layers import RedisChannelLayer, RedisPubSubChannelLayer
+from fast_channels.layers import (
+    RedisChannelLayer,
+    RedisPubSubChannelLayer,
+    RedisStreamsChannelLayer,
+)
 from fast_channels.testing.contract import LayerContract
+from fast_channels.testing.history_contract import HistoryContract
 from fast_channels.testing.server import ValkeyServer
 from tests.chaos.proxy import Proxy
 from tests.chaos.servers import documented_rule, of_documented_user
@@ -80,3 +85,27 @@ class TestQueue(LayerContract):
     @pytest.fixture
     def make_unopened(self, url):
         return lambda: RedisChannelLayer([url])
+
+
+class TestStreams(LayerContract):
+    keeps_members = False
+
+    @pytest.fixture
+    async def make_layer(self, opened, url):
+        async def make(**options):
+            return await opened(RedisStreamsChannelLayer([url], **options))
+
+        return make
+
+    @pytest.fixture
+    def make_unopened(self, url):
+        return lambda: RedisStreamsChannelLayer([url])
+
+
+class TestHistory(HistoryContract):
+    @pytest.fixture
+    async def make_layer(self, opened, url):
+        async def make(**options):
+            return await opened(RedisStreamsChannelLayer([url], **options))
+
+        return make

@@ -71,6 +71,17 @@ def test_several_messages_travel_together():
     assert [asyncio.run(received(layer, "shared"))["n"] for _ in range(4)] == [0, 1, 2, 3]
 
 
+def test_script_that_repeats_itself_sends_once():
+    """With a key; it is told where the message stands, and what came after it."""
+    facade = SyncChannelLayer(InMemoryChannelLayer(history_size=10))
+    sent = [facade.group_send("room", MESSAGE, idempotency_key="report-7") for _ in range(2)]
+    assert sent[0] == sent[1]
+    later = facade.group_send("room", MESSAGE)
+    missed = facade.history("room", since=sent[0])
+    facade.close()
+    assert [kept.position for kept in missed.messages] == [later]
+
+
 def test_every_method_reaches_the_layer():
     """Plain channels can be sent to and put into groups."""
     layer = InMemoryChannelLayer()

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from fast_channels.type_defs import ChannelMessage
 
     from .base import BaseChannelLayer
+    from .log import History, Position
 
 T = TypeVar("T")
 
@@ -40,13 +41,22 @@ class SyncChannelLayer:
         """Send to one channel, in this order and together; see the layer's own."""
         self._run(self._layer.send_many, channel, messages)
 
-    def group_send(self, group: str, message: ChannelMessage) -> None:
-        """Send to every channel in `group`, on every process."""
-        self._run(self._layer.group_send, group, message)
+    def group_send(
+        self, group: str, message: ChannelMessage, *, idempotency_key: str | None = None
+    ) -> Position | None:
+        """Send to every channel in `group`, on every process; see the layer's own."""
+        send = self._layer.group_send
+        return self._run(send, group, message, idempotency_key=idempotency_key)
 
     def group_send_many(self, group: str, messages: Iterable[ChannelMessage]) -> None:
         """Send to every channel in `group`, likewise."""
         self._run(self._layer.group_send_many, group, messages)
+
+    def history(
+        self, group: str, since: Position | str | None = None, limit: int | None = None
+    ) -> History:
+        """Return what `group` was sent after a position; see the layer's own."""
+        return self._run(self._layer.history, group, since, limit)
 
     def group_add(self, group: str, channel: str) -> None:
         """Let a shared channel, or one of another process, receive what `group` gets."""
@@ -60,11 +70,14 @@ class SyncChannelLayer:
         """Let go of the layer's connections; they come back with the next call."""
         self._run(self._layer.close)
 
-    def _run(self, function: Callable[..., Coroutine[Any, Any, T]], *args: Any) -> T:
+    def _run(
+        self, function: Callable[..., Coroutine[Any, Any, T]], *args: Any, **options: Any
+    ) -> T:
         try:
             asyncio.get_running_loop()
         except RuntimeError:
-            return asyncio.run_coroutine_threadsafe(function(*args), background_loop()).result()
+            call = function(*args, **options)
+            return asyncio.run_coroutine_threadsafe(call, background_loop()).result()
         # Blocking here would stop the very loop that may have to do the work.
         raise RuntimeError(
             f"SyncChannelLayer.{function.__name__} was called on a running event loop; "

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import re
 
 import pytest
 import redis
@@ -13,7 +12,7 @@ from fast_channels.exceptions import BrokerRefused, InvalidChannelLayerError
 from fast_channels.layers import InMemoryChannelLayer, RedisStreamsChannelLayer
 from fast_channels.layers.options import WorkOptions
 from fast_channels.layers.redis import _work as module
-from tests.chaos.servers import ACL_DOCUMENT, documented_rule, of_documented_user
+from tests.chaos.servers import documented_rule, of_documented_user
 from tests.layers.redis.support import cut
 
 PATIENCE = 5.0
@@ -227,10 +226,8 @@ async def test_closing_gives_back_what_was_handed_over_unseen(opened, redis_url)
 
 async def test_documented_rights_are_enough(opened, server):
     """For all that can happen to work."""
-    (rights,) = re.findall(r"^`(\+exists .*)`$", ACL_DOCUMENT.read_text(), re.MULTILINE)
     with redis.Redis.from_url(server.url) as raw:
         raw.execute_command(*documented_rule().split())
-        raw.execute_command("ACL", "SETUSER", "app", *rights.split())
     url = of_documented_user(server.url)
     options = {"max_deliveries": 1, "capacity": 2, "expiry": 0.05, "visibility_timeout": 0.1}
     one, other = [

@@ -178,16 +178,15 @@ class Cursors:
         Raises BrokerRefused.
         """
         cursor = self._cursors[key]
-        tries = pauses()
-        while True:
-            with contextlib.suppress(LayerUnavailable):
-                try:
-                    cursor.read(await self._log.end(cursor.topic))
-                    break
-                except BrokerRefused:
-                    self.close(cursor.topic)
-                    raise
-            await asyncio.sleep(next(tries))
+        for pause in pauses():
+            try:
+                cursor.read(await self._log.end(cursor.topic))
+            except BrokerRefused:
+                raise
+            except LayerUnavailable:
+                await asyncio.sleep(pause)
+            else:
+                break
         self._release(key, cursor)
 
     def close(self, topic: str) -> str:
@@ -270,12 +269,9 @@ class Cursors:
                 continue
             try:
                 await self._check(list(self._suspects or self._cursors))
-            except LayerUnavailable:
-                await asyncio.sleep(next(self._pauses))
-                self._wanted.set()
-            except Exception:
-                # Without this task a hole would stay one.
-                logger.exception("an error that no reader of logs expects; it begins anew")
+            except Exception as exc:
+                if isinstance(exc, BrokerRefused) or not isinstance(exc, LayerUnavailable):
+                    logger.exception("logs cannot be read, which is tried again")
                 await asyncio.sleep(next(self._pauses))
                 self._wanted.set()
             else:
