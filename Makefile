@@ -16,7 +16,7 @@ help:
 	@echo "make test         run every test"
 	@echo "make soak         many more random sequences and inputs than \`make test\` tries; takes an hour"
 	@echo "make test-oldest  run layers and chaos with the oldest supported dependencies"
-	@echo "make bench        measure everything beside bare ASGI and peers, into docs/performance.md; takes 25 minutes"
+	@echo "make bench        measure everything beside bare ASGI and peers, into docs/performance.md; takes 30 minutes"
 	@echo "                  a part of it: make bench BENCH=\"fanout pipeline\" BENCH_ARGS=\"--rounds 5\""
 	@echo "make bench-quick  a little of it, compared with the last run that was kept (BENCH_ARGS=--save keeps this one)"
 	@echo "make check        formatting, lint, types"

@@ -69,6 +69,8 @@ class Benchmark:
     most_rounds: int | None = None
     # Whether its columns are sizes, over which a cost should stay the same.
     is_scaling: bool = False
+    # Whether the lines of its table are its cases, there being one contender.
+    is_by_case: bool = False
 
     def contenders(self, words: Sequence[str], layers: Sequence[Layer]) -> Sequence[Contender]:
         possible = (*self.layers, *self.on_request)

@@ -15,7 +15,7 @@ from .processes import ROOT
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-Layer = Literal["pubsub", "queue", "memory"]
+Layer = Literal["pubsub", "queue", "streams", "memory"]
 
 # The interpreters that have what an application imports.
 ENVIRONMENTS = {
@@ -118,6 +118,16 @@ CONTENDERS = (
         only=BROADCASTS,
     ),
     Contender("ours-queue", "Fast Channels, queue", "ours", "queue", "suite"),
+    Contender("ours-streams", "Fast Channels, streams", "ours", "streams", "suite"),
+    Contender(
+        "ours-streams-forwards",
+        "Fast Channels, streams, `forwards`",
+        "ours",
+        "streams",
+        "suite",
+        lane="fast",
+        only=BROADCASTS,
+    ),
     Contender("ours-memory", "Fast Channels, in memory", "ours", "memory", "suite"),
     Contender("fc1-pubsub", "fast-channels 1.1, pub/sub", "fast_channels_1", "pubsub"),
     Contender("fc1-queue", "fast-channels 1.1, queue", "fast_channels_1", "queue", rests=False),

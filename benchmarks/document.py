@@ -50,7 +50,7 @@ def standing(measured: Sequence[tuple[Benchmark, Result]]) -> str:
     """Whom we are behind and whom ahead of, case by case: what is lost is said first."""
     lines = ["| | behind | ahead of |", "|---|---|---|"]
     for benchmark, result in measured:
-        if benchmark.is_scaling:
+        if benchmark.is_scaling or benchmark.is_by_case:
             continue
         for case in [case for case in result.cases() if case]:
             behind, ahead = sides(benchmark, result.of_case(case))

@@ -63,23 +63,31 @@ def _figure(parts: int, height: float) -> tuple[Any, Any]:
 
 def _bars(benchmark: Benchmark, result: Result) -> Any:
     metric = benchmark.metrics[0]
-    cases = [case for case in result.cases() if case]
-    most = max(len(result.of_case(case)) for case in cases)
-    figure, axes = _figure(len(cases), 0.8 + 0.3 * most)
-    for axis, case in zip(axes, cases, strict=True):
-        rows = [row for row in result.of_case(case) if row.rounds][::-1]
+    parts = _parts(benchmark, result)
+    most = max(len(rows) for rows in parts.values())
+    figure, axes = _figure(len(parts), 0.8 + 0.3 * most)
+    for axis, (title, part) in zip(axes, parts.items(), strict=True):
+        rows = [row for row in part if row.rounds][::-1]
         medians = [row.median(metric.key) or 0.0 for row in rows]
         bars = axis.barh(
-            [row.label for row in rows],
+            [(row.case if benchmark.is_by_case else row.label).replace("`", "") for row in rows],
             medians,
             xerr=_errors(rows, metric.key, medians),
             color=[color(row) for row in rows],
             ecolor=INK,
         )
         axis.bar_label(bars, [f"  {median:,.{metric.digits}f}" for median in medians], color=INK)
-        axis.set_title(f"{metric.header}: {case}".replace("`", ""), loc="left", fontsize=9)
+        axis.set_title(title.replace("`", ""), loc="left", fontsize=9)
         axis.margins(x=0.15)
     return figure
+
+
+def _parts(benchmark: Benchmark, result: Result) -> dict[str, Sequence[Row]]:
+    """The rows that share a drawing, by its title."""
+    header = benchmark.metrics[0].header
+    if benchmark.is_by_case:
+        return {header: [row for row in result.rows if row.case]}
+    return {f"{header}: {case}": result.of_case(case) for case in result.cases() if case}
 
 
 def _errors(rows: Sequence[Row], key: str, medians: Sequence[float]) -> list[list[float]]:

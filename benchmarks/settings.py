@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
     from .contenders import Layer
 
-LAYERS: tuple[Layer, ...] = ("pubsub", "queue", "memory")
+LAYERS: tuple[Layer, ...] = ("pubsub", "queue", "streams", "memory")
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,11 @@ class Settings:
     # next larger group, by what the last one took; those who need more are left out.
     patience: float = 40.0
     longest_broadcast: float = 10.0
+    # Clients that come back at once, and messages that each of them has missed.
+    returning: int = 1000
+    missed: int = 100
+    # Messages that are sent to a log whose memory is measured.
+    appended: int = 100_000
     # Messages that a producer may send at most.
     messages: int = 50_000
 

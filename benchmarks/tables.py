@@ -19,9 +19,13 @@ NOISE = 0.1
 
 
 def tables(benchmark: Benchmark, result: Result) -> str:
-    """All tables of a benchmark, one for each case."""
+    """All tables of a benchmark, one for each case, or one of all cases."""
     parts = []
-    for case in [case for case in result.cases() if case]:
+    cases = [case for case in result.cases() if case]
+    if benchmark.is_by_case and cases:
+        parts.append(table_of_case(benchmark, [row for row in result.rows if row.case]))
+        cases = []
+    for case in cases:
         parts.append(f"**{case}**")
         parts.append(table_of_case(benchmark, result.of_case(case)))
     # Whoever failed before anything was measured is in no case.
@@ -30,10 +34,9 @@ def tables(benchmark: Benchmark, result: Result) -> str:
 
 
 def table_of_case(benchmark: Benchmark, rows: Sequence[Row]) -> str:
-    """One line for each contender: medians, ratios, and what has to be said about it."""
+    """One line for each row: medians, ratios, and what has to be said about it."""
     metrics = [m for m in benchmark.metrics if any(row.rounds.get(m.key) for row in rows)]
-    head = ["", *[metric.header for metric in metrics]]
-    head += ["largest / smallest"] if benchmark.is_scaling else ["/ bare", "/ ours"]
+    head = ["", *[metric.header for metric in metrics], *heads_compared(benchmark)]
     # CPU time says the same on a machine that others use, too.
     with_cpu = SERVER_CPU in metrics[1:]
     head += ["CPU / bare"] if with_cpu else []
@@ -42,14 +45,22 @@ def table_of_case(benchmark: Benchmark, rows: Sequence[Row]) -> str:
         cells = [shown(row, metric, metric is metrics[0]) for metric in metrics]
         if benchmark.is_scaling:
             cells.append(growth(row, metrics))
-        else:
+        elif not benchmark.is_by_case:
             cells += [compared(rows, row, metrics[0], whom) for whom in ("bare", "ours")]
         if with_cpu:
             cells.append(compared(rows, row, SERVER_CPU, "bare"))
-        body.append([row.label, *cells, "; ".join(remarks(row))])
+        label = row.case if benchmark.is_by_case else row.label
+        body.append([label, *cells, "; ".join(remarks(row))])
     if any(line[-1] for line in body):
         head.append("remarks")
     return markdown(head, [line[: len(head)] for line in body])
+
+
+def heads_compared(benchmark: Benchmark) -> list[str]:
+    """The columns that compare lines with each other, if they are to be."""
+    if benchmark.is_scaling:
+        return ["largest / smallest"]
+    return [] if benchmark.is_by_case else ["/ bare", "/ ours"]
 
 
 def shown(row: Row, metric: Metric, with_spread: bool) -> str:

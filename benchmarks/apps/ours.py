@@ -5,7 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from fast_channels import AsyncWebsocketConsumer, InMemoryChannelLayer, channel_layers
-from fast_channels.layers import RedisChannelLayer, RedisPubSubChannelLayer
+from fast_channels.layers import (
+    RedisChannelLayer,
+    RedisPubSubChannelLayer,
+    RedisStreamsChannelLayer,
+)
 
 from .settings import CAPACITY, GROUP, LANE, LAYER, REDIS_URL, TYPE, routed
 
@@ -16,7 +20,11 @@ if TYPE_CHECKING:
 def make_layer() -> BaseChannelLayer:
     if LAYER == "memory":
         return InMemoryChannelLayer(capacity=CAPACITY)
-    kinds = {"pubsub": RedisPubSubChannelLayer, "queue": RedisChannelLayer}
+    kinds = {
+        "pubsub": RedisPubSubChannelLayer,
+        "queue": RedisChannelLayer,
+        "streams": RedisStreamsChannelLayer,
+    }
     return kinds[LAYER](hosts=[REDIS_URL], capacity=CAPACITY)
 
 
@@ -35,6 +43,10 @@ class ForwardingRoom(AsyncWebsocketConsumer):
     channel_layer_alias = "bench"
     groups = (GROUP,)
     forwards = (TYPE,)
+
+
+class ResumableRoom(Room):
+    resumable = True
 
 
 # By the name of the lane on which a contender forwards what its group gets.
@@ -62,7 +74,12 @@ class Publish(AsyncWebsocketConsumer):
 
 
 app = routed(
-    {"/room": ROOMS[LANE].as_asgi(), "/echo": Echo.as_asgi(), "/publish": Publish.as_asgi()},
+    {
+        "/room": ROOMS[LANE].as_asgi(),
+        "/resumable": ResumableRoom.as_asgi(),
+        "/echo": Echo.as_asgi(),
+        "/publish": Publish.as_asgi(),
+    },
     channel_layers.lifespan,
 )
 

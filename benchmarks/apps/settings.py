@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
 REDIS_URL = os.environ.get("BENCH_REDIS", "redis://127.0.0.1:6379")
-# "pubsub", "queue" or "memory".
+# "pubsub", "queue", "streams" or "memory".
 LAYER = os.environ.get("BENCH_LAYER", "pubsub")
 # "handler", or another way in which the contender can forward a message.
 LANE = os.environ.get("BENCH_LANE", "handler")

@@ -16,9 +16,11 @@ from . import (
     echo,
     fanout,
     group_size,
+    history,
     latency,
     membership,
     pipeline,
+    replay,
     workers,
 )
 
@@ -35,6 +37,8 @@ ALL: dict[str, Benchmark] = {
         echo,
         connect,
         pipeline,
+        replay,
+        history,
         broadcast,
         group_size,
         membership,

@@ -46,4 +46,5 @@ BENCHMARK = Benchmark(
         Metric("client_share", "client busy", is_share=True),
     ),
     run,
+    layers=("pubsub", "queue", "streams"),
 )

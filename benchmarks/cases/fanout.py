@@ -33,5 +33,6 @@ BENCHMARK = Benchmark(
     "Fan-out: deliveries per second",
     (Metric("per_second", "deliveries/s"), SERVER_CPU, *SHARES),
     stand=stand,
+    layers=("pubsub", "queue", "streams"),
     on_request=("memory",),
 )

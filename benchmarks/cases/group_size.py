@@ -53,7 +53,7 @@ BENCHMARK = Benchmark(
     "Group size: is the cost of a delivery flat?",
     tuple(Metric(str(n), f"{n:,}", 2, "lower") for n in Settings.members),
     run,
-    layers=("memory", "pubsub"),
+    layers=("memory", "pubsub", "streams"),
     most_rounds=1,
     is_scaling=True,
 )

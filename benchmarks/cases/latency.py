@@ -46,5 +46,6 @@ BENCHMARK = Benchmark(
         *SHARES,
     ),
     stand=stand,
+    layers=("pubsub", "queue", "streams"),
     on_request=("memory",),
 )

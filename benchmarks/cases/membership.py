@@ -35,7 +35,7 @@ def run(contender: Contender, place: Place) -> Measured:
             # The next step is ten times as large, for all sizes that there are.
             if each * groups * 9 > settings.patience:
                 break
-    where = "in memory" if contender.layer == "memory" else "on pub/sub"
+    where = "in memory" if contender.layer == "memory" else "over Redis"
     return {f"a join and a leave, µs, {where}, by groups that there are": measured}
 
 
@@ -44,7 +44,7 @@ BENCHMARK = Benchmark(
     "Membership: is the cost of a join flat?",
     tuple(Metric(str(n), f"{n:,}", 1, "lower") for n in Settings.groups),
     run,
-    layers=("memory", "pubsub"),
+    layers=("memory", "pubsub", "streams"),
     most_rounds=1,
     is_scaling=True,
 )

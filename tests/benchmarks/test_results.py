@@ -108,6 +108,19 @@ def test_table_of_sizes_shows_growth():
     assert lines[2].split("|")[-2].strip() == "1.50"
 
 
+def test_table_of_cases_has_a_line_for_each():
+    """There is one contender, so nobody is compared; one that failed is told of apart."""
+    made = benchmark(is_by_case=True)
+    first, second = row("ours-streams", 1), row("ours-streams", 2)
+    first.case, second.case = "few", "many"
+    failed = Row("", "ours-streams", "ours", error="no such thing")
+    lines = tables(made, result(first, second, failed)).splitlines()
+    assert [cell.strip() for cell in lines[0].split("|")[1:-1]] == ["", "deliveries/s"]
+    assert [line.split("|")[1].strip() for line in lines[2:4]] == ["few", "many"]
+    assert lines[-1] == "- ours: no such thing"
+    assert standing([(made, result(first))]).count("\n") == 1
+
+
 def test_comparison_shows_the_change_and_both_ratios_to_bare():
     """A machine that is slow today is slow for bare, too."""
     before = result(row("bare-pubsub", 100), row("ours-pubsub", 50))

@@ -11,8 +11,14 @@ import sys
 import psutil
 import pytest
 
+from benchmarks.cases.history import Case, measured
+from benchmarks.cases.replay import BEFORE, scene
+from benchmarks.contenders import CONTENDERS
 from benchmarks.load.clients import Tally
+from benchmarks.load.returning import Goal, Resuming
 from benchmarks.processes import ROOT, ChildFailed, Worker
+from benchmarks.settings import Place, Settings
+from fast_channels.testing.server import ValkeyServer
 
 
 def run(*arguments):
@@ -24,6 +30,20 @@ def run(*arguments):
 def rows_of(tmp_path, name):
     stored = json.loads((tmp_path / f"{name}.json").read_text())
     return {row["contender"]: row for row in stored["rows"]}
+
+
+STREAMS = next(one for one in CONTENDERS if one.name == "ours-streams")
+
+
+def message(offset, *, number=0):
+    place = ["room", f"0123456789abcdef-{offset}-7", number]
+    return json.dumps({"p": place, "replay": True, "t": f"{offset:032} xxx"})
+
+
+def joined(missed, *, recovered=True):
+    position = "0123456789abcdef-10-7"
+    told = {"recovered": recovered, "position": position, "missed": missed}
+    return json.dumps({"resume": {"room": told}})
 
 
 @pytest.mark.timeout(120)
@@ -91,3 +111,62 @@ def test_credit_is_given_when_the_last_client_has_received():
     assert tally.frames == 3
     os.close(reading)
     os.close(writing)
+
+
+@pytest.mark.timeout(120)
+def test_replay_measures_clients_that_come_back():
+    """Each has each message once and in order, and then the next one, or it would fail."""
+    with ValkeyServer() as valkey:
+        place = Place(valkey, Settings(returning=3))
+        with scene(STREAMS, place) as one:
+            position = one.append(BEFORE)
+            one.append(40)
+            found = one.measure(lambda: one.come(40, position))
+    assert found["seconds"] > 0
+    assert found["server_share"] > 0
+
+
+@pytest.mark.timeout(120)
+def test_history_is_measured_when_it_is_full():
+    """The message before the oldest is kept, too, and where the log stands; no other is."""
+    with ValkeyServer() as valkey:
+        found = measured(Case(2, 100), STREAMS, Place(valkey, Settings(appended=1000)))
+    assert found["messages"] == 3
+    assert found["keys"] == 2
+    assert 3 * 100 < found["last"] * 1024 < 500 * 100
+    assert found["growth"] == found["last"] / found["full"]
+
+
+@pytest.mark.parametrize(
+    ("frames", "error"),
+    [
+        ([message(12)], "message 12 came in the place of 11"),
+        ([message(11), message(11)], "message 11 came in the place of 12"),
+        ([message(11, number=1)], "message 11 came as"),
+        ([joined(1)], "the server has resumed with"),
+        ([joined(2, recovered=False)], "the server has resumed with"),
+    ],
+)
+async def test_client_that_resumes_takes_nothing_but_what_it_missed(frames, error):
+    """What is missing, comes twice or is of another place is an error."""
+    goal = Goal()
+    client = Resuming(goal, 10)
+    client.wants = 12
+    goal.set(1)
+    for frame in frames:
+        client.read(frame)
+    with pytest.raises(RuntimeError, match=error):
+        await goal.reached()
+
+
+async def test_client_that_resumes_is_done_when_it_has_all():
+    """Not before the last message, and also if there is none."""
+    goal = Goal()
+    client = Resuming(goal, 10)
+    client.wants = 12
+    goal.set(2)
+    for frame in (joined(2), message(11), message(12)):
+        assert client.had < client.wants
+        client.read(frame)
+    Resuming(goal, 10).read(joined(0))
+    await goal.reached()

@@ -55,6 +55,13 @@ async def durable_layer():
 
 
 @pytest.fixture
+async def remembering_layer():
+    """A layer that keeps a hundred messages of each group."""
+    async with registered(InMemoryChannelLayer(history_size=100)) as layer:
+        yield layer
+
+
+@pytest.fixture
 async def fragile_layer():
     async with registered(FragileLayer()) as layer:
         yield layer

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import itertools
 import json
 
 import pytest
@@ -835,6 +836,32 @@ async def test_history_that_cannot_be_read_closes_with_1012(durable_layer, say, 
     durable_layer._broker.read = read
     durable_layer._interrupted(["room"], 1.0, 2.0, False)
     assert closes(await rest(client)) == [(1012, "the history cannot be read")]
+
+
+async def test_connection_with_much_to_make_up_for_lets_others_have_their_turn(
+    remembering_layer, resume
+):
+    """Also with handlers that never wait: others run when it is only a part of the way."""
+    handled, seen = [], []
+
+    class Silent(Room):
+        async def chat_message(self, message):
+            handled.append(message["text"])
+
+    async def look():
+        while True:
+            seen.append(len(handled))
+            await asyncio.sleep(0)
+
+    send = remembering_layer.group_send
+    here = await send("room", {"type": "chat.message", "text": "first"})
+    for number in range(100):
+        await send("room", {"type": "chat.message", "text": str(number)})
+    looking = asyncio.create_task(look())
+    await resume(Silent.as_asgi(), places={"room": str(here)})
+    await until(lambda: len(handled) == 100)
+    looking.cancel()
+    assert max(after - before for before, after in itertools.pairwise(seen)) <= 20
 
 
 # -- errors and endings -------------------------------------------------------

@@ -51,6 +51,10 @@ logger = logging.getLogger("fast_channels.consumer")
 # Messages that are read from a log in one go by a connection that has fallen behind.
 BATCH = 100
 
+# Missed messages to handle before other connections get a turn. With one, each turn
+# finds what it works on gone from the processor's cache; a sixth more CPU if many come at once.
+TURN = 16
+
 # Seconds that telling a client may take, before it is told that the connection ends.
 LEAVE_TIMEOUT = 1.0
 
@@ -321,7 +325,8 @@ class ResumableConnection(WebsocketConnection):
         elif standing.missed:
             await self._handle(standing, standing.missed.popleft())
             # There may be a thousand, and handlers that never wait.
-            await asyncio.sleep(0)
+            if len(standing.missed) % TURN == 0:
+                await asyncio.sleep(0)
         else:
             await self._read_on(standings, standing)
         standings.note(standing)

@@ -172,6 +172,8 @@ class RedisStreamsBroker(Workshop):
     async def append(self, topic: str, payload: bytes, *, once: str | None = None) -> Appended:
         sealed = self._serializer.seal(payload)
         position, members = await self._shard(topic).log.append(topic, sealed, once)
+        if not members:
+            return Appended(position, 0)
         # Nobody else refuses: what a mailbox cannot hold is its own affair.
         refused = await all_of(self._send_to(member, payload) for member in members)
         return Appended(position, refused)
