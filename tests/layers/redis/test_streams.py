@@ -8,7 +8,7 @@ import contextlib
 import pytest
 import redis
 
-from fast_channels.exceptions import InvalidChannelLayerError
+from fast_channels.exceptions import BrokerRefused, InvalidChannelLayerError
 from fast_channels.layers import RedisStreamsChannelLayer
 from fast_channels.layers.redis import _cursors, _log, _supervisor
 from fast_channels.layers.redis._log import StreamLog
@@ -395,3 +395,88 @@ async def test_server_without_memory_refuses_a_message_and_numbers_none(opened, 
     assert [kept.message["n"] for kept in (await layer.history("room")).messages] == [1]
     third = await layer.group_send("room", number(3))
     assert third.offset == first.offset + 1
+
+
+# -- what somebody else did to a log ------------------------------------------------
+
+
+async def test_last_message_removed_by_hand_keeps_nobody_waiting(opened, redis_url, client):
+    """It is missing, which is said, and not looked for again and again."""
+    layer = await opened(redis_url)
+    first, _, last = [await layer.group_send("room", number(n)) for n in range(3)]
+    client.xdel(KEY, f"{last.offset}-{last.tag}")
+    async with asyncio.timeout(5):
+        history = await layer.history("room", first)
+    assert ([kept.message["n"] for kept in history.messages], history.recovered) == ([1], False)
+
+
+async def test_message_removed_by_hand_before_it_was_received_is_told_once(
+    opened, redis_url, client, unheard
+):
+    """And the log is not read in a loop from then on."""
+    layer = await opened(redis_url)
+    inbox = await member(layer)
+    with unheard():
+        await layer.group_send("room", number(1))
+        last = await layer.group_send("room", number(2))
+    client.xdel(KEY, f"{last.offset}-{last.tag}")
+    async with asyncio.timeout(5):
+        await layer._log.catch_up("room")
+    assert await numbers(inbox, 2) == [1, "lost"]
+    await layer.group_send("room", number(3))
+    assert await numbers(inbox, 1) == [3]
+
+
+async def test_group_may_have_more_shared_members_than_lua_can_unpack(opened, redis_url, client):
+    """A message that was appended is not refused for it."""
+    layer = await opened(redis_url)
+    client.sadd(f"{KEY}:members", *[f"worker-{n}" for n in range(9_000)])
+    log = layer._broker._shards[0].log
+    position, members = await log.append("room", b"", None)
+    assert (position.offset, len(members)) == (1, 9_000)
+
+
+async def test_subscription_whose_log_cannot_be_read_is_given_up(opened, server):
+    """Nothing of it stays at the server."""
+    layer = await opened(server.url)
+    inbox = await layer.open_channel()
+    with redis.Redis.from_url(server.url) as raw:
+        raw.set(f"{KEY}:meta", "no hash")
+        with pytest.raises(BrokerRefused):
+            await layer.group_add("room", inbox.name)
+        await becomes(lambda: raw.pubsub_numsub(KEY) == [(KEY.encode(), 0)])
+
+
+async def test_messages_for_a_position_of_another_log_end_where_the_history_does(
+    opened, redis_url, monkeypatch
+):
+    """Whoever goes on behind it gets none of them again."""
+    layer = await opened(redis_url)
+    await layer.group_send("room", number(1))
+    read = StreamLog._read
+
+    async def appended_after(self, *args):
+        found = await read(self, *args)
+        await layer.group_send("room", number(2))
+        return found
+
+    monkeypatch.setattr(StreamLog, "_read", appended_after)
+    history = await layer.history("room", "0" * 16 + "-1-1")
+    assert not history.recovered
+    assert history.position == history.messages[-1].position
+
+
+async def test_limit_above_what_is_kept_is_what_is_kept(opened, redis_url):
+    """The one more that is in the log is not for showing."""
+    layer = await opened(redis_url, history_size=3)
+    await layer.group_send_many("room", [number(n) for n in range(10)])
+    history = await layer.history("room", limit=100)
+    assert [kept.message["n"] for kept in history.messages] == [7, 8, 9]
+
+
+@pytest.mark.parametrize("option", ["history_ttl", "idempotency_window", "check_interval"])
+@pytest.mark.parametrize("value", [float("inf"), 1e300])
+def test_time_without_end_is_refused(option, value):
+    """When the layer is made: the server would refuse it after a message was appended."""
+    with pytest.raises(InvalidChannelLayerError, match=f"{option} is .*above zero"):
+        RedisStreamsChannelLayer(**{option: value})

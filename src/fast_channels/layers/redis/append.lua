@@ -15,11 +15,11 @@
 -- Published to the name of the log: the payload's position and the tag of the one
 -- before, in a line of their own, and the payload.
 --
--- Returns the position, and if it is a new one 1 and the members.
+-- Returns the position, and to which members it has to be sent: none if it is an old one.
 if KEYS[4] then
   local position = redis.call('GET', KEYS[4])
   if position then
-    return {position, 0}
+    return {position, {}}
   end
 end
 
@@ -54,4 +54,4 @@ if KEYS[4] then
   redis.call('SET', KEYS[4], position, 'PX', ARGV[7])
 end
 redis.call('PUBLISH', KEYS[1], position .. '-' .. before .. '\n' .. ARGV[1])
-return {position, 1, unpack(redis.call('SMEMBERS', KEYS[3]))}
+return {position, redis.call('SMEMBERS', KEYS[3])}

@@ -13,7 +13,7 @@ import math
 import sys
 from typing import TYPE_CHECKING, Any
 
-from fast_channels.exceptions import ForeignChannel
+from fast_channels.exceptions import BrokerRefused, ForeignChannel
 from fast_channels.layers import names
 from fast_channels.layers.base import BaseChannelLayer
 from fast_channels.layers.log import Appended
@@ -92,9 +92,17 @@ class Shard:
         key = self.cursors.open(topic)
         try:
             await self._notices.subscribe(key)
-            await self.cursors.begin(key)
+            await self._begin(key)
         except BaseException:
             self.cursors.close(topic)
+            raise
+
+    async def _begin(self, key: str) -> None:
+        try:
+            await self.cursors.begin(key)
+        except BrokerRefused:
+            # Nobody would end it: as far as the layer knows there is none.
+            await self._notices.unsubscribe(key)
             raise
 
     async def unsubscribe(self, topic: str) -> None:
