@@ -397,6 +397,108 @@ async def test_server_without_memory_refuses_a_message_and_numbers_none(opened, 
     assert third.offset == first.offset + 1
 
 
+# -- while a log is read ----------------------------------------------------------
+
+
+@pytest.fixture
+def slow_reads(monkeypatch):
+    """Logs are read, and then nobody hears of it for a while."""
+    read_some = StreamLog.read_some
+    begun, ending = asyncio.Event(), asyncio.Event()
+
+    async def slow(log, topic, after):
+        stretch = await read_some(log, topic, after)
+        begun.set()
+        await ending.wait()
+        return stretch
+
+    monkeypatch.setattr(StreamLog, "read_some", slow)
+    return begun, ending
+
+
+def cursor_of(layer):
+    return layer._broker._shards[0].cursors._cursors[KEY]
+
+
+async def test_what_was_held_overflows_nobody_who_keeps_up(opened, redis_url, slow_reads):
+    """What arrives while a log is read is handed out in turns, as what was read."""
+    begun, ending = slow_reads
+    layer, peer = await opened(redis_url, capacity=10), await opened(redis_url)
+    inbox = await member(layer)
+    catching_up = asyncio.create_task(layer._log.catch_up("room"))
+    await begun.wait()
+    await peer.group_send_many("room", [number(n) for n in range(100)])
+    await becomes(lambda: len(cursor_of(layer)._held) == 100)
+    ending.set()
+    assert await numbers(inbox, 100) == list(range(100))
+    assert inbox.dropped == 0
+    await catching_up
+
+
+async def test_catching_up_is_more_than_what_was_being_read(opened, redis_url, unheard, slow_reads):
+    """What was appended after a log was read, and before the call, is delivered, too."""
+    begun, ending = slow_reads
+    layer, peer = await opened(redis_url), await opened(redis_url)
+    inbox = await member(layer)
+    first = asyncio.create_task(layer._log.catch_up("room"))
+    await begun.wait()
+    with unheard():
+        await peer.group_send("room", number(1))
+    second = asyncio.create_task(layer._log.catch_up("room"))
+    await asyncio.sleep(0)
+    ending.set()
+    await second
+    assert layer._log.delivered("room").offset == 1
+    assert await numbers(inbox, 1) == [1]
+    await first
+
+
+async def test_outage_while_a_log_is_read_is_told_when_it_was_read_again(
+    opened, redis_url, unheard, slow_reads
+):
+    """Not before what was missed has arrived, or is known to be lost."""
+    begun, ending = slow_reads
+    layer, peer = await opened(redis_url), await opened(redis_url, history_size=1)
+    inbox, other = await member(layer), await layer.open_channel()
+    await layer.group_add("other", other.name)
+    catching_up = asyncio.create_task(layer._log.catch_up("room"))
+    await begun.wait()
+    with unheard():
+        for n in range(5):
+            await peer.group_send("room", number(n))
+    cursors = layer._broker._shards[0].cursors
+    cursors.lost()
+    cursors.returned(1.0, 2.0)
+    ending.set()
+    assert await numbers(inbox, 1) == ["lost"]
+    await catching_up
+
+
+async def test_loss_is_not_made_up_for_who_joined_later(opened, redis_url, unheard, monkeypatch):
+    """A subscription made anew while others are told begins where the log stands."""
+    layer = await opened(redis_url, history_size=3)
+    before = await member(layer)
+    apply, cursors = _cursors.Cursors._apply, layer._broker._shards[0].cursors
+    applying, going_on = asyncio.Event(), asyncio.Event()
+
+    async def late(self, *args):
+        applying.set()
+        await going_on.wait()
+        await apply(self, *args)
+
+    with unheard():
+        for n in range(10):
+            await layer.group_send("room", number(n))
+    monkeypatch.setattr(_cursors.Cursors, "_apply", late)
+    cursors._suspect(KEY)
+    await applying.wait()
+    await layer.close_channel(before.name)
+    inbox = await member(layer)
+    going_on.set()
+    await layer.group_send("room", number(10))
+    assert await numbers(inbox, 1) == [10]
+
+
 # -- what somebody else did to a log ------------------------------------------------
 
 
