@@ -8,7 +8,11 @@ import contextlib
 import pytest
 import redis
 
-from fast_channels.exceptions import BrokerRefused, InvalidChannelLayerError
+from fast_channels.exceptions import (
+    BrokerRefused,
+    InvalidChannelLayerError,
+    LayerUnavailable,
+)
 from fast_channels.layers import RedisStreamsChannelLayer
 from fast_channels.layers.redis import _cursors, _log, _supervisor
 from fast_channels.layers.redis._log import StreamLog
@@ -582,3 +586,28 @@ def test_time_without_end_is_refused(option, value):
     """When the layer is made: the server would refuse it after a message was appended."""
     with pytest.raises(InvalidChannelLayerError, match=f"{option} is .*above zero"):
         RedisStreamsChannelLayer(**{option: value})
+
+
+async def test_repeating_what_did_not_get_to_shared_members_sends_it_to_them(
+    opened, redis_url, monkeypatch
+):
+    """And to nobody else; who repeats it once more sends it to none."""
+    layer = await opened(redis_url)
+    inbox = await member(layer)
+    await layer.group_add("room", "worker")
+    push = layer._broker.push
+
+    async def fails(*args):
+        monkeypatch.setattr(layer._broker, "push", push)
+        raise LayerUnavailable(layer, "a test")
+
+    monkeypatch.setattr(layer._broker, "push", fails)
+    with pytest.raises(LayerUnavailable):
+        await layer.group_send("room", number(1), idempotency_key="key")
+    for _ in range(3):
+        position = await layer.group_send("room", number(1), idempotency_key="key")
+    assert position.offset == 1
+    await layer.send("worker", number(2))
+    assert [(await layer.receive("worker"))["n"] for _ in range(2)] == [1, 2]
+    await layer.group_send("room", number(2))
+    assert await numbers(inbox, 2) == [1, 2]

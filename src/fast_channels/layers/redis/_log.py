@@ -7,8 +7,10 @@ The names of the keys of one topic have the same hash tag, as Redis Cluster want
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import TYPE_CHECKING, Any
 
+from fast_channels.exceptions import LayerUnavailable
 from fast_channels.layers.log import Entry, Position, Stretch, new_epoch, new_tag
 
 from ._scripts import Script
@@ -60,11 +62,19 @@ class StreamLog:
         key = self.key(topic)
         keys = [key, _meta(key), members_key(key)]
         if once is not None:
-            keys.append(f"{key}:once:{once}")
+            keys.append(_once(key, once))
         args = [payload, new_epoch(), new_tag(), self._size, self._ttl, self._meta_ttl]
         found = await self._server.publishing.run(APPEND, keys, [*args, self._window])
         position, members = found
         return Position.parse(position.decode()), members
+
+    async def sent(self, topic: str, position: Position, once: str) -> None:
+        """Let `append` return the members no more to who repeats it."""
+        # Who has sent has done so, whether that can be written down or not.
+        with contextlib.suppress(LayerUnavailable):
+            await self._server.publishing.call(
+                "SET", _once(self.key(topic), once), str(position), "XX", "KEEPTTL"
+            )
 
     async def add_member(self, topic: str, name: str) -> None:
         """Let `append` return a channel that processes share."""
@@ -133,6 +143,10 @@ def members_key(key: str) -> str:
 def milliseconds(seconds: float) -> int:
     """Return a time as Redis wants it; never 0, which would be refused."""
     return max(1, round(seconds * 1000))
+
+
+def _once(key: str, once: str) -> str:
+    return f"{key}:once:{once}"
 
 
 def _meta(key: str) -> str:

@@ -182,6 +182,8 @@ class RedisStreamsBroker(Workshop):
         position, members = await self._shard(topic).log.append(topic, sealed, once)
         # Nobody else refuses: what a mailbox cannot hold is its own affair.
         refused = await all_of(self._send_to(member, payload) for member in members)
+        if members and once is not None:
+            await self._shard(topic).log.sent(topic, position, once)
         return Appended(position, refused)
 
     async def _send_to(self, member: bytes, payload: bytes) -> int:
