@@ -611,3 +611,21 @@ async def test_repeating_what_did_not_get_to_shared_members_sends_it_to_them(
     assert [(await layer.receive("worker"))["n"] for _ in range(2)] == [1, 2]
     await layer.group_send("room", number(2))
     assert await numbers(inbox, 2) == [1, 2]
+
+
+async def test_catching_up_does_not_wait_for_who_asks_later(opened, redis_url, monkeypatch):
+    """However many come: as when all clients connect again."""
+    layer = await opened(redis_url)
+    await member(layer)
+    read_some, later = StreamLog.read_some, []
+
+    async def asked_again(log, topic, after):
+        later.append(asyncio.create_task(layer._log.catch_up("room")))
+        await asyncio.sleep(0)
+        return await read_some(log, topic, after)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(StreamLog, "read_some", asked_again)
+        async with asyncio.timeout(5):
+            await layer._log.catch_up("room")
+    await asyncio.gather(*later)

@@ -55,7 +55,7 @@ class Notification(NamedTuple):
 class Cursor:
     """One topic that is subscribed."""
 
-    __slots__ = ("_held", "_known", "overflowed", "position", "stale", "topic", "waiting")
+    __slots__ = ("_held", "_known", "overflowed", "position", "served", "stale", "topic", "waiting")
 
     def __init__(self, topic: str) -> None:
         self.topic = topic
@@ -70,8 +70,10 @@ class Cursor:
         # Whether the log has to be read once more, should it be under way: what that finds
         # may be older than the reason to look.
         self.stale = False
-        # Who waits until it is in order.
+        # Who waits until the log was read, and whom the present reading serves: who comes
+        # later waits for the next one, and nobody for those who come later.
         self.waiting: list[asyncio.Future[None]] = []
+        self.served: list[asyncio.Future[None]] = []
 
     @property
     def holds(self) -> bool:
@@ -85,6 +87,8 @@ class Cursor:
     def hold_anew(self) -> None:
         """The same, now that the log is going to be read: what has arrived is in it, or gone."""
         self._held, self.overflowed, self.stale = [], False, False
+        self.served += self.waiting
+        self.waiting.clear()
 
     def advance(self, notification: Notification) -> bool:
         """
@@ -109,9 +113,16 @@ class Cursor:
 
     def give_up(self) -> None:
         """Let nobody wait for what will not come."""
-        for waiter in self.waiting:
+        for waiter in (*self.served, *self.waiting):
             if not waiter.done():
                 waiter.set_exception(LayerClosed(f"topic {self.topic!r}"))
+
+    def caught_up(self) -> None:
+        """All is delivered that was in the log when it was read."""
+        for waiter in self.served:
+            if not waiter.done():
+                waiter.set_result(None)
+        self.served.clear()
 
     def read(self, position: Position) -> None:
         """Note that the log was read, and delivered, up to a position."""
@@ -136,11 +147,6 @@ class Cursor:
                 break
         if self.overflowed or self.stale:
             self.hold()
-        if self._held is None:
-            for waiter in self.waiting:
-                if not waiter.done():
-                    waiter.set_result(None)
-            self.waiting.clear()
         return ready
 
 
@@ -360,6 +366,7 @@ class Cursors:
         if not stretch.entries and not stretch.connected:
             cursor.read(stretch.end)
         if cursor.position is None or cursor.position.offset >= stretch.end.offset:
+            cursor.caught_up()
             await self._release(key, cursor)
         else:
             self._suspect(key)
