@@ -137,7 +137,8 @@ class BaseChannelLayer(HistoryWiring, Working):
         A layer that keeps history returns the position of the message. With
         `idempotency_key` it sends nothing if a message with the same key was sent to the
         group in the last minutes (the layer's `idempotency_window`), and returns the
-        position of that: so a call that raised LayerUnavailable can be repeated safely.
+        position of that: so a call that raised LayerUnavailable can be repeated safely. Only
+        shared channels in the group, which are for work, may then get it twice.
         Other layers return None, and raise MissingCapability for a key.
         """
         names.check("group", group)

@@ -13,6 +13,9 @@ HISTORY_SIZE = 1000
 HISTORY_TTL = 300.0
 IDEMPOTENCY_WINDOW = 300.0
 
+# Seconds that a time may have at most: 30 years, which every server can count.
+LONGEST = 1e9
+
 
 @dataclass(frozen=True)
 class HistoryOptions:
@@ -25,7 +28,7 @@ class HistoryOptions:
     window: float
 
     def __post_init__(self) -> None:
-        if not isinstance(self.size, int) or self.size < 1:
+        if not _is_whole(self.size) or self.size < 1:
             raise InvalidChannelLayerError(
                 f"history_size is {self.size!r}; it is how many messages of a group to keep, at "
                 "least 1: for none, use a layer without history, such as RedisPubSubChannelLayer"
@@ -78,10 +81,11 @@ class WorkOptions:
 
 def checked_seconds(name: str, value: float) -> float:
     """Return `value`, or raise InvalidChannelLayerError unless it is a number above zero."""
-    if isinstance(value, (int, float)) and not isinstance(value, bool) and value > 0:
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value <= LONGEST:
         return value
     raise InvalidChannelLayerError(
-        f"{name} is {value!r}; it is a number of seconds above zero, such as 5.0"
+        f"{name} is {value!r}; it is a number of seconds above zero, such as 5.0, and at "
+        f"most {LONGEST:.0f}"
     )
 
 

@@ -8,7 +8,11 @@ import contextlib
 import pytest
 import redis
 
-from fast_channels.exceptions import InvalidChannelLayerError
+from fast_channels.exceptions import (
+    BrokerRefused,
+    InvalidChannelLayerError,
+    LayerUnavailable,
+)
 from fast_channels.layers import RedisStreamsChannelLayer
 from fast_channels.layers.redis import _cursors, _log, _supervisor
 from fast_channels.layers.redis._log import StreamLog
@@ -395,3 +399,233 @@ async def test_server_without_memory_refuses_a_message_and_numbers_none(opened, 
     assert [kept.message["n"] for kept in (await layer.history("room")).messages] == [1]
     third = await layer.group_send("room", number(3))
     assert third.offset == first.offset + 1
+
+
+# -- while a log is read ----------------------------------------------------------
+
+
+@pytest.fixture
+def slow_reads(monkeypatch):
+    """Logs are read, and then nobody hears of it for a while."""
+    read_some = StreamLog.read_some
+    begun, ending = asyncio.Event(), asyncio.Event()
+
+    async def slow(log, topic, after):
+        stretch = await read_some(log, topic, after)
+        begun.set()
+        await ending.wait()
+        return stretch
+
+    monkeypatch.setattr(StreamLog, "read_some", slow)
+    return begun, ending
+
+
+def cursor_of(layer):
+    return layer._broker._shards[0].cursors._cursors[KEY]
+
+
+async def test_what_was_held_overflows_nobody_who_keeps_up(opened, redis_url, slow_reads):
+    """What arrives while a log is read is handed out in turns, as what was read."""
+    begun, ending = slow_reads
+    layer, peer = await opened(redis_url, capacity=10), await opened(redis_url)
+    inbox = await member(layer)
+    catching_up = asyncio.create_task(layer._log.catch_up("room"))
+    await begun.wait()
+    await peer.group_send_many("room", [number(n) for n in range(100)])
+    await becomes(lambda: len(cursor_of(layer)._held) == 100)
+    ending.set()
+    assert await numbers(inbox, 100) == list(range(100))
+    assert inbox.dropped == 0
+    await catching_up
+
+
+async def test_catching_up_is_more_than_what_was_being_read(opened, redis_url, unheard, slow_reads):
+    """What was appended after a log was read, and before the call, is delivered, too."""
+    begun, ending = slow_reads
+    layer, peer = await opened(redis_url), await opened(redis_url)
+    inbox = await member(layer)
+    first = asyncio.create_task(layer._log.catch_up("room"))
+    await begun.wait()
+    with unheard():
+        await peer.group_send("room", number(1))
+    second = asyncio.create_task(layer._log.catch_up("room"))
+    await asyncio.sleep(0)
+    ending.set()
+    await second
+    assert layer._log.delivered("room").offset == 1
+    assert await numbers(inbox, 1) == [1]
+    await first
+
+
+async def test_outage_while_a_log_is_read_is_told_when_it_was_read_again(
+    opened, redis_url, unheard, slow_reads
+):
+    """Not before what was missed has arrived, or is known to be lost."""
+    begun, ending = slow_reads
+    layer, peer = await opened(redis_url), await opened(redis_url, history_size=1)
+    inbox, other = await member(layer), await layer.open_channel()
+    await layer.group_add("other", other.name)
+    catching_up = asyncio.create_task(layer._log.catch_up("room"))
+    await begun.wait()
+    with unheard():
+        for n in range(5):
+            await peer.group_send("room", number(n))
+    cursors = layer._broker._shards[0].cursors
+    cursors.lost()
+    cursors.returned(1.0, 2.0)
+    ending.set()
+    assert await numbers(inbox, 1) == ["lost"]
+    await catching_up
+
+
+async def test_loss_is_not_made_up_for_who_joined_later(opened, redis_url, unheard, monkeypatch):
+    """A subscription made anew while others are told begins where the log stands."""
+    layer = await opened(redis_url, history_size=3)
+    before = await member(layer)
+    apply, cursors = _cursors.Cursors._apply, layer._broker._shards[0].cursors
+    applying, going_on = asyncio.Event(), asyncio.Event()
+
+    async def late(self, *args):
+        applying.set()
+        await going_on.wait()
+        await apply(self, *args)
+
+    with unheard():
+        for n in range(10):
+            await layer.group_send("room", number(n))
+    monkeypatch.setattr(_cursors.Cursors, "_apply", late)
+    cursors._suspect(KEY)
+    await applying.wait()
+    await layer.close_channel(before.name)
+    inbox = await member(layer)
+    going_on.set()
+    await layer.group_send("room", number(10))
+    assert await numbers(inbox, 1) == [10]
+
+
+# -- what somebody else did to a log ------------------------------------------------
+
+
+async def test_last_message_removed_by_hand_keeps_nobody_waiting(opened, redis_url, client):
+    """It is missing, which is said, and not looked for again and again."""
+    layer = await opened(redis_url)
+    first, _, last = [await layer.group_send("room", number(n)) for n in range(3)]
+    client.xdel(KEY, f"{last.offset}-{last.tag}")
+    async with asyncio.timeout(5):
+        history = await layer.history("room", first)
+    assert ([kept.message["n"] for kept in history.messages], history.recovered) == ([1], False)
+
+
+async def test_message_removed_by_hand_before_it_was_received_is_told_once(
+    opened, redis_url, client, unheard
+):
+    """And the log is not read in a loop from then on."""
+    layer = await opened(redis_url)
+    inbox = await member(layer)
+    with unheard():
+        await layer.group_send("room", number(1))
+        last = await layer.group_send("room", number(2))
+    client.xdel(KEY, f"{last.offset}-{last.tag}")
+    async with asyncio.timeout(5):
+        await layer._log.catch_up("room")
+    assert await numbers(inbox, 2) == [1, "lost"]
+    await layer.group_send("room", number(3))
+    assert await numbers(inbox, 1) == [3]
+
+
+async def test_group_may_have_more_shared_members_than_lua_can_unpack(opened, redis_url, client):
+    """A message that was appended is not refused for it."""
+    layer = await opened(redis_url)
+    client.sadd(f"{KEY}:members", *[f"worker-{n}" for n in range(9_000)])
+    log = layer._broker._shards[0].log
+    position, members = await log.append("room", b"", None)
+    assert (position.offset, len(members)) == (1, 9_000)
+
+
+async def test_subscription_whose_log_cannot_be_read_is_given_up(opened, server):
+    """Nothing of it stays at the server."""
+    layer = await opened(server.url)
+    inbox = await layer.open_channel()
+    with redis.Redis.from_url(server.url) as raw:
+        raw.set(f"{KEY}:meta", "no hash")
+        with pytest.raises(BrokerRefused):
+            await layer.group_add("room", inbox.name)
+        await becomes(lambda: raw.pubsub_numsub(KEY) == [(KEY.encode(), 0)])
+
+
+async def test_messages_for_a_position_of_another_log_end_where_the_history_does(
+    opened, redis_url, monkeypatch
+):
+    """Whoever goes on behind it gets none of them again."""
+    layer = await opened(redis_url)
+    await layer.group_send("room", number(1))
+    read = StreamLog._read
+
+    async def appended_after(self, *args):
+        found = await read(self, *args)
+        await layer.group_send("room", number(2))
+        return found
+
+    monkeypatch.setattr(StreamLog, "_read", appended_after)
+    history = await layer.history("room", "0" * 16 + "-1-1")
+    assert not history.recovered
+    assert history.position == history.messages[-1].position
+
+
+async def test_limit_above_what_is_kept_is_what_is_kept(opened, redis_url):
+    """The one more that is in the log is not for showing."""
+    layer = await opened(redis_url, history_size=3)
+    await layer.group_send_many("room", [number(n) for n in range(10)])
+    history = await layer.history("room", limit=100)
+    assert [kept.message["n"] for kept in history.messages] == [7, 8, 9]
+
+
+@pytest.mark.parametrize("option", ["history_ttl", "idempotency_window", "check_interval"])
+@pytest.mark.parametrize("value", [float("inf"), 1e300])
+def test_time_without_end_is_refused(option, value):
+    """When the layer is made: the server would refuse it after a message was appended."""
+    with pytest.raises(InvalidChannelLayerError, match=f"{option} is .*above zero"):
+        RedisStreamsChannelLayer(**{option: value})
+
+
+async def test_repeating_what_did_not_get_to_shared_members_sends_it_to_them(
+    opened, redis_url, monkeypatch
+):
+    """And to nobody else; who repeats it once more sends it to none."""
+    layer = await opened(redis_url)
+    inbox = await member(layer)
+    await layer.group_add("room", "worker")
+    push = layer._broker.push
+
+    async def fails(*args):
+        monkeypatch.setattr(layer._broker, "push", push)
+        raise LayerUnavailable(layer, "a test")
+
+    monkeypatch.setattr(layer._broker, "push", fails)
+    with pytest.raises(LayerUnavailable):
+        await layer.group_send("room", number(1), idempotency_key="key")
+    for _ in range(3):
+        position = await layer.group_send("room", number(1), idempotency_key="key")
+    assert position.offset == 1
+    await layer.send("worker", number(2))
+    assert [(await layer.receive("worker"))["n"] for _ in range(2)] == [1, 2]
+    await layer.group_send("room", number(2))
+    assert await numbers(inbox, 2) == [1, 2]
+
+
+async def test_catching_up_does_not_wait_for_who_asks_later(opened, redis_url, monkeypatch):
+    """However many come: as when all clients connect again."""
+    layer = await opened(redis_url)
+    await member(layer)
+    read_some, later = StreamLog.read_some, []
+
+    async def asked_again(log, topic, after):
+        later.append(asyncio.create_task(layer._log.catch_up("room")))
+        await asyncio.sleep(0)
+        return await read_some(log, topic, after)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(StreamLog, "read_some", asked_again)
+        async with asyncio.timeout(5):
+            await layer._log.catch_up("room")
+    await asyncio.gather(*later)

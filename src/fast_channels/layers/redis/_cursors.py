@@ -55,7 +55,7 @@ class Notification(NamedTuple):
 class Cursor:
     """One topic that is subscribed."""
 
-    __slots__ = ("_held", "_known", "overflowed", "position", "topic", "waiting")
+    __slots__ = ("_held", "_known", "overflowed", "position", "served", "stale", "topic", "waiting")
 
     def __init__(self, topic: str) -> None:
         self.topic = topic
@@ -67,8 +67,13 @@ class Cursor:
         self._held: list[Notification] | None = []
         # Whether more has arrived than was held.
         self.overflowed = False
-        # Who waits until it is in order.
+        # Whether the log has to be read once more, should it be under way: what that finds
+        # may be older than the reason to look.
+        self.stale = False
+        # Who waits until the log was read, and whom the present reading serves: who comes
+        # later waits for the next one, and nobody for those who come later.
         self.waiting: list[asyncio.Future[None]] = []
+        self.served: list[asyncio.Future[None]] = []
 
     @property
     def holds(self) -> bool:
@@ -81,7 +86,9 @@ class Cursor:
 
     def hold_anew(self) -> None:
         """The same, now that the log is going to be read: what has arrived is in it, or gone."""
-        self._held, self.overflowed = [], False
+        self._held, self.overflowed, self.stale = [], False, False
+        self.served += self.waiting
+        self.waiting.clear()
 
     def advance(self, notification: Notification) -> bool:
         """
@@ -106,26 +113,40 @@ class Cursor:
 
     def give_up(self) -> None:
         """Let nobody wait for what will not come."""
-        for waiter in self.waiting:
+        for waiter in (*self.served, *self.waiting):
             if not waiter.done():
                 waiter.set_exception(LayerClosed(f"topic {self.topic!r}"))
+
+    def caught_up(self) -> None:
+        """All is delivered that was in the log when it was read."""
+        for waiter in self.served:
+            if not waiter.done():
+                waiter.set_result(None)
+        self.served.clear()
 
     def read(self, position: Position) -> None:
         """Note that the log was read, and delivered, up to a position."""
         self.position, self._known = position, position.offset
 
-    def release(self) -> list[Notification]:
-        """Return what was held and is to be delivered now; what is behind a hole stays."""
+    def release(self, most: int) -> list[Notification]:
+        """
+        Return what was held and is to be delivered now, so many at most.
+
+        The rest stays, and what is behind a hole. If nothing does, all is in order
+        unless the log has to be read again.
+        """
         held, self._held = self._held or [], None
-        overflowed, self.overflowed = self.overflowed, False
-        ready = [notification for notification in held if self.advance(notification)]
-        if overflowed:
+        ready: list[Notification] = []
+        for number, notification in enumerate(held):
+            if len(ready) == most:
+                self.hold()
+            elif self.advance(notification):
+                ready.append(notification)
+            if self.holds:
+                self._held = held[number:]
+                break
+        if self.overflowed or self.stale:
             self.hold()
-        if self._held is None:
-            for waiter in self.waiting:
-                if not waiter.done():
-                    waiter.set_result(None)
-            self.waiting.clear()
         return ready
 
 
@@ -187,7 +208,10 @@ class Cursors:
                 await asyncio.sleep(pause)
             else:
                 break
-        self._release(key, cursor)
+        # What is more than one turn's worth is as well read from the log.
+        self._hand_out(cursor.topic, cursor.release(self._turn))
+        if cursor.holds:
+            self._suspect(key)
 
     def close(self, topic: str) -> str:
         key = self._log.key(topic)
@@ -207,7 +231,7 @@ class Cursors:
         key = self._log.key(topic)
         caught_up: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._cursors[key].waiting.append(caught_up)
-        self._suspect(key)
+        self._suspect_anew(key)
         await caught_up
 
     async def stop(self) -> None:
@@ -238,7 +262,7 @@ class Cursors:
         self._away = False
         self._outages.append((since, until))
         for key in self._cursors:
-            self._suspect(key)
+            self._suspect_anew(key)
         self._wanted.set()
 
     def _hand_out(self, topic: str, ready: Sequence[Notification | Entry]) -> int:
@@ -252,10 +276,14 @@ class Cursors:
         self._suspects.add(key)
         self._wanted.set()
 
-    def _release(self, key: str, cursor: Cursor) -> None:
-        self._hand_out(cursor.topic, cursor.release())
-        if cursor.holds:
-            self._suspect(key)
+    def _suspect_anew(self, key: str) -> None:
+        """The same, also if its log is being read at this moment."""
+        self._cursors[key].stale = True
+        self._suspect(key)
+
+    def _gone(self, key: str, cursor: Cursor) -> bool:
+        """Whether a topic was unsubscribed; it may have another cursor by now."""
+        return self._cursors.get(key) is not cursor
 
     # -- reading logs -----------------------------------------------------------
 
@@ -280,13 +308,13 @@ class Cursors:
     async def _check(self, keys: Sequence[str]) -> None:
         """Read the logs of topics, deliver what is missing, and tell what cannot be had."""
         began, outages = time.time(), len(self._outages)
-        lost: dict[str, Stretch] = {}
+        lost: dict[str, tuple[Cursor, Stretch]] = {}
         for batch in _batches(keys):
             lost |= await self._read(batch)
         told = self._outages[:outages]
         since = told[0][0] if told else self._well
         until = told[-1][1] if told else began
-        worse = [self._cursors[key].topic for key in lost if key in self._cursors]
+        worse = [c.topic for key, (c, _) in lost.items() if not self._gone(key, c)]
         if told:
             # All topics were looked at.
             topics = sorted(cursor.topic for cursor in self._cursors.values())
@@ -294,12 +322,12 @@ class Cursors:
             del self._outages[:outages]
         elif worse:
             self._interrupted(worse, since, until, False)
-        for key, stretch in lost.items():
-            await self._apply(key, stretch)
+        for key, (cursor, stretch) in lost.items():
+            await self._apply(key, cursor, stretch)
         if len(keys) >= len(self._cursors):
             self._well = began
 
-    async def _read(self, keys: Iterable[str]) -> dict[str, Stretch]:
+    async def _read(self, keys: Iterable[str]) -> dict[str, tuple[Cursor, Stretch]]:
         """Deliver what some topics miss; returns those whose logs do not reach back."""
         found: list[tuple[str, Position, Cursor]] = []
         for key in keys:
@@ -311,42 +339,50 @@ class Cursors:
                 found.append((key, cursor.position, cursor))
         reads = (self._log.read_some(cursor.topic, after) for _, after, cursor in found)
         stretches = await asyncio.gather(*reads, return_exceptions=True)
-        lost: dict[str, Stretch] = {}
+        lost: dict[str, tuple[Cursor, Stretch]] = {}
         failed: BaseException | None = None
         for (key, _, cursor), stretch in zip(found, stretches, strict=True):
             if isinstance(stretch, BaseException):
                 failed = stretch
-            elif self._cursors.get(key) is not cursor:
-                # Unsubscribed meanwhile.
-                pass
             elif stretch.connected:
-                await self._apply(key, stretch)
+                await self._apply(key, cursor, stretch)
             else:
-                lost[key] = stretch
+                lost[key] = cursor, stretch
         if failed is not None:
             raise failed
         return lost
 
-    async def _apply(self, key: str, stretch: Stretch) -> None:
+    async def _apply(self, key: str, cursor: Cursor, stretch: Stretch) -> None:
         """Deliver a part of a log, then what was held if that follows."""
-        cursor = self._cursors.get(key)
         for some in _portions(stretch.entries, self._turn):
-            if self._cursors.get(key) is not cursor or cursor is None:
+            if self._gone(key, cursor):
                 return
             cursor.read(some[-1].position)
             self._hand_out(cursor.topic, some)
             # As for a reader: one who keeps up must not overflow for our not waiting.
             await asyncio.sleep(0)
-        if self._cursors.get(key) is not cursor or cursor is None:
+        if self._gone(key, cursor):
             return
         if not stretch.entries and not stretch.connected:
             cursor.read(stretch.end)
-        self._suspects.discard(key)
-        whole = cursor.position is None or cursor.position.offset >= stretch.end.offset
-        if whole:
-            self._release(key, cursor)
+        if cursor.position is None or cursor.position.offset >= stretch.end.offset:
+            cursor.caught_up()
+            await self._release(key, cursor)
         else:
             self._suspect(key)
+
+    async def _release(self, key: str, cursor: Cursor) -> None:
+        """Deliver what was held, in turns; what is behind a hole is still suspect."""
+        while not self._gone(key, cursor):
+            ready = cursor.release(self._turn)
+            self._hand_out(cursor.topic, ready)
+            if not cursor.holds:
+                self._suspects.discard(key)
+                return
+            if not ready:
+                self._suspect(key)
+                return
+            await asyncio.sleep(0)
 
     def __len__(self) -> int:
         return len(self._cursors)

@@ -7,8 +7,10 @@ The names of the keys of one topic have the same hash tag, as Redis Cluster want
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import TYPE_CHECKING, Any
 
+from fast_channels.exceptions import LayerUnavailable
 from fast_channels.layers.log import Entry, Position, Stretch, new_epoch, new_tag
 
 from ._scripts import Script
@@ -60,11 +62,19 @@ class StreamLog:
         key = self.key(topic)
         keys = [key, _meta(key), members_key(key)]
         if once is not None:
-            keys.append(f"{key}:once:{once}")
+            keys.append(_once(key, once))
         args = [payload, new_epoch(), new_tag(), self._size, self._ttl, self._meta_ttl]
         found = await self._server.publishing.run(APPEND, keys, [*args, self._window])
-        position, _, *members = found
+        position, members = found
         return Position.parse(position.decode()), members
+
+    async def sent(self, topic: str, position: Position, once: str) -> None:
+        """Let `append` return the members no more to who repeats it."""
+        # Who has sent has done so, whether that can be written down or not.
+        with contextlib.suppress(LayerUnavailable):
+            await self._server.publishing.call(
+                "SET", _once(self.key(topic), once), str(position), "XX", "KEEPTTL"
+            )
 
     async def add_member(self, topic: str, name: str) -> None:
         """Let `append` return a channel that processes share."""
@@ -77,7 +87,7 @@ class StreamLog:
     async def read(self, topic: str, after: Position | None, limit: int | None) -> Stretch:
         """See layers.log.Log."""
         if after is None:
-            return await self._newest(topic, self._size - 1 if limit is None else limit)
+            return await self._newest(topic, limit)
         stretch = await self.read_some(topic, after)
         entries = list(stretch.entries)
         while entries and _goes_on(entries, stretch.end, limit):
@@ -95,19 +105,23 @@ class StreamLog:
         end, entries = await self._read(topic, PORTION + 1, after.offset)
         if after.epoch != end.epoch:
             # Nothing of it is known to whoever asks.
-            return Stretch((await self._newest(topic, self._size - 1)).entries, end, False)
+            return (await self._newest(topic, None))._replace(connected=False)
         if entries and entries[0].position.offset == after.offset:
-            return Stretch(entries[1:], end, entries[0].position == after)
-        start = Position(end.epoch, 0, 0)
-        follows = not entries or entries[0].position.offset == 1
-        return Stretch(entries, end, after == (end if not entries else start) and follows)
+            known, entries = entries[0].position, entries[1:]
+        else:
+            # The log is empty, or begins later.
+            known = Position(end.epoch, 0, 0) if entries or after.offset == 0 else end
+        # Somebody may have removed some of it by hand.
+        last = entries[-1].position.offset if entries else end.offset
+        return Stretch(entries, end, known == after and last == after.offset + len(entries))
 
     async def end(self, topic: str) -> Position:
         """Return where a log stands."""
         return (await self._read(topic, 0))[0]
 
-    async def _newest(self, topic: str, limit: int) -> Stretch:
-        end, entries = await self._read(topic, limit)
+    async def _newest(self, topic: str, limit: int | None) -> Stretch:
+        kept = self._size - 1
+        end, entries = await self._read(topic, kept if limit is None else min(limit, kept))
         return Stretch(entries[::-1], end, connected=True)
 
     async def _read(
@@ -129,6 +143,10 @@ def members_key(key: str) -> str:
 def milliseconds(seconds: float) -> int:
     """Return a time as Redis wants it; never 0, which would be refused."""
     return max(1, round(seconds * 1000))
+
+
+def _once(key: str, once: str) -> str:
+    return f"{key}:once:{once}"
 
 
 def _meta(key: str) -> str:

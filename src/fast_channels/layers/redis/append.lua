@@ -3,7 +3,8 @@
 -- KEYS[1]  the log, a stream whose ids are `<offset>-<tag>`
 -- KEYS[2]  where it stands: a hash of epoch, offset and tag, which outlives the log
 -- KEYS[3]  channels in the group that processes share, a set
--- KEYS[4]  what the payload's idempotency key led to; may be left out
+-- KEYS[4]  what the payload's idempotency key led to; may be left out. A position, with a '+'
+--          behind it until the payload was sent to the members
 -- ARGV[1]  payload
 -- ARGV[2]  epoch to begin with, should there be none
 -- ARGV[3]  tag of the payload, a number at random
@@ -15,11 +16,13 @@
 -- Published to the name of the log: the payload's position and the tag of the one
 -- before, in a line of their own, and the payload.
 --
--- Returns the position, and if it is a new one 1 and the members.
+-- Returns the position, and to which members it has to be sent.
+local members = redis.call('SMEMBERS', KEYS[3])
 if KEYS[4] then
-  local position = redis.call('GET', KEYS[4])
-  if position then
-    return {position, 0}
+  local known = redis.call('GET', KEYS[4])
+  if known then
+    local position, unsent = string.gsub(known, '%+$', '')
+    return {position, unsent > 0 and members or {}}
   end
 end
 
@@ -51,7 +54,7 @@ redis.call('PEXPIRE', KEYS[2], ARGV[6])
 
 local position = epoch .. '-' .. offset .. '-' .. ARGV[3]
 if KEYS[4] then
-  redis.call('SET', KEYS[4], position, 'PX', ARGV[7])
+  redis.call('SET', KEYS[4], position .. (#members > 0 and '+' or ''), 'PX', ARGV[7])
 end
 redis.call('PUBLISH', KEYS[1], position .. '-' .. before .. '\n' .. ARGV[1])
-return {position, 1, unpack(redis.call('SMEMBERS', KEYS[3]))}
+return {position, members}

@@ -13,7 +13,7 @@ import math
 import sys
 from typing import TYPE_CHECKING, Any
 
-from fast_channels.exceptions import ForeignChannel
+from fast_channels.exceptions import BrokerRefused, ForeignChannel
 from fast_channels.layers import names
 from fast_channels.layers.base import BaseChannelLayer
 from fast_channels.layers.log import Appended
@@ -92,9 +92,17 @@ class Shard:
         key = self.cursors.open(topic)
         try:
             await self._notices.subscribe(key)
-            await self.cursors.begin(key)
+            await self._begin(key)
         except BaseException:
             self.cursors.close(topic)
+            raise
+
+    async def _begin(self, key: str) -> None:
+        try:
+            await self.cursors.begin(key)
+        except BrokerRefused:
+            # Nobody would end it: as far as the layer knows there is none.
+            await self._notices.unsubscribe(key)
             raise
 
     async def unsubscribe(self, topic: str) -> None:
@@ -176,6 +184,8 @@ class RedisStreamsBroker(Workshop):
             return Appended(position, 0)
         # Nobody else refuses: what a mailbox cannot hold is its own affair.
         refused = await all_of(self._send_to(member, payload) for member in members)
+        if members and once is not None:
+            await self._shard(topic).log.sent(topic, position, once)
         return Appended(position, refused)
 
     async def _send_to(self, member: bytes, payload: bytes) -> int:
