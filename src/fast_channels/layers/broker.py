@@ -36,7 +36,7 @@ class Interrupted(Protocol):
         Tell the members of topics, since and until when: Unix times in seconds.
 
         `recovered` is whether everything published meanwhile has arrived after all,
-        except in the topics of `lost`.
+        except in the topics of `lost`. Without `topics`, no connection was lost.
         """
         ...
 

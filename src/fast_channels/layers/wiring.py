@@ -186,7 +186,9 @@ class Wiring(NameRules):
         lost: Iterable[str] = (),
     ) -> None:
         """Tell every channel that was subscribed to one of `topics`, once."""
-        self._hub.counters.reconnects += 1
+        topics = list(topics)
+        # Without a connection that was lost, something may be missing all the same.
+        self._hub.counters.reconnects += bool(topics) or not lost
         self._hub.counters.gaps += 1
         # Who has lost something is told of that alone.
         worse = self._affected(lost)

@@ -3,7 +3,8 @@ Up to where each topic was delivered in this process, and how what is missing is
 
 A payload that follows the last one is delivered as it arrives. Anything else makes its
 topic suspect: then the log is read, and until that is done what arrives is held.
-So it is after an outage with all topics, and now and then with those that are quiet.
+So it is after an outage with all topics. Now and then those that are quiet are compared
+with where their logs stand.
 """
 
 from __future__ import annotations
@@ -31,6 +32,9 @@ logger = logging.getLogger("fast_channels.layers.redis")
 
 # Topics whose logs are read at once.
 BATCH = 100
+
+# Topics that are compared with their logs in one interval; with more, it takes several.
+MOST_COMPARED = 1000
 
 # Payloads of a topic that are held; more are read from the log.
 MOST_HELD = 1000
@@ -164,8 +168,11 @@ class Cursors:
         self._log = log
         # Payloads to deliver before consumers get a turn.
         self._turn = turn
-        # Seconds after which all topics are looked at, quiet as they are.
+        # Seconds after which topics are looked at, quiet as they are, time.monotonic() when
+        # it is time again, and those whose turn has yet to come.
         self._interval = check_interval
+        self._compare_at = time.monotonic() + check_interval
+        self._round: list[str] = []
         self._deliver = deliver
         self._interrupted = interrupted
         # By the names of the logs, since that is what arrives.
@@ -177,8 +184,8 @@ class Cursors:
         self._outages: list[tuple[float, float]] = []
         # Whether there is one that has not: nothing can be said before.
         self._away = False
-        # When all was in order last, as Unix time.
-        self._well = time.time()
+        # When all was in order last, and when the present round began, as Unix time.
+        self._well = self._round_began = time.time()
         self._task: asyncio.Task[None] | None = None
         self._pauses = pauses()
 
@@ -233,6 +240,15 @@ class Cursors:
         self._cursors[key].waiting.append(caught_up)
         self._suspect_anew(key)
         await caught_up
+
+    async def begin_anew(self) -> None:
+        """Begin where the logs stand, now that they were emptied on purpose."""
+        for key, cursor in list(self._cursors.items()):
+            if cursor.position is not None:
+                cursor.hold_anew()
+                cursor.read(await self._log.end(cursor.topic))
+                cursor.caught_up()
+                await self._release(key, cursor)
 
     async def stop(self) -> None:
         if self._task is not None:
@@ -296,7 +312,11 @@ class Cursors:
             if self._away:
                 continue
             try:
-                await self._check(list(self._suspects or self._cursors))
+                if time.monotonic() >= self._compare_at:
+                    self._compare_at = time.monotonic() + self._interval
+                    await self._compare(self._next_in_turn())
+                if self._suspects or self._outages:
+                    await self._check(list(self._suspects))
             except Exception as exc:
                 if isinstance(exc, BrokerRefused) or not isinstance(exc, LayerUnavailable):
                     logger.exception("logs cannot be read, which is tried again")
@@ -304,6 +324,24 @@ class Cursors:
                 self._wanted.set()
             else:
                 self._pauses = pauses()
+
+    def _next_in_turn(self) -> list[str]:
+        if not self._round:
+            # The last round has found everything in order, or made it so.
+            self._well, self._round_began = self._round_began, time.time()
+            self._round = list(self._cursors)
+        some, self._round = self._round[:MOST_COMPARED], self._round[MOST_COMPARED:]
+        return some
+
+    async def _compare(self, keys: Sequence[str]) -> None:
+        """Make those suspect that were not delivered up to where their logs stand."""
+        for batch in _batches(keys):
+            found = [(key, self._cursors[key]) for key in batch if key in self._cursors]
+            ends = await asyncio.gather(*(self._log.end(cursor.topic) for _, cursor in found))
+            for (key, cursor), end in zip(found, ends, strict=True):
+                # It may be that what was appended is on its way; then it is not far.
+                if not self._gone(key, cursor) and cursor.position not in (None, end):
+                    self._suspect(key)
 
     async def _check(self, keys: Sequence[str]) -> None:
         """Read the logs of topics, deliver what is missing, and tell what cannot be had."""
@@ -321,11 +359,9 @@ class Cursors:
             self._interrupted(topics, since, until, True, lost=worse)
             del self._outages[:outages]
         elif worse:
-            self._interrupted(worse, since, until, False)
+            self._interrupted((), since, until, False, lost=worse)
         for key, (cursor, stretch) in lost.items():
             await self._apply(key, cursor, stretch)
-        if len(keys) >= len(self._cursors):
-            self._well = began
 
     async def _read(self, keys: Iterable[str]) -> dict[str, tuple[Cursor, Stretch]]:
         """Deliver what some topics miss; returns those whose logs do not reach back."""

@@ -87,8 +87,9 @@ class StreamLog:
     async def read(self, topic: str, after: Position | None, limit: int | None) -> Stretch:
         """See layers.log.Log."""
         if after is None:
-            return await self._newest(topic, limit)
-        stretch = await self.read_some(topic, after)
+            stretch = await self._newest(topic, limit)
+        else:
+            stretch = await self.read_some(topic, after)
         entries = list(stretch.entries)
         while entries and _goes_on(entries, stretch.end, limit):
             # What is appended meanwhile is not part of it, or it might never end.
@@ -120,15 +121,15 @@ class StreamLog:
         return (await self._read(topic, 0))[0]
 
     async def _newest(self, topic: str, limit: int | None) -> Stretch:
+        """Return the first portion of the newest payloads."""
         kept = self._size - 1
-        end, entries = await self._read(topic, kept if limit is None else min(limit, kept))
-        return Stretch(entries[::-1], end, connected=True)
+        wanted = kept if limit is None else min(limit, kept)
+        end, entries = await self._read(topic, min(wanted, PORTION), -wanted)
+        return Stretch(entries, end, connected=True)
 
-    async def _read(
-        self, topic: str, limit: int, first: int | None = None
-    ) -> tuple[Position, list[Entry]]:
+    async def _read(self, topic: str, limit: int, first: int = 0) -> tuple[Position, list[Entry]]:
         key = self.key(topic)
-        args = [new_epoch(), self._meta_ttl, limit, *([] if first is None else [first])]
+        args = [new_epoch(), self._meta_ttl, limit, first]
         epoch, offset, tag, found = await self._server.control.run(READ, [key, _meta(key)], args)
         end = Position(epoch.decode(), int(offset), int(tag))
         pairs = zip(found[::2], found[1::2], strict=True)

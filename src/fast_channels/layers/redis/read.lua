@@ -5,7 +5,7 @@
 -- ARGV[1]  epoch to begin with, should there be none
 -- ARGV[2]  milliseconds until it is forgotten where the log stood
 -- ARGV[3]  payloads to return at most
--- ARGV[4]  the offset of the first one; left out for the newest, which come in reverse
+-- ARGV[4]  the offset of the first one; if it is negative, how many of the newest are wanted
 --
 -- Returns epoch, offset and tag of the last payload of all, and a list of ids and payloads.
 local epoch, offset, tag = unpack(redis.call('HMGET', KEYS[2], 'epoch', 'offset', 'tag'))
@@ -22,11 +22,11 @@ end
 
 local entries = {}
 if ARGV[3] ~= '0' then
-  if ARGV[4] then
-    entries = redis.call('XRANGE', KEYS[1], ARGV[4], '+', 'COUNT', ARGV[3])
-  else
-    entries = redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', ARGV[3])
+  local first = tonumber(ARGV[4])
+  if first < 0 then
+    first = math.max(0, offset + first + 1)
   end
+  entries = redis.call('XRANGE', KEYS[1], string.format('%.0f', first), '+', 'COUNT', ARGV[3])
 end
 local found = {}
 for _, entry in ipairs(entries) do

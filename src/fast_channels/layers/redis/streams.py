@@ -222,6 +222,7 @@ class RedisStreamsBroker(Workshop):
                 for kind in ("__log__", "__work__")
             )
         )
+        await asyncio.gather(*(shard.cursors.begin_anew() for shard in self._shards))
 
     def _shard(self, topic: str) -> Shard:
         return self._shards[consistent_hash(topic, len(self._shards))]
