@@ -77,11 +77,11 @@ class WorkOptions:
 
 
 def checked_seconds(name: str, value: float) -> float:
-    """Return `value`, or raise InvalidChannelLayerError unless it is a number above zero."""
-    if isinstance(value, (int, float)) and not isinstance(value, bool) and value > 0:
+    """Return `value`, or raise InvalidChannelLayerError unless it is a finite number above zero."""
+    if _is_seconds(value) and value > 0:
         return value
     raise InvalidChannelLayerError(
-        f"{name} is {value!r}; it is a number of seconds above zero, such as 5.0"
+        f"{name} is {value!r}; it is a number of seconds above zero, and not endless, such as 5.0"
     )
 
 
