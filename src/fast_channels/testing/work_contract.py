@@ -35,6 +35,9 @@ SHORT, LONG = 0.3, 60.0
 # Seconds of the pauses after failures.
 BACKOFF = (0.05, 0.1)
 
+# How many moments are tried at which something may be cancelled.
+ROUNDS = 30
+
 
 class Broken(Exception):
     """What handlers of these tests raise."""
@@ -248,21 +251,28 @@ class WorkContract:
 
     async def test_cancelled_wait_loses_nothing(self, layer: BaseChannelLayer) -> None:
         """At whatever moment it is cancelled, also when work is on its way."""
-        for steps in range(30):
-            worker = asyncio.create_task(number_of(layer, "work"))
+        done: list[int] = []
+
+        async def work() -> None:
+            async with taken(layer, "work") as work:
+                # What this has, it has done: nothing else is waited for.
+                done.append(work.message["n"])
+
+        for moment in range(ROUNDS):
+            worker = asyncio.create_task(work())
             await asyncio.sleep(0)
-            await layer.send("work", task(steps))
-            for _ in range(steps):
-                await asyncio.sleep(0)
+            await layer.send("work", task(moment))
+            # Some turns of the loop, and in others enough time for an answer.
+            for _ in range(moment):
+                await asyncio.sleep(0 if moment % 2 else 0.0001)
             worker.cancel()
-            (result,) = await asyncio.gather(worker, return_exceptions=True)
-            if isinstance(result, asyncio.CancelledError):
-                # It may have been done, and its worker cancelled while it said so.
-                async with asyncio.timeout(PATIENCE):
-                    while not await is_idle(layer, "work"):
-                        pass
-            else:
-                assert result == steps
+            await asyncio.gather(worker, return_exceptions=True)
+            if moment not in done:
+                async with taken(layer, "work") as again:
+                    assert (again.message, again.deliveries) == (task(moment), 1)
+                    done.append(moment)
+        assert done == list(range(ROUNDS))
+        assert await is_idle(layer, "work")
         assert await layer.dead_letters("work") == []
 
     async def test_work_in_hands_takes_room(self, make_layer: MakeLayer) -> None:
