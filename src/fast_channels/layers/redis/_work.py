@@ -257,9 +257,11 @@ class Line:
             if not waiter.done():
                 waiter.set_exception(LayerClosed(f"channel {self._keys.queue!r}"))
         deadline = asyncio.get_running_loop().time() + FAREWELL
-        if not self._claiming:
+        if self._claiming:
+            # What the answer brings has to go back. Then it ends.
+            self.ring()
+        else:
             self._task.cancel()
-        # Otherwise what the answer brings has to go back, and then it is cancelled.
         await _end_by(deadline, [self._task])
         # What is not heard of by then comes again.
         await _end_by(deadline, self._ending)
@@ -269,6 +271,8 @@ class Line:
     async def _run(self) -> None:
         attempts = pauses()
         while self.wanted or await self._is_rung(IDLE) or self._held or self._ending:
+            if self._closed:
+                return
             self._rung.clear()
             if self._returning:
                 # What goes back stood before what we would get now.
@@ -319,8 +323,6 @@ class Line:
             return answer
         finally:
             self._claiming = False
-            if self._closed:
-                self._task.cancel()
 
     def _hand_over(self, claimed: Claimed) -> None:
         self._held.add(claimed.place)
