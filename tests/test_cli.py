@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import subprocess
@@ -69,6 +70,32 @@ def test_incomplete_command_is_told_how_to_use_it(arguments, capsys):
         main(arguments)
     assert end.value.code == 2
     assert capsys.readouterr().err.startswith("usage: fast-channels")
+
+
+@pytest.mark.parametrize("number", ["0", "-1", "many"])
+def test_concurrency_that_is_none_is_told_what_it_is(number, capsys):
+    """In words of whoever types it, not in those of the source."""
+    with pytest.raises(SystemExit):
+        main(["worker", ROUTER, "echo", f"--concurrency={number}"])
+    sentence = f"argument --concurrency: {number!r} is not a whole number of at least 1"
+    assert sentence in capsys.readouterr().err
+
+
+def test_signal_after_the_end_changes_nothing(registry):
+    """A second one, from whoever is impatient, may come when the loop is closed."""
+    with restored_signals():
+        main(["worker", ROUTER, "echo", "--setup", "tests.worker_app:setup_stopping"])
+        signal.raise_signal(signal.SIGTERM)
+
+
+@contextlib.contextmanager
+def restored_signals():
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def test_broker_that_does_not_answer_is_one_sentence(monkeypatch, capsys):

@@ -36,6 +36,13 @@ class Probe:
         self.begun = asyncio.Event()
 
 
+class Unspeakable(Exception):
+    """Its text is an error, too."""
+
+    def __str__(self):
+        return self.detail
+
+
 class Handyman(AsyncConsumer):
     """Does a bit of everything."""
 
@@ -49,6 +56,9 @@ class Handyman(AsyncConsumer):
     async def fail(self, message):
         self.probe.seen.append(("failed", self.deliveries))
         raise ValueError("no such file")
+
+    async def fail_badly(self, message):
+        raise Unspeakable
 
     async def slow(self, message):
         self.probe.begun.set()
@@ -71,7 +81,8 @@ class Handyman(AsyncConsumer):
         self.probe.seen.append((dict(self.scope), self.channel_name))
 
     async def on_error(self, exc, message):
-        self.probe.errors.append((str(exc), message["type"]))
+        if not isinstance(exc, Unspeakable):
+            self.probe.errors.append((str(exc), message["type"]))
 
 
 @pytest.fixture
@@ -154,6 +165,16 @@ async def test_handler_that_raises_is_tried_again_and_then_dead(layer, probe, st
     (letter,) = await layer.dead_letters("work")
     assert (letter.reason, letter.deliveries) == ("ValueError: no such file", 2)
     assert "failed, at delivery 2" in caplog.text
+
+
+async def test_error_that_cannot_be_told_is_a_failure_like_others(layer, start):
+    """Work that raises it is tried again, and then dead; the worker goes on."""
+    worker, _ = start(concurrency=1)
+    await layer.send_many("work", [{"type": "fail.badly"}, {"type": "count", "n": 1}])
+    await becomes(lambda: worker.statistics().failed == 2)
+    await becomes(lambda: worker.statistics().done == 1)
+    (letter,) = await layer.dead_letters("work")
+    assert letter.reason == "Unspeakable: (without a text: its own str() raises)"
 
 
 @pytest.mark.parametrize(

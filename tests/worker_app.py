@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import signal
 
 from fast_channels.consumer import AsyncConsumer
 from fast_channels.layers import (
@@ -29,3 +31,9 @@ async def setup():
 
 def setup_memory():
     register_channel_layer("default", InMemoryChannelLayer())
+
+
+def setup_stopping():
+    """As if SIGTERM came as soon as the worker works."""
+    setup_memory()
+    asyncio.get_running_loop().call_later(0.02, signal.raise_signal, signal.SIGTERM)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import importlib
 import inspect
 import logging
@@ -134,7 +135,9 @@ def _stop_on_signals(worker: Worker) -> None:
     loop = asyncio.get_running_loop()
 
     def stop(_number: int, _frame: object) -> None:
-        loop.call_soon_threadsafe(worker.stop)
+        # It may come when the loop is closed, and the process all but gone.
+        with contextlib.suppress(RuntimeError):
+            loop.call_soon_threadsafe(worker.stop)
 
     for number in (signal.SIGTERM, signal.SIGINT):
         # Not loop.add_signal_handler, which Windows does not have.
@@ -142,7 +145,10 @@ def _stop_on_signals(worker: Worker) -> None:
 
 
 def _positive(text: str) -> int:
-    number = int(text)
+    try:
+        number = int(text)
+    except ValueError:
+        number = 0
     if number < 1:
-        raise ValueError
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
     return number

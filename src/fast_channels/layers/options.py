@@ -81,11 +81,11 @@ class WorkOptions:
 
 def checked_seconds(name: str, value: float) -> float:
     """Return `value`, or raise InvalidChannelLayerError unless it is a number above zero."""
-    if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value <= LONGEST:
+    if _is_seconds(value) and 0 < value <= LONGEST:
         return value
     raise InvalidChannelLayerError(
-        f"{name} is {value!r}; it is a number of seconds above zero, such as 5.0, and at "
-        f"most {LONGEST:.0f}"
+        f"{name} is {value!r}; it is a number of seconds above zero, such as 5.0, and "
+        f"at most {LONGEST:.0f}"
     )
 
 

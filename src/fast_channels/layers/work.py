@@ -131,8 +131,12 @@ class DeadLetter:
     deliveries: int
 
 
-def reason_of(exc: BaseException) -> str:
-    return shortened(f"{type(exc).__name__}: {exc}")
+def reason_of(exc: Exception) -> str:
+    try:
+        text = str(exc)
+    except Exception:  # noqa: BLE001 - code of the application, and its work must not be left over
+        text = "(without a text: its own str() raises)"
+    return shortened(f"{type(exc).__name__}: {text}")
 
 
 def shortened(reason: str) -> str:

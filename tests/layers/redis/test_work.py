@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 
 import pytest
 import redis
 
-from fast_channels.exceptions import BrokerRefused, InvalidChannelLayerError
+from fast_channels.exceptions import BrokerRefused, InvalidChannelLayerError, LayerClosed
 from fast_channels.layers import InMemoryChannelLayer, RedisStreamsChannelLayer
 from fast_channels.layers.options import WorkOptions
 from fast_channels.layers.redis import _work as module
@@ -224,6 +225,48 @@ async def test_closing_gives_back_what_was_handed_over_unseen(opened, redis_url)
     assert await next_number(layer) == 1
 
 
+async def test_closing_gives_back_what_is_on_its_way(opened, redis_url, monkeypatch):
+    """What was claimed for somebody who is gone is another's at once, and not counted."""
+    caller = await opened(RedisStreamsChannelLayer([redis_url]))
+    control = caller._broker._benches[0]._desk.server.control
+    run, on_its_way, arrives = control.run, asyncio.Event(), asyncio.Event()
+
+    async def slow(script, keys, args):
+        reply = await run(script, keys, args)
+        if script is module.CLAIM and reply[2:]:
+            on_its_way.set()
+            await arrives.wait()
+        return reply
+
+    monkeypatch.setattr(control, "run", slow)
+    waiting = asyncio.create_task(next_number(caller))
+    layer = await opened(RedisStreamsChannelLayer([redis_url]))
+    await layer.send("work", task(1))
+    async with asyncio.timeout(PATIENCE):
+        await on_its_way.wait()
+    closing = asyncio.create_task(caller.close())
+    with pytest.raises(LayerClosed):
+        await waiting
+    arrives.set()
+    await closing
+    async with asyncio.timeout(PATIENCE), layer.take("work") as work:
+        assert (work.message, work.deliveries) == (task(1), 1)
+
+
+async def test_work_that_was_handed_out_again_here_is_known_to_be_in_hands(layer, client):
+    """Though whoever had it before has ended, late."""
+    await layer.send("work", task(1))
+    async with contextlib.AsyncExitStack() as again:
+        async with layer.take("work"):
+            # As if it had taken too long.
+            client.zadd(DUE, {client.zrange(DUE, 0, 0)[0]: 0})
+            work = await again.enter_async_context(layer.take("work"))
+            assert work.deliveries == 2
+        layer._broker._benches[0]._lines["work"]._doubtful = True
+        await layer.send("work", task(2))
+        assert await next_number(layer) == 2
+
+
 async def test_documented_rights_are_enough(opened, server):
     """For all that can happen to work."""
     with redis.Redis.from_url(server.url) as raw:
@@ -254,6 +297,7 @@ async def test_documented_rights_are_enough(opened, server):
     ("option", "value", "sentence"),
     [
         ("visibility_timeout", 0, "visibility_timeout is 0; it is a number of seconds"),
+        ("visibility_timeout", math.inf, "visibility_timeout is inf; it is a number of seconds"),
         ("max_deliveries", 0, "max_deliveries is 0; it is a whole number of at least 1"),
         ("max_deliveries", True, "max_deliveries is True"),
         ("retry_backoff", 1.0, "retry_backoff is 1.0; it is a pair of seconds"),

@@ -24,7 +24,7 @@ from ._scripts import Script
 from ._supervisor import pauses
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
     from fast_channels.layers.options import WorkOptions
 
@@ -196,10 +196,12 @@ class Line:
         self._waiting: deque[asyncio.Future[Claimed]] = deque()
         # Set when there may be something to do: somebody waits, or there is news.
         self._rung = asyncio.Event()
-        # What is in our hands, by id.
-        self._held: set[str] = set()
+        # What is in our hands; perhaps twice, if it took too long and came again.
+        self._held: set[Place] = set()
         # Whether the server may believe that we have more than that.
         self._doubtful = False
+        # Whether the server is being asked for work, and whether it is not to be any more.
+        self._claiming = self._closed = False
         # What the server is being told; and of that, what goes back.
         self._ending: set[asyncio.Task[bool]] = set()
         self._returning: set[asyncio.Task[bool]] = set()
@@ -216,6 +218,8 @@ class Line:
         self._rung.set()
 
     async def claim(self) -> Claimed:
+        if self._closed:
+            raise LayerClosed(f"channel {self._keys.queue!r}")
         wanted: asyncio.Future[Claimed] = asyncio.get_running_loop().create_future()
         self._waiting.append(wanted)
         self.ring()
@@ -247,22 +251,28 @@ class Line:
         task.add_done_callback(self._returning.discard)
 
     async def stop(self) -> None:
+        """Let the server hear of what has ended, and give back what nobody waits for any more."""
+        self._closed = True
         for waiter in self._waiting:
             if not waiter.done():
                 waiter.set_exception(LayerClosed(f"channel {self._keys.queue!r}"))
-        self._task.cancel()
-        await asyncio.wait([self._task])
-        if self._ending:
-            # What is not heard of by then comes again.
-            _, late = await asyncio.wait(self._ending, timeout=FAREWELL)
-            for task in late:
-                task.cancel()
+        deadline = asyncio.get_running_loop().time() + FAREWELL
+        if self._claiming:
+            # What the answer brings has to go back. Then it ends.
+            self.ring()
+        else:
+            self._task.cancel()
+        await _end_by(deadline, [self._task])
+        # What is not heard of by then comes again.
+        await _end_by(deadline, self._ending)
 
     # -- claiming -----------------------------------------------------------
 
     async def _run(self) -> None:
         attempts = pauses()
         while self.wanted or await self._is_rung(IDLE) or self._held or self._ending:
+            if self._closed:
+                return
             self._rung.clear()
             if self._returning:
                 # What goes back stood before what we would get now.
@@ -293,9 +303,9 @@ class Line:
             options.no_answer,
             DEAD_LETTERS,
             int((desk.expiry or 0) * 1000),
-            *(("some", *self._held) if self._doubtful else ("all",)),
+            *(("some", *(place.id for place in self._held)) if self._doubtful else ("all",)),
         ]
-        pause, expired, *found = await desk.server.control.run(CLAIM, self._keys, args)
+        pause, expired, *found = await self._asked(args)
         self._doubtful = False
         if expired:
             self._skipped(expired)
@@ -306,8 +316,16 @@ class Line:
             return 0
         return min(desk.check_interval, pause / 1000) if pause >= 0 else desk.check_interval
 
+    async def _asked(self, args: Sequence[Any]) -> list[Any]:
+        self._claiming = True
+        try:
+            answer: list[Any] = await self._desk.server.control.run(CLAIM, self._keys, args)
+            return answer
+        finally:
+            self._claiming = False
+
     def _hand_over(self, claimed: Claimed) -> None:
-        self._held.add(claimed.place.id)
+        self._held.add(claimed.place)
         while self._waiting:
             waiter = self._waiting.popleft()
             if not waiter.done():
@@ -348,7 +366,7 @@ class Line:
             )
             return False
         finally:
-            self._held.discard(place.id)
+            self._held.discard(place)
 
     async def _told(self, args: Sequence[Any]) -> bool:
         """Tell the server, again and again for as long as the timeout of a command."""
@@ -374,6 +392,15 @@ class Line:
                 async with asyncio.timeout(seconds):
                     await self._rung.wait()
         return self._rung.is_set()
+
+
+async def _end_by(deadline: float, tasks: Collection[asyncio.Task[Any]]) -> None:
+    """Wait for tasks until then, by the clock of the loop; cancel those that take longer."""
+    if tasks:
+        left = max(0.0, deadline - asyncio.get_running_loop().time())
+        _, late = await asyncio.wait(tasks, timeout=left)
+        for task in late:
+            task.cancel()
 
 
 def _buried(fields: Sequence[bytes]) -> Buried:
