@@ -629,3 +629,83 @@ async def test_catching_up_does_not_wait_for_who_asks_later(opened, redis_url, m
         async with asyncio.timeout(5):
             await layer._log.catch_up("room")
     await asyncio.gather(*later)
+
+
+async def test_many_quiet_groups_are_compared_with_their_logs_in_turn(
+    opened, redis_url, unheard, monkeypatch
+):
+    """Some in each interval; none is left out."""
+    monkeypatch.setattr(_cursors, "MOST_COMPARED", 2)
+    layer = await opened(redis_url, check_interval=0.02)
+    inbox = await layer.open_channel()
+    for n in range(7):
+        await layer.group_add(f"room-{n}", inbox.name)
+    with unheard():
+        for n in range(7):
+            await layer.group_send(f"room-{n}", number(n))
+    assert sorted(await numbers(inbox, 7)) == list(range(7))
+    assert layer.statistics().reconnects == 0
+
+
+async def test_log_that_cannot_be_read_keeps_nothing_from_the_others(
+    opened, redis_url, client, caplog
+):
+    """Its own members hear nothing more until it can; the log says why."""
+    layer, peer = await opened(redis_url), await opened(redis_url)
+    inbox = await member(layer)
+    await layer.group_add("other", inbox.name)
+    client.delete(KEY)
+    client.set(KEY, "of another type")
+    cut(client, "pubsub")
+    await peer.group_send("other", number(1))
+    assert sorted(await numbers(inbox, 2), key=str) == [1, "recovered"]
+    await becomes(lambda: "logs cannot be read" in caplog.text)
+    client.delete(KEY)
+    await peer.group_send("room", number(2))
+    # What was in that log is lost with it; nothing was.
+    assert [n for n in await numbers(inbox, 1) if n not in ("lost", "recovered")] == [2]
+
+
+async def test_flush_is_no_gap_for_who_goes_on(opened, redis_url):
+    """A channel that is opened afterwards has missed nothing."""
+    layer, peer = await opened(redis_url), await opened(redis_url)
+    await layer.open_channel()
+    await layer.flush()
+    inbox = await layer.open_channel()
+    await peer.send(inbox.name, number(1))
+    await layer.group_add("room", inbox.name)
+    await peer.group_send("room", number(2))
+    assert await numbers(inbox, 2) == [1, 2]
+    assert layer.statistics().gaps == 0
+
+
+async def test_long_history_comes_in_portions(opened, redis_url, monkeypatch):
+    """All of it, its end, and what is after a position."""
+    monkeypatch.setattr(_log, "PORTION", 7)
+    layer = await opened(redis_url, history_size=40)
+    positions = [await layer.group_send("room", number(n)) for n in range(50)]
+    found = {
+        "all": await layer.history("room"),
+        "newest": await layer.history("room", limit=20),
+        "after": await layer.history("room", positions[20]),
+        "of another epoch": await layer.history("room", positions[20]._replace(epoch="0" * 16)),
+    }
+    assert {
+        name: [kept.message["n"] for kept in history.messages] for name, history in found.items()
+    } == {
+        "all": list(range(10, 50)),
+        "newest": list(range(30, 50)),
+        "after": list(range(21, 50)),
+        "of another epoch": list(range(10, 50)),
+    }
+
+
+async def test_hole_without_an_outage_is_a_gap_and_no_reconnect(opened, redis_url, unheard):
+    """The counters say what happened."""
+    layer = await opened(redis_url, history_size=1)
+    inbox = await member(layer)
+    with unheard():
+        await layer.group_send_many("room", [number(n) for n in range(5)])
+    await layer.group_send("room", number(5))
+    assert await numbers(inbox, 2) == ["lost", 4]
+    assert (layer.statistics().gaps, layer.statistics().reconnects) == (1, 0)

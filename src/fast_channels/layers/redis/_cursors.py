@@ -13,11 +13,12 @@ import asyncio
 import contextlib
 import logging
 import time
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from fast_channels.exceptions import BrokerRefused, LayerClosed, LayerUnavailable
 from fast_channels.layers.log import Position
 
+from ._log import Notification
 from ._supervisor import pauses
 
 if TYPE_CHECKING:
@@ -38,22 +39,6 @@ MOST_COMPARED = 1000
 
 # Payloads of a topic that are held; more are read from the log.
 MOST_HELD = 1000
-
-
-class Notification(NamedTuple):
-    """A payload as it is published, see append.lua."""
-
-    position: Position
-    # Tag of the payload before it.
-    before: int
-    payload: bytes
-
-    @classmethod
-    def parse(cls, data: bytes) -> Notification:
-        """Raises ValueError for what append.lua has not published."""
-        head, _, payload = data.partition(b"\n")
-        epoch, offset, tag, before = head.decode().split("-")
-        return cls(Position(epoch, int(offset), int(tag)), int(before), payload)
 
 
 class Cursor:
@@ -337,9 +322,11 @@ class Cursors:
         """Make those suspect that were not delivered up to where their logs stand."""
         for batch in _batches(keys):
             found = [(key, self._cursors[key]) for key in batch if key in self._cursors]
-            ends = await asyncio.gather(*(self._log.end(cursor.topic) for _, cursor in found))
-            for (key, cursor), end in zip(found, ends, strict=True):
-                # It may be that what was appended is on its way; then it is not far.
+            ends = (self._log.end(cursor.topic) for _, cursor in found)
+            for (key, cursor), end in zip(
+                found, await asyncio.gather(*ends, return_exceptions=True), strict=True
+            ):
+                # What was appended may be on its way; and whoever reads the log hears an error.
                 if not self._gone(key, cursor) and cursor.position not in (None, end):
                     self._suspect(key)
 
@@ -347,24 +334,35 @@ class Cursors:
         """Read the logs of topics, deliver what is missing, and tell what cannot be had."""
         began, outages = time.time(), len(self._outages)
         lost: dict[str, tuple[Cursor, Stretch]] = {}
+        refused: dict[str, BrokerRefused] = {}
         for batch in _batches(keys):
-            lost |= await self._read(batch)
+            await self._read(batch, lost, refused)
+        if refused and len(refused) == len(keys):
+            # By a server that answers like this for now: nothing is known of anything.
+            raise next(iter(refused.values()))
         told = self._outages[:outages]
         since = told[0][0] if told else self._well
         until = told[-1][1] if told else began
         worse = [c.topic for key, (c, _) in lost.items() if not self._gone(key, c)]
         if told:
-            # All topics were looked at.
-            topics = sorted(cursor.topic for cursor in self._cursors.values())
+            # All topics were looked at. Of those that are refused nothing is known.
+            topics = sorted(c.topic for key, c in self._cursors.items() if key not in refused)
             self._interrupted(topics, since, until, True, lost=worse)
             del self._outages[:outages]
         elif worse:
             self._interrupted((), since, until, False, lost=worse)
         for key, (cursor, stretch) in lost.items():
             await self._apply(key, cursor, stretch)
+        if refused:
+            raise next(iter(refused.values()))
 
-    async def _read(self, keys: Iterable[str]) -> dict[str, tuple[Cursor, Stretch]]:
-        """Deliver what some topics miss; returns those whose logs do not reach back."""
+    async def _read(
+        self,
+        keys: Iterable[str],
+        lost: dict[str, tuple[Cursor, Stretch]],
+        refused: dict[str, BrokerRefused],
+    ) -> None:
+        """Deliver what some topics miss; adds whose logs do not reach back or are refused."""
         found: list[tuple[str, Position, Cursor]] = []
         for key in keys:
             cursor = self._cursors.get(key)
@@ -375,10 +373,11 @@ class Cursors:
                 found.append((key, cursor.position, cursor))
         reads = (self._log.read_some(cursor.topic, after) for _, after, cursor in found)
         stretches = await asyncio.gather(*reads, return_exceptions=True)
-        lost: dict[str, tuple[Cursor, Stretch]] = {}
         failed: BaseException | None = None
         for (key, _, cursor), stretch in zip(found, stretches, strict=True):
-            if isinstance(stretch, BaseException):
+            if isinstance(stretch, BrokerRefused):
+                refused[key] = stretch
+            elif isinstance(stretch, BaseException):
                 failed = stretch
             elif stretch.connected:
                 await self._apply(key, cursor, stretch)
@@ -386,7 +385,6 @@ class Cursors:
                 lost[key] = cursor, stretch
         if failed is not None:
             raise failed
-        return lost
 
     async def _apply(self, key: str, cursor: Cursor, stretch: Stretch) -> None:
         """Deliver a part of a log, then what was held if that follows."""
