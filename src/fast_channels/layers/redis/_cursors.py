@@ -16,7 +16,6 @@ import time
 from typing import TYPE_CHECKING
 
 from fast_channels.exceptions import BrokerRefused, LayerClosed, LayerUnavailable
-from fast_channels.layers.log import Position
 
 from ._log import Notification
 from ._supervisor import pauses
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from fast_channels.layers.broker import Deliver, Interrupted
-    from fast_channels.layers.log import Entry, Stretch
+    from fast_channels.layers.log import Entry, Position, Stretch
 
     from ._log import StreamLog
 
