@@ -4,7 +4,8 @@
 // request lines of more than 8 KiB are refused by many servers and proxies.
 const MOST_PRESENTED = 4_500;
 
-const PLACE = /^[^-+]+-\d+(\+\d+)?$/;
+// Only so much of it that what is no place at all is noticed: it is for the server to read.
+const PLACE = /^[^\s+-]+(-\d+)+(\+\d+(\*\d+)?)?$/;
 
 /** A place for each group, those that changed last at the end. */
 export class Places {

@@ -896,6 +896,60 @@ async def test_handler_that_fails_at_what_was_missed_tries_again_on_the_next_res
     assert len(errors(caplog)) == 2
 
 
+async def test_message_at_which_a_handler_fails_each_time_is_passed_over(say, resume, caplog):
+    """After the third failure, so that the client gets what comes after it; its frames stay."""
+
+    class Fails(Room):
+        async def chat_message(self, message):
+            await super().chat_message(message)
+            if message["text"] == "b":
+                raise ValueError(message["text"])
+
+    client = await resume(Fails.as_asgi())
+    await client.receive_told()
+    await client.cut()
+    await say("a", "b", "c")
+    client = await client.again()
+    assert await texts(client, 2) == ["a", "b"]
+    for _ in range(3):
+        with pytest.raises(AssertionError, match="1011"):
+            await client.receive_from()
+        await client.wait()
+        client = await client.again()
+    assert await client.receive_from() == "c"
+    await client.cut()
+    assert len(errors(caplog)) == 3
+    assert "has failed 3 times" in caplog.text
+
+
+@pytest.mark.parametrize("live", [True, False])
+async def test_handler_that_closes_the_connection_does_so_once(say, resume, live):
+    """Its message has been handled: the client comes back and gets what follows."""
+
+    class Closes(Room):
+        async def chat_message(self, message):
+            if message["text"] == "away":
+                await self.close(code=1012)
+            else:
+                await super().chat_message(message)
+
+    client = await resume(Closes.as_asgi())
+    await client.receive_told()
+    if live:
+        await say("away")
+    else:
+        await client.cut()
+        await say("away")
+        client = await client.again()
+    with pytest.raises(AssertionError, match="1012"):
+        await client.receive_from()
+    await client.wait()
+    await say("back")
+    client = await client.again()
+    assert await client.receive_from() == "back"
+    await client.cut()
+
+
 async def test_not_recovered_that_fails_closes_with_1011(say, resume, caplog):
     """As any handler of the application."""
 

@@ -80,7 +80,7 @@ test("a store that fails is reported once, and the socket goes on", async (t) =>
 
 test("of too many places those are presented that changed last, and the others are not recovered", async (t) => {
   const names = Array.from({ length: 500 }, (_, number) => `group-${number}`);
-  const places = Object.fromEntries(names.map((name) => [name, "0123456789abcdef-1"]));
+  const places = Object.fromEntries(names.map((name) => [name, "0123456789abcdef-1-4294967295"]));
   const { url, visits } = scripted({
     steps: [["send", { resume: { "group-0": { position: "e-1" }, "group-499": { position: "e-1", recovered: true } } }]],
   });

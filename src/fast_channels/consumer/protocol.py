@@ -34,7 +34,7 @@ MAX_PRESENTED = 8192
 PING = '{"ping":1}'
 PONG = '{"pong":1}'
 
-_PLACE = re.compile(r"(.+?)(?:\+([0-9]{1,9}))?", re.DOTALL)
+_PLACE = re.compile(r"(.+?)(?:\+([0-9]{1,9})(?:\*([0-9]))?)?", re.DOTALL)
 
 
 class Place(NamedTuple):
@@ -43,9 +43,14 @@ class Place(NamedTuple):
     position: Position
     # Of the message there the client has this many frames; None if it has all it led to.
     frames: int | None = None
+    # How often handlers have failed at that message for this client.
+    failures: int = 0
 
     def __str__(self) -> str:
-        return str(self.position) if self.frames is None else f"{self.position}+{self.frames}"
+        if self.frames is None:
+            return str(self.position)
+        failed = f"*{self.failures}" if self.failures else ""
+        return f"{self.position}+{self.frames}{failed}"
 
     @classmethod
     def parse(cls, text: str) -> Self:
@@ -59,7 +64,7 @@ class Place(NamedTuple):
         if not position.offset:
             # Before the first message of all there is none to have frames of.
             raise InvalidPosition(text)
-        return cls(position, int(found[2]))
+        return cls(position, int(found[2]), int(found[3] or 0))
 
 
 def presented(query_string: bytes) -> dict[str, Place]:
@@ -106,16 +111,24 @@ def opened(text: str) -> FromClient:
 class Handling:
     """A message of a group while it is being handled, and the frames that it has led to."""
 
-    __slots__ = ("_frames", "_group", "_position", "_replay", "_skip")
+    __slots__ = ("_frames", "_position", "_replay", "_skip", "failed", "group", "position")
 
     def __init__(self, group: str, position: Position, *, replay: bool, skip: int) -> None:
-        self._group = group
+        self.group = group
+        self.position = position
+        # Whether its handler has raised.
+        self.failed = False
         self._position = str(position)
         # Whether it was missed, and is made up for.
         self._replay = replay
-        # How many of its frames the client has.
+        # How many of its frames the client had before.
         self._skip = skip
         self._frames = 0
+
+    @property
+    def frames(self) -> int:
+        """How many of its frames the client has."""
+        return max(self._frames, self._skip)
 
     def next_frame(self) -> dict[str, Any] | None:
         """Return what is told of the next frame; None if the client has it."""
@@ -123,7 +136,7 @@ class Handling:
         self._frames += 1
         if number < self._skip:
             return None
-        about: dict[str, Any] = {"p": (self._group, self._position, number)}
+        about: dict[str, Any] = {"p": (self.group, self._position, number)}
         return {**about, "replay": True} if self._replay else about
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import contextvars
 import logging
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -23,28 +22,29 @@ from fast_channels.exceptions import (
 from fast_channels.layers.log import Position
 from fast_channels.layers.mailbox import Notice
 
-from .connection import WebsocketConnection
 from .endings import (
     GOING_AWAY,
     INTERNAL_ERROR,
-    INVALID_DATA,
     POLICY_VIOLATION,
     SERVICE_RESTART,
     TRY_AGAIN_LATER,
     Ending,
 )
 from .limits import check_option
-from .protocol import PING, PONG, SUBPROTOCOL, Handling, enveloped, frame, opened, presented
+from .protocol import (
+    SUBPROTOCOL,
+    Handling,
+    Place,
+    frame,
+    presented,
+)
+from .speaking import SpeakingConnection
 from .standing import Missed, Standing, Standings
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
-
     from fast_channels.layers.base import BaseChannelLayer
     from fast_channels.layers.mailbox import Mailbox
     from fast_channels.type_defs import ChannelHeaders, ChannelMessage
-
-    from .protocol import Place
 
 logger = logging.getLogger("fast_channels.consumer")
 
@@ -58,15 +58,16 @@ TURN = 16
 # Seconds that telling a client may take, before it is told that the connection ends.
 LEAVE_TIMEOUT = 1.0
 
+# Handlers that fail at a message for one client before it is passed over: a connection
+# that is closed for it whenever it comes back would get nothing else any more.
+MOST_FAILURES = 3
+
 # Close codes after which a client is expected to come back, and told when.
 COME_BACK = frozenset({GOING_AWAY, INTERNAL_ERROR, SERVICE_RESTART, TRY_AGAIN_LATER})
 
-# What the present task, or the one that has begun it, handles.
-_handled: contextvars.ContextVar[Handling | None] = contextvars.ContextVar("handled", default=None)
 
-
-class ResumableConnection(WebsocketConnection):
-    """Between WebsocketConnection, which knows of no history, and websocket.py."""
+class ResumableConnection(SpeakingConnection):
+    """Between SpeakingConnection, which knows of no history, and websocket.py."""
 
     # Whether a client that speaks the protocol `fast-channels.resume.v1` is sent what it
     # has missed while it was away, of the groups that are joined by way of `groups` and
@@ -83,15 +84,12 @@ class ResumableConnection(WebsocketConnection):
     _standings: Standings | None = None
     # Whether what it presented is in order.
     _presents_rubbish: bool = False
-    # What is being handled, if it is a message with a position.
-    _handling: Handling | None = None
+    # How often handlers have failed at what is being handled, for this client.
+    _failures: int = 0
     # Runs from the first message that the client has not been told to have in full.
     _at_timer: asyncio.TimerHandle | None = None
     # Whether it has run off.
     _at_due: bool = False
-    # The answer to the last ping. There is one at most, however often a client asks.
-    _pong: asyncio.Task[None] | None = None
-
     # -- to call and to override ----------------------------------------------
 
     async def join_group(self, group: str) -> None:
@@ -207,11 +205,6 @@ class ResumableConnection(WebsocketConnection):
         await super().accept(subprotocol, headers)
         await self._tell_joined()
 
-    def _speak(self) -> None:
-        self._speaks = True
-        self._gate.expect_pong(PONG)
-        self._gate.unwrap = self._unwrapped
-
     def _fall_silent(self) -> None:
         """The connection goes on without the protocol, and loses nothing by that."""
         if self._standings is not None:
@@ -228,11 +221,33 @@ class ResumableConnection(WebsocketConnection):
     async def _take_leave(self, ending: Ending) -> None:
         if not self._speaks or self._sender.stuck:
             return
+        self._conclude()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(LEAVE_TIMEOUT):
                 await self._tell_at(self._sender)
                 if self.retry_after is not None and ending.code in COME_BACK:
                     await self._sender(frame({"retry": self.retry_after}))
+
+    def _conclude(self) -> None:
+        """Note what becomes of the message whose handler has ended the connection, if one has."""
+        handling, standings = self._handled_here(), self._standings
+        if handling is None or standings is None:
+            return
+        standing = standings.get(handling.group)
+        if standing is None:
+            return
+        failures = self._failures + handling.failed
+        if handling.failed and failures < MOST_FAILURES:
+            standing.part = Place(handling.position, handling.frames, failures)
+            return
+        if handling.failed:
+            logger.error(
+                "%s has failed %d times at the message at %s in %r for one client, who is not "
+                "sent it again",
+                *(type(self).__name__, failures, handling.position, handling.group),
+            )
+        # It has been handled; a client that comes back must not be closed for it again.
+        standing.done = handling.position
 
     async def _ended(self, failure: BaseException | None) -> None:
         try:
@@ -240,8 +255,6 @@ class ResumableConnection(WebsocketConnection):
         finally:
             if self._at_timer is not None:
                 self._at_timer.cancel()
-            if self._pong is not None:
-                self._pong.cancel()
 
     # -- joining --------------------------------------------------------------
 
@@ -258,7 +271,8 @@ class ResumableConnection(WebsocketConnection):
             if begun is None:
                 standing.begin(history.position, place)
                 return
-            missed.insert(0, Missed(place.position, begun, replay=True, skip=place.frames))
+            again = Missed(place.position, begun, True, place.frames, place.failures)
+            missed.insert(0, again)
         standing.resume(place, missed, history.position)
 
     async def _message_at(self, group: str, position: Position) -> ChannelMessage | None:
@@ -334,13 +348,9 @@ class ResumableConnection(WebsocketConnection):
     async def _handle(self, standing: Standing, missed: Missed) -> None:
         position, message = missed.position, missed.message
         handling = Handling(standing.group, position, replay=missed.replay, skip=missed.skip)
-        self._handling = handling
-        token = _handled.set(handling)
-        try:
+        self._failures = missed.failures
+        with self._being_handled(handling):
             await self._dispatch_positioned(message)
-        finally:
-            _handled.reset(token)
-            self._handling = None
         standing.done = position
         if self._speaks and self._at_timer is None:
             loop = asyncio.get_running_loop()
@@ -385,15 +395,6 @@ class ResumableConnection(WebsocketConnection):
 
     # -- what goes out --------------------------------------------------------
 
-    def _begin_enveloped(self, event: ChannelMessage) -> Awaitable[bool] | None:
-        handling = self._handling
-        about: dict[str, Any] | None = {}
-        # Of a task that a handler has begun only while the handler runs, and of none that
-        # handles something else, perhaps for another connection.
-        if handling is not None and _handled.get() is handling:
-            about = handling.next_frame()
-        return None if about is None else self._begin(enveloped(event, about))
-
     def _remind_of_at(self) -> None:
         # Sent by who handles messages, once there are none: that is up to where all is done.
         self._at_due = True
@@ -405,35 +406,6 @@ class ResumableConnection(WebsocketConnection):
         self._at_due, self._at_timer = False, None
         if self._standings is not None and (untold := self._standings.untold()):
             await send(frame({"at": untold}))
-
-    async def _ping(self) -> None:
-        if not self._speaks:
-            await super()._ping()
-        elif self._state == "open" and not self.disconnected:
-            await self._base_send({"type": "websocket.send", "text": PING})
-
-    # -- what comes in --------------------------------------------------------
-
-    def _unwrapped(self, event: ChannelMessage) -> ChannelMessage | None:
-        text = event.get("text")
-        if text is None:
-            return event
-        try:
-            content = opened(text)
-        except ValueError as exc:
-            return self._gate.refuse(
-                Ending(INVALID_DATA, f"no frame of the protocol: {exc}", "protocol")
-            )
-        if isinstance(content.t, str):
-            return {**event, "text": content.t}
-        if isinstance(content.ping, int):
-            self._answer(content.ping)
-        return None
-
-    def _answer(self, number: int) -> None:
-        """Answer a ping, also while a handler is busy; not while the last answer is unread."""
-        if self._pong is None or self._pong.done():
-            self._pong = asyncio.create_task(self._base_send(frame({"pong": number})))
 
 
 def _note_loss(standings: Standings, notice: Notice) -> None:

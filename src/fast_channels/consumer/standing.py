@@ -19,10 +19,11 @@ class Missed(NamedTuple):
 
     position: Position
     message: ChannelMessage
-    # Whether it was sent before the connection joined the group, and frames of it that
-    # the client has.
+    # Whether it was sent before the connection joined the group, frames of it that the
+    # client has, and how often handlers have failed at it for this client.
     replay: bool = False
     skip: int = 0
+    failures: int = 0
 
 
 class Standing:
@@ -35,7 +36,18 @@ class Standing:
     to be kept for a connection that is slow, and what its mailbox drops is not lost.
     """
 
-    __slots__ = ("behind", "done", "group", "lost", "missed", "read", "ready", "report", "told")
+    __slots__ = (
+        "behind",
+        "done",
+        "group",
+        "lost",
+        "missed",
+        "part",
+        "read",
+        "ready",
+        "report",
+        "told",
+    )
 
     def __init__(self, group: str) -> None:
         self.group = group
@@ -52,6 +64,8 @@ class Standing:
         # None if it has a part of the message there.
         self.done: Position | None = None
         self.told: Position | None = None
+        # Where the client stands in a message at which a handler has failed.
+        self.part: Place | None = None
         # What `resume` has to say.
         self.report: dict[str, Any] = {}
 
@@ -159,7 +173,9 @@ class Standings:
         """Return up to where the client has everything, as far as it does not know."""
         untold: dict[str, str] = {}
         for standing in self._joined.values():
-            if standing.ready and standing.done is not None and standing.told != standing.done:
+            if standing.part is not None:
+                untold[standing.group] = str(standing.part)
+            elif standing.ready and standing.done is not None and standing.told != standing.done:
                 standing.told = standing.done
                 untold[standing.group] = str(standing.done)
         return untold
