@@ -30,12 +30,14 @@ test: .venv/.dev .venv-peers/.ready
 
 soak: .venv/.dev
 	SOAK=1 $(BIN)/python -m pytest tests/chaos/test_state_machine.py tests/chaos/test_fuzz.py \
-		tests/chaos/test_durable.py $(PYTEST_ARGS)
+		tests/chaos/test_durable.py tests/chaos/test_resume.py tests/chaos/test_resume_machine.py \
+		tests/chaos/test_work.py $(PYTEST_ARGS)
 
 test-oldest: .venv-oldest/.ready
 	.venv-oldest/bin/python $(PYTEST) tests/layers tests/contract tests/chaos \
 		--ignore tests/chaos/test_clients.py --ignore tests/chaos/test_drain.py \
-		--ignore tests/chaos/test_processes.py $(PYTEST_ARGS)
+		--ignore tests/chaos/test_processes.py --ignore tests/chaos/test_resume.py \
+		$(PYTEST_ARGS)
 
 bench: .venv-bench/.ready .venv-bench-peers/.ready
 	.venv-bench/bin/python -m benchmarks $(BENCH) --document $(BENCH_ARGS)

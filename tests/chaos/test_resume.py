@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import random
+import signal
 
 import pytest
 import websockets
@@ -16,6 +18,7 @@ from fast_channels.layers import RedisStreamsChannelLayer
 from fast_channels.testing import ResumingCommunicator
 from fast_channels.testing.resuming import presented
 from tests.chaos.proxy import Proxy
+from tests.chaos.traffic import send_all
 from tests.chaos.web import WebProcess
 from tests.conftest import empty
 from tests.servers.support import PATIENCE
@@ -27,6 +30,10 @@ CUTS = 50
 AHEAD = 400
 
 UVICORN = "uvicorn --port {port} resumable:app"
+
+# How many messages, and how often the web process is killed meanwhile. `make soak` takes more.
+SOAK = bool(os.environ.get("SOAK"))
+KILLED_MESSAGES, KILLS, KILL_PATIENCE = (10_000, 10, 300.0) if SOAK else (1_000, 2, 50.0)
 
 
 @pytest.fixture
@@ -129,6 +136,50 @@ async def test_client_of_the_library_gets_every_message_once(servers, redis_url)
                     break
     assert got == list(range(MESSAGES))
     assert 0 < replayed < MESSAGES
+
+
+@pytest.fixture
+def start_web(tmp_path, redis_url):
+    """Starts web processes, and ends what is left of them."""
+    started = []
+
+    def start():
+        log = tmp_path / f"web-{len(started)}.log"
+        started.append(WebProcess(log, command=UVICORN, REDIS_URL=redis_url))
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.stop()
+
+
+@pytest.mark.timeout(2 * KILL_PATIENCE)
+async def test_web_process_that_is_killed_costs_its_clients_nothing(start_web, redis_url):
+    """They come back to another one, and have got every number once and in order."""
+    rng = random.Random(8)
+    web = start_web()
+    got = []
+    moments = [
+        rng.randrange(KILLED_MESSAGES * kill // KILLS, KILLED_MESSAGES * (kill + 1) // KILLS)
+        for kill in range(KILLS)
+    ]
+    async with (
+        asyncio.timeout(KILL_PATIENCE),
+        RedisStreamsChannelLayer([redis_url], history_size=KILLED_MESSAGES) as layer,
+        connect(web.url("ws"), retry_base=0.01, retry_cap=0.01) as client,
+    ):
+        sending = asyncio.create_task(send_all(layer, KILLED_MESSAGES, []))
+        async for message in client:
+            got.append(int(message.data))
+            if moments and got[-1] == moments[0]:
+                del moments[0]
+                os.kill(web.pid, signal.SIGKILL)
+                web = await asyncio.to_thread(start_web)
+                client.url = web.url("ws")
+            if got[-1] == KILLED_MESSAGES - 1:
+                break
+        await sending
+    assert got == list(range(KILLED_MESSAGES))
 
 
 class Snapshots(AsyncWebsocketConsumer):

@@ -56,3 +56,16 @@ async def arrived(traffic: Traffic, seen: list, since: int = 0) -> None:
         lost = sorted(set(traffic.since(since)) - set(each.numbers))
         assert not lost, f"lost: {lost}"
         assert each.numbers == sorted(set(each.numbers)), f"not in order, or twice: {each.numbers}"
+
+
+async def send_all(layer, count: int, progress: list[int]) -> None:
+    """Send every number once, however often that takes."""
+    for n in range(count):
+        progress.append(n)
+        while True:
+            try:
+                await layer.group_send(ROOM, number(n), idempotency_key=str(n))
+                break
+            except LayerUnavailable:
+                # It may have been accepted, so it is sent again under the same key.
+                await asyncio.sleep(0.01)
