@@ -1,8 +1,8 @@
 # Two commands are all a newcomer needs: `make showcase` and `make test`.
 PYTHON ?= python3
 BIN := .venv/bin
-# Three at once, also on two cores: most tests wait for servers and processes.
-PYTEST := -m pytest --numprocesses 3 --dist worksteal
+# Four at once, also on two cores: most tests wait for servers and processes.
+PYTEST := -m pytest --numprocesses 4 --dist worksteal
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 SOURCES := src sandbox tests benchmarks
 # Node comes from a wheel of .venv, so nobody has to have it.
