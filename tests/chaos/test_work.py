@@ -149,7 +149,7 @@ async def test_killed_server_that_writes_to_its_disk_loses_nothing(crew, server)
 
     def strike():
         server.kill()
-        time.sleep(0.2)
+        time.sleep(0.2)  # an outage that workers and senders notice, and no shorter one
         server.start()
 
     async with asyncio.timeout(PATIENCE), work_app.layer() as layer:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-
 import pytest
 
 from fast_channels.layers import (
@@ -13,13 +11,6 @@ from fast_channels.layers import (
     RedisStreamsChannelLayer,
 )
 from fast_channels.testing.contract import LayerContract
-
-
-@pytest.fixture
-async def opened():
-    """Opens layers and closes them after the test."""
-    async with contextlib.AsyncExitStack() as stack:
-        yield stack.enter_async_context
 
 
 class TestInMemory(LayerContract):

@@ -2,19 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
-
 import pytest
 
 from fast_channels.layers import InMemoryChannelLayer, RedisStreamsChannelLayer
 from fast_channels.testing.work_contract import WorkContract
-
-
-@pytest.fixture
-async def opened():
-    """Opens layers and closes them after the test."""
-    async with contextlib.AsyncExitStack() as stack:
-        yield stack.enter_async_context
 
 
 class TestInMemory(WorkContract):

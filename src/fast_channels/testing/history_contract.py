@@ -267,7 +267,7 @@ class HistoryContract:
             await asyncio.sleep(0)
         assert len(joined) > 1
         for inbox, missed_numbers in joined:
-            await becomes(lambda i=inbox, m=missed_numbers: len(i) + len(m) == 299)  # type: ignore[misc]
+            await becomes(lambda i=inbox, m=missed_numbers: len(i) + len(m) == 299)  # type: ignore[misc]  # mypy knows no defaults of lambdas
             live = await numbers_from(inbox, len(inbox))
             assert missed_numbers + live == list(range(1, 300))
 
