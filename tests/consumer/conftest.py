@@ -67,13 +67,13 @@ async def fragile_layer():
         yield layer
 
 
-@pytest.fixture
-async def connect():
-    """Open a WebSocket to an application and return its communicator."""
+@contextlib.asynccontextmanager
+async def opening(kind):
+    """Give a function that opens a WebSocket by a kind of communicator, and stop what is left."""
     opened = []
 
     async def open_websocket(application, path="/", **options):
-        communicator = WebsocketCommunicator(application, path, **options)
+        communicator = kind(application, path, **options)
         opened.append(communicator)
         accepted, _ = await communicator.connect()
         assert accepted
@@ -87,18 +87,14 @@ async def connect():
 
 
 @pytest.fixture
+async def connect():
+    """Open a WebSocket to an application and return its communicator."""
+    async with opening(WebsocketCommunicator) as connect:
+        yield connect
+
+
+@pytest.fixture
 async def resume():
-    """Open a WebSocket that speaks the resume protocol and return its communicator."""
-    opened = []
-
-    async def open_resuming(application, path="/", **options):
-        communicator = ResumingCommunicator(application, path, **options)
-        opened.append(communicator)
-        accepted, _ = await communicator.connect()
-        assert accepted
-        return communicator
-
-    yield open_resuming
-    for communicator in opened:
-        communicator.stop(exceptions=False)
-        await asyncio.gather(communicator.future, return_exceptions=True)
+    """The same for a client that speaks the resume protocol."""
+    async with opening(ResumingCommunicator) as resume:
+        yield resume

@@ -52,6 +52,18 @@ class Process:
             self.process.kill()
             self.process.wait()
 
+    def kill(self) -> None:
+        """End it as a crash would."""
+        self.process.kill()
+        self.process.wait()
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
     @property
     def output(self) -> str:
         return self.log.read_text() if self.log.exists() else ""
@@ -78,18 +90,6 @@ class WebServer(Process):
         super().start()
         self.wait_until(lambda: page_answers(self.url))
 
-    def kill(self) -> None:
-        """End the server as a crash would."""
-        self.process.kill()
-        self.process.wait()
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
-
     @asynccontextmanager
     async def socket(self, route: str):
         async with websockets.connect(self.address(route), max_size=None) as connection:
@@ -113,26 +113,12 @@ class Worker(Process):
             self.wait_until(lambda: connection.exists(f"rq:worker:{self.name}"))
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.stop()
-
 
 class AnalyticsWorker(Process):
     """What counts events; those that come before it is ready wait for it."""
 
     def __init__(self, log: Path, redis_url: str) -> None:
         super().__init__(log, *ANALYTICS_WORKER, redis_url=redis_url)
-
-    def kill(self) -> None:
-        self.process.kill()
-        self.process.wait()
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
 
 
 class Client:
