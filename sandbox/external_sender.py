@@ -86,7 +86,7 @@ async def tell_everything(sender: Sender, arguments: argparse.Namespace) -> None
     for number in range(1, arguments.count + 1):
         await asyncio.sleep(arguments.interval)
         await sender.both(f"Periodic announcement {number} of {arguments.count}")
-        await sender.event(*random.choice(EVENTS))  # noqa: S311
+        await sender.event(*random.choice(EVENTS))
 
 
 def parse_arguments() -> argparse.Namespace:

@@ -21,7 +21,7 @@ import time
 import urllib.request
 import uuid
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, NoReturn, Self
 from urllib.parse import urlsplit
 
 import redis
@@ -149,6 +149,8 @@ def main() -> int:
     arguments = parse_arguments()
     signals = Signals()
     try:
+        if arguments.only_broker:
+            run_broker(arguments.broker_port, signals)
         run(arguments.port, arguments.broker_port, signals)
     except StopRequested:
         print("stopped", flush=True)
@@ -163,10 +165,20 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Start the showcase: broker, workers, web server.")
     parser.add_argument("--port", type=int, default=WEB_PORT, help="of the page (8080)")
     parser.add_argument("--broker-port", type=int, default=BROKER_PORT, help="of Redis (6399)")
+    parser.add_argument("--only-broker", action="store_true", help="start nothing else")
     return parser.parse_args()
 
 
-def run(port: int, broker_port: int, signals: Signals) -> None:
+def run_broker(port: int, signals: Signals) -> NoReturn:
+    require_free_port(port, "pass --broker-port to use another")
+    with EmbeddedBroker(port) as broker:
+        print(f"broker at redis://localhost:{port}, Ctrl+C stops it", flush=True)
+        while True:
+            signals.pause()
+            broker.check()
+
+
+def run(port: int, broker_port: int, signals: Signals) -> NoReturn:
     """Start, watch and stop everything. Ends only with an exception."""
     require_free_port(port, "pass --port to use another for the page")
     with contextlib.ExitStack() as children:

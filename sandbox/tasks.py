@@ -79,7 +79,7 @@ def analyze(content: str, report: Report) -> str:
 def generate(content: str, report: Report) -> str:
     drafts = [f"draft {number}" for number in range(1, 7)]
     take_time(report, ["gathering ideas", *drafts, "polishing"], seconds=2.5)
-    opening = random.choice(["Once there was", "Nobody expected", "Far away lived"])  # noqa: S311
+    opening = random.choice(["Once there was", "Nobody expected", "Far away lived"])
     return f"{opening} {content}, and every message arrived in order."
 
 

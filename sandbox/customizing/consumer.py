@@ -20,7 +20,7 @@ class MonitoringConsumer(AsyncJsonWebsocketConsumer):
     """
 
     channel_layer_alias = "monitoring"
-    groups = [MONITORING_GROUP]  # noqa: RUF012
+    groups = [MONITORING_GROUP]
 
     # Alerts less severe than this are not sent to the client.
     least = SEVERITIES[0]

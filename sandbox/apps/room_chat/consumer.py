@@ -44,7 +44,7 @@ class RoomChatConsumer(LineConsumer):
     async def receive_line(self, line: str) -> None:
         await self.tell_room(f"{self.guest}: {line}")
 
-    async def disconnect(self, code: int) -> None:  # noqa: ARG002
+    async def disconnect(self, code: int) -> None:
         # Without a broker nobody can be told.
         with contextlib.suppress(LayerUnavailable):
             await self.tell_room(f"{self.guest} left")

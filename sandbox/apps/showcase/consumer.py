@@ -34,7 +34,7 @@ class ChatConsumer(LineConsumer):
     """Chat over Redis pub/sub. The framework joins and leaves the groups named here."""
 
     channel_layer_alias = "chat"
-    groups = [CHAT_GROUP]  # noqa: RUF012
+    groups = [CHAT_GROUP]
 
     async def receive_line(self, line: str) -> None:
         await self.channel_layer.group_send(CHAT_GROUP, {"type": "chat.message", "text": line})
@@ -54,7 +54,7 @@ class ReliableChatConsumer(AsyncJsonWebsocketConsumer):
     """
 
     channel_layer_alias = "queue"
-    groups = [RELIABLE_GROUP]  # noqa: RUF012
+    groups = [RELIABLE_GROUP]
     resumable = True
 
     async def receive_json(self, content: Any, **_: Any) -> None:
@@ -86,7 +86,7 @@ class NotificationConsumer(AsyncJsonWebsocketConsumer):
     """
 
     channel_layer_alias = "notifications"
-    groups = [NOTIFICATION_GROUP]  # noqa: RUF012
+    groups = [NOTIFICATION_GROUP]
 
     async def receive_json(self, content: Any, **_: Any) -> None:
         try:
@@ -107,7 +107,7 @@ class AnalyticsConsumer(LineConsumer):
     """
 
     channel_layer_alias = "analytics"
-    groups = [ANALYTICS_GROUP]  # noqa: RUF012
+    groups = [ANALYTICS_GROUP]
 
     async def connect(self) -> None:
         await self.accept()

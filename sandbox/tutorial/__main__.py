@@ -1,0 +1,36 @@
+"""`python -m sandbox.tutorial`: the folder for a reader, at the start or after any part."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from sandbox.tutorial.steps import all_steps, prepare, solve
+
+
+def main() -> int:
+    parts = sorted({step.part for step in all_steps().values()})
+    parser = argparse.ArgumentParser(prog="python -m sandbox.tutorial", description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument(
+        "--solve",
+        type=int,
+        choices=parts,
+        metavar="PART",
+        help="bring the files to the state after this part; what you wrote in them is replaced",
+    )
+    arguments = parser.parse_args()
+    try:
+        if arguments.solve is None:
+            prepare(arguments.folder)
+        else:
+            solve(arguments.folder, arguments.solve)
+    except OSError as error:
+        print(f"tutorial: {error.strerror}: {error.filename}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,135 @@
+"""What the templates leave to the reader, found by comparing them with the finished files."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import groupby
+from pathlib import Path
+
+FINISHED = Path(__file__).parents[1]
+TEMPLATES = Path(__file__).parent / "templates"
+# The library's client for browsers, which the page imports.
+CLIENT = Path("clients", "js")
+
+# The number is that of a part, and of a step in it.
+TODO = re.compile(r"^\s*(?:#|//) TODO (?P<number>\d+\.\d+): (?P<what>.+)$")
+
+# Stands behind the last line of a file, so that what ends it is found there.
+END = "\0"
+
+# What a reader does not get.
+LEFT_OUT = ("tutorial", "__pycache__")
+
+
+class BadTemplate(Exception):
+    """A template and its finished file do not fit together."""
+
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(f"{path}: {reason}")
+
+
+@dataclass(frozen=True)
+class Step:
+    """One TODO: its number in the tutorial, its file below `sandbox/`, and its solution."""
+
+    number: str
+    path: Path
+    what: str
+    todo: str
+    code: str
+
+    @property
+    def part(self) -> int:
+        return int(self.number.partition(".")[0])
+
+
+class Template:
+    """A file as the reader gets it, and what it becomes."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.lines = (TEMPLATES / path).read_text().splitlines()
+
+    @cached_property
+    def steps(self) -> list[Step]:
+        """
+        The TODOs from top to bottom. Raises BadTemplate unless solving all of them makes
+        the finished file.
+
+        What stands between TODOs is looked for in the finished file as a whole. TODOs with
+        nothing between them are solved by a line each.
+        """
+        finished = (FINISHED / self.path).read_text().splitlines()
+        steps: list[Step] = []
+        todos: list[str] = []
+        done = 0
+        for is_todo, group in groupby([*self.lines, END], lambda line: bool(TODO.match(line))):
+            if is_todo:
+                todos = list(group)
+                continue
+            passage = list(group)
+            start = self._find(passage, [*finished, END], done)
+            steps += self._solutions(todos, finished[done:start])
+            done = start + len(passage)
+        return steps
+
+    def _find(self, passage: list[str], lines: list[str], start: int) -> int:
+        for position in range(start, len(lines) - len(passage) + 1):
+            if lines[position : position + len(passage)] == passage:
+                return position
+        raise BadTemplate(self.path, f"the finished file lacks the lines from {passage[0]!r}")
+
+    def _solutions(self, todos: list[str], code: list[str]) -> list[Step]:
+        if not todos and code:
+            raise BadTemplate(self.path, f"no TODO stands for {code[0]!r}")
+        if len(todos) > 1 and len(todos) != len(code):
+            raise BadTemplate(self.path, f"{len(code)} lines solve {len(todos)} TODOs: {todos}")
+        codes = [[line] for line in code] if len(todos) > 1 else [code]
+        return [self._step(todo, lines) for todo, lines in zip(todos, codes, strict=False)]
+
+    def _step(self, todo: str, code: list[str]) -> Step:
+        match = TODO.match(todo)
+        assert match
+        if not code:
+            raise BadTemplate(self.path, f"nothing in the finished file solves {todo.strip()!r}")
+        return Step(match["number"], self.path, match["what"], todo, "\n".join(code))
+
+    def solved(self, part: int) -> str:
+        """The file after a part of the tutorial."""
+        solutions = {step.todo: step.code for step in self.steps if step.part <= part}
+        return "\n".join(solutions.get(line, line) for line in self.lines) + "\n"
+
+
+def templates() -> list[Template]:
+    paths = sorted(TEMPLATES.rglob("*.*"))
+    return [Template(p.relative_to(TEMPLATES)) for p in paths if p.suffix in (".py", ".js")]
+
+
+def all_steps() -> dict[str, Step]:
+    """All steps by number, in the order of the tutorial. Raises BadTemplate if two share one."""
+    steps: dict[str, Step] = {}
+    for step in (step for template in templates() for step in template.steps):
+        if step.number in steps:
+            raise BadTemplate(step.path, f"TODO {step.number} is also in {steps[step.number].path}")
+        steps[step.number] = step
+    return dict(sorted(steps.items(), key=lambda item: [*map(int, item[0].split("."))]))
+
+
+def prepare(folder: Path) -> None:
+    """Make the folder that a reader works in. Raises FileExistsError rather than overwrite one."""
+    shutil.copytree(FINISHED, folder / FINISHED.name, ignore=shutil.ignore_patterns(*LEFT_OUT))
+    shutil.copytree(
+        FINISHED.parent / CLIENT,
+        folder / CLIENT,
+        ignore=shutil.ignore_patterns("node_modules", "build"),
+    )
+    solve(folder, 0)
+
+
+def solve(folder: Path, part: int) -> None:
+    """Bring every file that the tutorial changes into the state after a part."""
+    for template in templates():
+        (folder / FINISHED.name / template.path).write_text(template.solved(part))

@@ -1,0 +1,13 @@
+"""System messages: a consumer that needs no channel layer."""
+
+from __future__ import annotations
+
+from sandbox.apps.lines import LineConsumer
+
+
+class SystemMessageConsumer(LineConsumer):
+    """Answers its own client and nobody else."""
+
+    # TODO 2.2: accept the connection and greet the client
+
+    # TODO 2.3: answer each line

@@ -1,0 +1,81 @@
+"""The showcase application: `uvicorn sandbox.main:app`, or all of it with start_dev.py."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import FileResponse
+from fastapi.staticfiles import StaticFiles
+from starlette.routing import Router, WebSocketRoute
+
+from fast_channels.layers import channel_layers
+from sandbox.apps.background_jobs.consumer import BackgroundJobConsumer
+from sandbox.apps.room_chat.consumer import RoomChatConsumer
+from sandbox.apps.showcase.consumer import (
+    AnalyticsConsumer,
+    ChatConsumer,
+    NotificationConsumer,
+    ReliableChatConsumer,
+)
+from sandbox.apps.system_chat.consumer import SystemMessageConsumer
+from sandbox.layers import setup_layers
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+STATIC = Path(__file__).parent / "static"
+# The library's client for browsers, as it is: there is nothing to build.
+CLIENT = Path(__file__).parents[1] / "clients" / "js"
+
+# The page loads nothing from elsewhere and runs no inline script, so a message
+# that got into it as HTML could still do nothing.
+PAGE_HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
+        "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    # Ask each time whether a file changed: somebody is editing them.
+    "Cache-Control": "no-cache",
+}
+
+# Before the application, because a consumer looks for its layer when it is made.
+setup_layers()
+
+websockets = Router(
+    routes=[
+        # TODO 2.4: route /system to SystemMessageConsumer
+        # TODO 3.8: route /room/{room_name} to RoomChatConsumer
+        # TODO 4.9: route /backgroundjob to BackgroundJobConsumer
+        # TODO 5.5: route /chat to ChatConsumer
+        # TODO 5.6: route /reliable to ReliableChatConsumer
+        # TODO 5.7: route /notifications to NotificationConsumer
+        # TODO 5.15: route /analytics to AnalyticsConsumer
+    ]
+)
+
+# TODO 1.1: the application, whose lifespan opens and closes the layers
+app.mount("/ws", websockets)
+app.mount("/static/fast-channels", StaticFiles(directory=CLIENT))
+app.mount("/static", StaticFiles(directory=STATIC))
+
+
+@app.get("/", include_in_schema=False)
+async def page() -> FileResponse:
+    return FileResponse(STATIC / "index.html")
+
+
+# TODO 1.2: an endpoint that says how the layers are
+
+
+@app.middleware("http")
+async def add_page_headers(
+    request: Request, call_next: Callable[[Request], Awaitable[Response]]
+) -> Response:
+    response = await call_next(request)
+    if request.url.path == "/" or request.url.path.startswith("/static/"):
+        response.headers.update(PAGE_HEADERS)
+    return response
