@@ -33,7 +33,7 @@ from tests.chaos.backends import PATIENCE, address_for, make
 SOAK = bool(os.environ.get("SOAK"))
 
 PROFILE = settings(
-    max_examples=5000 if SOAK else 40,
+    max_examples=5000 if SOAK else 25,
     derandomize=not SOAK,
     database=None,
     deadline=None,

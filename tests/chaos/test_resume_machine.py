@@ -42,7 +42,7 @@ from tests.conftest import empty
 SOAK = bool(os.environ.get("SOAK"))
 
 PROFILE = settings(
-    max_examples=1000 if SOAK else 15,
+    max_examples=1000 if SOAK else 10,
     stateful_step_count=80 if SOAK else 40,
     # The normal run tries the same sequences every time.
     derandomize=not SOAK,

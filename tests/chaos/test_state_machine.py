@@ -39,7 +39,7 @@ from tests.chaos.backends import PATIENCE, a_while, becomes, make, on_server, ta
 SOAK = bool(os.environ.get("SOAK"))
 
 PROFILE = settings(
-    max_examples=1000 if SOAK else 20,
+    max_examples=1000 if SOAK else 12,
     stateful_step_count=80 if SOAK else 40,
     # The normal run tries the same sequences every time.
     derandomize=not SOAK,
