@@ -397,6 +397,7 @@ class RedisChannelLayer(BaseChannelLayer):
         return self._serializer.serialize(message)
 
     def deserialize(self, message: bytes) -> Any:
+        """Undo `serialize`."""
         return self._serializer.deserialize(message)
 
     def consistent_hash(self, value: str | bytes) -> int:
