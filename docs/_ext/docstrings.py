@@ -111,7 +111,8 @@ class AliasDirective(SphinxDirective):
             if isinstance(node, ast.AnnAssign | ast.Assign) and node.value is not None
             if short in map(ast.unparse, getattr(node, "targets", [getattr(node, "target", None)]))
         )
-        lines = [f".. py:type:: {self.arguments[0]}", f"   :canonical: {value}", ""]
+        lines = [f".. py:type:: {short}", f"   :module: {module}"]
+        lines += [f"   :canonical: {value}", ""]
         lines += [f"   {line}" for line in analyzer.attr_docs["", short]]
         content = StringList(lines, analyzer.srcname)
         return self.parse_text_to_nodes(content)

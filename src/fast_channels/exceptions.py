@@ -217,6 +217,7 @@ class UnhandledMessage(FastChannelsError, ValueError):
 
     def __init__(self, consumer: object, type_: object, reason: str = "has no handler for") -> None:
         self.consumer = type(consumer).__name__
+        # What the parameter `type_` was given.
         self.type = type_
         self.reason = reason
 

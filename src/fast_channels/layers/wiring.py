@@ -372,7 +372,7 @@ class Wiring(NameRules):
         return False
 
     async def _join(self, topic: str, channel: str) -> bool:
-        """Return whether it was no member before."""
+        """Let a channel receive a topic, once the broker confirms; whether it is new there."""
         # Join first: a message that arrives between the broker's answer and our
         # own bookkeeping would otherwise find nobody.
         new = self._hub.join(topic, channel)

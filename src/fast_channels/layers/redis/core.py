@@ -390,6 +390,7 @@ class RedisChannelLayer(BaseChannelLayer):
         self.prefix = checked_prefix(prefix)
         self.group_expiry = group_expiry
         self.hosts = decode_hosts(hosts)
+        # How many hosts names are spread over.
         self.ring_size = len(self.hosts)
 
     def serialize(self, message: ChannelMessage) -> bytes:
