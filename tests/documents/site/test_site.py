@@ -23,10 +23,10 @@ def test_site_is_built_without_a_warning(site):
 class Loaded(HTMLParser):
     """What a browser loads with a page."""
 
-    def __init__(self, page):
+    def __init__(self, text):
         super().__init__()
         self.addresses = []
-        self.feed(page.read_text())
+        self.feed(text)
 
     def handle_starttag(self, tag, attrs):
         attributes = dict(attrs)
@@ -34,19 +34,44 @@ class Loaded(HTMLParser):
             self.addresses.append(attributes.get("href"))
         elif tag in ("script", "img", "source", "iframe", "video", "audio"):
             self.addresses.append(attributes.get("src"))
-        self.addresses += re.findall(r"url\(([^)]+)\)", attributes.get("style") or "")
+        self.addresses += URL.findall(attributes.get("style") or "")
+
+
+URL = re.compile(r"(?:url\(|@import\s+)[\"']?([^\"')\s;]+)")
+
+
+def loaded(path):
+    """The addresses that a page or a style sheet loads, but for data within it."""
+    text = path.read_text()
+    found = Loaded(text).addresses if path.suffix == ".html" else URL.findall(text)
+    return [address for address in found if address and not address.startswith("data:")]
+
+
+def is_elsewhere(address):
+    return re.match(r"(\w+:)?//", address) is not None
 
 
 def test_nothing_is_loaded_from_elsewhere(site):
     """Scripts, styles, fonts and pictures are files of the site."""
-    for page in site.folder.rglob("*.html"):
-        for address in filter(None, Loaded(page).addresses):
-            if not address.startswith("data:"):
-                assert not re.match(r"(\w+:)?//", address), (page, address)
-                assert (page.parent / address.partition("?")[0]).exists(), (page, address)
-    for style in site.folder.rglob("*.css"):
-        for address in re.findall(r"(?:url\(|@import\s+)[\"']?([^\"')\s;]+)", style.read_text()):
-            assert not re.match(r"(https?:)?//", address), (style, address)
+    files = [*site.folder.rglob("*.html"), *site.folder.rglob("*.css")]
+    assert [
+        (path, address) for path in files for address in filter(is_elsewhere, loaded(path))
+    ] == []
+    for path in site.folder.rglob("*.html"):
+        missing = [a for a in loaded(path) if not (path.parent / a.partition("?")[0]).exists()]
+        assert missing == [], path
+
+
+def test_what_is_loaded_from_elsewhere_is_noticed(tmp_path):
+    """In tags, in styles and in style sheets; a link to be followed is none of it."""
+    page, style = tmp_path / "page.html", tmp_path / "style.css"
+    page.write_text(
+        '<a href="https://a"></a><link rel="stylesheet" href="https://b"><script src="//c"></script>'
+        '<img src="d.png"><p style="background: url(http://e)"></p><img src="data:image/png,">'
+    )
+    style.write_text("@import 'https://f'; @font-face { src: url(g.woff) }")
+    assert [*filter(is_elsewhere, loaded(page))] == ["https://b", "//c", "http://e"]
+    assert [*filter(is_elsewhere, loaded(style))] == ["https://f"]
 
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
@@ -78,6 +103,16 @@ async def test_search_works_without_a_server(page, site):
     assert all(request.startswith("file:") for request in requests), requests
 
 
+async def width_of(page):
+    """How wide what the page shows is, in pixels, scrolled or not."""
+    return await page.evaluate(
+        """() => Math.max(
+            document.documentElement.scrollWidth,
+            document.querySelector("article").scrollWidth,
+        )"""
+    )
+
+
 @pytest.mark.browser
 @pytest.mark.asyncio(loop_scope="module")
 async def test_no_page_scrolls_sideways_on_a_phone(page, site):
@@ -85,12 +120,18 @@ async def test_no_page_scrolls_sideways_on_a_phone(page, site):
     wide = {}
     for path in site.pages():
         await page.goto(path.as_uri(), wait_until="domcontentloaded")
-        width = await page.evaluate(
-            """() => Math.max(
-                document.documentElement.scrollWidth,
-                document.querySelector("article")?.scrollWidth ?? 0,
-            )"""
-        )
-        if width > PHONE["width"]:
+        if (width := await width_of(page)) > PHONE["width"]:
             wide[path.relative_to(site.folder)] = width
     assert wide == {}
+
+
+@pytest.mark.browser
+@pytest.mark.asyncio(loop_scope="module")
+async def test_page_that_scrolls_sideways_is_noticed(page, site):
+    """Something wide that does not scroll by itself makes the page wide."""
+    await page.goto((site.folder / "index.html").as_uri())
+    await page.evaluate(
+        """() => document.querySelector("article p").innerHTML =
+            "<span style='display: inline-block; width: 600px'>wide</span>" """
+    )
+    assert await width_of(page) > PHONE["width"]
