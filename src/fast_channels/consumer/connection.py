@@ -73,9 +73,8 @@ class WebsocketConnection(AsyncConsumer):
     # `forwarded_frame` makes of them, once for all connections of a class. No
     # handler and no send() of yours is called; else they are like other messages.
     forwards: ClassVar[Collection[str]] = ()
-    # Seconds of silence after which the client is asked whether it is there:
-    # `heartbeat_ping` is sent, a frame like any other, so that it passes every
-    # server and proxy. None for no heartbeat.
+    # Seconds of silence after which the client is asked whether it is there: `heartbeat_ping` is
+    # sent, a frame like any other, so that it passes every server and proxy. None for no heartbeat.
     heartbeat_interval: float | None = None
     # Seconds of silence after that, until the connection is closed with 1011.
     heartbeat_timeout: float = 10.0

@@ -79,7 +79,6 @@ class Wiring(NameRules):
         max_message_size: int,
     ) -> None:
         super().__init__(capacity, channel_capacity)
-        # Seconds; see the options of the layer.
         self.expiry = expiry
         self.overflow: Overflow = overflow
         self.max_message_size = max_message_size

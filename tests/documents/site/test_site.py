@@ -54,9 +54,7 @@ def is_elsewhere(address):
 def test_nothing_is_loaded_from_elsewhere(site):
     """Scripts, styles, fonts and pictures are files of the site."""
     files = [*site.folder.rglob("*.html"), *site.folder.rglob("*.css")]
-    assert [
-        (path, address) for path in files for address in filter(is_elsewhere, loaded(path))
-    ] == []
+    assert [(path, a) for path in files for a in filter(is_elsewhere, loaded(path))] == []
     for path in site.folder.rglob("*.html"):
         missing = [a for a in loaded(path) if not (path.parent / a.partition("?")[0]).exists()]
         assert missing == [], path
