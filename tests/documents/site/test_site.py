@@ -64,8 +64,9 @@ def test_what_is_loaded_from_elsewhere_is_noticed(tmp_path):
     """In tags, in styles and in style sheets; a link to be followed is none of it."""
     page, style = tmp_path / "page.html", tmp_path / "style.css"
     page.write_text(
-        '<a href="https://a"></a><link rel="stylesheet" href="https://b"><script src="//c"></script>'
-        '<img src="d.png"><p style="background: url(http://e)"></p><img src="data:image/png,">'
+        '<a href="https://a"></a><link rel="stylesheet" href="https://b">'
+        '<script src="//c"></script><img src="d.png"><p style="background: url(http://e)"></p>'
+        '<img src="data:image/png,">'
     )
     style.write_text("@import 'https://f'; @font-face { src: url(g.woff) }")
     assert [*filter(is_elsewhere, loaded(page))] == ["https://b", "//c", "http://e"]
