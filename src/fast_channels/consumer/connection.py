@@ -73,15 +73,15 @@ class WebsocketConnection(AsyncConsumer):
     # `forwarded_frame` makes of them, once for all connections of a class. No
     # handler and no send() of yours is called; else they are like other messages.
     forwards: ClassVar[Collection[str]] = ()
-    # Seconds of silence after which the client is asked whether it is there:
-    # `heartbeat_ping` is sent, a frame like any other, so that it passes every
-    # server and proxy. None for no heartbeat.
+    # Seconds of silence after which the client is asked whether it is there: `heartbeat_ping` is
+    # sent, a frame like any other, so that it passes every server and proxy. None for no heartbeat.
     heartbeat_interval: float | None = None
     # Seconds of silence after that, until the connection is closed with 1011.
     heartbeat_timeout: float = 10.0
+    # The question.
+    heartbeat_ping: str = '{"type":"ping"}'
     # Any frame is an answer. This one is for clients that have nothing to say:
     # receive() does not see it. White space in it is nobody's concern.
-    heartbeat_ping: str = '{"type":"ping"}'
     heartbeat_pong: str = '{"type":"pong"}'
 
     _scope_type = "websocket"

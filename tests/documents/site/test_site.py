@@ -1,0 +1,136 @@
+"""The site that `make docs` builds: whole, without the network, readable and searchable."""
+
+from __future__ import annotations
+
+import os
+import re
+from html.parser import HTMLParser
+
+import pytest
+import pytest_asyncio
+from playwright.async_api import async_playwright, expect
+
+from tests.showcase.test_browser import ARGUMENTS, find_browser
+
+PHONE = {"width": 390, "height": 844}
+
+
+def test_site_is_built_without_a_warning(site):
+    """No reference leads nowhere, no page is left out, no code cannot be highlighted."""
+    assert site.complaints == ""
+
+
+class Loaded(HTMLParser):
+    """What a browser loads with a page."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.addresses = []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        attributes = dict(attrs)
+        if tag == "link" and attributes.get("rel") not in ("index", "search", "next", "prev"):
+            self.addresses.append(attributes.get("href"))
+        elif tag in ("script", "img", "source", "iframe", "video", "audio"):
+            self.addresses.append(attributes.get("src"))
+        self.addresses += URL.findall(attributes.get("style") or "")
+
+
+URL = re.compile(r"(?:url\(|@import\s+)[\"']?([^\"')\s;]+)")
+
+
+def loaded(path):
+    """The addresses that a page or a style sheet loads, but for data within it."""
+    text = path.read_text()
+    found = Loaded(text).addresses if path.suffix == ".html" else URL.findall(text)
+    return [address for address in found if address and not address.startswith("data:")]
+
+
+def is_elsewhere(address):
+    return re.match(r"(\w+:)?//", address) is not None
+
+
+def test_nothing_is_loaded_from_elsewhere(site):
+    """Scripts, styles, fonts and pictures are files of the site."""
+    files = [*site.folder.rglob("*.html"), *site.folder.rglob("*.css")]
+    assert [(path, a) for path in files for a in filter(is_elsewhere, loaded(path))] == []
+    for path in site.folder.rglob("*.html"):
+        missing = [a for a in loaded(path) if not (path.parent / a.partition("?")[0]).exists()]
+        assert missing == [], path
+
+
+def test_what_is_loaded_from_elsewhere_is_noticed(tmp_path):
+    """In tags, in styles and in style sheets; a link to be followed is none of it."""
+    page, style = tmp_path / "page.html", tmp_path / "style.css"
+    page.write_text(
+        '<a href="https://a"></a><link rel="stylesheet" href="https://b">'
+        '<script src="//c"></script><img src="d.png"><p style="background: url(http://e)"></p>'
+        '<img src="data:image/png,">'
+    )
+    style.write_text("@import 'https://f'; @font-face { src: url(g.woff) }")
+    assert [*filter(is_elsewhere, loaded(page))] == ["https://b", "//c", "http://e"]
+    assert [*filter(is_elsewhere, loaded(style))] == ["https://f"]
+
+
+@pytest_asyncio.fixture(loop_scope="module", scope="module")
+async def page():
+    """A tab of a phone's size."""
+    path = find_browser()
+    if path is None:
+        reason = "no browser found: put chromium on the PATH, or its path into CHROMIUM"
+        # As for the showcase: where nobody watches, a test must not quietly not run.
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(reason)
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(executable_path=path, args=ARGUMENTS)
+        yield await browser.new_page(viewport=PHONE)
+        await browser.close()
+
+
+@pytest.mark.browser
+@pytest.mark.asyncio(loop_scope="module")
+async def test_search_works_without_a_server(page, site):
+    """From files on a disk, the name of a method leads to its description."""
+    requests = []
+    page.on("request", lambda request: requests.append(request.url))
+    await page.goto((site.folder / "search.html").as_uri() + "?q=group_send")
+    found = page.locator("#search-results a[href*='group_send']").first
+    await found.click()
+    await expect(
+        page.locator("dt[id='fast_channels.layers.BaseChannelLayer.group_send']")
+    ).to_be_visible()
+    assert all(request.startswith("file:") for request in requests), requests
+
+
+async def width_of(page):
+    """How wide what the page shows is, in pixels, scrolled or not."""
+    return await page.evaluate(
+        """() => Math.max(
+            document.documentElement.scrollWidth,
+            document.querySelector("article").scrollWidth,
+        )"""
+    )
+
+
+@pytest.mark.browser
+@pytest.mark.asyncio(loop_scope="module")
+async def test_no_page_scrolls_sideways_on_a_phone(page, site):
+    """What is wider, such as a table or a line of code, scrolls by itself."""
+    wide = {}
+    for path in site.pages():
+        await page.goto(path.as_uri(), wait_until="domcontentloaded")
+        if (width := await width_of(page)) > PHONE["width"]:
+            wide[path.relative_to(site.folder)] = width
+    assert wide == {}
+
+
+@pytest.mark.browser
+@pytest.mark.asyncio(loop_scope="module")
+async def test_page_that_scrolls_sideways_is_noticed(page, site):
+    """Something wide that does not scroll by itself makes the page wide."""
+    await page.goto((site.folder / "index.html").as_uri())
+    await page.evaluate(
+        """() => document.querySelector("article p").innerHTML =
+            "<span style='display: inline-block; width: 600px'>wide</span>" """
+    )
+    assert await width_of(page) > PHONE["width"]
