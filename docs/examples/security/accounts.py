@@ -53,7 +53,8 @@ class Tickets:
 
     async def redeem(self, ticket: str) -> Session | None:
         """Return the session, the first time; None for any other ticket."""
-        return session_of(await self._redis.getdel(f"ticket:{ticket}"))
+        secret = await self._redis.getdel(f"ticket:{ticket}")
+        return session_of(str(secret))
 
     async def close(self) -> None:
         """Let go of the server."""

@@ -11,7 +11,7 @@ from accounts import session_of, tickets
 from credentials import CookieCredentials, TicketCredentials, TokenCredentials
 from fastapi import Cookie, FastAPI, HTTPException
 from sockets import FirstMessageConsumer, RoomConsumer
-from starlette.routing import WebSocketRoute
+from starlette.routing import BaseRoute, WebSocketRoute
 
 from fast_channels import channel_layers
 from fast_channels.layers import RedisPubSubChannelLayer
@@ -28,7 +28,7 @@ channel_layers.register("rooms", RedisPubSubChannelLayer(hosts=[os.environ["REDI
 ORIGINS = ["https://chat.example.org"]
 
 rooms = RoomConsumer.as_asgi()
-routes = [
+routes: list[BaseRoute] = [
     # Pages of our own: the cookie comes by itself, so the origin has to be looked at.
     WebSocketRoute("/ws/rooms/{room}", OriginValidator(CookieCredentials(rooms), ORIGINS)),
     # Pages that cannot send the cookie, such as those of another site or an app.
