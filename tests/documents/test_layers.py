@@ -39,7 +39,7 @@ def rows():
             layers = {"all": list(CLASSES), "redis": REDIS}.get(cells[1]) or cells[1].split(", ")
             for name in re.findall(r"`(\w+)`", cells[0]):
                 for layer in layers:
-                    yield layer, name, ast.literal_eval(cells[2])
+                    yield layer, name, ast.literal_eval(cells[2].strip("`"))
 
 
 def settings():

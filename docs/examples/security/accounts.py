@@ -54,7 +54,7 @@ class Tickets:
     async def redeem(self, ticket: str) -> Session | None:
         """Return the session, the first time; None for any other ticket."""
         secret = await self._redis.getdel(f"ticket:{ticket}")
-        return session_of(str(secret))
+        return session_of(secret if isinstance(secret, str) else None)
 
     async def close(self) -> None:
         """Let go of the server."""
