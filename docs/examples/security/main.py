@@ -1,0 +1,63 @@
+"""Rooms for their members alone: `uvicorn main:app`, with REDIS_URL in the environment."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from typing import TYPE_CHECKING, Annotated
+
+from accounts import session_of, tickets
+from credentials import CookieCredentials, TicketCredentials, TokenCredentials
+from fastapi import Cookie, FastAPI, HTTPException
+from sockets import FirstMessageConsumer, RoomConsumer
+from starlette.routing import BaseRoute, WebSocketRoute
+
+from fast_channels import channel_layers
+from fast_channels.layers import RedisPubSubChannelLayer
+from fast_channels.middleware import OriginValidator
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
+logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+
+channel_layers.register("rooms", RedisPubSubChannelLayer(hosts=[os.environ["REDIS_URL"]]))
+
+# start of routes
+ORIGINS = ["https://chat.example.org"]
+
+rooms = RoomConsumer.as_asgi()
+routes: list[BaseRoute] = [
+    # Pages of our own: the cookie comes by itself, so the origin has to be looked at.
+    WebSocketRoute("/ws/rooms/{room}", OriginValidator(CookieCredentials(rooms), ORIGINS)),
+    # Pages that cannot send the cookie, such as those of another site or an app.
+    WebSocketRoute("/ws/tickets/{room}", TicketCredentials(rooms)),
+    # Programs: they send no Origin, and no cookie opens this door.
+    WebSocketRoute("/ws/services/{room}", TokenCredentials(rooms)),
+    WebSocketRoute("/ws/first-message", FirstMessageConsumer.as_asgi()),
+]
+# end of routes
+
+
+@contextlib.asynccontextmanager
+async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
+    """Keep the layers open."""
+    async with channel_layers.lifespan(app):
+        yield
+    await tickets.close()
+
+
+app = FastAPI(lifespan=lifespan, routes=routes)
+
+
+# start of ticket
+@app.post("/ticket")
+async def ticket(session: Annotated[str, Cookie()] = "") -> dict[str, str]:
+    """Give whoever is signed in a ticket for one WebSocket."""
+    if session_of(session) is None:
+        raise HTTPException(401)
+    return {"ticket": await tickets.issue(session)}
+
+
+# end of ticket

@@ -1,0 +1,91 @@
+"""The table of settings is that of the code, and the examples are layers."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import re
+
+import pytest
+
+from fast_channels.layers import (
+    InMemoryChannelLayer,
+    RedisChannelLayer,
+    RedisPubSubChannelLayer,
+    RedisStreamsChannelLayer,
+)
+from tests.documents.support import ROOT, block_with
+
+GUIDE = ROOT / "docs" / "layers.md"
+
+CLASSES = {
+    "memory": InMemoryChannelLayer,
+    "pub/sub": RedisPubSubChannelLayer,
+    "queue": RedisChannelLayer,
+    "streams": RedisStreamsChannelLayer,
+}
+REDIS = ["pub/sub", "queue", "streams"]
+
+# What the page says nothing of: a layer in memory may have a codec of its own.
+OTHER = {("memory", "codec")}
+
+
+def rows():
+    """Every pair of a layer and a setting in the table, with its default."""
+    _, _, section = GUIDE.read_text().partition("\n## Settings\n")
+    for line in section.partition("\n## ")[0].splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if len(cells) == 5 and cells[0].startswith("`") and cells[1]:
+            layers = {"all": list(CLASSES), "redis": REDIS}.get(cells[1]) or cells[1].split(", ")
+            for name in re.findall(r"`(\w+)`", cells[0]):
+                for layer in layers:
+                    yield layer, name, ast.literal_eval(cells[2].strip("`"))
+
+
+def settings():
+    """Every pair of a layer and a setting in the code."""
+    for layer, class_ in CLASSES.items():
+        for name, parameter in inspect.signature(class_).parameters.items():
+            yield layer, name, parameter.default
+
+
+def test_table_has_every_setting_with_its_default():
+    """None is missing, none is invented, and no default is another."""
+    shown = {(layer, name): default for layer, name, default in rows()}
+    known = {(layer, name): default for layer, name, default in settings()}
+    assert shown.keys() == known.keys() - OTHER
+    assert {key: known[key] for key in shown} == shown
+
+
+def test_hosts_of_the_page_are_ones():
+    """Each way to name a server is taken; that checks its keywords, and connects nowhere."""
+    space: dict = {}
+    exec(block_with(GUIDE, "unix://"), space)
+    layers = {k: v for k, v in space.items() if isinstance(v, RedisPubSubChannelLayer)}
+    assert len(layers) == 7
+    assert str(layers["one"]) == "RedisPubSubChannelLayer(hosts=['redis://10.0.0.5:6379/0'])"
+    assert "rediss" in str(layers["keywords"])
+
+
+async def test_layers_of_the_page_do_not_share_groups(registry, redis_url):
+    """Their prefixes tell them apart, and they have the settings that stand there."""
+    block = block_with(GUIDE, "history_ttl=1_800")
+    exec(block.replace("redis://localhost:6379", redis_url), {})
+    assert {registry[alias].prefix for alias in registry.list_aliases()} == {
+        *("presence", "rooms", "jobs"),
+    }
+    async with registry["presence"] as presence, registry["rooms"] as rooms:
+        here, there = await presence.open_channel(), await rooms.open_channel()
+        await presence.group_add("lobby", here.name)
+        await rooms.group_add("lobby", there.name)
+        await presence.group_send("lobby", {"type": "typing"})
+        await rooms.group_send("lobby", {"type": "said"})
+        assert (await here.get())["type"] == "typing"
+        assert (await there.get())["type"] == "said"
+        assert len(here) == len(there) == 0
+
+
+def test_error_says_what_to_write_instead():
+    """An entry that cannot be used is noticed where the layer is made."""
+    with pytest.raises(ValueError, match="begins with redis://, rediss:// or unix://"):
+        RedisPubSubChannelLayer(hosts=["localhost:6379"])
