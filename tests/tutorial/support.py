@@ -17,7 +17,7 @@ from tests.showcase.support import ROOT, AnalyticsWorker, WebServer, Worker
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from playwright.async_api import Locator
+    from playwright.async_api import Locator, Page
 
 PAGES = ROOT / "docs" / "tutorial"
 SOLUTIONS = TEMPLATES.parent / "solutions"
@@ -29,6 +29,9 @@ BROKER_SINCE, WORKER_SINCE, ANALYTICS_SINCE = 3, 4, 5
 
 # Of a picture in a page: pixels, and bytes.
 LARGEST_WIDTH, LARGEST_PICTURE = 1_000, 150_000
+
+# The same variable says where the picture of the whole showcase goes.
+PICTURES_WANTED = bool(os.environ.get("SHOWCASE_SCREENSHOT"))
 
 
 class Stage:
@@ -132,13 +135,14 @@ def assert_printed(quote: str, output: str) -> None:
         start = found.end()
 
 
-async def take_picture(name: str, locator: Locator) -> None:
-    """Keep what a part of a page looks like, if pictures are wanted: SHOWCASE_SCREENSHOT is set."""
-    if not os.environ.get("SHOWCASE_SCREENSHOT"):
+async def take_picture(name: str, shown: Page | Locator) -> None:
+    """Keep what a page or a part of it looks like, if pictures are wanted."""
+    if not PICTURES_WANTED:
         return
-    await locator.page.evaluate("document.activeElement.blur()")
-    await locator.page.bring_to_front()
-    picture = await locator.screenshot()
+    page = getattr(shown, "page", shown)
+    await page.evaluate("document.activeElement.blur()")
+    await page.bring_to_front()
+    picture = await shown.screenshot()
     width = int.from_bytes(picture[16:20])
     assert width <= LARGEST_WIDTH, f"{name} is {width} pixels wide"
     assert len(picture) <= LARGEST_PICTURE, f"{name} has {len(picture)} bytes"
