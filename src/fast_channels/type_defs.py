@@ -11,33 +11,45 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMappi
 from re import Pattern
 from typing import Any, Literal, NotRequired, Protocol, TypeAlias, TypedDict
 
+# What a server tells of a connection, by the ASGI specification; middleware adds to it.
 ChannelScope: TypeAlias = MutableMapping[str, Any]
 # A message from a layer or an ASGI event: a mapping with a "type".
 ChannelMessage: TypeAlias = Mapping[str, Any]
+# Pairs of name and value, names in lower case.
 ChannelHeaders: TypeAlias = Iterable[tuple[bytes, bytes]]
 
+# Waits for the next event of a connection.
 ASGIReceiveCallable: TypeAlias = Callable[[], Awaitable[ChannelMessage]]
+# Hands an event to the server.
 ASGISendCallable: TypeAlias = Callable[[ChannelMessage], Awaitable[None]]
 
-# A capacity for every channel whose name matches: a glob or a compiled pattern.
+# Names of channels: a glob or a compiled pattern.
 ChannelCapacityPattern: TypeAlias = str | Pattern[str]
+# Such patterns with their capacities; the first that matches counts.
 ChannelCapacityDict: TypeAlias = Mapping[ChannelCapacityPattern, int]
+# One of them, compiled.
 CompiledChannelCapacity: TypeAlias = tuple[Pattern[str], int]
+# All of them, in their order.
 CompiledChannelCapacities: TypeAlias = list[CompiledChannelCapacity]
 
-# What a full mailbox does with one message more. See layers/mailbox.py.
+# What a full mailbox does with one message more: it forgets the one that waited longest,
+# refuses the new one, or refuses it and closes the connection.
 Overflow: TypeAlias = Literal["drop_oldest", "drop_newest", "close"]
 
 
 class ASGIApplicationProtocol(Protocol):
+    """An ASGI application, of version 3."""
+
     def __call__(
         self, scope: ChannelScope, receive: ASGIReceiveCallable, send: ASGISendCallable
     ) -> Awaitable[None]: ...
 
 
+# The same as a type of callables.
 ASGI3Application: TypeAlias = Callable[
     [ChannelScope, ASGIReceiveCallable, ASGISendCallable], Awaitable[None]
 ]
+# The only kind there is: an older version of the specification is not served.
 ASGIApplication: TypeAlias = ASGI3Application
 
 
@@ -49,6 +61,7 @@ class MiddlewareProtocol(Protocol):
     async def __call__(self, scope: Any, receive: Any, send: Any) -> Any: ...
 
 
+# What middleware can be put around.
 ChannelApplication: TypeAlias = MiddlewareProtocol | ASGI3Application
 
 

@@ -47,8 +47,8 @@ setup_layers()
 
 websockets = Router(
     routes=[
-        # TODO 2.4: route /system to SystemMessageConsumer
-        # TODO 3.8: route /room/{room_name} to RoomChatConsumer
+        # TODO 2.2: route /system to SystemMessageConsumer
+        # TODO 3.6: route /room/{room_name} to RoomChatConsumer
         # TODO 4.9: route /backgroundjob to BackgroundJobConsumer
         # TODO 5.3: route /chat to ChatConsumer
         # TODO 5.4: route /reliable to ReliableChatConsumer

@@ -64,7 +64,7 @@ class Broker(Protocol):
 
     async def start(self, deliver: Deliver, interrupted: Interrupted) -> None:
         """
-        Get ready; from now on deliver(topic, *payloads) in arrival order.
+        Get ready; from now on `deliver(topic, *payloads)` in arrival order.
 
         Raises LayerUnavailable if nobody answers at the configured address.
         """

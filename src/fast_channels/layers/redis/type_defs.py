@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
-# One entry of `hosts`: a URL, (host, port), or keywords; see _hosts.decode_hosts.
+# One entry of `hosts`: a URL, (host, port), or keywords; see decode_hosts.
 ChannelRawRedisHost: TypeAlias = str | tuple[str, int] | list[Any] | Mapping[str, Any]
+# What decode_hosts makes of it: keywords of redis-py's Connection, or "address" or "sentinels".
 ChannelDecodedRedisHost: TypeAlias = dict[str, Any]
 
 # Newest first: the first one encrypts, all of them decrypt.

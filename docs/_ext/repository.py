@@ -1,0 +1,75 @@
+"""
+Pages are read on the forge, too, so their links go to files of the repository.
+
+Here a link to a file that is a page of the site, such as CHANGELOG.md, leads to that page;
+one to another file outside of docs/ is a download; and one to a folder is its text alone.
+A page that consists of another file says so by `{include}`; links in it are those of that
+file.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sphinx.application import Sphinx
+
+DOCS = Path(__file__).parents[1]
+ROOT = DOCS.parent
+
+# Files outside of docs/, and the pages that include them.
+PAGES = {
+    "README.md": "index.md",
+    "CHANGELOG.md": "changelog.md",
+    "CONTRIBUTING.md": "contributing.md",
+    "clients/js/README.md": "reference/javascript.md",
+}
+
+FENCE = re.compile(r"^(`{3,}).*?^\1[ ]*$", re.DOTALL | re.MULTILINE)
+INCLUDE = re.compile(r"^```\{include\} (?P<path>\S+)\n```$", re.MULTILINE)
+LINK = re.compile(r"(?P<image>!?)\[(?P<text>[^\]]+)\]\((?P<target>[^)\s#]*)(?P<anchor>#[^)\s]*)?\)")
+
+
+def page_read(app: Sphinx, docname: str, source: list[str]) -> None:
+    page = DOCS / f"{docname}.md"
+    if not page.exists():
+        return
+
+    def included(match: re.Match[str]) -> str:
+        path = Path(os.path.normpath(page.parent / match["path"]))
+        app.env.note_dependency(str(path))
+        return with_links(path.read_text(), path.parent, page.parent)
+
+    text = with_links(source[0], page.parent, page.parent)
+    source[0] = INCLUDE.sub(included, text)
+
+
+def with_links(text: str, here: Path, there: Path) -> str:
+    """Return a text with links from a folder `here`, for a page in the folder `there`."""
+
+    def moved(match: re.Match[str]) -> str:
+        target, anchor = match["target"], match["anchor"] or ""
+        if not target or ":" in target:
+            return match[0]
+        path = Path(os.path.normpath(here / target))
+        if ROOT in path.parents and str(path.relative_to(ROOT)) in PAGES:
+            path = DOCS / PAGES[str(path.relative_to(ROOT))]
+        if path.is_dir():
+            return match["text"]
+        relative = os.path.relpath(path, there)
+        return f"{match['image']}[{match['text']}]({relative}{anchor})"
+
+    # What is within fences is code.
+    parts, end = [], 0
+    for fence in FENCE.finditer(text):
+        parts += [LINK.sub(moved, text[end : fence.start()]), fence[0]]
+        end = fence.end()
+    return "".join([*parts, LINK.sub(moved, text[end:])])
+
+
+def setup(app: Sphinx) -> dict[str, Any]:
+    app.connect("source-read", page_read)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,0 +1,23 @@
+"""What docs/reference/command-line.md quotes is what the command prints."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+from tests.documents.support import ROOT, block_with
+
+PAGE = ROOT / "docs" / "reference" / "command-line.md"
+
+
+def test_help_is_as_the_page_quotes_it():
+    """Word for word; lines are broken for 100 columns."""
+    result = subprocess.run(
+        [sys.executable, "-m", "fast_channels", "worker", "--help"],
+        env={**os.environ, "COLUMNS": "100"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert block_with(PAGE, "usage:", "console") == result.stdout

@@ -1,0 +1,50 @@
+"""The folder as a reader changes it, under a server that starts again at each change."""
+
+from __future__ import annotations
+
+import asyncio
+import urllib.request
+
+from websockets.exceptions import WebSocketException
+
+from sandbox.tutorial.steps import solve
+from tests.showcase.support import PATIENCE, Process, page_answers
+from tests.tutorial.support import assert_printed, block_with, command, page
+
+
+async def test_reader_types_the_first_two_parts_while_the_server_runs(fresh_stage):
+    """First there is no application, then no route; saving a file is enough to go on."""
+    stage = fresh_stage(0, running=False)
+    program, app, *options, port, _ = command(page(1), "uvicorn")
+    assert (program, app, port) == ("uvicorn", "sandbox.main:app", "--port")
+    server = stage.web_server(*options)
+    Process.start(server)
+    try:
+        mistake = block_with(page(1), "NameError", "text").strip()
+        server.wait_until(lambda: mistake in server.output)
+
+        solve(stage.folder, 1)
+        server.wait_until(lambda: page_answers(server.url))
+        with urllib.request.urlopen(f"{server.url}/healthz") as response:
+            assert response.read().decode() == block_with(page(1), "layers", "json").strip()
+        # The page of part 2 before its route is there.
+        assert await greeting(server) is None
+        assert_printed(block_with(page(2), "403", "text"), server.output)
+
+        solve(stage.folder, 2)
+        async with asyncio.timeout(PATIENCE):
+            while (told := await greeting(server)) is None:
+                # The page tries again and again, too.
+                await asyncio.sleep(0.05)
+        assert told == "welcome: an echo, no layer involved"
+    finally:
+        server.stop()
+
+
+async def greeting(server) -> str | None:
+    """What the system socket says first, or None if there is none now."""
+    try:
+        async with server.socket("system") as client:
+            return await client.next()
+    except (OSError, WebSocketException):
+        return None
