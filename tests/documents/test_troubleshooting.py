@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import datetime
+import datetime as dt
 import logging
 import re
 import socket
@@ -252,7 +252,7 @@ async def test_group_name_with_other_characters(is_quoted):
 async def test_values_that_cannot_travel(is_quoted):
     """Each with the path to it, and what to send instead."""
     messages = [
-        {"type": "chat.message", "at": datetime.date(2026, 5, 1)},
+        {"type": "chat.message", "at": dt.date(2026, 5, 1)},
         {"type": "chat.message", "user": {"id": uuid.uuid4()}},
         {"type": "chat.message", "scores": {7: 1200}},
     ]

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 from contextlib import ExitStack
 from functools import cached_property
 from typing import TYPE_CHECKING, Self
 
 from fast_channels.testing.server import ValkeyServer, free_port
 from sandbox.tutorial.steps import TEMPLATES, prepare, solve
+from tests.documents.support import blocks
 from tests.showcase.support import ROOT, AnalyticsWorker, WebServer, Worker
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
-    from playwright.async_api import Locator
+    from playwright.async_api import Locator, Page
 
 PAGES = ROOT / "docs" / "tutorial"
 SOLUTIONS = TEMPLATES.parent / "solutions"
@@ -28,6 +29,9 @@ BROKER_SINCE, WORKER_SINCE, ANALYTICS_SINCE = 3, 4, 5
 
 # Of a picture in a page: pixels, and bytes.
 LARGEST_WIDTH, LARGEST_PICTURE = 1_000, 150_000
+
+# The same variable says where the picture of the whole showcase goes.
+PICTURES_WANTED = bool(os.environ.get("SHOWCASE_SCREENSHOT"))
 
 
 class Stage:
@@ -77,16 +81,24 @@ class Stage:
     def url(self) -> str:
         return self.server.url
 
-    def web_server(self, *options: str) -> WebServer:
+    def web_server(self, *options: str, app: str = "sandbox.main:app") -> WebServer:
         """One more uvicorn in this folder, not yet started."""
         log = self.logs / f"server-{len(list(self.logs.glob('server-*')))}.log"
         log.touch()
-        return WebServer(log, self.redis_url, "sandbox.main:app", *options, folder=self.folder)
+        return WebServer(log, self.redis_url, app, *options, folder=self.folder)
 
     @cached_property
     def second_server(self) -> WebServer:
-        """Another uvicorn in this folder, running; the page of part 3 starts one at 8081."""
-        return self._processes.enter_context(self.web_server())
+        """
+        Another uvicorn in this folder, running; the page of part 3 starts one at port 8081.
+
+        Its application has the solutions of the exercises of parts 1 and 3, too.
+        """
+        for solution in ("part_1.py", "part_3.py"):
+            self.write(solution, (SOLUTIONS / solution).read_text())
+        self.write("exercises.py", "from sandbox.part_1 import app\nimport sandbox.part_3\n")
+        server = self.web_server(app="sandbox.exercises:app")
+        return self._processes.enter_context(server)
 
     def write(self, path: str, text: str) -> None:
         """Change a file below `sandbox/`, as a reader who types."""
@@ -102,16 +114,15 @@ def page(part: int) -> Path:
     return found
 
 
-def blocks_of(document: Path, language: str) -> Iterator[str]:
-    """The fenced blocks of a page in one language, without the fences."""
-    pattern = rf"^```{language}\n(.*?)^```"
-    yield from re.findall(pattern, document.read_text(), re.DOTALL | re.MULTILINE)
-
-
-def quoted(document: Path, text: str) -> str:
-    """The one block of output that has a text in it."""
-    (found,) = [block for block in blocks_of(document, "text") if text in block]
-    return found
+def console(document: Path, program: str) -> list[str]:
+    """The one command of a page that begins with a program, in words."""
+    (found,) = [
+        line
+        for block in blocks(document, "console")
+        for line in block.splitlines()
+        if line.startswith(program)
+    ]
+    return shlex.split(found)
 
 
 def assert_printed(quote: str, output: str) -> None:
@@ -124,13 +135,14 @@ def assert_printed(quote: str, output: str) -> None:
         start = found.end()
 
 
-async def take_picture(name: str, locator: Locator) -> None:
-    """Keep what a part of a page looks like, if pictures are wanted: SHOWCASE_SCREENSHOT is set."""
-    if not os.environ.get("SHOWCASE_SCREENSHOT"):
+async def take_picture(name: str, shown: Page | Locator) -> None:
+    """Keep what a page or a part of it looks like, if pictures are wanted."""
+    if not PICTURES_WANTED:
         return
-    await locator.page.evaluate("document.activeElement.blur()")
-    await locator.page.bring_to_front()
-    picture = await locator.screenshot()
+    page = getattr(shown, "page", shown)
+    await page.evaluate("document.activeElement.blur()")
+    await page.bring_to_front()
+    picture = await shown.screenshot()
     width = int.from_bytes(picture[16:20])
     assert width <= LARGEST_WIDTH, f"{name} is {width} pixels wide"
     assert len(picture) <= LARGEST_PICTURE, f"{name} has {len(picture)} bytes"

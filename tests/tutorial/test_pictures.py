@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from playwright.async_api import expect
 
-from tests.tutorial.support import take_picture
+from tests.tutorial.support import PICTURES_WANTED, take_picture
 
 pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="module")]
 
@@ -14,6 +14,15 @@ async def say(page, field: str, text: str) -> None:
     """Type into a form of the page and press Enter."""
     await page.locator(f"#{field}").fill(text)
     await page.locator(f"#{field}").press("Enter")
+
+
+@pytest.mark.skipif(not PICTURES_WANTED, reason="makes a picture: SHOWCASE_SCREENSHOT is not set")
+async def test_panels_are_empty_after_part_1(stage, open_page):
+    """The page is there, and nothing in it does anything."""
+    page = await open_page(stage(1).url)
+    await page.set_viewport_size({"width": 660, "height": 520})
+    await expect(page.locator("#system-log")).to_have_text("")
+    await take_picture("part-1.png", page)
 
 
 async def test_system_messages_answer_after_part_2(stage, open_page):
