@@ -15,7 +15,7 @@ import pytest
 import fast_channels
 
 # Module → names → kind: what is public. A name may be importable from several places; each is
-# described in docs/reference, see tests/documents/test_reference.py.
+# described in docs/reference, see tests/documents/site/test_reference.py.
 NAMES: dict[str, dict[str, str]] = {
     "fast_channels": {
         "__version__": "str",
