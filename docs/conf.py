@@ -28,6 +28,8 @@ exclude_patterns = ["_build", "examples", "diagrams"]
 # -- pages ------------------------------------------------------------------
 
 myst_enable_extensions = ["colon_fence"]
+# What is quoted may be code.
+smartquotes = False
 # Anchors as the forge makes them, where the same pages are read.
 myst_heading_anchors = 4
 # Python, if it is any: what is not says its language.
@@ -45,7 +47,6 @@ autodoc_default_options = {
 # Defaults as they are written, such as TIMEOUT, would send the reader to the source.
 autodoc_preserve_defaults = False
 autodoc_class_signature = "mixed"
-add_module_names = False
 python_maximum_signature_line_length = 80
 
 # A reference that leads nowhere is a mistake; see _ext/docstrings.py for those of annotations.

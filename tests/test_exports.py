@@ -14,7 +14,8 @@ import pytest
 
 import fast_channels
 
-# Module → names → kind. A name may be importable from several places.
+# Module → names → kind: what is public. A name may be importable from several places; each is
+# described in docs/reference, see tests/documents/site/test_reference.py.
 NAMES: dict[str, dict[str, str]] = {
     "fast_channels": {
         "__version__": "str",
@@ -37,7 +38,11 @@ NAMES: dict[str, dict[str, str]] = {
         "AsyncHttpConsumer": "class",
         "RateLimit": "class",
     },
-    "fast_channels.consumer.base": {"AsyncConsumer": "class", "get_handler_name": "function"},
+    "fast_channels.consumer.base": {
+        "AsyncConsumer": "class",
+        "get_handler_name": "function",
+        "ConsumerApplication": "class",
+    },
     "fast_channels.consumer.websocket": {
         "AsyncWebsocketConsumer": "class",
         "AsyncJsonWebsocketConsumer": "class",
@@ -54,6 +59,7 @@ NAMES: dict[str, dict[str, str]] = {
         "register_channel_layer": "function",
         "unregister_channel_layer": "function",
         "has_layers": "function",
+        "RedisStreamsChannelLayer": "class",
     },
     "fast_channels.layers.base": {"BaseChannelLayer": "class"},
     "fast_channels.layers.in_memory": {"InMemoryChannelLayer": "class"},
@@ -68,6 +74,7 @@ NAMES: dict[str, dict[str, str]] = {
     "fast_channels.layers.redis": {
         "RedisChannelLayer": "class",
         "RedisPubSubChannelLayer": "class",
+        "RedisStreamsChannelLayer": "class",
     },
     "fast_channels.layers.redis.core": {"RedisChannelLayer": "class"},
     "fast_channels.layers.redis.pubsub": {"RedisPubSubChannelLayer": "class"},
@@ -78,6 +85,7 @@ NAMES: dict[str, dict[str, str]] = {
         "MsgPackSerializer": "class",
         "SerializersRegistry": "class",
         "SerializerDoesNotExist": "class",
+        "Around": "class",
     },
     "fast_channels.layers.redis.utils": {
         "consistent_hash": "function",
@@ -102,11 +110,37 @@ NAMES: dict[str, dict[str, str]] = {
         "ChannelFull": "class",
         "MessageTooLarge": "class",
         "StopConsumer": "class",
+        "BrokerRefused": "class",
+        "ChannelLayerError": "class",
+        "ConsumerStateError": "class",
+        "FastChannelsError": "class",
+        "ForeignChannel": "class",
+        "InvalidMessage": "class",
+        "InvalidName": "class",
+        "InvalidPosition": "class",
+        "InvalidRouter": "class",
+        "LayerClosed": "class",
+        "LayerUnavailable": "class",
+        "MissingCapability": "class",
+        "MissingExtra": "class",
+        "MissingServer": "class",
+        "ServerDidNotStart": "class",
+        "SocketClosed": "class",
+        "UnhandledMessage": "class",
+        "UnknownChannel": "class",
+        "UnknownLayer": "class",
+        "UnsuitableLibrary": "class",
     },
     "fast_channels.routing": {"ChannelNameRouter": "class"},
     "fast_channels.worker": {"Worker": "class", "WorkerStatistics": "class"},
     "fast_channels.cli": {"main": "function"},
-    "fast_channels.layers.work": {"DeadLetter": "class", "Work": "class", "WorkQueue": "class"},
+    "fast_channels.layers.work": {
+        "DeadLetter": "class",
+        "Work": "class",
+        "WorkQueue": "class",
+        "Buried": "class",
+        "Claimed": "class",
+    },
     "fast_channels.utils": {"await_many_dispatch": "function", "is_same_domain": "function"},
     "fast_channels.type_defs": {
         "ASGI3Application": "alias",
@@ -133,6 +167,7 @@ NAMES: dict[str, dict[str, str]] = {
         "WebSocketDisconnectEvent": "class",
         "WebSocketReceiveEvent": "class",
         "WebSocketSendEvent": "class",
+        "Overflow": "alias",
     },
     "fast_channels.servers.uvicorn": {"CoalescingWebSocketProtocol": "class"},
     "fast_channels.client": {
@@ -140,12 +175,69 @@ NAMES: dict[str, dict[str, str]] = {
         "Resumed": "class",
         "ResumingSocket": "class",
         "connect": "function",
+        "SUBPROTOCOL": "str",
+        "State": "alias",
     },
     "fast_channels.testing": {
         "ResumingCommunicator": "class",
         "ApplicationCommunicator": "class",
         "WebsocketCommunicator": "class",
         "HttpCommunicator": "class",
+    },
+    "fast_channels.layers.redis.streams": {
+        "RedisStreamsChannelLayer": "class",
+    },
+    "fast_channels.layers.sync": {
+        "SyncChannelLayer": "class",
+    },
+    "fast_channels.layers.mailbox": {
+        "Mailbox": "class",
+    },
+    "fast_channels.layers.log": {
+        "Appended": "class",
+        "Entry": "class",
+        "History": "class",
+        "Kept": "class",
+        "Log": "class",
+        "Position": "class",
+        "Stretch": "class",
+    },
+    "fast_channels.layers.health": {
+        "Health": "class",
+        "State": "alias",
+        "Supervised": "class",
+    },
+    "fast_channels.layers.hub": {
+        "Statistics": "class",
+    },
+    "fast_channels.layers.codecs": {
+        "Codec": "class",
+    },
+    "fast_channels.layers.broker": {
+        "Batching": "class",
+        "Broker": "class",
+        "Deliver": "class",
+        "Flushable": "class",
+        "Interrupted": "class",
+        "Popped": "class",
+        "Popping": "class",
+        "Queue": "class",
+        "Unasked": "class",
+    },
+    "fast_channels.testing.resuming": {
+        "Received": "class",
+    },
+    "fast_channels.testing.server": {
+        "ValkeyServer": "class",
+    },
+    "fast_channels.testing.contract": {
+        "LayerContract": "class",
+    },
+    "fast_channels.testing.history_contract": {
+        "HistoryContract": "class",
+    },
+    "fast_channels.testing.work_contract": {
+        "WorkContract": "class",
     },
 }
 

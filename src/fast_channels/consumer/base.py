@@ -60,16 +60,18 @@ class AsyncConsumer(Dispatcher):
     the layer registered under that alias.
     """
 
+    # The alias of the layer to open a channel on; None for no channel.
     channel_layer_alias: ClassVar[str | None] = None
     # Seconds that the server may take to accept what is sent, which it does not
     # while the client reads nothing. Beyond that the connection is ended, a
     # WebSocket with 1013. None to wait for ever.
     send_timeout: float | None = 20.0
 
-    # Set before the first handler runs.
+    # What the server tells of the connection. Set before the first handler runs.
     scope: ChannelScope
+    # The `send` of the server, without limits and accounts; set likewise.
     base_send: ASGISendCallable
-    # Set likewise, if there is a channel_layer_alias; so is channel_layer.
+    # What sends to this connection alone use. Set likewise, if there is a channel_layer_alias.
     channel_name: str
     # True as soon as the client is gone or we have closed, also while a handler
     # runs: one that goes on for long can look. It is not noticed while more
@@ -117,7 +119,7 @@ class AsyncConsumer(Dispatcher):
         Serve one connection.
 
         Whatever ends it (the client, a handler, an error, a cancellation), the
-        same cleanup runs, once: `_ended`, then leaving the layer.
+        same cleanup runs, once, and then the channel is closed.
         """
         await self._begin_serving(scope, receive, send)
 
@@ -358,7 +360,9 @@ class ConsumerApplication(Generic[ConsumerT]):
     """
 
     def __init__(self, consumer_class: type[ConsumerT], initkwargs: dict[str, Any]) -> None:
+        # What makes a consumer for each connection.
         self.consumer_class = consumer_class
+        # The arguments that it is made with.
         self.consumer_initkwargs = initkwargs
         self.__name__ = consumer_class.__name__
         self.__qualname__ = consumer_class.__qualname__

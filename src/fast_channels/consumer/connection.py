@@ -79,9 +79,10 @@ class WebsocketConnection(AsyncConsumer):
     heartbeat_interval: float | None = None
     # Seconds of silence after that, until the connection is closed with 1011.
     heartbeat_timeout: float = 10.0
+    # The question.
+    heartbeat_ping: str = '{"type":"ping"}'
     # Any frame is an answer. This one is for clients that have nothing to say:
     # receive() does not see it. White space in it is nobody's concern.
-    heartbeat_ping: str = '{"type":"ping"}'
     heartbeat_pong: str = '{"type":"pong"}'
 
     _scope_type = "websocket"

@@ -28,8 +28,11 @@ class RateLimit:
     have been handled; with `action="drop"` it is dropped and counted instead.
     """
 
+    # In the long run.
     per_second: float
+    # At once.
     burst: int
+    # What one frame more leads to.
     action: Literal["close", "drop"] = "close"
 
     def __post_init__(self) -> None:

@@ -44,8 +44,9 @@ class AsyncWebsocketConsumer(ResumableConnection):
     and that was not rejected, whatever ends it. Groups, those of `groups` and
     others, are left without your help, after it.
 
-    What clients may do is limited by the attributes of WebsocketConnection and
-    by `send_timeout`. With `resumable` a client that was away is sent what it has missed.
+    What clients may do is limited by `max_frame_size`, `rate_limit`, `max_connections`,
+    the heartbeat and `send_timeout`. With `resumable` a client that was away is sent what
+    it has missed.
     """
 
     # Joined before `connect` runs, so that nothing sent after accept is missed.
@@ -153,6 +154,7 @@ class AsyncJsonWebsocketConsumer(AsyncWebsocketConsumer):
         bytes_data: bytes | None = None,
         **kwargs: Any,
     ) -> None:
+        """Decode a frame for `receive_json`, which is also given `kwargs`."""
         if text_data is None:
             await self.on_binary_frame(bytes_data or b"")
             return
@@ -201,4 +203,5 @@ class AsyncJsonWebsocketConsumer(AsyncWebsocketConsumer):
 
     @classmethod
     async def encode_json(cls, content: Any) -> str:
+        """Return the text of a frame for a value."""
         return msgspec.json.encode(content).decode()

@@ -89,7 +89,9 @@ class Broker(Protocol):
         """Return once anything published later will arrive here."""
         ...
 
-    async def unsubscribe(self, topic: str) -> None: ...
+    async def unsubscribe(self, topic: str) -> None:
+        """Undo `subscribe`. What was under way may still arrive."""
+        ...
 
 
 class Popped(NamedTuple):
@@ -125,7 +127,9 @@ class Queue(Protocol):
         """Let everything published to `topic` also be sent to the channel `name`."""
         ...
 
-    async def remove_member(self, topic: str, name: str) -> None: ...
+    async def remove_member(self, topic: str, name: str) -> None:
+        """Undo `add_member`; a name that is no member is fine."""
+        ...
 
 
 @runtime_checkable
@@ -170,6 +174,7 @@ class Batching(Protocol):
 class Unasked(Protocol):
     """A broker that may deliver every topic, subscribed or not: then it is not asked to."""
 
+    # Whether it does.
     delivers_everything: bool
 
 

@@ -23,11 +23,15 @@ if TYPE_CHECKING:
 
 
 class Codec(Protocol):
+    """Message ⇄ bytes."""
+
     def encode(self, message: ChannelMessage, /) -> bytes:
         """Raise InvalidMessage for what `decode` would not give back."""
         ...
 
-    def decode(self, payload: bytes, /) -> Any: ...
+    def decode(self, payload: bytes, /) -> Any:
+        """Undo `encode`. A payload for which this raises is skipped, counted and logged."""
+        ...
 
 
 class MsgPackCodec:

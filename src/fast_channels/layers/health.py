@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, runtime_checkabl
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-# connecting: nothing has answered yet. ready: every connection works. degraded:
+# `connecting`: nothing has answered yet. `ready`: every connection works. `degraded`:
 # one of them does not and is being made anew; what needs it waits or raises
-# LayerUnavailable. closed: the layer is not in use.
+# LayerUnavailable. `closed`: the layer is not in use.
 State: TypeAlias = Literal["connecting", "ready", "degraded", "closed"]
 
 # The worst first: what the whole is like if one part is.
@@ -19,9 +19,11 @@ _SEVERITY: tuple[State, ...] = ("degraded", "connecting", "ready", "closed")
 
 @dataclass(frozen=True)
 class Health:
-    """A state, and since when (Unix time in seconds)."""
+    """How a layer is doing, or one server of its broker."""
 
+    # Of several servers, the worst.
     state: State
+    # When it began: Unix time in seconds.
     since: float
     # What went wrong last; kept when all is well again.
     error: str | None = None

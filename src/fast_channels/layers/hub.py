@@ -42,28 +42,18 @@ FEW = 4
 class Counters:
     """What has happened since the layer was made. Read through layer.statistics()."""
 
-    # Messages accepted by the broker, or put into a channel of this process.
+    # Explained in Statistics.
     published: int = 0
-    # Messages put into mailboxes: one broadcast to ten members counts ten.
     delivered: int = 0
     # Lost in mailboxes that are closed by now; open ones count for themselves.
     dropped: int = 0
-    # Payloads from the broker that were no message.
     undecodable: int = 0
-    # Messages that the receiving consumer had no handler for.
     unknown_type: int = 0
-    # Payloads for a channel or group that nobody here has (any more).
     unclaimed: int = 0
-    # Sends to a channel at capacity.
     refused: int = 0
-    # Frames sent to a client that had left.
     sent_after_close: int = 0
-    # Frames from clients that were not handled: more than `rate_limit` allows,
-    # or behind one that closes the connection.
     frames_dropped: int = 0
-    # Connections to the broker made again after one was lost.
     reconnects: int = 0
-    # Interruptions of delivery that members were told about.
     gaps: int = 0
 
 
@@ -71,23 +61,36 @@ class Counters:
 class Statistics:
     """What a layer has done in this process since it was made, and how it stands."""
 
-    # Explained where they are counted: Counters.
+    # Messages accepted by the broker, or put into a channel of this process.
     published: int
+    # Messages put into mailboxes: one broadcast to ten members counts ten.
     delivered: int
+    # Messages that mailboxes lost, being full.
     dropped: int
+    # Payloads from the broker that were no message.
     undecodable: int
+    # Messages that the receiving consumer had no handler for.
     unknown_type: int
+    # Payloads for a channel or group that nobody here has (any more).
     unclaimed: int
+    # Sends to a channel at capacity.
     refused: int
+    # Frames sent to a client that had left.
     sent_after_close: int
+    # Frames from clients that were not handled: more than `rate_limit` allows,
+    # or behind one that closes the connection.
     frames_dropped: int
+    # Connections to the broker made again after one was lost.
     reconnects: int
+    # Interruptions of delivery that members were told about.
     gaps: int
-    # Open channels of this process, and messages that wait in them.
+    # Open channels of this process.
     channels: int
+    # Messages that wait in them.
     waiting: int
-    # Groups with a member in this process, and their memberships.
+    # Groups with a member in this process.
     groups: int
+    # Their memberships.
     members: int
     # Subscriptions that the broker has confirmed.
     subscriptions: int

@@ -35,6 +35,7 @@ class Position(NamedTuple):
     the group is called, nor does it let anybody read it.
     """
 
+    # Of the log; a log that was lost has another one afterwards.
     epoch: str
     # 0 is before the first message.
     offset: int
@@ -146,7 +147,9 @@ class Positioned(dict[str, Any]):
 class Kept(NamedTuple):
     """A message of a group's history."""
 
+    # Behind this message.
     position: Position
+    # As it was sent.
     message: ChannelMessage
 
 

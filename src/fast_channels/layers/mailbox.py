@@ -84,6 +84,7 @@ class Mailbox:
         self.name = name
         # Messages that may wait unread.
         self.capacity = capacity
+        # What it does with one message more.
         self.overflow = overflow
         # Whether senders in this process are to hear of a full mailbox.
         self.refuses = refuses

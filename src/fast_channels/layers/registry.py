@@ -54,6 +54,7 @@ class ChannelLayerRegistry:
         self._layers.pop(alias, None)
 
     def get(self, alias: str = "default") -> BaseChannelLayer | None:
+        """Return the layer, or None."""
         return self._layers.get(alias)
 
     def require(self, alias: str, wanted_by: str | None = None) -> BaseChannelLayer:
@@ -64,6 +65,7 @@ class ChannelLayerRegistry:
         return layer
 
     def list_aliases(self) -> list[str]:
+        """Return the aliases in the order they were registered."""
         return list(self._layers)
 
     def clear(self) -> None:
@@ -166,10 +168,12 @@ def get_channel_layer(alias: str = "default") -> BaseChannelLayer | None:
 
 
 def register_channel_layer(alias: str, layer: BaseChannelLayer) -> None:
+    """Register a layer in `channel_layers`, in place of what may be there."""
     channel_layers.register(alias, layer)
 
 
 def unregister_channel_layer(alias: str) -> None:
+    """Forget an alias; one that is not there is fine. The layer is not closed."""
     channel_layers.unregister(alias)
 
 

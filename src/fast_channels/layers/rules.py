@@ -21,9 +21,13 @@ MOST_PER_TURN = 16
 class NameRules:
     """The part of a layer that needs no broker."""
 
+    # Names are shorter than that.
     MAX_NAME_LENGTH: ClassVar[int] = names.MAX_NAME_LENGTH
+    # What a channel may be called.
     channel_name_regex = names.CHANNEL_NAME
+    # What a group may be called.
     group_name_regex = names.GROUP_NAME
+    # A sentence to be formatted with "Channel" or "Group".
     invalid_name_error = (
         "{} name must be a string of 1 to 99 ASCII letters, digits, hyphens, underscores or periods"
     )
@@ -55,6 +59,7 @@ class NameRules:
         return self.capacity
 
     def match_type_and_length(self, name: object) -> bool:
+        """Whether it is a string of a length that names may have."""
         return isinstance(name, str) and 0 < len(name) < self.MAX_NAME_LENGTH
 
     def require_valid_channel_name(self, name: object, receive: bool = False) -> bool:
@@ -65,6 +70,7 @@ class NameRules:
         return True
 
     def require_valid_group_name(self, name: object) -> bool:
+        """Return True, or raise InvalidName."""
         names.check("group", name)
         return True
 

@@ -79,6 +79,7 @@ class Wiring(NameRules):
         max_message_size: int,
     ) -> None:
         super().__init__(capacity, channel_capacity)
+        # Seconds; see the options of the layer.
         self.expiry = expiry
         self.overflow: Overflow = overflow
         self.max_message_size = max_message_size
@@ -110,6 +111,7 @@ class Wiring(NameRules):
         )
 
     def _group_topic(self, group: str) -> str:
+        """Return the topic that messages for a group are published to; by default its name."""
         return group
 
     def _group_name(self, topic: str) -> str | None:
@@ -117,6 +119,7 @@ class Wiring(NameRules):
         return None if topic in self._hub.mailboxes else topic
 
     def _new_name(self, prefix: str) -> str:
+        """Return a name for a new channel, which nobody else ever has."""
         return names.process_inbox(prefix, self.process) + names.unique()
 
     def _check_channel(self, channel: object) -> None:
@@ -369,7 +372,7 @@ class Wiring(NameRules):
         return False
 
     async def _join(self, topic: str, channel: str) -> bool:
-        """Return whether it was no member before."""
+        """Let a channel receive a topic, once the broker confirms; whether it is new there."""
         # Join first: a message that arrives between the broker's answer and our
         # own bookkeeping would otherwise find nobody.
         new = self._hub.join(topic, channel)

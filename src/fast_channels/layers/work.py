@@ -107,7 +107,9 @@ def _hands_out_work(kind: type) -> bool:
 class Work:
     """What `take` hands out: a message, and how often it was handed out."""
 
+    # Where it was taken from.
     channel: str
+    # As it was sent.
     message: ChannelMessage
     # 1 the first time. More does not mean that the work was done before, nor 1
     # that it was not begun: who is interrupted gives it back uncounted.
@@ -128,6 +130,7 @@ class DeadLetter:
     message: ChannelMessage | None
     # What the last handler raised, such as "ValueError: no such file", or why none did.
     reason: str
+    # How often it was handed out.
     deliveries: int
 
 

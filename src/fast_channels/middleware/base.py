@@ -23,9 +23,11 @@ class BaseMiddleware:
     """
 
     def __init__(self, inner: ASGI3Application) -> None:
+        # The application inside.
         self.inner = inner
 
     async def __call__(
         self, scope: ChannelScope, receive: ASGIReceiveCallable, send: ASGISendCallable
     ) -> Any:
+        """Let the application inside serve the connection, with a copy of the scope."""
         return await self.inner(dict(scope), receive, send)

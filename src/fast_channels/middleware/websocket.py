@@ -25,6 +25,7 @@ class WebsocketDenier:
 
     @classmethod
     def as_asgi(cls) -> WebsocketDenier:
+        """Return one, as for a consumer."""
         return cls()
 
     async def __call__(
@@ -79,12 +80,14 @@ class OriginValidator:
         return self.validate_origin(parsed_origin)
 
     def validate_origin(self, parsed_origin: SplitResult) -> bool:
+        """Whether any of the allowed origins is this one."""
         return any(
             pattern == "*" or self.match_allowed_origin(parsed_origin, pattern)
             for pattern in self.allowed_origins
         )
 
     def match_allowed_origin(self, parsed_origin: SplitResult, pattern: str) -> bool:
+        """Whether this is an origin that a pattern allows."""
         host = parsed_origin.hostname
         if host is None:
             return False

@@ -19,10 +19,13 @@ class ApplicationCommunicator:
     """
 
     def __init__(self, application: ASGI3Application, scope: ChannelScope) -> None:
+        # What is driven.
         self.application = application
+        # What it is told of the connection.
         self.scope = scope
-        # Events to the application, and from it.
+        # Events to the application.
         self.input_queue: asyncio.Queue[ChannelMessage] = asyncio.Queue()
+        # Events from it.
         self.output_queue: asyncio.Queue[ChannelMessage] = asyncio.Queue()
         # The application's task, from the first use on.
         self._task: asyncio.Task[Any] | None = None

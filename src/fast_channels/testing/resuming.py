@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 class Received(NamedTuple):
     """A frame of the application."""
 
+    # Its text or bytes.
     data: str | bytes
     # The group and the position of the message that led to it, as text, and its number
     # among the frames of that message; None if it has no place.
@@ -91,6 +92,7 @@ class ResumingCommunicator(WebsocketCommunicator):
         await super().send_to(text_data, bytes_data)
 
     async def ping(self, number: int) -> None:
+        """Ask the server for an answer, which is noted in `pongs`."""
         await super().send_to(_encode({"ping": number}))
 
     async def receive_from(self, timeout: float = 1) -> str | bytes:

@@ -77,6 +77,7 @@ class ValkeyServer:
 
     @property
     def url(self) -> str:
+        """What goes into the `hosts` of a layer."""
         return f"redis://127.0.0.1:{self.port}"
 
     @property

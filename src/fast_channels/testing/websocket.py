@@ -67,6 +67,7 @@ class WebsocketCommunicator(ApplicationCommunicator):
             await self.send_input({"type": "websocket.receive", "bytes": bytes_data})
 
     async def send_json_to(self, data: Any) -> None:
+        """Send a value as JSON, in a frame of text."""
         await self.send_to(text_data=msgspec.json.encode(data).decode())
 
     async def receive_from(self, timeout: float = 1) -> str | bytes:
@@ -80,6 +81,7 @@ class WebsocketCommunicator(ApplicationCommunicator):
         return frame
 
     async def receive_json_from(self, timeout: float = 1) -> Any:
+        """Return the value in the next frame, which must be text."""
         frame = await self.receive_from(timeout)
         if isinstance(frame, bytes):
             msg = f"JSON comes as text, this frame is binary: {frame!r}"

@@ -390,6 +390,7 @@ class RedisChannelLayer(BaseChannelLayer):
         self.prefix = checked_prefix(prefix)
         self.group_expiry = group_expiry
         self.hosts = decode_hosts(hosts)
+        # How many hosts names are spread over.
         self.ring_size = len(self.hosts)
 
     def serialize(self, message: ChannelMessage) -> bytes:
@@ -397,6 +398,7 @@ class RedisChannelLayer(BaseChannelLayer):
         return self._serializer.serialize(message)
 
     def deserialize(self, message: bytes) -> Any:
+        """Undo `serialize`."""
         return self._serializer.deserialize(message)
 
     def consistent_hash(self, value: str | bytes) -> int:

@@ -313,6 +313,7 @@ class RedisPubSubChannelLayer(BaseChannelLayer):
         return self._serializer.serialize(message)
 
     def deserialize(self, message: bytes) -> Any:
+        """Undo `serialize`."""
         return self._serializer.deserialize(message)
 
     def _make_broker(self) -> RedisPubSubBroker:

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 
 class SerializerDoesNotExist(KeyError):
+    """No serializer is registered for a format; `known` are those that are."""
+
     def __init__(self, format: str, known: Sequence[str] = ()) -> None:
         super().__init__(format)
         self.format = format
@@ -59,10 +61,12 @@ class BaseMessageSerializer(abc.ABC):
         self._envelope = Envelope(symmetric_encryption_keys, random_prefix_length, ttl)
 
     @abc.abstractmethod
-    def as_bytes(self, message: ChannelMessage) -> bytes: ...
+    def as_bytes(self, message: ChannelMessage) -> bytes:
+        """Return a message in this format. Raises InvalidMessage for what cannot travel."""
 
     @abc.abstractmethod
-    def from_bytes(self, message: bytes) -> Any: ...
+    def from_bytes(self, message: bytes) -> Any:
+        """Undo `as_bytes`."""
 
     def address(self, payload: bytes, to: str | list[str]) -> bytes:
         """Return what as_bytes() made, with the names of its receivers in it."""
@@ -81,9 +85,11 @@ class BaseMessageSerializer(abc.ABC):
         return self._envelope.seal(payload)
 
     def serialize(self, message: ChannelMessage) -> bytes:
+        """Return what travels: the message in this format, in its envelope."""
         return self.seal(self.as_bytes(message))
 
     def deserialize(self, message: bytes) -> Any:
+        """Undo `serialize`."""
         return self.from_bytes(self._envelope.open(message))
 
 
@@ -104,6 +110,8 @@ class OpenCodec:
 
 
 class MsgPackSerializer(BaseMessageSerializer):
+    """MessagePack, the format "msgpack": the default, which also has bytes."""
+
     _codec = MsgPackCodec()
     # Of the pair that says for whom a message is.
     _key = _codec.encode({ADDRESS: []})[1:-1]
@@ -135,6 +143,8 @@ class MsgPackSerializer(BaseMessageSerializer):
 
 
 class JSONSerializer(BaseMessageSerializer):
+    """JSON, the format "json". Bytes have no form in it, nor has every float."""
+
     _codec = JSONCodec()
 
     def as_bytes(self, message: ChannelMessage) -> bytes:
@@ -217,6 +227,7 @@ class _WholeSerializer(BaseMessageSerializer):
         return self._whole.deserialize(message)
 
 
+# Where the layers look for a `serializer_format`.
 registry = SerializersRegistry()
 registry.register_serializer("json", JSONSerializer)
 registry.register_serializer("msgpack", MsgPackSerializer)

@@ -1,0 +1,167 @@
+"""The API reference describes what is public, all of it, and nothing else."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import inspect
+import textwrap
+import typing
+import zlib
+
+import pytest
+
+from tests.test_exports import NAMES
+
+# Described as a whole: what a user of them calls, or nothing but what they are.
+PARTLY = {
+    "fast_channels.layers.mailbox.Mailbox": {
+        *("capacity", "closed", "dropped", "get", "name", "overflow"),
+    },
+    "fast_channels.servers.uvicorn.CoalescingWebSocketProtocol": set(),
+    "fast_channels.testing.contract.LayerContract": set(),
+    "fast_channels.testing.history_contract.HistoryContract": set(),
+    "fast_channels.testing.work_contract.WorkContract": set(),
+}
+
+# What a layer's class fills in for a backend; see docs/backend.md.
+FILLED_IN = "fast_channels.layers.base.BaseChannelLayer._"
+
+# Text, and described in a table.
+LEFT_OUT = {("fast_channels", "__version__")}
+
+
+@pytest.fixture(scope="module")
+def described(site):
+    """Every name that a page of the reference describes, with what it is."""
+    with (site.folder / "objects.inv").open("rb") as file:
+        for _ in range(4):
+            file.readline()
+        lines = zlib.decompress(file.read()).decode().splitlines()
+    names = {}
+    for line in lines:
+        name, kind, priority, *_ = line.split(" ")
+        # A priority of -1 is that of a name under which something is not described.
+        if kind.startswith("py:") and kind != "py:module" and priority != "-1":
+            names[name] = kind.removeprefix("py:")
+    return names
+
+
+@pytest.fixture(scope="module")
+def places(described):
+    """Described things that belong to no class: what each name leads to."""
+    members = ("method", "attribute", "property")
+    return {name: found(name) for name, kind in described.items() if kind not in members}
+
+
+def found(name):
+    module, _, short = name.rpartition(".")
+    return getattr(importlib.import_module(module), short)
+
+
+def place_of(name, thing, places):
+    """Where something is described that can be imported by a name; None if nowhere."""
+    short = name.rpartition(".")[2]
+    same = [place for place in places if place.rpartition(".")[2] == short]
+    return next((place for place in same if places[place] is thing), None)
+
+
+def exported():
+    for module, names in NAMES.items():
+        for name in names:
+            if (module, name) not in LEFT_OUT:
+                yield f"{module}.{name}"
+
+
+def test_everything_public_is_described(places):
+    """Each name of the table in tests/test_exports.py, in one of the places it is imported from."""
+    assert [name for name in exported() if place_of(name, found(name), places) is None] == []
+
+
+def test_everything_described_is_public(places):
+    """A name that the reference gives away stands in the table, with its module."""
+    assert sorted(set(places) - set(exported())) == []
+
+
+def test_each_name_is_described_once(places):
+    """Elsewhere it is only said where else it can be imported from."""
+    for name in exported():
+        short, thing = name.rpartition(".")[2], found(name)
+        same = [place for place in places if place.rpartition(".")[2] == short]
+        assert len([place for place in same if places[place] is thing]) == 1, name
+
+
+def is_ours(thing):
+    return thing.__module__.startswith("fast_channels.")
+
+
+def assigned(cls):
+    """Public attributes that `__init__` sets, but for those it was given."""
+    if is_ours(cls) and "__init__" in vars(cls) and not hasattr(cls, "__dataclass_fields__"):
+        tree = ast.parse(textwrap.dedent(inspect.getsource(cls.__init__)))
+        given = inspect.signature(cls.__init__).parameters
+        stored = [
+            node
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store)
+        ]
+        for node in stored:
+            if ast.unparse(node.value) == "self" and node.attr not in given:
+                yield node.attr
+
+
+def public_members(cls):
+    """Public attributes and methods of a class that are not Python's."""
+    for base in cls.__mro__:
+        if is_ours(base):
+            names = {*vars(base), *inspect.get_annotations(base), *assigned(base)}
+            yield from (name for name in names if not name.startswith("_"))
+
+
+def test_all_members_of_public_classes_are_described(described, places):
+    """With the class, or with a class that it inherits them from."""
+    missing = []
+    for place, thing in places.items():
+        if not isinstance(thing, type) or place in PARTLY:
+            continue
+        bases = [name for name, base in places.items() if base in thing.__mro__]
+        missing += [
+            f"{place}.{member}"
+            for member in sorted(set(public_members(thing)))
+            if not any(f"{name}.{member}" in described for name in bases)
+        ]
+    assert missing == []
+
+
+@pytest.mark.parametrize("place", PARTLY)
+def test_parts_of_classes_are_described_as_listed(place, described):
+    """No more and no less than the table above says."""
+    names = {name for name in described if name.startswith(f"{place}.")}
+    assert names == {f"{place}.{name}" for name in PARTLY[place]}
+
+
+def test_errors_keep_their_data_under_the_names_of_their_parameters():
+    """As the page of the exceptions says; a trailing underscore is not part of the name."""
+    module = importlib.import_module("fast_channels.exceptions")
+    for name in NAMES["fast_channels.exceptions"]:
+        error = getattr(module, name)
+        if "__init__" not in vars(error):
+            continue
+        parameters = inspect.signature(error).parameters
+        made = error(**dict.fromkeys(parameters, "x"))
+        assert {parameter.rstrip("_") for parameter in parameters} <= set(vars(made)), name
+
+
+def test_nothing_public_is_without_a_word(described, places):
+    """Every class, function and method has a docstring, but events: those are ASGI's."""
+    silent = []
+    for name, kind in described.items():
+        if kind not in ("class", "exception", "function", "method", "property"):
+            continue
+        thing = places.get(name)
+        if thing is None:
+            owner, _, short = name.rpartition(".")
+            thing = getattr(places.get(owner) or found(owner), short)
+        if not inspect.getdoc(thing) and not typing.is_typeddict(thing):
+            silent.append(name)
+    assert silent == []
