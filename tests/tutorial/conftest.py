@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
+
 import pytest
 import pytest_asyncio
 
+from sandbox.tutorial.steps import Template, all_steps
 from tests.showcase.support import launched_browser
 from tests.tutorial.support import Stage
 
@@ -69,3 +72,30 @@ async def open_page(browser):
     yield open_one
     await window.close()
     assert complaints == []
+
+
+@pytest.fixture
+def load(tmp_path):
+    """A module as it is after a part, with one thing changed in it."""
+
+    def load_one(path, part, wrong, right):
+        text = Template(path).solved(part)
+        assert text.count(right) == 1
+        (tmp_path / "mistaken.py").write_text(text.replace(right, wrong))
+        spec = importlib.util.spec_from_file_location("mistaken", tmp_path / "mistaken.py")
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module
+
+    return load_one
+
+
+@pytest.fixture
+def without(load):
+    """A module of a reader who forgot a step."""
+
+    def load_one(number):
+        step = all_steps()[number]
+        return load(step.path, step.part, step.todo, step.code)
+
+    return load_one

@@ -5,10 +5,15 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import traceback
 from contextlib import ExitStack
 from functools import cached_property
 from typing import TYPE_CHECKING, Self
 
+import pytest
+from starlette.routing import Router
+
+from fast_channels.exceptions import ChannelLayerError
 from fast_channels.testing.server import ValkeyServer, free_port
 from sandbox.tutorial.steps import TEMPLATES, prepare, solve
 from tests.documents.support import blocks
@@ -133,6 +138,18 @@ def assert_printed(quote: str, output: str) -> None:
         found = re.compile(pattern).search(output, start)
         assert found, f"{line!r} was not printed after the lines before it in:\n{output}"
         start = found.end()
+
+
+async def refusal(registry, *routes) -> str:
+    """What a server prints when an application with these routes does not start."""
+    with pytest.raises(ChannelLayerError) as raised:
+        async with registry.lifespan(Router(routes=routes)):
+            pass
+    return "".join(traceback.format_exception(raised.value))
+
+
+def nowhere() -> str:
+    return f"redis://localhost:{free_port()}"
 
 
 async def take_picture(name: str, shown: Page | Locator) -> None:

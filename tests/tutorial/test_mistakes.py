@@ -2,72 +2,29 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import socket
 import subprocess
 import sys
-import traceback
 
-import pytest
 from starlette.routing import Router, WebSocketRoute
 
-from fast_channels.exceptions import LayerUnavailable, UnknownLayer
 from fast_channels.layers import InMemoryChannelLayer
 from fast_channels.testing import WebsocketCommunicator
-from fast_channels.testing.server import free_port
 from sandbox.layers import LAYERS
 from sandbox.tutorial import __main__ as command
 from sandbox.tutorial.steps import Template, all_steps
 from tests.documents.support import block_with
 from tests.showcase.support import run_module
-from tests.tutorial.support import PAGES, ROOT, assert_printed, console
+from tests.tutorial.support import PAGES, ROOT, assert_printed, console, nowhere, refusal
 
 PREPARATION = PAGES / "1-preparation.md"
 SYSTEM_MESSAGES = PAGES / "2-system-messages.md"
 ROOM_CHAT = PAGES / "3-room-chat.md"
 
 
-@pytest.fixture
-def load(tmp_path):
-    """A module as it is after a part, with one thing changed in it."""
-
-    def load_one(path, part, wrong, right):
-        text = Template(path).solved(part)
-        assert text.count(right) == 1
-        (tmp_path / "mistaken.py").write_text(text.replace(right, wrong))
-        spec = importlib.util.spec_from_file_location("mistaken", tmp_path / "mistaken.py")
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        return module
-
-    return load_one
-
-
-@pytest.fixture
-def without(load):
-    """A module of a reader who forgot a step."""
-
-    def load_one(number):
-        step = all_steps()[number]
-        return load(step.path, step.part, step.todo, step.code)
-
-    return load_one
-
-
-async def refusal(registry, *routes) -> str:
-    """What a server prints when an application with these routes does not start."""
-    with pytest.raises((LayerUnavailable, UnknownLayer)) as raised:
-        async with registry.lifespan(Router(routes=routes)):
-            pass
-    return "".join(traceback.format_exception(raised.value))
-
-
 def room_of(consumer_class) -> WebSocketRoute:
     return WebSocketRoute("/room/{room_name}", consumer_class.as_asgi())
-
-
-def nowhere() -> str:
-    return f"redis://localhost:{free_port()}"
 
 
 async def test_finished_showcase_asks_for_the_broker(registry):
