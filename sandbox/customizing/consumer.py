@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from fast_channels.consumer import AsyncJsonWebsocketConsumer
+from fast_channels.exceptions import ChannelLayerError
 from sandbox.customizing.broadcast import MONITORING_GROUP, SEVERITIES, broadcast_alert
 
 if TYPE_CHECKING:
@@ -48,7 +49,10 @@ class MonitoringConsumer(AsyncJsonWebsocketConsumer):
         if not isinstance(content.get("text"), str):
             await self.refuse(f"text is {content.get('text')!r:.60}, accepted is a string")
         elif await self.severity_is_known(content):
-            await broadcast_alert(content["text"], content["severity"])
+            try:
+                await broadcast_alert(content["text"], content["severity"])
+            except ChannelLayerError as error:
+                await self.refuse(f"not sent to all: {error}")
 
     async def severity_is_known(self, content: dict[str, Any]) -> bool:
         severity = content.get("severity")

@@ -13,6 +13,7 @@ from starlette.routing import WebSocketRoute
 from fast_channels.consumer import AsyncWebsocketConsumer
 from fast_channels.exceptions import (
     ChannelLayerError,
+    ConsumerStateError,
     InvalidChannelLayerError,
     LayerUnavailable,
     UnknownLayer,
@@ -118,6 +119,14 @@ def test_default_is_an_alias_like_any_other(own, layer):
     assert own.get() is layer
 
 
+def test_class_of_a_layer_is_refused_with_the_call_that_makes_one(own):
+    """It is the class that was meant, so nobody is told to write another."""
+    with pytest.raises(
+        InvalidChannelLayerError, match=r"make one, with InMemoryChannelLayer\(\.\.\.\)"
+    ):
+        own.register("chat", InMemoryChannelLayer)
+
+
 @pytest.mark.parametrize("wrong", [None, "redis://localhost", dict, InMemoryChannelLayer, 5])
 def test_something_else_than_a_layer_is_refused(own, wrong):
     """The sentence shows what it is; a class is not a layer either."""
@@ -214,6 +223,18 @@ async def test_lifespan_fails_for_a_mounted_consumer_without_its_layer(registry)
         routes=[WebSocketRoute("/", LonelyConsumer.as_asgi())], lifespan=registry.lifespan
     )
     with pytest.raises(UnknownLayer, match=r"LonelyConsumer.*'nowhere'"):
+        async with app.router.lifespan_context(app):
+            raise AssertionError("the application must not start")
+
+
+async def test_lifespan_fails_for_a_consumer_class_that_is_mounted_itself(own):
+    """The first client would see a TypeError about arguments; this says what to mount."""
+
+    class ForgottenConsumer(AsyncWebsocketConsumer):
+        pass
+
+    app = Starlette(routes=[WebSocketRoute("/", ForgottenConsumer)], lifespan=own.lifespan)
+    with pytest.raises(ConsumerStateError, match=r"mount ForgottenConsumer\.as_asgi\(\)"):
         async with app.router.lifespan_context(app):
             raise AssertionError("the application must not start")
 

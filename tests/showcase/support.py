@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -13,8 +14,10 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Self
 
+import pytest
 import redis
 import websockets
+from playwright.async_api import async_playwright, expect
 
 from fast_channels.testing.server import free_port
 from sandbox.start_dev import ANALYTICS_WORKER
@@ -25,19 +28,31 @@ ROOT = Path(__file__).resolve().parents[2]
 PATIENCE = 15.0
 
 
-class Process:
-    """A Python module of the showcase as a process, with its output in a file."""
+BROWSER_ARGUMENTS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
 
-    def __init__(self, log: Path, *arguments: str, redis_url: str) -> None:
+
+class Process:
+    """A Python module of the showcase in `folder` as a process, with its output in a file."""
+
+    def __init__(self, log: Path, *arguments: str, redis_url: str, folder: Path = ROOT) -> None:
         self.log = log
         self.arguments = arguments
+        self.folder = folder
         self.environment = {**os.environ, "REDIS_URL": redis_url}
 
     def start(self) -> None:
         with self.log.open("ab") as output:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", *self.arguments],
-                cwd=ROOT,
+                cwd=self.folder,
                 env=self.environment,
                 stdout=output,
                 stderr=output,
@@ -80,9 +95,17 @@ class Process:
 class WebServer(Process):
     """The application, served by uvicorn on a port that stays the same over restarts."""
 
-    def __init__(self, log: Path, redis_url: str, app: str = "sandbox.main:app") -> None:
+    def __init__(
+        self,
+        log: Path,
+        redis_url: str,
+        app: str = "sandbox.main:app",
+        *options: str,
+        folder: Path = ROOT,
+    ) -> None:
         self.port = free_port()
-        super().__init__(log, "uvicorn", app, "--port", str(self.port), redis_url=redis_url)
+        arguments = ("uvicorn", app, "--port", str(self.port), *options)
+        super().__init__(log, *arguments, redis_url=redis_url, folder=folder)
         self.redis_url = redis_url
         self.url = f"http://127.0.0.1:{self.port}"
 
@@ -102,10 +125,11 @@ class WebServer(Process):
 class Worker(Process):
     """The RQ worker; ready when RQ lists it."""
 
-    def __init__(self, log: Path, redis_url: str) -> None:
+    def __init__(self, log: Path, redis_url: str, folder: Path = ROOT) -> None:
         self.name = f"test-{os.getpid()}-{time.monotonic_ns()}"
         self.redis_url = redis_url
-        super().__init__(log, "sandbox.worker", "--name", self.name, redis_url=redis_url)
+        arguments = ("sandbox.worker", "--name", self.name)
+        super().__init__(log, *arguments, redis_url=redis_url, folder=folder)
 
     def __enter__(self) -> Self:
         self.start()
@@ -117,8 +141,8 @@ class Worker(Process):
 class AnalyticsWorker(Process):
     """What counts events; those that come before it is ready wait for it."""
 
-    def __init__(self, log: Path, redis_url: str) -> None:
-        super().__init__(log, *ANALYTICS_WORKER, redis_url=redis_url)
+    def __init__(self, log: Path, redis_url: str, folder: Path = ROOT) -> None:
+        super().__init__(log, *ANALYTICS_WORKER, redis_url=redis_url, folder=folder)
 
 
 class Client:
@@ -172,14 +196,36 @@ def page_answers(url: str) -> bool:
         return False
 
 
-def run_module(*arguments: str, redis_url: str) -> subprocess.CompletedProcess[str]:
-    """Run a Python module of the showcase to its end."""
+def run_module(
+    *arguments: str, redis_url: str, folder: Path = ROOT
+) -> subprocess.CompletedProcess[str]:
+    """Run a Python module of the showcase in `folder` to its end."""
     return subprocess.run(
         [sys.executable, "-m", *arguments],
-        cwd=ROOT,
+        cwd=folder,
         env={**os.environ, "REDIS_URL": redis_url},
         capture_output=True,
         text=True,
         timeout=2 * PATIENCE,
         check=False,
     )
+
+
+def find_browser() -> str | None:
+    names = ("chromium", "chromium-browser", "google-chrome", "chrome")
+    return os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, names)), None)
+
+
+@asynccontextmanager
+async def launched_browser():
+    """A browser that ends with the block; skips the test if there is none."""
+    path = find_browser()
+    if path is None:
+        reason = "no browser found: put chromium on the PATH, or its path into CHROMIUM"
+        # Where nobody watches, a test that quietly does not run is a lie.
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(reason)
+    expect.set_options(timeout=PATIENCE * 1000)
+    async with async_playwright() as playwright:
+        running = await playwright.chromium.launch(executable_path=path, args=BROWSER_ARGUMENTS)
+        yield running
+        await running.close()

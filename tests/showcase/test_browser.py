@@ -6,28 +6,17 @@ import asyncio
 import os
 import random
 import re
-import shutil
 from pathlib import Path
 
 import pytest
 import pytest_asyncio
-from playwright.async_api import async_playwright, expect
+from playwright.async_api import expect
 
 from sandbox.apps.showcase.consumer import RELIABLE_GROUP, SNAPSHOT_SIZE
 from sandbox.layers import LAYERS
-from tests.showcase.support import PATIENCE, WebServer, run_module
+from tests.showcase.support import WebServer, launched_browser, run_module
 
 pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="module")]
-
-ARGUMENTS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 
 # All but the room, which the user connects.
 SOCKETS = ["system", "jobs", "chat", "reliable", "notifications", "analytics"]
@@ -37,22 +26,10 @@ CHAT_LOGS = ["chat-log", "reliable-log"]
 MARKUP = "<img src=x onerror=\"document.title='broken in'\"> & <b>bold</b>"
 
 
-def find_browser() -> str | None:
-    names = ("chromium", "chromium-browser", "google-chrome", "chrome")
-    return os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, names)), None)
-
-
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
 async def browser():
-    path = find_browser()
-    if path is None:
-        reason = "no browser found: put chromium on the PATH, or its path into CHROMIUM"
-        # Where nobody watches, a test that quietly does not run is a lie.
-        (pytest.fail if os.environ.get("CI") else pytest.skip)(reason)
-    async with async_playwright() as playwright:
-        running = await playwright.chromium.launch(executable_path=path, args=ARGUMENTS)
+    async with launched_browser() as running:
         yield running
-        await running.close()
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +42,6 @@ def server(broker, worker, analytics_worker, logs):
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
 async def window(browser):
     """One window for all tests: its tabs share the cache, which makes them quicker to open."""
-    expect.set_options(timeout=PATIENCE * 1000)
     # Finer than one pixel, for the picture.
     return await browser.new_context(
         viewport={"width": 1360, "height": 900}, device_scale_factor=1.5

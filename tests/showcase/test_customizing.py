@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from fast_channels.layers import InMemoryChannelLayer, RedisPubSubChannelLayer
+from fast_channels.testing import WebsocketCommunicator
 from fast_channels.testing.server import free_port
+from sandbox.customizing.consumer import MonitoringConsumer
 from tests.showcase.support import WebServer, run_module
 
 
@@ -56,6 +59,21 @@ async def test_alert_is_broadcast_over_several_layers(customized):
         assert await watcher.next_json() == expected
         assert (await notifications.next_json())["message"] == "disk is full"
         assert await chat.next() == "Alert: disk is full"
+
+
+async def test_alert_that_a_broker_does_not_take_is_answered_with_a_sentence(registry):
+    """Layers of other brokers deliver it, and the connection goes on."""
+    registry.register("monitoring", InMemoryChannelLayer())
+    for alias in ("notifications", "chat"):
+        nowhere = f"redis://127.0.0.1:{free_port()}"
+        registry.register(alias, RedisPubSubChannelLayer([nowhere]))
+    client = WebsocketCommunicator(MonitoringConsumer.as_asgi(), "/")
+    await client.connect()
+    await client.send_json_to({"type": "alert", "severity": "error", "text": "no disk"})
+    answers = [await client.receive_json_from(timeout=5) for _ in range(2)]
+    assert [answer["type"] for answer in answers] == ["error", "alert"]
+    assert "does not answer" in answers[0]["message"]
+    await client.disconnect()
 
 
 async def test_outside_script_alerts_those_who_watch_for_it(customized):

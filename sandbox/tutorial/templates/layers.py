@@ -30,7 +30,7 @@ LAYERS: Mapping[str, LayerFactory] = {
     # report outlives a broken connection. Few and not for long, so that one can see the end.
     # TODO 4.1: a row "queue" with a RedisStreamsChannelLayer
     # Worth something now or never, so nothing is kept.
-    # TODO 5.1: a row "notifications" with a RedisPubSubChannelLayer
+    # TODO 5.6: a row "notifications" with a RedisPubSubChannelLayer
     # Many small events in bursts, each of which counts: they wait for a worker, and are
     # handed to another if that one dies.
     # TODO 5.12: a row "analytics" with a RedisStreamsChannelLayer

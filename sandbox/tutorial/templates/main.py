@@ -47,12 +47,12 @@ setup_layers()
 
 websockets = Router(
     routes=[
-        # TODO 2.4: route /system to SystemMessageConsumer
-        # TODO 3.8: route /room/{room_name} to RoomChatConsumer
+        # TODO 2.2: route /system to SystemMessageConsumer
+        # TODO 3.6: route /room/{room_name} to RoomChatConsumer
         # TODO 4.9: route /backgroundjob to BackgroundJobConsumer
-        # TODO 5.5: route /chat to ChatConsumer
-        # TODO 5.6: route /reliable to ReliableChatConsumer
-        # TODO 5.7: route /notifications to NotificationConsumer
+        # TODO 5.3: route /chat to ChatConsumer
+        # TODO 5.4: route /reliable to ReliableChatConsumer
+        # TODO 5.8: route /notifications to NotificationConsumer
         # TODO 5.15: route /analytics to AnalyticsConsumer
     ]
 )

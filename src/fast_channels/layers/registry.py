@@ -7,7 +7,11 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from fast_channels.connections import Connections, check_drain
-from fast_channels.exceptions import InvalidChannelLayerError, UnknownLayer
+from fast_channels.exceptions import (
+    ConsumerStateError,
+    InvalidChannelLayerError,
+    UnknownLayer,
+)
 
 from .base import BaseChannelLayer
 from .signals import drained_before_stop
@@ -41,7 +45,7 @@ class ChannelLayerRegistry:
         if not isinstance(layer, BaseChannelLayer):
             raise InvalidChannelLayerError(
                 f"cannot register {layer!r} as {alias!r}: it is a {type(layer).__name__}, "
-                "not a channel layer; subclass BaseChannelLayer"
+                f"not a channel layer; {_remedy(layer)}"
             )
         self._layers[alias] = layer
 
@@ -81,7 +85,8 @@ class ChannelLayerRegistry:
 
         Raises UnknownLayer if a consumer is mounted in `app` whose layer is
         missing, MissingCapability if it is resumable and its layer keeps no
-        history, and LayerUnavailable if a broker does not answer. In a lifespan
+        history, ConsumerStateError if a class is mounted instead of its
+        `as_asgi()`, and LayerUnavailable if a broker does not answer. In a lifespan
         of your own: `async with channel_layers.lifespan(app): yield`.
         """
         check_drain(self.drain_timeout, self.drain_spread)
@@ -177,6 +182,12 @@ def has_layers() -> bool:
     return len(channel_layers) > 0
 
 
+def _remedy(layer: object) -> str:
+    if isinstance(layer, type) and issubclass(layer, BaseChannelLayer):
+        return f"make one, with {layer.__name__}(...)"
+    return "subclass BaseChannelLayer"
+
+
 def _mounted_consumers(app: Any) -> Iterator[Any]:
     """
     Yield the consumer classes that an application's routes lead to.
@@ -188,6 +199,12 @@ def _mounted_consumers(app: Any) -> Iterator[Any]:
     if (consumer_class := getattr(app, "consumer_class", None)) is not None:
         yield consumer_class
         return
+    # By its attributes, since this room knows no consumers.
+    if isinstance(app, type) and hasattr(app, "as_asgi") and hasattr(app, "channel_layer_alias"):
+        raise ConsumerStateError(
+            f"{app.__name__} is mounted as a class; mount {app.__name__}.as_asgi(), which makes "
+            "a consumer for each connection"
+        )
     routes = getattr(app, "routes", None)
     for route in routes or ():
         yield from _mounted_consumers(route)

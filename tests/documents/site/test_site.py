@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import re
 from html.parser import HTMLParser
 
 import pytest
 import pytest_asyncio
-from playwright.async_api import async_playwright, expect
+from playwright.async_api import expect
 
-from tests.showcase.test_browser import ARGUMENTS, find_browser
+from tests.showcase.support import launched_browser
 
 PHONE = {"width": 390, "height": 844}
 
@@ -76,15 +75,8 @@ def test_what_is_loaded_from_elsewhere_is_noticed(tmp_path):
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
 async def page():
     """A tab of a phone's size."""
-    path = find_browser()
-    if path is None:
-        reason = "no browser found: put chromium on the PATH, or its path into CHROMIUM"
-        # As for the showcase: where nobody watches, a test must not quietly not run.
-        (pytest.fail if os.environ.get("CI") else pytest.skip)(reason)
-    async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=path, args=ARGUMENTS)
+    async with launched_browser() as browser:
         yield await browser.new_page(viewport=PHONE)
-        await browser.close()
 
 
 @pytest.mark.browser

@@ -33,7 +33,7 @@ class LineConsumer(AsyncWebsocketConsumer):
     async def receive_line(self, line: str) -> None:
         raise NotImplementedError
 
-    # TODO 2.1: refuse binary frames, check the line, and pass it to receive_line
+    # TODO 2.4: refuse binary frames, check the line, and pass it to receive_line
 
     # TODO 3.10: tell the client when the broker was away
 

@@ -29,13 +29,13 @@ class RoomChatConsumer(LineConsumer):
 
     # TODO 3.3: join the group of the room
 
-    # TODO 3.4: send a line to the room
+    # TODO 3.8: send a line to the room
 
-    # TODO 3.5: tell the room that this guest left
+    # TODO 3.9: tell the room that this guest left
 
-    # TODO 3.6: send a message to the group
+    # TODO 3.4: send a message to the group
 
-    # TODO 3.7: handle messages of the type room.message
+    # TODO 3.5: handle messages of the type room.message
 
 
 def refusal(room: str) -> str:

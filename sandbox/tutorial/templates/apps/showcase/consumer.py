@@ -33,7 +33,7 @@ EVENT_NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
 class ChatConsumer(LineConsumer):
     """Chat over Redis pub/sub. The framework joins and leaves the groups named here."""
 
-    # TODO 5.2: join CHAT_GROUP on the layer "chat", send lines to it, pass on its messages
+    # TODO 5.1: join CHAT_GROUP on the layer "chat", send lines to it, pass on its messages
 
 
 class ReliableChatConsumer(AsyncJsonWebsocketConsumer):
@@ -46,7 +46,7 @@ class ReliableChatConsumer(AsyncJsonWebsocketConsumer):
     whose positions a client finds the lines that it has.
     """
 
-    # TODO 5.3: the same on "queue", resumable, and a snapshot for those who were away too long
+    # TODO 5.2: the same on "queue", resumable, and a snapshot for those who were away too long
 
 
 class NotificationConsumer(AsyncJsonWebsocketConsumer):
@@ -58,7 +58,7 @@ class NotificationConsumer(AsyncJsonWebsocketConsumer):
     `{"type": "error", "message": "..."}` for the one who sent nonsense.
     """
 
-    # TODO 5.4: notifications in JSON, checked before they are sent to everybody
+    # TODO 5.7: notifications in JSON, checked before they are sent to everybody
 
 
 class AnalyticsConsumer(LineConsumer):

@@ -8,6 +8,6 @@ from sandbox.apps.lines import LineConsumer
 class SystemMessageConsumer(LineConsumer):
     """Answers its own client and nobody else."""
 
-    # TODO 2.2: accept the connection and greet the client
+    # TODO 2.1: accept the connection and greet the client
 
-    # TODO 2.3: answer each line
+    # TODO 2.5: answer each line

@@ -1,0 +1,18 @@
+"""Exercise of part 3: an HTTP request is told to a room."""
+
+from __future__ import annotations
+
+from fastapi import HTTPException
+
+from fast_channels.exceptions import InvalidName
+from fast_channels.layers import channel_layers
+from sandbox.main import app
+
+
+@app.post("/rooms/{room}", status_code=204)
+async def announce(room: str, text: str) -> None:
+    message = {"type": "room.message", "text": text}
+    try:
+        await channel_layers["chat"].group_send(f"room-{room}", message)
+    except InvalidName as error:
+        raise HTTPException(422, str(error)) from error

@@ -1,0 +1,237 @@
+"""What 5-showcase.md promises is so, and what it says about mistakes is true."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import sys
+
+from starlette.routing import WebSocketRoute
+
+from fast_channels.client import connect
+from fast_channels.layers import InMemoryChannelLayer
+from fast_channels.testing.server import free_port
+from fast_channels.worker import Worker
+from sandbox.layers import LAYERS
+from sandbox.start_dev import ANALYTICS_WORKER
+from sandbox.tutorial.steps import all_steps, prepare, solve, templates
+from tests.documents.support import block_with
+from tests.showcase.support import PATIENCE, Process, run_module
+from tests.tutorial.support import PAGES, assert_printed, console, nowhere, refusal
+
+SHOWCASE = PAGES / "5-showcase.md"
+
+EVENT = {"type": "analytics.event", "id": "1", "name": "page_view", "detail": "/"}
+
+
+def module_of(command: list[str]) -> list[str]:
+    """What stands behind `python -m`."""
+    assert command[:2] == ["python", "-m"]
+    return command[2:]
+
+
+def solve_steps(folder, last: str) -> None:
+    """Bring a reader's folder to the state after this step of part 5."""
+    solve(folder, 4)
+    numbers = list(all_steps())
+    done = numbers[: numbers.index(last) + 1]
+    for template in templates():
+        path = folder / "sandbox" / template.path
+        for step in template.steps:
+            if step.number in done:
+                path.write_text(path.read_text().replace(step.todo, step.code))
+
+
+async def test_script_speaks_to_three_layers_before_there_are_analytics(fresh_stage):
+    """With the options of the page; there is no layer for events yet."""
+    stage = fresh_stage(4, running=False)
+    solve_steps(stage.folder, "5.11")
+    command = module_of(console(SHOWCASE, "python -m sandbox.external_sender"))
+    with stage.server as server:
+        async with (
+            server.socket("chat") as chat,
+            server.socket("reliable") as reliable,
+            server.socket("notifications") as notifications,
+        ):
+            done = await asyncio.to_thread(
+                run_module, *command, redis_url=stage.redis_url, folder=stage.folder
+            )
+            assert done.returncode == 0, done.stderr
+            for client in (chat, reliable, notifications):
+                await client.until("Maintenance tonight")
+    assert "analytics" not in done.stdout
+
+
+async def test_reliable_chat_makes_up_for_a_lost_connection(stage):
+    """What others wrote meanwhile is replayed, in order; the plain chat lacks it."""
+    server = stage(5).server
+    async with connect(server.address("reliable"), json=True) as away:
+        await away.send({"text": "before"})
+        assert (await anext(away)).data["text"] == "before"
+        places = away.places
+    async with server.socket("reliable") as other, server.socket("chat") as chat:
+        for text in ("1", "2", "3"):
+            await other.send_json({"text": text})
+            await other.until(text)
+        await chat.send("for those who are here")
+        await chat.until("for those")
+    async with connect(server.address("reliable"), json=True, places=places) as back:
+        missed = [await anext(back) for _ in range(3)]
+    assert [(m.data["text"], m.replayed) for m in missed] == [("1", True), ("2", True), ("3", True)]
+    async with server.socket("chat") as chat:
+        await chat.send("after")
+        assert await chat.next() == "after"
+
+
+async def test_analytics_worker_counts_what_waited_for_it(stage):
+    """The command of the page starts it; events that were sent without it are not lost."""
+    running = stage(5)
+    worker = console(SHOWCASE, "fast-channels")
+    assert [worker[0].replace("-", "_"), *worker[1:]] == ANALYTICS_WORKER[:-2]
+    running.analytics_worker.stop()
+    async with running.server.socket("analytics") as client:
+        await client.send("page_view /pricing")
+        await client.send("Not An Event")
+        assert (await client.next()).startswith("not sent: 'Not' is not the name of an event")
+        running.analytics_worker.start()
+        assert await client.until("page_view") == "page_view /pricing"
+
+
+class Terminal(Process):
+    """One in which a module runs, and into which lines of the page are typed."""
+
+    def start(self) -> None:
+        with self.log.open("w") as output:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", *self.arguments],
+                stdin=subprocess.PIPE,
+                stdout=output,
+                text=True,
+            )
+
+    def stop(self) -> None:
+        self.process.kill()
+        self.process.communicate()
+
+    def type_in(self, line: str) -> None:
+        assert line in SHOWCASE.read_text()
+        self.process.stdin.write(f"{line}\n")
+        self.process.stdin.flush()
+
+    async def shows(self, text: str) -> None:
+        async with asyncio.timeout(PATIENCE):
+            while text not in self.output:
+                await asyncio.sleep(0.02)
+
+
+async def test_customised_application_hears_alerts_of_a_script(stage, tmp_path):
+    """The three commands of the page, each in a process of its own, and the showcase beside."""
+    running = stage(5)
+    app = console(SHOWCASE, "uvicorn")[1]
+    client, address = module_of(console(SHOWCASE, "python -m websockets"))
+    alert = module_of(console(SHOWCASE, "python -m sandbox.customizing"))
+    assert address.startswith("ws://localhost:8081/ws/")
+    with running.web_server(app=app) as server:
+        route = address.rpartition("/")[2]
+        with Terminal(tmp_path / "shown", client, server.address(route), redis_url="") as terminal:
+            await terminal.shows("Connected")
+            done = await asyncio.to_thread(
+                run_module, *alert, redis_url=running.redis_url, folder=running.folder
+            )
+            assert done.returncode == 0, done.stderr
+            printed = '{"type":"alert","severity":"error","text":"disk is almost full"}'
+            assert printed in SHOWCASE.read_text()
+            await terminal.shows(printed)
+            terminal.type_in('{"type": "watch", "severity": "error"}')
+            await terminal.shows('{"type":"watching","severity":"error"}')
+            async with (
+                running.server.socket("notifications") as notifications,
+                running.server.socket("chat") as chat,
+            ):
+                terminal.type_in('{"type": "alert", "severity": "error", "text": "no disk at all"}')
+                assert (await notifications.next_json())["message"] == "no disk at all"
+                assert await chat.next() == "Alert: no disk at all"
+
+
+def test_one_command_starts_everything(tmp_path):
+    """From the reader's folder; what it started ends with it."""
+    folder = tmp_path / "tutorial"
+    prepare(folder)
+    solve(folder, 5)
+    _, script = console(SHOWCASE, "python sandbox/start_dev.py")
+    ports = [f"--port={free_port()}", f"--broker-port={free_port()}"]
+    log = tmp_path / "log"
+    with log.open("w") as output:
+        process = subprocess.Popen(
+            [sys.executable, script, *ports],
+            cwd=folder,
+            env={name: value for name, value in os.environ.items() if name != "REDIS_URL"},
+            stdout=output,
+            stderr=output,
+        )
+    try:
+        running = Process(log, script, redis_url="")
+        running.process = process
+        running.wait_until(lambda: "Ctrl+C stops everything" in running.output)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(2 * PATIENCE) == 0
+    finally:
+        process.kill()
+        process.wait()
+
+
+async def test_resumable_chat_on_a_layer_without_history_ends_the_start(registry, load, redis_url):
+    """The reader took the alias of the chat before it."""
+    registry.register("chat", LAYERS["chat"](redis_url))
+    wrong, right = (
+        f'channel_layer_alias = "{alias}"\n    groups = [RELIABLE_GROUP]'
+        for alias in ("chat", "queue")
+    )
+    module = load("apps/showcase/consumer.py", 5, wrong, right)
+    output = await refusal(registry, WebSocketRoute("/", module.ReliableChatConsumer.as_asgi()))
+    assert_printed(block_with(SHOWCASE, "MissingCapability", "text"), output)
+
+
+def test_analytics_worker_without_its_layer_ends_with_a_sentence(tmp_path):
+    """The page shows which layers there are before the step."""
+    folder = tmp_path / "tutorial"
+    prepare(folder)
+    solve_steps(folder, "5.11")
+    command = ["fast_channels", *console(SHOWCASE, "fast-channels")[1:]]
+    done = run_module(*command, redis_url=nowhere(), folder=folder)
+    assert done.returncode == 2
+    assert_printed(block_with(SHOWCASE, "sandbox.worker_app", "text"), done.stderr)
+
+
+async def test_event_without_a_handler_is_a_dead_letter(without, caplog):
+    """It is put back when there is a handler, and is done then."""
+    async with InMemoryChannelLayer() as layer:
+        worker = Worker(without("5.13").router, ["analytics"], layer=layer, concurrency=1)
+        running = asyncio.create_task(worker.run())
+        await layer.send("analytics", EVENT)
+        async with asyncio.timeout(PATIENCE):
+            while not (dead := await layer.dead_letters("analytics")):
+                await asyncio.sleep(0.005)
+        worker.stop()
+        await running
+    assert dead[0].message == EVENT
+    assert_printed(block_with(SHOWCASE, "dead letter", "text"), caplog.text)
+
+
+def test_script_without_a_broker_ends_with_a_sentence():
+    """And with no traceback."""
+    done = run_module("sandbox.external_sender", redis_url=nowhere())
+    assert done.returncode == 1
+    assert_printed(block_with(SHOWCASE, "external_sender: ", "text"), done.stderr)
+
+
+def test_port_that_is_taken_is_named():
+    """Before anything is started."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        done = run_module("sandbox.start_dev", "--port", port, redis_url="")
+    assert done.returncode == 1
+    assert_printed(block_with(SHOWCASE, "start_dev: ", "text"), done.stderr)

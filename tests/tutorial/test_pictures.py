@@ -1,0 +1,52 @@
+"""What a reader sees after parts 1 to 3, in a real browser; the pictures of the pages."""
+
+from __future__ import annotations
+
+import pytest
+from playwright.async_api import expect
+
+from tests.tutorial.support import PICTURES_WANTED, take_picture
+
+pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="module")]
+
+
+async def say(page, field: str, text: str) -> None:
+    """Type into a form of the page and press Enter."""
+    await page.locator(f"#{field}").fill(text)
+    await page.locator(f"#{field}").press("Enter")
+
+
+@pytest.mark.skipif(not PICTURES_WANTED, reason="makes a picture: SHOWCASE_SCREENSHOT is not set")
+async def test_panels_are_empty_after_part_1(stage, open_page):
+    """The page is there, and nothing in it does anything."""
+    page = await open_page(stage(1).url)
+    await page.set_viewport_size({"width": 660, "height": 520})
+    await expect(page.locator("#system-log")).to_have_text("")
+    await take_picture("part-1.png", page)
+
+
+async def test_system_messages_answer_after_part_2(stage, open_page):
+    """Its panel is connected, shows what was typed and what came back; no other panel is."""
+    page = await open_page(stage(2).url)
+    await expect(page.locator("#system-status")).to_have_text("connected")
+    await say(page, "system-text", "Is anybody there?")
+    await expect(page.locator("#system-log .entry")).to_contain_text(
+        ["welcome: an echo, no layer involved", "Is anybody there?", "echo: Is anybody there?"]
+    )
+    await expect(page.locator("#chat-status")).to_have_text("")
+    await take_picture("part-2.png", page.locator("#system"))
+
+
+async def test_room_is_shared_by_two_processes_after_part_3(stage, open_page):
+    """What is typed in a tab of one port appears in a tab of the other."""
+    running = stage(3)
+    page, other = await open_page(running.url), await open_page(running.second_server.url)
+    for tab in (page, other):
+        await tab.locator("#room-toggle").press("Enter")
+        await expect(tab.locator("#room-status")).to_have_text("connected")
+    await say(page, "room-text", "Hello from port 8080")
+    await say(other, "room-text", "Hello from port 8081")
+    for tab in (page, other):
+        await expect(tab.locator("#room-log")).to_contain_text("Hello from port 8080")
+        await expect(tab.locator("#room-log")).to_contain_text("Hello from port 8081")
+    await take_picture("part-3.png", page.locator("#room"))
