@@ -8,7 +8,7 @@ import json
 import re
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import httpx
 import uvicorn
@@ -17,6 +17,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from fast_channels.testing.server import free_port
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import ModuleType
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -57,7 +58,7 @@ class Server:
         self._server = uvicorn.Server(config)
         self._serving: asyncio.Task[None] | None = None
 
-    async def __aenter__(self) -> Server:
+    async def __aenter__(self) -> Self:
         self._serving = asyncio.create_task(self._server.serve())
         while not self._server.started:
             assert not self._serving.done(), self._serving.result()
@@ -75,7 +76,14 @@ class Server:
 
     def cut(self) -> None:
         """Break every connection, as a network does that is gone."""
-        for connection in list(self._server.server_state.connections):
+        self._abort(lambda _: True)
+
+    def cut_sockets(self) -> None:
+        """Break every WebSocket."""
+        self._abort(lambda connection: "websockets" in type(connection).__module__)
+
+    def _abort(self, chosen: Callable[[Any], bool]) -> None:
+        for connection in filter(chosen, list(self._server.server_state.connections)):
             connection.transport.abort()
 
     @property
@@ -101,7 +109,7 @@ class Socket:
     def __init__(self, url: str, options: dict[str, Any]) -> None:
         self._connecting = connect(url, **options)
 
-    async def __aenter__(self) -> Socket:
+    async def __aenter__(self) -> Self:
         self.connection = await self._connecting.__aenter__()
         return self
 

@@ -48,7 +48,9 @@ async def test_token_that_expires_during_the_connection_closes_it(server, token,
 
 async def test_newer_token_keeps_the_connection_open(server, token, monkeypatch):
     """The timer of the first one is no more: the connection ends when the newer one does."""
-    claims = iter([{"sub": "ada", "exp": time.time() + 0.2}, {"sub": "ada", "exp": time.time() + 0.4}])
+    claims = iter(
+        [{"sub": "ada", "exp": time.time() + 0.2}, {"sub": "ada", "exp": time.time() + 0.4}]
+    )
     monkeypatch.setattr(server.module, "claims_of", lambda _: next(claims))
     begun = time.time()
     async with server.socket("/ws/members", **bearer(token("ada"))) as socket:
@@ -62,7 +64,10 @@ async def test_newer_token_keeps_the_connection_open(server, token, monkeypatch)
     [
         (lambda module: module.token_for("ada", -1), "Signature has expired"),
         (lambda module: module.token_for("ada") + "x", "Signature verification failed"),
-        (lambda module: jwt.encode({"sub": "ada", "exp": 9e9}, "k" * 32), "Signature verification failed"),
+        (
+            lambda module: jwt.encode({"sub": "ada", "exp": 9e9}, "k" * 32),
+            "Signature verification failed",
+        ),
         (lambda module: jwt.encode({"sub": "ada"}, module.KEY), 'Token is missing the "exp" claim'),
         (
             lambda module: jwt.encode({"sub": "ada", "exp": 9e9}, "", algorithm="none"),

@@ -61,7 +61,12 @@ async def test_answer_comes_in_pieces(serve):
         for _ in range(2):
             await socket.send({"ask": "why"})
             frames = [await socket.next() for _ in range(4)]
-            assert frames == [{"text": "You "}, {"text": "asked: "}, {"text": "why "}, {"end": "done"}]
+            assert frames == [
+                {"text": "You "},
+                {"text": "asked: "},
+                {"text": "why "},
+                {"end": "done"},
+            ]
 
 
 async def test_stop_lets_go_of_the_model(server, model):
@@ -153,7 +158,10 @@ class TestAnswerThatOutlivesItsConnection:
         async with server.socket(answer) as socket:
             assert await socket.next() == {"so_far": ""}
             model.say("one ", "two ")
-            assert [await socket.next(), await socket.next()] == [{"text": "one "}, {"text": "two "}]
+            assert [await socket.next(), await socket.next()] == [
+                {"text": "one "},
+                {"text": "two "},
+            ]
         model.say("three ")
         async with server.socket(answer) as socket:
             text = (await socket.next())["so_far"]

@@ -110,6 +110,7 @@ async def test_not_every_row_is_reported(server, monkeypatch):
 
 async def test_outage_does_not_fail_the_job(server, monkeypatch):
     """A report that cannot be sent is left out."""
+
     async def unavailable(*_, **__):
         raise LayerUnavailable("the broker", "refused")
 

@@ -75,7 +75,11 @@ async def test_who_comes_back_gets_what_it_missed_and_then_what_is_live(server, 
         await publish(server, "one")
         last = (await events.next())["id"]
     await publish(server, "two", "three")
-    again = Events(server, last) if presented == "header" else Events(server, path=f"/events?since={last}")
+    again = (
+        Events(server, last)
+        if presented == "header"
+        else Events(server, path=f"/events?since={last}")
+    )
     async with again as events:
         await publish(server, "four")
         assert await events.texts(3) == ["two", "three", "four"]

@@ -51,7 +51,7 @@ class MemberConsumer(AsyncJsonWebsocketConsumer):
 
     async def connect(self) -> None:
         match self.scope["subprotocols"]:
-            case ["bearer", token]:
+            case [*_, "bearer", token]:
                 await self.accept("bearer")
                 await self.admit(token)
             case _:
