@@ -21,6 +21,15 @@ def token(server):
     return server.module.token_for
 
 
+async def test_token_is_found_beside_the_resume_protocol(server, token):
+    """A client that may resume offers that, too."""
+    offered = ["fast-channels.resume.v1", "bearer", token("ada")]
+    async with server.socket("/ws/members", subprotocols=offered) as socket:
+        assert socket.connection.subprotocol == "bearer"
+        await socket.send({"text": "hello"})
+        assert await socket.next() == {"user": "ada", "text": "hello"}
+
+
 def bearer(token):
     return {"subprotocols": ["bearer", token]}
 

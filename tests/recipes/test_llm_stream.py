@@ -140,6 +140,16 @@ async def test_client_that_does_not_read_holds_the_model_back(load_recipe, monke
     assert model.closed.is_set()
 
 
+async def test_deploy_cuts_an_answer_off(server, model):
+    """The client is told to come back, and the model is let go of."""
+    async with server.socket("/ws/answers") as socket:
+        await socket.send({"ask": "why"})
+        await happens(model.asked)
+        await server.module.channel_layers.drain(timeout=5, spread=0)
+        assert (await socket.closed())[0] == 1012
+        assert model.closed.is_set()
+
+
 class TestAnswerThatOutlivesItsConnection:
     @pytest.fixture
     async def server(self, at_home):

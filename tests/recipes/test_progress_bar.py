@@ -77,6 +77,26 @@ async def test_page_that_is_loaded_again_shows_how_far_the_job_is(server, row):
         assert await late.next() == {"state": "done", "percent": 100}
 
 
+async def test_report_between_joining_and_reading_is_shown_once(server, monkeypatch):
+    """It is in the mailbox and in the history."""
+    layer, job = server.module.layer, uuid.uuid4()
+    history = layer.history
+
+    async def report(percent, number):
+        message = {"state": "running", "percent": percent, "number": number}
+        await layer.group_send(f"job.{job.hex}", {"type": "job.progress", **message})
+
+    async def later(*args, **options):
+        await report(10, 1)
+        return await history(*args, **options)
+
+    monkeypatch.setattr(layer, "history", later)
+    async with server.socket(f"/ws/jobs/{job}") as socket:
+        assert await socket.next() == running(10)
+        await report(20, 2)
+        assert await socket.next() == running(20)
+
+
 async def test_job_that_has_not_begun_is_waiting(server):
     """So is one that nobody knows."""
     async with server.socket(f"/ws/jobs/{uuid.uuid4()}") as socket:
