@@ -44,6 +44,20 @@ async def test_log_out_closes_every_tab_of_a_user(server, tab):
         assert await other.next() == {"note": "still here"}
 
 
+async def test_tab_that_joins_during_a_log_out_is_closed(server, tab, monkeypatch):
+    """It was not in the group yet when that was told."""
+    consumer = server.module.NoteConsumer
+    join_group = consumer.join_group
+
+    async def late(self, group):
+        await server.module.log_out_everywhere("ada@example.org")
+        await join_group(self, group)
+
+    monkeypatch.setattr(consumer, "join_group", late)
+    async with tab(ADA) as socket:
+        assert await socket.closed() == (4401, "log in first")
+
+
 async def test_unknown_session_is_closed_with_a_code_that_the_page_sees(tab):
     """A session that nobody has, and none at all."""
     for headers in ({"Cookie": "session=guessed"}, {}):

@@ -35,14 +35,15 @@ class NoteConsumer(AsyncJsonWebsocketConsumer):
     channel_layer_alias = "users"
 
     async def connect(self) -> None:
-        user = SESSIONS.get(HTTPConnection(self.scope).cookies.get("session", ""))
-        if user is None:
-            # Accepted first: a handshake that is rejected shows a browser no code.
-            await self.accept()
-            await self.close(4401, "log in first")
-            return
-        await self.join_group(user_group(user))
+        session = HTTPConnection(self.scope).cookies.get("session", "")
+        user = SESSIONS.get(session)
+        if user is not None:
+            await self.join_group(user_group(user))
+        # In any case: a handshake that is rejected shows a browser no code.
         await self.accept()
+        # Looked up again after joining: who logged out before that was told without us.
+        if session not in SESSIONS:
+            await self.close(4401, "log in first")
 
     async def note_added(self, message: ChannelMessage) -> None:
         await self.send_json({"note": message["text"]})
