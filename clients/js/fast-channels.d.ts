@@ -49,7 +49,7 @@ export type Events = {
     message: Message;
     resumed: Resumed;
     /**
-     * A frame or a store that cannot be read or written.
+     * A frame or a store that cannot be read or written, or what `protocols` threw.
      */
     error: Error;
 };
@@ -63,9 +63,9 @@ export type Options = {
      */
     resume?: boolean;
     /**
-     * Sub-protocols to offer beside it.
+     * Sub-protocols to offer beside it; a function is asked at each attempt.
      */
-    protocols?: string[];
+    protocols?: string[] | (() => string[]);
     /**
      * The first wait is a random part of this, and each may be twice as long
      */

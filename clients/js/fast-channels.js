@@ -36,12 +36,12 @@ export const SUBPROTOCOL = "fast-channels.resume.v1";
  * @property {StateChange} state
  * @property {Message} message
  * @property {Resumed} resumed
- * @property {Error} error          A frame or a store that cannot be read or written.
+ * @property {Error} error          A frame or a store that cannot be read or written, or what `protocols` threw.
  *
  * @typedef {object} Options  Times are in milliseconds.
  * @property {boolean} [json]       Frames are JSON, in both directions.
  * @property {boolean} [resume]     Offer the sub-protocol.
- * @property {string[]} [protocols] Sub-protocols to offer beside it.
+ * @property {string[] | (() => string[])} [protocols] Sub-protocols to offer beside it; a function is asked at each attempt.
  * @property {number} [retryBase]   The first wait is a random part of this, and each may be twice as long
  * @property {number} [retryCap]    up to this.
  * @property {number} [openTimeout]
@@ -193,7 +193,8 @@ export class ResumingSocket {
   // -- connections -----------------------------------------------------------
 
   #open() {
-    const { resume, protocols, openTimeout } = this.#settings;
+    const { resume, openTimeout } = this.#settings;
+    const protocols = this.#protocols();
     this.#offered = resume && (this.#speaks || !this.#offered);
     const url = new URL(this.url);
     if (this.#offered && this.#places.size) {
@@ -209,6 +210,16 @@ export class ResumingSocket {
     socket.onclose = current((event) => this.#lost(event.code, event.reason));
     this.#timer = setTimeout(() => this.#abandon("it did not open in time"), openTimeout);
     this.#enter({ state: "connecting" });
+  }
+
+  #protocols() {
+    const { protocols } = this.#settings;
+    try {
+      return typeof protocols === "function" ? protocols() : protocols;
+    } catch (error) {
+      this.#emit("error", /** @type {Error} */ (error));
+      return [];
+    }
   }
 
   /** @param {WebSocket} socket */

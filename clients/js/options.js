@@ -5,7 +5,7 @@ import { isPlace } from "./places.js";
 const DEFAULTS = {
   json: false,
   resume: true,
-  protocols: /** @type {string[]} */ ([]),
+  protocols: /** @type {string[] | (() => string[])} */ ([]),
   retryBase: 500,
   retryCap: 20_000,
   openTimeout: 10_000,

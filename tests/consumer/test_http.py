@@ -311,6 +311,23 @@ class TestServerSentEvents:
         assert layer.statistics().groups == 0
         assert layer.statistics().channels == 0
 
+    async def test_handler_learns_the_position_of_a_message(self, remembering_layer):
+        """It is the one that the sender was told, so it can be the id of an event."""
+        layer, found = remembering_layer, []
+
+        class Numbered(Feed):
+            async def news_item(self, message):
+                found.append(layer.group_position(message))
+                await self.send_body(b"")
+
+        http = HttpCommunicator(Numbered(), "/feed")
+        await http.send_request()
+        await http.receive_output()
+        await http.receive_output()
+        sent = await layer.group_send("news", {"type": "news.item"})
+        await rest(http)
+        assert found == [("news", sent)]
+
     async def test_last_piece_ends_the_consumer(self, layer, feed):
         """The server may end the stream as well."""
         consumer, http = feed

@@ -133,3 +133,22 @@ test("every other attempt offers nothing, until a server has chosen the sub-prot
   const offers = (await visits()).map(({ offered }) => offered.length);
   assert.deepEqual(offers, [1, 0, 1, 1, 1, 1]);
 });
+
+test("a function of protocols is asked at each attempt, so that a token may be a new one", async (t) => {
+  const { url, visits } = scripted({ steps: [["cut"]] }, { steps: [["send", { t: "here" }]] });
+  let number = 0;
+  await listen(t, url, { protocols: () => ["bearer", `token-${(number += 1)}`] }).until(hasMessages(1));
+  assert.deepEqual(
+    (await visits()).map(({ offered }) => offered.slice(1)),
+    [["bearer", "token-1"], ["bearer", "token-2"]],
+  );
+});
+
+test("a function of protocols that throws is an error, and the attempt offers none of them", async (t) => {
+  const { url, visits } = scripted({ steps: [["cut"]] }, { steps: [["send", { t: "here" }]] });
+  const protocols = t.mock.fn(() => ["bearer"]);
+  protocols.mock.mockImplementationOnce(() => { throw new Error("no token yet"); }, 1);
+  const heard = await listen(t, url, { protocols }).until(hasMessages(1));
+  assert.deepEqual(heard.error.map(({ message }) => message), ["no token yet"]);
+  assert.deepEqual((await visits()).map(({ offered }) => offered.slice(1)), [["bearer"], []]);
+});

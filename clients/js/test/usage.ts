@@ -4,7 +4,7 @@ import type { Message, Options, Resumed, State } from "../fast-channels.js";
 
 const options: Options = { json: true, store: sessionStorage, overflow: "drop_oldest", retryCap: 5_000 };
 const socket: ResumingSocket = connect("/ws/chat", options);
-connect(new URL("wss://example.org/ws"));
+connect(new URL("wss://example.org/ws"), { protocols: () => ["bearer", "token"] });
 
 const off: () => void = socket.on("message", ({ data, group, position, replayed }: Message) => {
   const place: string | null = position ?? group;

@@ -13,6 +13,7 @@ from .base import AsyncConsumer
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from fast_channels.layers.base import BaseChannelLayer
     from fast_channels.layers.mailbox import Mailbox
     from fast_channels.type_defs import ChannelMessage, HttpDisconnectEvent, HttpRequestEvent
 
@@ -28,7 +29,9 @@ class AsyncHttpConsumer(AsyncConsumer):
 
     The consumer ends when the response is complete. If `handle` returns while
     the response still has `more_body` to come, it goes on: handlers of messages
-    from the layer can send the rest, until the client leaves.
+    from the layer can send the rest, until the client leaves. On a layer that keeps
+    history `channel_layer.group_position(message)` tells them where a message of a
+    group stands: what a client is to present when it comes back.
     """
 
     # Bytes a request body may have; a larger one is answered with 413.
@@ -109,7 +112,12 @@ class AsyncHttpConsumer(AsyncConsumer):
     async def http_disconnect(self, message: HttpDisconnectEvent) -> None:
         """The client is gone: the consumer ends."""
 
-    # -- endings ------------------------------------------------------------
+    # -- beginning and end --------------------------------------------------
+
+    async def _open(self) -> tuple[BaseChannelLayer | None, Mailbox]:
+        layer, mailbox = await super()._open()
+        mailbox.positioned = True
+        return layer, mailbox
 
     async def _run(self, mailbox: Mailbox) -> None:
         try:

@@ -118,7 +118,8 @@ class HistoryWiring(Wiring):
         """
         Return the group and the position of a message, if it has them.
 
-        That takes a mailbox that is `positioned`, on a layer that keeps a log.
+        That takes a layer that keeps a log, and a mailbox that is `positioned`, as that of
+        an AsyncHttpConsumer is.
         """
         if not isinstance(message, Positioned):
             return None

@@ -1,0 +1,10 @@
+"""For cron: `python cron_job.py nightly`. The process ends when the broker has the message."""
+
+from __future__ import annotations
+
+import sys
+
+import reports
+
+if __name__ == "__main__":
+    reports.build(sys.argv[1])
