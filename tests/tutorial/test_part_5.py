@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
 import socket
 import subprocess
 import sys
@@ -13,14 +11,13 @@ from starlette.routing import WebSocketRoute
 
 from fast_channels.client import connect
 from fast_channels.layers import InMemoryChannelLayer
-from fast_channels.testing.server import free_port
 from fast_channels.worker import Worker
 from sandbox.layers import LAYERS
 from sandbox.start_dev import ANALYTICS_WORKER
 from sandbox.tutorial.steps import all_steps, prepare, solve, templates
 from tests.documents.support import block_with
-from tests.showcase.support import PATIENCE, Process, run_module
-from tests.tutorial.support import PAGES, assert_printed, console, nowhere, refusal
+from tests.showcase.support import PATIENCE, Process, WebServer, run_module
+from tests.tutorial.support import PAGES, ROOT, assert_printed, console, nowhere, refusal
 
 SHOWCASE = PAGES / "5-showcase.md"
 
@@ -45,20 +42,19 @@ def solve_steps(folder, last: str) -> None:
                 path.write_text(path.read_text().replace(step.todo, step.code))
 
 
-async def test_script_speaks_to_three_layers_before_there_are_analytics(fresh_stage):
+async def test_script_speaks_to_three_layers_before_there_are_analytics(tmp_path, redis_url):
     """With the options of the page; there is no layer for events yet."""
-    stage = fresh_stage(4, running=False)
-    solve_steps(stage.folder, "5.11")
+    folder = tmp_path / "tutorial"
+    prepare(folder)
+    solve_steps(folder, "5.11")
     command = module_of(console(SHOWCASE, "python -m sandbox.external_sender"))
-    with stage.server as server:
+    with WebServer(tmp_path / "log", redis_url, folder=folder) as server:
         async with (
             server.socket("chat") as chat,
             server.socket("reliable") as reliable,
             server.socket("notifications") as notifications,
         ):
-            done = await asyncio.to_thread(
-                run_module, *command, redis_url=stage.redis_url, folder=stage.folder
-            )
+            done = await asyncio.to_thread(run_module, *command, redis_url=redis_url, folder=folder)
             assert done.returncode == 0, done.stderr
             for client in (chat, reliable, notifications):
                 await client.until("Maintenance tonight")
@@ -156,31 +152,16 @@ async def test_customised_application_hears_alerts_of_a_script(stage, tmp_path):
                 assert await chat.next() == "Alert: no disk at all"
 
 
-def test_one_command_starts_everything(tmp_path):
-    """From the reader's folder; what it started ends with it."""
+def test_one_command_for_everything_is_in_the_folder(tmp_path):
+    """It is the showcase's, of which tests/showcase/test_start_dev.py shows all that it does."""
+    _, script = console(SHOWCASE, "python sandbox/start_dev.py")
     folder = tmp_path / "tutorial"
     prepare(folder)
-    solve(folder, 5)
-    _, script = console(SHOWCASE, "python sandbox/start_dev.py")
-    ports = [f"--port={free_port()}", f"--broker-port={free_port()}"]
-    log = tmp_path / "log"
-    with log.open("w") as output:
-        process = subprocess.Popen(
-            [sys.executable, script, *ports],
-            cwd=folder,
-            env={name: value for name, value in os.environ.items() if name != "REDIS_URL"},
-            stdout=output,
-            stderr=output,
-        )
-    try:
-        running = Process(log, script, redis_url="")
-        running.process = process
-        running.wait_until(lambda: "Ctrl+C stops everything" in running.output)
-        process.send_signal(signal.SIGINT)
-        assert process.wait(2 * PATIENCE) == 0
-    finally:
-        process.kill()
-        process.wait()
+    done = subprocess.run(
+        [sys.executable, script, "--help"], cwd=folder, capture_output=True, text=True, check=True
+    )
+    assert "Start the showcase: broker, workers, web server." in done.stdout
+    assert (folder / script).read_text() == (ROOT / script).read_text()
 
 
 async def test_resumable_chat_on_a_layer_without_history_ends_the_start(registry, load, redis_url):
