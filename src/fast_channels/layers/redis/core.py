@@ -401,6 +401,10 @@ class RedisChannelLayer(BaseChannelLayer):
         """Undo `serialize`."""
         return self._serializer.deserialize(message)
 
+    async def close_pools(self) -> None:
+        """Close the layer, by the name that this has elsewhere."""
+        await self.close()
+
     def consistent_hash(self, value: str | bytes) -> int:
         """Return the index of the host that a name lives on."""
         return consistent_hash(value, self.ring_size)
