@@ -3,7 +3,7 @@ The narrow interface between a layer and whatever carries its payloads.
 
 A backend fills in `Broker`: five methods, bytes and topics. What only some
 brokers can do is a second, smaller form. To write a backend, see
-CONTRIBUTING.md; to check one, subclass `fast_channels.testing.contract`.
+docs/backend.md; to check one, subclass `fast_channels.testing.contract`.
 """
 
 from __future__ import annotations
