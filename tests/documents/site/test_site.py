@@ -12,6 +12,9 @@ from playwright.async_api import async_playwright, expect
 
 from tests.showcase.test_browser import ARGUMENTS, find_browser
 
+# Whoever comes first builds the site, which takes a while on a busy machine.
+pytestmark = pytest.mark.timeout(240)
+
 PHONE = {"width": 390, "height": 844}
 
 
