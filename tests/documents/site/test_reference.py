@@ -13,6 +13,9 @@ import pytest
 
 from tests.test_exports import NAMES
 
+# Whoever comes first builds the site, which takes a while on a busy machine.
+pytestmark = pytest.mark.timeout(240)
+
 # Described as a whole: what a user of them calls, or nothing but what they are.
 PARTLY = {
     "fast_channels.layers.mailbox.Mailbox": {

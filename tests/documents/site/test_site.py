@@ -11,6 +11,9 @@ from playwright.async_api import expect
 
 from tests.showcase.support import launched_browser
 
+# Whoever comes first builds the site, which takes a while on a busy machine.
+pytestmark = pytest.mark.timeout(240)
+
 PHONE = {"width": 390, "height": 844}
 
 

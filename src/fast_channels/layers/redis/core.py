@@ -336,16 +336,14 @@ class RedisChannelLayer(BaseChannelLayer):
     one receiver, the first `capacity` are kept, later ones refused with
     ChannelFull.
 
-    What is sent while this process cannot reach the server waits there, and a
-    connection that breaks loses nothing. A process that receives holds a lease
-    and renews it; `lease` seconds after its last sign of life others remove
-    what it left. `group_expiry` is after how many seconds members are forgotten
-    that no lease covers, such as those of Django processes.
+    What is sent while this process cannot reach the server waits there, and a connection that
+    breaks loses nothing. A process that receives holds a lease and renews it; `lease` seconds
+    after its last sign of life others remove what it left. `group_expiry` is after how many
+    seconds members are forgotten that no lease covers, such as those of Django processes.
 
     `send_timeout` is after how many seconds sending gives up on a server. Every
-    `heartbeat_interval` seconds a write of the layer's own has to be heard of;
-    connections on which nothing comes back within two are made anew. Needs
-    Redis 6 or any Valkey.
+    `heartbeat_interval` seconds a write of the layer's own has to be heard of; connections on
+    which nothing comes back within two are made anew. Needs Redis 6 or any Valkey.
     """
 
     def __init__(
