@@ -13,7 +13,7 @@ from starlette.routing import WebSocketRoute
 from fast_channels.consumer import AsyncJsonWebsocketConsumer, AsyncWebsocketConsumer
 from fast_channels.consumer.base import AsyncConsumer, get_handler_name
 from fast_channels.exceptions import AcceptConnection, ChannelFull, DenyConnection, StopConsumer
-from fast_channels.layers import RedisPubSubChannelLayer
+from fast_channels.layers import RedisChannelLayer, RedisPubSubChannelLayer
 from fast_channels.testing import ApplicationCommunicator, WebsocketCommunicator
 
 # Seconds until a test gives up on a message.
@@ -189,6 +189,36 @@ class TestApplication:
         assert (closing["type"], closing["code"]) == ("websocket.close", 1000)
         await client.wait()
 
+    @pytest.mark.parametrize("consumer", [AsyncWebsocketConsumer, AsyncJsonWebsocketConsumer])
+    async def test_send_and_close_with_a_code_in_one_call(self, consumer):
+        """send(close=4001) closes with that code after the frame, and send_json does."""
+
+        class Farewell(consumer):
+            async def connect(self):
+                await self.accept()
+                say = getattr(self, "send_json", self.send)
+                await say("goodbye", close=4001)
+
+        client = WebsocketCommunicator(Farewell.as_asgi(), "/")
+        await client.connect()
+        assert "goodbye" in await client.receive_from()
+        closing = await client.receive_output()
+        assert (closing["type"], closing["code"]) == ("websocket.close", 4001)
+        await client.wait()
+
+    async def test_consumer_without_a_layer_can_see_that(self):
+        """Classes that serve with and without one ask `if self.channel_layer`."""
+
+        class Curious(AsyncWebsocketConsumer):
+            async def connect(self):
+                await self.accept()
+                await self.send(f"{self.channel_layer}")
+
+        client = WebsocketCommunicator(Curious.as_asgi(), "/")
+        await client.connect()
+        assert await client.receive_from() == "None"
+        await client.disconnect()
+
 
 class TestLayer:
     """A layer used without any consumer, as scripts and tests do."""
@@ -236,6 +266,16 @@ class TestLayer:
         channel = await layer.new_channel()
         await layer.send(channel, {"type": "direct"})
         assert await received(layer, channel) == {"type": "direct"}
+
+    async def test_queue_closes_by_the_name_of_its_pools(self, server):
+        """Programs that end with close_pools() let go of the server, and may go on using it."""
+        layer = RedisChannelLayer(hosts=[server.url])
+        for _ in range(2):
+            channel = await layer.new_channel()
+            await layer.send(channel, {"type": "hello"})
+            assert await received(layer, channel) == {"type": "hello"}
+            await layer.close_pools()
+            assert layer.health().state == "closed"
 
     async def test_names_never_repeat_whatever_the_seed(self, layer):
         """Programs that seed `random` alike still get channels of their own."""

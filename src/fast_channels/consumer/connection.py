@@ -180,7 +180,7 @@ class WebsocketConnection(AsyncConsumer):
         await super()._handle_event(event)
 
     def _frame_dropped(self) -> None:
-        if hasattr(self, "channel_layer"):
+        if hasattr(self, "channel_name"):
             self.channel_layer.count_dropped_frame()
         # Behind a frame that closes, nothing is lost that anybody waits for.
         if not self._gate.refused and not self._dropping:
@@ -446,5 +446,5 @@ class WebsocketConnection(AsyncConsumer):
 
     def _count_sent_after_close(self) -> None:
         # None was opened for a client that came during a drain.
-        if hasattr(self, "channel_layer"):
+        if hasattr(self, "channel_name"):
             self.channel_layer.count_sent_after_close()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
 from fast_channels.exceptions import StopConsumer, UnhandledMessage
 from fast_channels.layers.lanes import Prepared
@@ -40,8 +40,9 @@ class Dispatcher:
     # hand `layer.gap` to the method layer_gap, or close the connection.
     on_gap: ClassVar[Literal["event", "close"]] = "event"
 
-    # Set before the first handler runs, if there is a channel_layer_alias.
-    channel_layer: BaseChannelLayer
+    # Set before the first handler runs, if there is a channel_layer_alias; else None, which
+    # its type does not say: those who have one need not ask each time.
+    channel_layer: BaseChannelLayer = cast("BaseChannelLayer", None)
     # Set before each handler that a worker calls: how often the message has been
     # handed out, 1 the first time.
     deliveries: int

@@ -116,10 +116,10 @@ class AsyncWebsocketConsumer(ResumableConnection):
         self,
         text_data: str | None = None,
         bytes_data: bytes | None = None,
-        close: bool = False,
+        close: bool | int = False,
     ) -> None:
         """
-        Send a frame; with `close`, close with 1000 after it.
+        Send a frame; with `close`, close after it, with 1000 or the code that is given.
 
         Waits while the client reads too little, for `send_timeout` at most; then
         the connection is closed with 1013. Once it is closed, from either side,
@@ -137,7 +137,7 @@ class AsyncWebsocketConsumer(ResumableConnection):
         if pending is not None:
             await self._finish_sending(pending, event)
         if close:
-            await self.close(NORMAL)
+            await self.close(NORMAL if close is True else close)
 
 
 class AsyncJsonWebsocketConsumer(AsyncWebsocketConsumer):
@@ -184,8 +184,8 @@ class AsyncJsonWebsocketConsumer(AsyncWebsocketConsumer):
     async def receive_json(self, content: Any, **kwargs: Any) -> None:
         """Handle a decoded frame."""
 
-    async def send_json(self, content: Any, close: bool = False) -> None:
-        """Encode `content` and send it as text; with `close`, close with 1000 after it."""
+    async def send_json(self, content: Any, close: bool | int = False) -> None:
+        """Encode `content` and send it as text; `close` is that of `send`."""
         await self.send(text_data=await self.encode_json(content), close=close)
 
     async def on_invalid_json(self, text_data: str, exc: Exception) -> None:  # noqa: ARG002

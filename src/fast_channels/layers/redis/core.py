@@ -401,6 +401,8 @@ class RedisChannelLayer(BaseChannelLayer):
         """Undo `serialize`."""
         return self._serializer.deserialize(message)
 
+    close_pools = BaseChannelLayer.close  # by the name that it has elsewhere
+
     def consistent_hash(self, value: str | bytes) -> int:
         """Return the index of the host that a name lives on."""
         return consistent_hash(value, self.ring_size)
