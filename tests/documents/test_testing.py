@@ -1,0 +1,35 @@
+"""What docs/testing.md shows passes as it is written."""
+
+from __future__ import annotations
+
+import re
+
+from tests.documents.support import ROOT, all_blocks, block_with, run_pytest
+
+PAGE = ROOT / "docs" / "testing.md"
+EXAMPLES = ROOT / "docs" / "examples" / "testing"
+
+
+def test_examples_pass():
+    """The tests of testing.md, run in their folder by the command that stands in the page."""
+    assert "pytest" in block_with(PAGE, "pytest", "console").split()
+    result = run_pytest(EXAMPLES)
+    assert result.returncode == 0, result.stdout[-3000:]
+    found = sum(
+        len(re.findall(r"^async def test_", file.read_text(), re.MULTILINE))
+        for file in EXAMPLES.glob("test_*.py")
+    )
+    assert found > 10
+    assert int(re.search(r"(\d+) passed", result.stdout)[1]) >= found
+
+
+def test_settings_of_the_page_are_those_of_the_examples():
+    """What testing.md tells to write into pytest.ini is there."""
+    settings = block_with(PAGE, "[pytest]", "ini")
+    assert settings in (EXAMPLES / "pytest.ini").read_text()
+
+
+def test_every_example_is_shown():
+    """Each file of the folder is included somewhere in testing.md."""
+    included = {block.language.split()[-1] for block in all_blocks(PAGE)}
+    assert {f"examples/testing/{file.name}" for file in EXAMPLES.glob("*.py")} <= included
