@@ -37,6 +37,8 @@ def command():
         environment = os.environ | {"REDIS_URL": redis_url, "DATABASE": f"{folder}/{side}.sqlite3"}
         environment.pop("PYTHONPATH", None)
         if side == "before":
+            # They wait for 5 s at a time, after which redis-py 8 gives up on a server by default.
+            environment["REDIS_URL"] += "?socket_timeout=60"
             return PEER_PYTHON, environment
         return sys.executable, environment | {"PYTHONPATH": str(ROOT / "src")}
 

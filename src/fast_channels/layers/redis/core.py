@@ -399,9 +399,7 @@ class RedisChannelLayer(BaseChannelLayer):
         """Undo `serialize`."""
         return self._serializer.deserialize(message)
 
-    async def close_pools(self) -> None:
-        """Close the layer, by the name that this has elsewhere."""
-        await self.close()
+    close_pools = BaseChannelLayer.close  # by the name that it has elsewhere
 
     def consistent_hash(self, value: str | bytes) -> int:
         """Return the index of the host that a name lives on."""
