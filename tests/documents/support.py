@@ -25,7 +25,11 @@ DOCUMENTS = [
     CONTRIBUTING,
     ROOT / "CHANGELOG.md",
     ROOT / "clients" / "js" / "README.md",
-    *sorted(path for path in (ROOT / "docs").rglob("*.md") if "_build" not in path.parts),
+    *sorted(
+        path
+        for path in (ROOT / "docs").rglob("*.md")
+        if not {"_build", "node_modules"} & set(path.parts)
+    ),
 ]
 
 # What a page shows that is not written in it, or has no code.

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import os
-
 import pytest
-from playwright.async_api import async_playwright, expect
+from playwright.async_api import expect
 
-from tests.recipes.support import PATIENCE
-from tests.showcase.test_browser import ARGUMENTS, find_browser
+from tests.showcase.support import launched_browser
 
 pytestmark = pytest.mark.browser
 
@@ -16,19 +13,11 @@ pytestmark = pytest.mark.browser
 @pytest.fixture
 async def page():
     """A tab; the test fails for errors of its scripts."""
-    path = find_browser()
-    if path is None:
-        reason = "no browser found: put chromium on the PATH, or its path into CHROMIUM"
-        # Where nobody watches, a test that quietly does not run is a lie.
-        (pytest.fail if os.environ.get("CI") else pytest.skip)(reason)
-    expect.set_options(timeout=PATIENCE * 1000)
     errors = []
-    async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=path, args=ARGUMENTS)
+    async with launched_browser() as browser:
         tab = await browser.new_page()
         tab.on("pageerror", lambda error: errors.append(str(error)))
         yield tab
-        await browser.close()
     assert errors == []
 
 

@@ -399,7 +399,9 @@ class RedisChannelLayer(BaseChannelLayer):
         """Undo `serialize`."""
         return self._serializer.deserialize(message)
 
-    close_pools = BaseChannelLayer.close  # by the name that it has elsewhere
+    async def close_pools(self) -> None:
+        """Close the layer, by the name that this has elsewhere."""
+        await self.close()
 
     def consistent_hash(self, value: str | bytes) -> int:
         """Return the index of the host that a name lives on."""
