@@ -1,8 +1,9 @@
 # Two commands are all a newcomer needs: `make showcase` and `make test`.
 PYTHON ?= python3
 BIN := .venv/bin
-# Four at once, also on two cores: most tests wait for servers and processes.
-PYTEST := -m pytest --numprocesses 4 --dist worksteal
+# Five at once, also on two cores: most tests wait for servers and processes. Tests of a
+# file stay together, for they share them.
+PYTEST := -m pytest --numprocesses 5 --dist loadfile
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 SOURCES := src sandbox tests benchmarks docs
 # Node comes from a wheel of .venv, so nobody has to have it.

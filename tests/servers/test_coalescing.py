@@ -289,6 +289,11 @@ class Served:
             log_config=None,
             **options,
         )
+        config.load()
+        if config.ssl is not None:
+            # The client reads in one thread and writes in another, which OpenSSL allows
+            # only as long as the server sends nothing of its own after the handshake.
+            config.ssl.num_tickets = 0
         self._server = uvicorn.Server(config)
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = self._listener.getsockname()[1]
