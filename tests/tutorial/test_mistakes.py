@@ -116,7 +116,7 @@ async def test_message_without_a_handler_is_told(without, registry, caplog):
 def test_broker_that_runs_already_is_told(valkey):
     """By what stands behind the command of the page."""
     recipe = subprocess.run(
-        ["make", "--dry-run", *console(ROOM_CHAT, "make")[1:]],
+        ["make", "--dry-run", "--no-print-directory", *console(ROOM_CHAT, "make")[1:]],
         cwd=ROOT,
         capture_output=True,
         text=True,

@@ -46,7 +46,7 @@ def test_command_for_those_who_got_lost_solves_a_part(tmp_path, monkeypatch):
 def test_folder_of_the_tutorial_is_made_by_make():
     """Make knows the target, and runs the module that makes the folder."""
     recipe = subprocess.run(
-        ["make", "--dry-run", *console(PREPARATION, "make")[1:]],
+        ["make", "--dry-run", "--no-print-directory", *console(PREPARATION, "make")[1:]],
         cwd=ROOT,
         capture_output=True,
         text=True,
