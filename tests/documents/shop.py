@@ -81,6 +81,10 @@ async def check(cookie):
         await conversation.check_announcement(client, request)
         await conversation.check_mail(client)
         await client.disconnect()
+        if side == "after":
+            # On the other side, ValueError comes out of the communicator.
+            nowhere = communicator(asgi.application, "/ws/nowhere/")
+            assert await nowhere.connect(timeout=5) == (False, 1000)
     say("passed")
 
 

@@ -283,6 +283,12 @@ def test_options_of_uvicorn_exist():
         assert command[1] == "service:app"
 
 
+def test_figures_for_sizing_hold_for_the_commands():
+    """They were measured without compression, which uvicorn does by default."""
+    for command in (unit_command(), image_command()):
+        assert option(command, "--ws-per-message-deflate") == "false"
+
+
 def test_service_that_could_not_start_is_started_again():
     """Whatever its exit code: with workers, uvicorn's is 0 when the broker does not answer."""
     assert option(unit_command(), "--workers") > "1"

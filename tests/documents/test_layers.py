@@ -7,13 +7,16 @@ import inspect
 import re
 
 import pytest
+from redis.asyncio import Redis
 
+from fast_channels.exceptions import BrokerRefused
 from fast_channels.layers import (
     InMemoryChannelLayer,
     RedisChannelLayer,
     RedisPubSubChannelLayer,
     RedisStreamsChannelLayer,
 )
+from fast_channels.testing.server import ValkeyServer, free_port
 from tests.documents.support import ROOT, block_with
 
 GUIDE = ROOT / "docs" / "layers.md"
@@ -83,6 +86,44 @@ async def test_layers_of_the_page_do_not_share_groups(registry, redis_url):
         assert (await here.get())["type"] == "typing"
         assert (await there.get())["type"] == "said"
         assert len(here) == len(there) == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "for_groups", "for_all"), [("pub/sub", 2, 2), ("queue", 3, 4), ("streams", 3, 4)]
+)
+async def test_connections_of_a_layer_are_as_many_as_the_page_says(
+    name, for_groups, for_all, redis_url
+):
+    """However many channels and groups; receiving from plain names takes another one."""
+    address = f"{redis_url}?client_name=counted-{name.replace('/', '')}"
+
+    async def connections():
+        return sum(client["name"].startswith("counted") for client in await redis.client_list())
+
+    async with Redis.from_url(redis_url) as redis, CLASSES[name](hosts=[address]) as layer:
+        for _ in range(5):
+            mailbox = await layer.open_channel()
+            await layer.group_add("room", mailbox.name)
+        await layer.group_send("room", {"type": "said"})
+        assert (await mailbox.get())["type"] == "said"
+        assert await connections() == for_groups
+        if name != "pub/sub":  # It keeps nothing for who comes later.
+            await layer.send("jobs", {"type": "first"})
+            assert (await layer.receive("jobs"))["type"] == "first"
+        assert await connections() == for_all
+
+
+async def test_queue_is_refused_by_a_cluster():
+    """With the words of the page."""
+    options = ("--cluster-enabled", "yes", "--cluster-port", str(free_port()))
+    sentence = "Keys in request don't hash to the same slot"
+    assert sentence in GUIDE.read_text().replace("\n", " ")
+    with ValkeyServer(options=options) as server:
+        async with Redis.from_url(server.url) as redis:
+            await redis.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
+        async with RedisChannelLayer(hosts=[server.url]) as layer:
+            with pytest.raises(BrokerRefused, match=sentence):
+                await layer.group_send("room", {"type": "said"})
 
 
 def test_error_says_what_to_write_instead():

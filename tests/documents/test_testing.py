@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import re
+import unittest
 
 from tests.documents.support import ROOT, all_blocks, block_with, run_pytest
 
@@ -27,6 +29,22 @@ def test_settings_of_the_page_are_those_of_the_examples():
     """What testing.md tells to write into pytest.ini is there."""
     settings = block_with(PAGE, "[pytest]", "ini")
     assert settings in (EXAMPLES / "pytest.ini").read_text()
+
+
+def test_test_case_of_the_page_works(registry):
+    """Consumers find the layer that its asyncSetUp registers, and nothing is left of it."""
+    space: dict = {}
+    exec(block_with(PAGE, "IsolatedAsyncioTestCase"), space)
+    seen = []
+
+    class Case(space["ChatTestCase"]):
+        async def test_layer(self):
+            seen.append((registry["chat"].health().state, registry.list_aliases()))
+
+    result = unittest.TextTestRunner(stream=io.StringIO()).run(Case("test_layer"))
+    assert (result.testsRun, result.wasSuccessful()) == (1, True)
+    assert seen == [("ready", ["chat"])]
+    assert registry.list_aliases() == []
 
 
 def test_every_example_is_shown():

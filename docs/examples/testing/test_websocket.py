@@ -1,5 +1,6 @@
 """Clients of a WebSocket consumer."""
 
+import pytest
 from chat import app
 from conftest import Join
 
@@ -54,6 +55,17 @@ async def test_room_is_told_who_leaves_and_the_layer_is_left(
     await ann.disconnect()
     statistics = layer.statistics()
     assert (statistics.channels, statistics.groups) == (0, 0)
+
+
+async def test_handler_that_raises_ends_its_own_connection(
+    join: Join, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A list has no get(): the client sees 1011, the log the traceback, and the test no error."""
+    ann = await join(ANN)
+    await ann.send_json_to(["hello"])
+    assert (await ann.receive_output())["code"] == 1011
+    await ann.wait()
+    assert "AttributeError" in caplog.text
 
 
 async def test_frame_that_is_no_json_closes_with_1007(join: Join) -> None:

@@ -40,10 +40,16 @@ def websocket(path, consumer):
     return WebSocketRoute(path, guarded)
 
 
+async def reject(socket):
+    await socket.close()
+
+
 application = Starlette(
     routes=[
         websocket("/ws/chat/{room:slug}/", ChatConsumer),
         websocket("/ws/find/", FindConsumer),
+        # Django raises for a WebSocket, and a Mount would give it all that have no route.
+        WebSocketRoute("/{path:path}", reject),
         Mount("/", django_application),
     ],
     lifespan=channel_layers.lifespan,
