@@ -1,10 +1,12 @@
-"""The pages of clients.md and server-sent-events.md in docs/recipes, in a real browser."""
+"""clients.md, server-sent-events.md and one-user-many-tabs.md in docs/recipes, in a browser."""
 
 from __future__ import annotations
 
 import pytest
 from playwright.async_api import expect
 
+from tests.documents.support import block_with
+from tests.recipes.support import PAGES
 from tests.showcase.support import launched_browser
 
 pytestmark = pytest.mark.browser
@@ -67,3 +69,33 @@ async def test_event_source_comes_back_after_a_cut_and_after_a_refusal(serve, pa
     await publish("three")
     await expect(page.locator("li")).to_have_text(["one", "two", "three"])
     assert refused
+
+
+# Promises of a socket that a script makes: when it opened, and with which code it closed.
+WATCH_SOCKET = """
+globalThis.WebSocket = class extends WebSocket {
+  constructor(url) {
+    super(url);
+    globalThis.joined = new Promise((tell) => this.addEventListener("open", () => tell(true)));
+    globalThis.end = new Promise((tell) => this.addEventListener("close", tell));
+  }
+};
+"""
+
+
+async def test_tab_that_has_a_session_hears_of_a_note(serve, page):
+    """And is closed by the log-out: by what the page says to type into the console."""
+    server = await serve("one-user-many-tabs")
+    typed = block_with(PAGES / "one-user-many-tabs.md", "document.cookie", "js")
+    await page.add_init_script(WATCH_SOCKET)
+    # Another page of the same server: the scripts of /docs are on the network.
+    await page.goto(f"{server.url}/openapi.json")
+    typed = typed.replace("localhost:8000", server.url.removeprefix("http://"))
+    # The value of the last line is a function, which would be called.
+    await page.evaluate(f"{typed}; null")
+    assert await page.evaluate("joined")
+    async with page.expect_console_message() as shown:
+        await server.request("POST", "/users/ada@example.org/notes?text=hello")
+    assert (await shown.value).text == '{"note":"hello"}'
+    await server.request("POST", "/users/ada@example.org/log-out")
+    assert await page.evaluate("end.then(({ code }) => code)") == 4401
