@@ -60,6 +60,20 @@ async def test_chat_of_the_readme_shows_everybody_what_one_types(chat_server):
         assert [await one.recv(), await two.recv()] == ["lunch", "lunch"]
 
 
+def test_chat_of_the_readme_is_tried_from_a_terminal(chat_server):
+    """The client of the README shows what is typed into it, as the chat sent it back."""
+    line = block_with(README, "python -m websockets", "console").strip()
+    _, *command = line.replace(":8000", f":{chat_server}").split()
+    with subprocess.Popen(
+        [sys.executable, *command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as client:
+        assert "Connected" in client.stdout.readline()
+        client.stdin.write("hello\n")
+        client.stdin.flush()
+        assert any("< hello" in said for said in client.stdout)
+        client.terminate()
+
+
 async def test_chat_of_the_readme_runs_on_the_protocol_that_coalesces(chat):
     """The command that names it starts the same chat."""
     with served(chat, block_with(README, "CoalescingWebSocketProtocol", "console")) as port:

@@ -51,7 +51,8 @@ class RoomChatConsumer(LineConsumer):
 
     async def tell_room(self, text: str) -> None:
         if self.group is not None:
-            await self.channel_layer.group_send(self.group, {"type": "room.message", "text": text})
+            message = {"type": "room.message", "text": text}
+            await self.channel_layer.group_send(self.group, message)
 
     async def room_message(self, message: ChannelMessage) -> None:
         await self.send(message["text"])
