@@ -76,7 +76,7 @@ class Contender:
 # What differs in how a broadcast is written shows here only.
 BROADCASTS = frozenset({"fanout", "latency", "group_size"})
 
-# Neither has named channels, nor channels that join groups one by one.
+# Neither has shared channels, nor channels that join groups one by one.
 FRAMEWORK = frozenset({"pipeline", "membership"})
 
 CONTENDERS = (

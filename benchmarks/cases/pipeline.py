@@ -1,4 +1,4 @@
-"""A named channel: what one process sends, another receives, each message once."""
+"""A shared channel: what one process sends, another receives, each message once."""
 
 from __future__ import annotations
 
@@ -100,13 +100,13 @@ def _counted(sent: dict[str, Any], received: dict[str, Any]) -> int:
 
 BENCHMARK = Benchmark(
     "pipeline",
-    "Pipeline: messages per second through one named channel",
+    "Pipeline: messages per second through one shared channel",
     (
         Metric("per_second", "messages/s"),
         Metric("sender", "sender CPU, µs", 0, "lower"),
         Metric("receiver", "receiver CPU, µs", 0, "lower"),
     ),
     run,
-    # Pub/sub has no named channels that wait; this is what bare Redis is good at.
+    # Pub/sub has no shared channels that keep anything; this is what bare Redis is good at.
     layers=("queue",),
 )

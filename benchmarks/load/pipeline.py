@@ -1,4 +1,4 @@
-"""A producer or a consumer of one named channel, with nothing but the layer."""
+"""A producer or a consumer of one shared channel, with nothing but the layer."""
 
 from __future__ import annotations
 
