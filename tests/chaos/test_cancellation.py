@@ -9,7 +9,7 @@ import pytest
 
 from tests.chaos.backends import KINDS, PATIENCE, Crowd, address_for, make
 
-COUNT = 150
+COUNT = 100
 # Seconds that a receiver has patience for, at most.
 HURRY = 0.006
 # More than COUNT: what the receiver is too slow for must wait, not be dropped.

@@ -16,7 +16,7 @@ from tests.chaos.receiver import STANDS_STILL
 from tests.chaos.support import MARGIN, ROOM, listening, number, within
 from tests.layers.support import arrives
 
-LEASE = 2.0
+LEASE = 4.0
 # Of everything that ends by itself.
 EXPIRY = 1.0
 GROUPS = ["room", "hall", "attic"]

@@ -132,7 +132,6 @@ def test_stops_a_worker_in_the_middle_of_a_job(tmp_path):
 @pytest.mark.parametrize(
     ("word", "said"),
     [
-        ("sandbox.worker --name", "the worker ended by itself with exit code -9"),
         ("uvicorn", "uvicorn ended by itself with exit code -9"),
         ("-server ", "the broker on port {port} ended by itself"),
     ],
