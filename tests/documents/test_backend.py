@@ -149,7 +149,7 @@ async def test_relay_that_hangs_is_left(layer_class):
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
-    async with server, layer_class(port=port, send_timeout=0.1) as layer:
+    async with server, layer_class(port=port, send_timeout=1) as layer:
         inbox = await layer.open_channel()
         with pytest.raises(LayerUnavailable):
             await layer.group_send("room", {"type": "test"})

@@ -141,7 +141,7 @@ async def test_acknowledgement_waits_out_a_broken_connection(layer, client):
 
 async def test_acknowledgement_that_nobody_hears_is_no_error(opened, server, caplog):
     """The work is done. It comes again, and the log says so."""
-    layer = await opened(RedisStreamsChannelLayer([server.url], send_timeout=0.3))
+    layer = await opened(RedisStreamsChannelLayer([server.url], send_timeout=1))
     await layer.send("work", task(1))
     async with asyncio.timeout(PATIENCE), layer.take("work"):
         server.stop()
@@ -189,17 +189,17 @@ async def test_pause_goes_on_when_a_claim_was_not_heard(opened, redis_url, clien
 
 async def test_what_nobody_took_is_forgotten_after_its_expiry(opened, redis_url, caplog):
     """If there is one; the log says how much."""
-    layer = await opened(RedisStreamsChannelLayer([redis_url], expiry=0.7, capacity=3))
+    layer = await opened(RedisStreamsChannelLayer([redis_url], expiry=1.5, capacity=3))
     await layer.send_many("work", map(task, range(3)))
     async with layer.take("work"):
-        await asyncio.sleep(0.8)
+        await asyncio.sleep(1.6)
         # Room for as many as are too old; the one in hands is not.
         await layer.send_many("work", map(task, range(3, 5)))
         assert [await next_number(layer) for _ in range(2)] == [3, 4]
     await layer.send("work", task(5))
-    await asyncio.sleep(0.8)
+    await asyncio.sleep(1.6)
     waiting = asyncio.create_task(next_number(layer))
-    await becomes(lambda: "nobody took within 0.7 s" in caplog.text)
+    await becomes(lambda: "nobody took within 1.5 s" in caplog.text)
     await layer.send("work", task(6))
     assert await waiting == 6
 
