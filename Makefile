@@ -19,9 +19,9 @@ help:
 	@echo "make showcase     start the showcase at http://localhost:8080"
 	@echo "make tutorial     make the folder tutorial/, where the tutorial begins"
 	@echo "make broker       start the embedded Valkey server alone, at port 6399"
-	@echo "make docs         build the documentation; it begins at docs/_build/index.html"
+	@echo "make docs         build the documentation and test it; it begins at docs/_build/index.html"
 	@echo "make pictures     take the pictures of README and tutorial anew"
-	@echo "make test         run every test"
+	@echo "make test         run every test but those of \`make docs\`"
 	@echo "make soak         many more random sequences and inputs than \`make test\` tries; takes an hour"
 	@echo "make test-oldest  run layers and chaos with the oldest supported dependencies"
 	@echo "make bench        measure everything beside bare ASGI and peers, into docs/performance.md; takes 30 minutes"
@@ -41,9 +41,12 @@ tutorial: .venv/.showcase
 broker: .venv/.showcase
 	@$(BIN)/python sandbox/start_dev.py --only-broker
 
-# Whatever Sphinx would warn of is an error; nothing is fetched.
-docs: .venv/.docs
-	$(BIN)/python -m sphinx --fail-on-warning --keep-going --nitpicky --quiet docs docs/_build
+# Whatever Sphinx would warn of is an error; nothing is fetched. The tests of the site belong
+# here and not to `make test`, because it takes longer to build than to look at.
+docs: .venv/.docs .venv/.dev
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --nitpicky --quiet \
+		--warning-file docs/_build/warnings.txt docs docs/_build
+	SITE=docs/_build $(BIN)/python -m pytest --quiet tests/documents/site
 	@echo "the site is built: open docs/_build/index.html"
 
 # The browser tests take them, when they are told where to put them.
@@ -52,7 +55,7 @@ pictures: .venv/.dev
 		tests/showcase/test_browser.py tests/tutorial/test_pictures.py tests/tutorial/test_pictures_4_5.py
 
 test: .venv/.dev .venv/.docs .venv-peers/.ready docs/examples/recipes/clients/node_modules/.ready
-	$(BIN)/python $(PYTEST) $(PYTEST_ARGS)
+	$(BIN)/python $(PYTEST) --ignore tests/documents/site $(PYTEST_ARGS)
 
 soak: .venv/.dev
 	SOAK=1 $(BIN)/python -m pytest tests/chaos/test_state_machine.py tests/chaos/test_fuzz.py \
