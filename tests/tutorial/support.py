@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import subprocess
 import traceback
 from contextlib import ExitStack
 from functools import cached_property
@@ -128,6 +129,18 @@ def console(document: Path, program: str) -> list[str]:
         if line.startswith(program)
     ]
     return shlex.split(found)
+
+
+def recipe(document: Path) -> str:
+    """What stands behind the one make command of a page."""
+    done = subprocess.run(
+        ["make", "--dry-run", "--no-print-directory", *console(document, "make")[1:]],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return done.stdout
 
 
 def assert_printed(quote: str, output: str) -> None:

@@ -16,7 +16,7 @@ from sandbox.tutorial import __main__ as command
 from sandbox.tutorial.steps import Template, all_steps
 from tests.documents.support import block_with
 from tests.showcase.support import run_module
-from tests.tutorial.support import PAGES, ROOT, assert_printed, console, nowhere, refusal
+from tests.tutorial.support import PAGES, assert_printed, console, nowhere, recipe, refusal
 
 PREPARATION = PAGES / "1-preparation.md"
 SYSTEM_MESSAGES = PAGES / "2-system-messages.md"
@@ -115,14 +115,7 @@ async def test_message_without_a_handler_is_told(without, registry, caplog):
 
 def test_broker_that_runs_already_is_told(valkey):
     """By what stands behind the command of the page."""
-    recipe = subprocess.run(
-        ["make", "--dry-run", "--no-print-directory", *console(ROOM_CHAT, "make")[1:]],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert recipe.stdout.rstrip().endswith("sandbox/start_dev.py --only-broker")
+    assert recipe(ROOM_CHAT).rstrip().endswith("sandbox/start_dev.py --only-broker")
     arguments = ("--only-broker", "--broker-port", str(valkey.port))
     done = run_module("sandbox.start_dev", *arguments, redis_url="")
     assert done.returncode == 1

@@ -12,7 +12,7 @@ import pytest
 from sandbox.tutorial import __main__ as command
 from sandbox.tutorial.steps import all_steps, prepare
 from tests.documents.support import all_blocks, block_with
-from tests.tutorial.support import PAGES, PARTS, ROOT, console, page
+from tests.tutorial.support import PAGES, PARTS, console, page, recipe
 
 INDEX = PAGES / "index.md"
 PREPARATION = PAGES / "1-preparation.md"
@@ -45,14 +45,7 @@ def test_command_for_those_who_got_lost_solves_a_part(tmp_path, monkeypatch):
 
 def test_folder_of_the_tutorial_is_made_by_make():
     """Make knows the target, and runs the module that makes the folder."""
-    recipe = subprocess.run(
-        ["make", "--dry-run", "--no-print-directory", *console(PREPARATION, "make")[1:]],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert "-m sandbox.tutorial tutorial\n" in recipe.stdout
+    assert "-m sandbox.tutorial tutorial\n" in recipe(PREPARATION)
 
 
 def test_environment_has_the_programs_that_pages_name(tmp_path):

@@ -27,6 +27,7 @@ async def main() -> None:
     config.bind = [f"127.0.0.1:{os.environ.get('PORT', '8000')}"]
     # For requests that are no consumer's: those have ended by then.
     config.graceful_timeout = 5
+    # Hypercorn's types know no scope but its own, and so no application of others.
     await serve(app, config, shutdown_trigger=drained)  # type: ignore[arg-type]
 
 

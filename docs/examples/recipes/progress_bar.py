@@ -107,7 +107,8 @@ def import_rows(job: uuid.UUID, rows: int) -> None:
 
 
 def import_row(_row: int) -> None:
-    """Stand in for real work."""
+    """Stand in for real work, which blocks."""
+    # This is the work: a row here takes time and nothing else.
     time.sleep(0.01)
 
 
