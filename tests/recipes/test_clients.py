@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from pathlib import Path
 
@@ -18,12 +19,23 @@ TESTS = Path(__file__).with_name("react.test.js")
 async def server(serve):
     """The application of the page, and what the tests need to disturb it."""
     server = await serve("clients")
+    saying = asyncio.Lock()
+    consumer = server.module.ChatConsumer
+    connect = consumer.websocket_connect
+
+    async def connect_afterwards(self, message) -> None:
+        async with saying:
+            await connect(self, message)
+
+    # The pause before a client comes back is random: it may be shorter than saying all this.
+    consumer.websocket_connect = connect_afterwards
 
     @server.module.app.post("/cut-and-say")
     async def cut_and_say(text: str, times: int = 1) -> None:
-        server.cut_sockets()
-        messages = [{"type": "chat.message", "text": text}] * times
-        await server.module.channel_layers["chat"].group_send_many("lobby", messages)
+        async with saying:
+            server.cut_sockets()
+            messages = [{"type": "chat.message", "text": text}] * times
+            await server.module.channel_layers["chat"].group_send_many("lobby", messages)
 
     @server.module.app.get("/clients")
     async def clients() -> int:
