@@ -11,6 +11,7 @@ import contextlib
 import logging
 import os
 import sys
+import time
 
 import uvicorn
 from starlette.applications import Starlette
@@ -75,7 +76,7 @@ class RollingConsumer(AsyncWebsocketConsumer):
         await self.send(event["text"])
 
     async def disconnect(self, code):
-        say(f"disconnect {code}")
+        say(f"disconnect {code} at {time.monotonic()}")
         if hasattr(self, "hangs_later"):
             await asyncio.Event().wait()
 

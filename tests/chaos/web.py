@@ -44,6 +44,12 @@ class WebProcess(ServerProcess):
         """How often the application has printed a line that begins like this."""
         return sum(other.startswith(line) for other in self.output.splitlines())
 
+    def lasted(self, line: str) -> float:
+        """Seconds from the first to the last line that begins like this and ends with its time."""
+        lines = [other for other in self.output.splitlines() if other.startswith(line)]
+        moments = [float(other.rpartition(" at ")[2]) for other in lines]
+        return max(moments) - min(moments)
+
     async def says(self, line: str, count: int = 1) -> None:
         """Return when it has done so."""
         async with asyncio.timeout(PATIENCE):

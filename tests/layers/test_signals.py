@@ -104,6 +104,23 @@ async def test_second_signal_goes_straight_to_the_server(registry, server, handl
     assert server.told == [signal.SIGTERM, signal.SIGINT]
 
 
+async def test_worker_is_told_once_more_by_its_parent(registry, server, handled, monkeypatch):
+    """By SIGTERM, whatever the first signal was, and whenever it comes to it."""
+    monkeypatch.setattr(signals, "ECHO", -1.0)
+    monkeypatch.setattr(signals.multiprocessing, "parent_process", lambda: "uvicorn's")
+    async with registry.lifespan():
+        held = Held(registry)
+        await turns()
+        signal.raise_signal(signal.SIGINT)
+        await held.asked.wait()
+        signal.raise_signal(signal.SIGTERM)
+        assert server.told == []
+        signal.raise_signal(signal.SIGTERM)
+        assert server.told == [signal.SIGTERM]
+        held.released.set()
+    assert server.told == [signal.SIGTERM]
+
+
 async def test_handlers_are_restored_when_the_lifespan_ends(registry, server, handled):
     """Signals reach the server as before."""
     for _ in range(2):

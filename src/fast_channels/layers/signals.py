@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import multiprocessing
 import signal
 import threading
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -19,8 +20,8 @@ if TYPE_CHECKING:
 
     Handler: TypeAlias = Callable[[int, FrameType | None], Any]
 
-# Seconds in which a signal that comes again is the same one: a supervisor tells
-# all processes, and the server's parent process its workers once more.
+# Seconds in which a signal that comes again is the same one: a supervisor may
+# tell all processes, and the server's parent process its workers once more.
 ECHO = 1.0
 
 
@@ -29,7 +30,9 @@ class StopSignals:
     Stands before the handler of a server, on its event loop in the main thread.
 
     The first signal starts `drain`, and the server gets it afterwards. A second
-    one goes straight to the server.
+    one goes straight to the server, but for the one that a worker is owed by
+    its parent process: uvicorn's passes SIGTERM on when it comes to it, which
+    may be while it waits five seconds for the answer of another worker.
     """
 
     def __init__(
@@ -41,6 +44,7 @@ class StopSignals:
         self._loop = asyncio.get_running_loop()
         # When the first signal came, by the loop's clock.
         self._told_at: float | None = None
+        self._parent_will_tell = multiprocessing.parent_process() is not None
         # Whether the server knows, so that it is not told twice.
         self._handed_over = False
         self._task: asyncio.Task[None] | None = None
@@ -52,6 +56,8 @@ class StopSignals:
         elif self._told_at is None:
             self._told_at = self._loop.time()
             self._loop.call_soon_threadsafe(self._begin, number)
+        elif number == signal.SIGTERM and self._parent_will_tell:
+            self._parent_will_tell = False
         elif self._loop.time() > self._told_at + ECHO:
             self._hand_over(number)
 
