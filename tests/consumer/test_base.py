@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from fastapi import APIRouter, FastAPI
 from starlette.applications import Starlette
 from starlette.routing import Mount, Router, WebSocketRoute
 
@@ -604,7 +605,7 @@ class TestUnknownLayer:
         assert "register_channel_layer('chta', ...)" in sentence
 
     @pytest.mark.parametrize("wrap", [lambda app: app, BaseMiddleware], ids=["plain", "wrapped"])
-    @pytest.mark.parametrize("mounted", [False, True], ids=["route", "mounted"])
+    @pytest.mark.parametrize("mounted", ["route", "mounted", "included"])
     async def test_application_does_not_start(self, layer, wrap, mounted):
         """The lifespan looks for consumers in the routes of its application."""
 
@@ -612,8 +613,33 @@ class TestUnknownLayer:
             channel_layer_alias = "chta"
 
         routes = [WebSocketRoute("/chat", wrap(Misspelt.as_asgi()))]
-        app = Starlette(routes=[Mount("/ws", Router(routes))] if mounted else routes)
+        match mounted:
+            case "route":
+                app = Starlette(routes=routes)
+            case "mounted":
+                app = Starlette(routes=[Mount("/ws", Router(routes))])
+            case "included":
+                app = FastAPI()
+                app.include_router(APIRouter(routes=routes), prefix="/ws")
         with pytest.raises(UnknownLayer, match=r"Misspelt.*'chta'"):
+            async with channel_layers.lifespan(app):
+                pytest.fail("the application started")
+
+    @pytest.mark.parametrize("decorator", ["websocket", "get"])
+    @pytest.mark.parametrize("included", [False, True], ids=["application", "router"])
+    async def test_application_does_not_start_if_it_is_decorated_like_a_function(
+        self, layer, decorator, included
+    ):
+        """FastAPI looks for its arguments in the request, and turns clients away without a word."""
+
+        class Decorated(AsyncWebsocketConsumer):
+            pass
+
+        app, router = FastAPI(), APIRouter()
+        getattr(router if included else app, decorator)("/chat")(Decorated.as_asgi())
+        app.include_router(router)
+        sentence = r"WebSocketRoute\('/chat', Decorated\.as_asgi\(\)\)"
+        with pytest.raises(ConsumerStateError, match=sentence):
             async with channel_layers.lifespan(app):
                 pytest.fail("the application started")
 

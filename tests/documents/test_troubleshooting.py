@@ -199,6 +199,13 @@ def test_add_websocket_route_is_gone(is_quoted):
     is_quoted(lines[0])
 
 
+async def test_consumer_that_is_decorated(is_quoted, registry):
+    """As a function of FastAPI's would be."""
+    app = FastAPI(lifespan=registry.lifespan)
+    app.websocket("/ws/chat")(ChatConsumer.as_asgi())
+    is_quoted(await failure_of(start(app)))
+
+
 async def test_consumer_class_as_a_route(is_quoted, registry):
     """Without as_asgi()."""
     is_quoted(await failure_of(start(application(ChatConsumer, registry=registry))))

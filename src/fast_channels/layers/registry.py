@@ -86,8 +86,9 @@ class ChannelLayerRegistry:
         Raises UnknownLayer if a consumer is mounted in `app` whose layer is
         missing, MissingCapability if it is resumable and its layer keeps no
         history, ConsumerStateError if a class is mounted instead of its
-        `as_asgi()`, and LayerUnavailable if a broker does not answer. In a lifespan
-        of your own: `async with channel_layers.lifespan(app): yield`.
+        `as_asgi()` or by a decorator of FastAPI, which is for functions, and
+        LayerUnavailable if a broker does not answer. In a lifespan of your own:
+        `async with channel_layers.lifespan(app): yield`.
         """
         check_drain(self.drain_timeout, self.drain_spread)
         mounted = [c for c in _mounted_consumers(app) if c.channel_layer_alias is not None]
@@ -192,24 +193,38 @@ def _mounted_consumers(app: Any) -> Iterator[Any]:
     """
     Yield the consumer classes that an application's routes lead to.
 
-    Looks where Starlette keeps routes, and where middleware usually keeps what
-    is inside it. A consumer that is mounted in another way is not found, and
+    Looks where Starlette and FastAPI keep routes, and where middleware usually
+    keeps what is inside it. A consumer that is mounted in another way is not found, and
     fails when its first client comes.
     """
     if (consumer_class := getattr(app, "consumer_class", None)) is not None:
         yield consumer_class
         return
+    _refuse_misplaced(app)
+    routes = getattr(app, "routes", None)
+    for route in routes or ():
+        yield from _mounted_consumers(route)
+    # What has routes leads to them through `app` once more.
+    for name in () if routes else ("app", "application", "inner", "original_router"):
+        inside = getattr(app, name, None)
+        if callable(inside):
+            yield from _mounted_consumers(inside)
+
+
+def _refuse_misplaced(app: Any) -> None:
+    """Raise ConsumerStateError if a consumer is in a route in which no client reaches it."""
     # By its attributes, since this room knows no consumers.
     if isinstance(app, type) and hasattr(app, "as_asgi") and hasattr(app, "channel_layer_alias"):
         raise ConsumerStateError(
             f"{app.__name__} is mounted as a class; mount {app.__name__}.as_asgi(), which makes "
             "a consumer for each connection"
         )
-    routes = getattr(app, "routes", None)
-    for route in routes or ():
-        yield from _mounted_consumers(route)
-    # What has routes leads to them through `app` once more.
-    for name in () if routes else ("app", "application", "inner"):
-        inside = getattr(app, name, None)
-        if callable(inside):
-            yield from _mounted_consumers(inside)
+    consumer_class = getattr(getattr(app, "endpoint", None), "consumer_class", None)
+    # FastAPI's own routes have this: how to call a function with what is in the request.
+    if consumer_class is not None and getattr(app, "dependant", None) is not None:
+        path, mounted = getattr(app, "path", ""), f"{consumer_class.__name__}.as_asgi()"
+        raise ConsumerStateError(
+            f"{mounted} is decorated like a function at {path!r}, where no client reaches it; "
+            f"put WebSocketRoute({path!r}, {mounted}), or a Route for HTTP, into the `routes` "
+            "of the application or router"
+        )
