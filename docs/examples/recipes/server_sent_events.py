@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 from fastapi import FastAPI
@@ -73,7 +73,7 @@ class NewsEvents(AsyncHttpConsumer):
             # The response ends, the client comes back, and is told what it missed.
             raise StopConsumer
 
-    async def send_event(self, name: str, position: Position, data: dict[str, Any]) -> None:
+    async def send_event(self, name: str, position: Position, data: ChannelMessage) -> None:
         # JSON has no line breaks, which would end the field.
         lines = f"event: {name}\nid: {position}\ndata: {msgspec.json.encode(data).decode()}\n\n"
         await self.send_body(lines.encode(), more_body=True)
