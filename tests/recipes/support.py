@@ -54,7 +54,8 @@ class Server:
         self.module = module
         self.port = free_port()
         app = getattr(module, application)
-        config = uvicorn.Config(app, port=self.port, log_level="warning", lifespan="on")
+        # What it configures of logging would stay for the tests that follow.
+        config = uvicorn.Config(app, port=self.port, log_config=None, lifespan="on")
         self._server = uvicorn.Server(config)
         self._serving: asyncio.Task[None] | None = None
 
