@@ -270,6 +270,13 @@ class Scenarios:
             await send({"type": "websocket.send", "text": str(number)})
         self.protocol.shutdown()
 
+    async def leave(self, receive, send):
+        """The server begins to stop when the client has said goodbye, and is not gone yet."""
+        event = await receive()
+        self.protocol.shutdown()
+        self.results.append(event["code"])
+        self.happened.set()
+
 
 class Served:
     """Uvicorn in a thread, on one kind of loop, with TLS or without."""
@@ -516,6 +523,16 @@ class TestServer:
             with pytest.raises(websockets.ConnectionClosed) as closed:
                 client.recv(PATIENCE)
         assert closed.value.rcvd.code == 1012
+
+    def test_shutdown_leaves_alone_who_is_leaving(self, served):
+        """Goodbye is said once; a second time would fail, and end the server's shutdown with it."""
+        raw, reader = served.connect_raw("leave")
+        with raw, reader:
+            raw.sendall(masked(0x88, GOODBYE))
+            assert list(frames(reader)) == [(CLOSE, GOODBYE)]
+            assert reader.read() == b""
+            assert served.app.happened.wait(PATIENCE)
+        assert served.app.results == [1000]
 
 
 UNSUITABLE = {

@@ -63,6 +63,12 @@ class CoalescingWebSocketProtocol(WebSocketsSansIOProtocol):
                 return
         await super().send(message)
 
+    def shutdown(self) -> None:
+        # Who has said goodbye and is not gone yet is leaving already. Uvicorn would say
+        # it a second time, fail, and neither close other connections nor end the lifespan.
+        if not self.transport.is_closing():
+            super().shutdown()
+
     def _is_plain(self) -> bool:
         """Whether a frame can be sent now, and nothing is to be done to it."""
         return (
