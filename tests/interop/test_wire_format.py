@@ -174,6 +174,9 @@ class TestOneProcess:
         raw.config_set("notify-keyspace-events", "Kz")
         async with redis.asyncio.from_url(servers.urls[0]) as client, client.pubsub() as events:
             await events.subscribe(inbox)
+            # The first thing to come is the confirmation: what is sent on
+            # another connection is otherwise free to be there before.
+            await anext(events.listen())
             await (ours if by == "us" else theirs).group_send(group, PLAIN)
             for channel in channels:
                 assert await received(ours, channel) == [PLAIN]
