@@ -9,7 +9,7 @@ import pytest
 
 from fast_channels.layers import InMemoryChannelLayer, channel_layers
 from fast_channels.testing import ResumingCommunicator, WebsocketCommunicator
-from tests.consumer.support import ALIAS, FragileLayer, until
+from tests.consumer.support import ALIAS, Clock, FragileLayer, until
 
 
 @contextlib.asynccontextmanager
@@ -98,3 +98,9 @@ async def resume():
     """The same for a client that speaks the resume protocol."""
     async with opening(ResumingCommunicator) as resume:
         yield resume
+
+
+@pytest.fixture
+async def clock(monkeypatch):
+    """The loop's time, which stands still until a test lets it pass."""
+    return Clock(asyncio.get_running_loop(), monkeypatch)

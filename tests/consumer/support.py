@@ -34,6 +34,40 @@ async def settled() -> None:
         await asyncio.sleep(0)
 
 
+class Clock:
+    """The loop's time and its timers, in the hands of a test."""
+
+    def __init__(self, loop, monkeypatch) -> None:
+        self.now = 1000.0
+        # The timers that are set: when, and what is called.
+        self.timers: list[tuple[float, object]] = []
+        monkeypatch.setattr(loop, "time", lambda: self.now)
+        monkeypatch.setattr(loop, "call_at", self.call_at)
+
+    def call_at(self, when, callback, *args, context=None):
+        timer = (when, callback)
+        self.timers.append(timer)
+        clock = self
+
+        class Handle:
+            def cancel(self):
+                if timer in clock.timers:
+                    clock.timers.remove(timer)
+
+        return Handle()
+
+    async def pass_(self, seconds, *, late=0.0):
+        """Let time pass; timers fire when they are due, or `late`."""
+        end = self.now + seconds
+        while due := [timer for timer in self.timers if timer[0] <= end]:
+            timer = min(due, key=lambda timer: timer[0])
+            self.timers.remove(timer)
+            self.now = max(self.now, timer[0]) + late
+            timer[1]()
+            await settled()
+        self.now = max(self.now, end)
+
+
 def drained(queue: asyncio.Queue) -> list:
     return [queue.get_nowait() for _ in range(queue.qsize())]
 

@@ -799,7 +799,7 @@ class TestPlainConsumer:
 
         communicator = ApplicationCommunicator(Lax.as_asgi(), {"type": "test"})
         await communicator.send_input({"type": "test.disconnect"})
-        await communicator.wait(timeout=0.2)
+        await communicator.wait()
         assert layer.statistics().channels == 0
 
     async def test_error_is_logged_and_ends_it(self, caplog):

@@ -154,7 +154,7 @@ async def test_disconnect_that_hangs_is_cancelled(layer):
     wire = Wire(consumer)
     task = wire.start(CONNECT)
     await until(lambda: consumer.calls)
-    await begin_drain(0.05)
+    await begin_drain(1.0)
     await task
     assert closes(wire.sent) == [RESTART]
     assert consumer.disconnects == [1012]

@@ -261,8 +261,11 @@ class TestSlowClient:
         assert closes(wire.sent) == [(1013, "slow")]
         assert consumer.disconnects == [1013]
 
-    async def test_close_by_another_task_is_sent_before_the_application_ends(self, layer):
+    async def test_close_by_another_task_is_sent_before_the_application_ends(
+        self, layer, monkeypatch
+    ):
         """A server whose application has returned would send a code of its own."""
+        monkeypatch.setattr(connection, "CLOSE_TIMEOUT", 60)
         consumer = Recorder()
         wire = Wire(consumer)
         wire.start(CONNECT)

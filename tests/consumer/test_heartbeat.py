@@ -26,45 +26,6 @@ PING = {"type": "websocket.send", "text": '{"type":"ping"}'}
 PONG = '{"type":"pong"}'
 
 
-class Clock:
-    """The loop's time and its timers, in the hands of a test."""
-
-    def __init__(self, loop, monkeypatch) -> None:
-        self.now = 1000.0
-        # The timers that are set: when, and what is called.
-        self.timers: list[tuple[float, object]] = []
-        monkeypatch.setattr(loop, "time", lambda: self.now)
-        monkeypatch.setattr(loop, "call_at", self.call_at)
-
-    def call_at(self, when, callback, *args, context=None):
-        timer = (when, callback)
-        self.timers.append(timer)
-        clock = self
-
-        class Handle:
-            def cancel(self):
-                if timer in clock.timers:
-                    clock.timers.remove(timer)
-
-        return Handle()
-
-    async def pass_(self, seconds, *, late=0.0):
-        """Let time pass; timers fire when they are due, or `late`."""
-        end = self.now + seconds
-        while due := [timer for timer in self.timers if timer[0] <= end]:
-            timer = min(due, key=lambda timer: timer[0])
-            self.timers.remove(timer)
-            self.now = max(self.now, timer[0]) + late
-            timer[1]()
-            await settled()
-        self.now = max(self.now, end)
-
-
-@pytest.fixture
-async def clock(monkeypatch):
-    return Clock(asyncio.get_running_loop(), monkeypatch)
-
-
 @pytest.fixture
 async def beat(clock):
     """A heartbeat of 30 and 10 seconds whose calls are recorded in `calls`."""

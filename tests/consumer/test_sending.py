@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 import pytest
 
-from fast_channels.consumer.sending import Sender
+from fast_channels.consumer.sending import INSISTENCE, Sender
 from tests.consumer.support import settled, until
 
 # Seconds: longer than anything here takes, and short enough to be waited for.
@@ -92,13 +93,14 @@ async def test_nobody_overtakes_who_waits(server):
     assert server.taken[1] == "patient"
 
 
-async def test_send_that_takes_too_long_is_interrupted(server):
+async def test_send_that_takes_too_long_is_interrupted(server, clock):
     """Whoever sent goes on, not cancelled; whoever waits has the next turn."""
     server.open.clear()
     sender = Sender(server, SOON)
     stuck = begin(sender, "stuck")
     await settled()
     waiting = begin(sender, "waiting")
+    await clock.pass_(SOON)
     assert await stuck is False
     assert sender.stuck
     assert stuck.cancelling() == 0
@@ -138,24 +140,26 @@ async def test_server_that_makes_an_error_of_the_cancellation_is_given_up_all_th
     assert asyncio.current_task().cancelling() == 0
 
 
-async def test_time_counts_from_the_beginning_of_each_send(server):
+async def test_time_counts_from_the_beginning_of_each_send(server, clock):
     """The timer of an earlier event is not held against a later one."""
-    loop = asyncio.get_running_loop()
-    sender = Sender(server, SOON)
+    sender = Sender(server, 10)
     server.open.clear()
     first = begin(sender, "first")
-    await asyncio.sleep(SOON * 0.8)
+    await settled()
+    await clock.pass_(8)
     server.open.set()
     assert await first is True
     server.open.clear()
-    began = loop.time()
-    assert await sender("second") is False
-    # The timer may be early by what the clock can tell apart.
-    assert loop.time() - began >= SOON * 0.99
+    second = begin(sender, "second")
+    await settled()
+    await clock.pass_(9)
+    assert not second.done()
+    await clock.pass_(1)
+    assert await second is False
     sender.close()
 
 
-async def test_send_that_does_not_wait_sets_no_timer(server):
+async def test_send_that_does_not_wait_sets_no_timer(server, clock):
     """Nearly all are of this kind; of those that wait, the first sets one for all of them."""
     server.open.clear()
     sender = Sender(server, SOON)
@@ -168,7 +172,7 @@ async def test_send_that_does_not_wait_sets_no_timer(server):
     for number in range(10):
         await sender(number)
     assert sender._timer is timer
-    await asyncio.sleep(2 * SOON)
+    await clock.pass_(SOON)
     assert sender._timer is None
     await sender("quick")
     assert sender._timer is None
@@ -187,7 +191,7 @@ async def test_server_may_return_any_awaitable():
         loop.call_soon(future.set_result, None)
         return future
 
-    sender = Sender(send, SOON)
+    sender = Sender(send, 3600)
     assert await sender("one") is True
     assert taken == ["one"]
     sender.close()
@@ -203,7 +207,7 @@ async def test_error_of_the_server_reaches_who_sent(waits):
         if event == "bad":
             raise OSError(event)
 
-    sender = Sender(send, SOON)
+    sender = Sender(send, 3600)
     bad, good = begin(sender, "bad"), begin(sender, "good")
     with pytest.raises(OSError, match="bad"):
         await bad
@@ -345,6 +349,24 @@ async def test_last_event_ends_although_the_server_keeps_a_cancellation():
         await asyncio.Event().wait()
 
     async with asyncio.timeout(5):
+        assert await Sender(send, None).last({"type": "last"}, SOON) is False
+    assert kept == [{"type": "last"}]
+    assert asyncio.current_task().cancelling() == 0
+
+
+async def test_last_event_ends_although_the_loop_stood_still_over_both_interruptions():
+    """The second counts from the first: two in one turn of the loop would be one."""
+    kept = []
+
+    async def send(event):
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            kept.append(event)
+        await asyncio.Event().wait()
+
+    asyncio.get_running_loop().call_soon(time.sleep, SOON + INSISTENCE + 0.1)
+    async with asyncio.timeout(15):
         assert await Sender(send, None).last({"type": "last"}, SOON) is False
     assert kept == [{"type": "last"}]
     assert asyncio.current_task().cancelling() == 0

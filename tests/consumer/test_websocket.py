@@ -298,7 +298,7 @@ class TestEndings:
         consumer = Lax()
         client = await connect(consumer)
         await client.send_input(LEAVE)
-        await client.wait(timeout=0.2)
+        await client.wait()
         assert consumer.calls[1] == ("websocket_disconnect",)
         assert len(consumer.disconnects) == 1
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 import pytest
 
@@ -167,6 +168,18 @@ class TestTimeouts:
             await communicator.wait(timeout=0.01)
         assert communicator.future.cancelled()
         assert application.cleaned_up
+
+    @pytest.mark.parametrize("wait", ["receive_output", "wait"])
+    async def test_standstill_of_the_process_is_not_time_for_the_application(self, wait):
+        """It could do nothing meanwhile, and has most of its time left."""
+
+        async def application(scope, receive, send):
+            time.sleep(1.2)  # noqa: ASYNC251 - the process stands still
+            await asyncio.sleep(0.01)
+            await send({"type": "event"})
+
+        communicator = ApplicationCommunicator(application, SCOPE)
+        await getattr(communicator, wait)(timeout=1)
 
     async def test_no_task_is_left_by_a_timeout(self):
         """Nor a warning about one."""

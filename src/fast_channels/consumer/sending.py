@@ -109,14 +109,23 @@ class Sender:
         Afterwards nobody sends or waits here any more, whatever became of it.
         """
         self._last = True
+        insist = None
         try:
-            # The second one is for servers that keep a cancellation to themselves:
-            # uvicorn's `websockets` goes on waiting for the client's answer.
-            async with asyncio.timeout(within + INSISTENCE), asyncio.timeout(within):
+            # The outer one is for servers that keep a cancellation to themselves:
+            # uvicorn's `websockets` goes on waiting for the client's answer. It
+            # counts from the inner one: both in one turn, after the loop has stood
+            # still, would be one cancellation.
+            async with asyncio.timeout(None) as again, asyncio.timeout(within):
+                insist = self._loop.call_at(
+                    self._loop.time() + within,
+                    lambda: again.reschedule(self._loop.time() + INSISTENCE),
+                )
                 return await self._in_turn(event, last=True)
         except TimeoutError:
             return False
         finally:
+            if insist is not None:
+                insist.cancel()
             self.close()
 
     def close(self) -> None:

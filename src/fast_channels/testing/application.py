@@ -9,13 +9,20 @@ if TYPE_CHECKING:
     from fast_channels.type_defs import ASGI3Application, ChannelMessage, ChannelScope
 
 
+# Parts of a timeout that are waited for one after the other. When the process
+# stands still, as on a busy machine, one of them has passed afterwards, however
+# long it was: the application could do nothing meanwhile.
+PARTS = 10
+
+
 class ApplicationCommunicator:
     """
     Runs an application in a task, with queues in place of a server.
 
     Whatever the application raises comes out of the next call here. Timeouts
     are in seconds; when one passes, the application is cancelled and
-    TimeoutError raised.
+    TimeoutError raised. Time in which the whole process stood still counts as
+    a tenth of the timeout at most.
     """
 
     def __init__(self, application: ASGI3Application, scope: ChannelScope) -> None:
@@ -50,9 +57,7 @@ class ApplicationCommunicator:
             return self.output_queue.get_nowait()
         output = asyncio.ensure_future(self.output_queue.get())
         try:
-            done, _ = await asyncio.wait(
-                [output, self.future], timeout=timeout, return_when=asyncio.FIRST_COMPLETED
-            )
+            done = await _first([output, self.future], timeout)
         finally:
             output.cancel()
         if output in done:
@@ -78,8 +83,7 @@ class ApplicationCommunicator:
 
     async def wait(self, timeout: float = 1) -> None:
         """Wait for the application to end; raises what it raised."""
-        done, _ = await asyncio.wait([self.future], timeout=timeout)
-        if not done:
+        if not await _first([self.future], timeout):
             await self._cancel()
             raise TimeoutError(f"the application still runs after {timeout} s")
         self._raise_failure()
@@ -103,3 +107,14 @@ class ApplicationCommunicator:
     def _raise_failure(self) -> None:
         if self.future.done() and not self.future.cancelled():
             self.future.result()
+
+
+async def _first(waited: list[asyncio.Future[Any]], timeout: float) -> set[asyncio.Future[Any]]:
+    """Wait until one of them is done; return those that are, none if the time has passed."""
+    for _ in range(PARTS):
+        done, _ = await asyncio.wait(
+            waited, timeout=timeout / PARTS, return_when=asyncio.FIRST_COMPLETED
+        )
+        if done:
+            return done
+    return set()

@@ -724,7 +724,7 @@ async def test_everybody_who_begins_to_read_is_told_that_it_is_refused(redis_url
 
 async def test_server_without_memory_is_read_on(opened, server, caplog):
     """Who sends is refused; what waits is delivered, and nobody loses a lease for it."""
-    options = {"lease": 0.3, "heartbeat_interval": 0.05}
+    options = {"lease": 5, "heartbeat_interval": 0.05}
     layer, peer = await opened(server.url, **options), await opened(server.url)
     inbox = await layer.open_channel()
     await layer.group_add("room", inbox.name)
