@@ -40,7 +40,7 @@ class Pipeline:
         return {"sent": self._sent, "began": began}
 
     async def _one(self, message: dict[str, str], limit: int, until: float) -> None:
-        while self._sent < limit and time.monotonic() < until:
+        while self._sent < limit and self._goes_on(until):
             self._sent += 1
             await self._layer.send(CHANNEL, message)
 
@@ -48,9 +48,13 @@ class Pipeline:
         await asyncio.gather(*[self._one(message, limit, until) for _ in range(SENDERS)])
 
     async def _batch(self, message: dict[str, str], limit: int, until: float) -> None:
-        while self._sent < limit and time.monotonic() < until:
+        while self._sent < limit and self._goes_on(until):
             self._sent += BATCH
             await self._layer.send_many(CHANNEL, [message] * BATCH)
+
+    def _goes_on(self, until: float) -> bool:
+        """Whether there is time left; there is always some for the first."""
+        return not self._sent or time.monotonic() < until
 
     async def consume(self) -> dict[str, Any]:
         """Receive until the one that says that this was all."""

@@ -316,7 +316,7 @@ class ServerDidNotStart(FastChannelsError):
         self.output = output
 
     def __str__(self) -> str:
-        return f"the server on port {self.port} did not start; it printed: {self.output.strip()}"
+        return f"the server on port {self.port} did not start: {self.output.strip()}"
 
 
 def _shown(value: object) -> str:

@@ -16,7 +16,7 @@ import pytest
 from fast_channels.exceptions import ForeignChannel, InvalidChannelLayerError, InvalidPosition
 from fast_channels.layers.log import Position, new_epoch
 
-from .contract import MakeLayer, arrives, becomes, is_silent
+from .contract import PATIENCE, MakeLayer, arrives, becomes, is_silent
 
 if TYPE_CHECKING:
     from fast_channels.layers.base import BaseChannelLayer
@@ -151,7 +151,7 @@ class HistoryContract:
         """Who had everything is told so; who had not, that something is lost."""
         layer = await make_layer(history_size=SIZE, history_ttl=0.2)
         first, last = await send_numbers(layer, 1, 2)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE):
             while (await layer.history("room")).messages:
                 await asyncio.sleep(0.02)
         assert (await layer.history("room", last)).recovered
@@ -257,15 +257,22 @@ class HistoryContract:
         layer = await make_layer(history_size=1000, capacity=1000)
         peer = await make_layer(history_size=1000, capacity=1000)
         (first,) = await send_numbers(peer, 0)
-        sending = asyncio.create_task(send_numbers(peer, *range(1, 300)))
         joined: list[tuple[Mailbox, list[int]]] = []
+
+        async def send_all() -> None:
+            await send_numbers(peer, *range(1, 150))
+            # However slow joining is: some join before the rest.
+            await becomes(lambda: len(joined) > 1)
+            await send_numbers(peer, *range(150, 300))
+
+        sending = asyncio.create_task(send_all())
         while not sending.done() and len(joined) < 30:
             inbox = await layer.open_channel()
             missed = await layer.join("room", inbox.name, since=first)
             assert missed.recovered
             joined.append((inbox, numbers_in(missed)))
             await asyncio.sleep(0)
-        assert len(joined) > 1
+        await sending
         for inbox, missed_numbers in joined:
             await becomes(lambda i=inbox, m=missed_numbers: len(i) + len(m) == 299)  # type: ignore[misc]  # mypy knows no defaults of lambdas
             live = await numbers_from(inbox, len(inbox))
@@ -329,7 +336,7 @@ class HistoryContract:
         """Afterwards it is as good as new."""
         layer = await make_layer(history_size=SIZE, idempotency_window=0.1)
         first = await layer.group_send("room", numbered(1), idempotency_key="key")
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE):
             while await layer.group_send("room", numbered(2), idempotency_key="key") == first:
                 await asyncio.sleep(0.02)
         assert numbers_in(await layer.history("room")) == [1, 2]

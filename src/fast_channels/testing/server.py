@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import importlib.util
+import itertools
+import os
 import shutil
 import signal
 import socket
@@ -19,7 +22,18 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 # Seconds until a started server must have answered a PING.
-START_TIMEOUT = 10.0
+START_TIMEOUT = 30.0
+
+# The file, in a directory of the server's own, to which it writes what it has to say.
+LOG = "server.log"
+
+# Where free ports are looked for: below those that systems give to outgoing connections
+# (32768 and up on Linux), one of which could take a port before a server does.
+PORTS = range(12000, 32000)
+
+# Each process begins somewhere else, far from the next one, and goes on from there: what
+# it was given stays its own although nobody listens there yet, or any more.
+_steps = itertools.count(os.getpid() * 1009)
 
 
 def find_server() -> str:
@@ -40,11 +54,18 @@ def find_server() -> str:
 
 
 def free_port() -> int:
-    """Return a port on loopback that nobody listens on at this moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """
+    Return a port on loopback that nobody listens on.
+
+    Not one that this process was given before, nor likely one that another
+    process was: tests that run in parallel keep out of each other's way.
+    """
+    for step in itertools.islice(_steps, len(PORTS)):
+        port = PORTS[step % len(PORTS)]
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise OSError(errno.EADDRINUSE, f"no port is free in {PORTS}")
 
 
 def answers(port: int, host: str = "127.0.0.1", timeout: float = 0.5) -> bool:
@@ -89,12 +110,19 @@ class ValkeyServer:
         """Start the process; returns once it answers, raises ServerDidNotStart otherwise."""
         if self._process is not None:
             return self
+        if answers(self.port):
+            # It would be taken for ours, which ends by itself.
+            raise ServerDidNotStart(self.port, "another server answers there already")
         self._directory = tempfile.TemporaryDirectory(prefix="fast-channels-")
-        self._process = subprocess.Popen(  # noqa: S603 - a program we found ourselves
-            [find_server(), *self._arguments(self._directory.name)],
-            # A Ctrl+C in the terminal is for the program that owns this server.
-            start_new_session=True,
-        )
+        with Path(self._directory.name, LOG).open("ab") as log:
+            self._process = subprocess.Popen(  # noqa: S603 - a program we found ourselves
+                [find_server(), *self._arguments(self._directory.name)],
+                # What it says before it has read its options.
+                stdout=log,
+                stderr=log,
+                # A Ctrl+C in the terminal is for the program that owns this server.
+                start_new_session=True,
+            )
         deadline = time.monotonic() + START_TIMEOUT
         while not answers(self.port):
             if self._process.poll() is not None or time.monotonic() > deadline:
@@ -109,7 +137,7 @@ class ValkeyServer:
             *("--port", str(self.port), "--bind", "127.0.0.1"),
             *("--dir", directory, "--save", "", "--appendonly", "no"),
             # Into a file: a pipe that nobody reads would stop the server one day.
-            *("--logfile", "server.log"),
+            *("--logfile", LOG),
             *self.options,
         ]
 
@@ -131,7 +159,7 @@ class ValkeyServer:
         process.wait()
         if self._directory is None:
             return ""
-        log = Path(self._directory.name, "server.log")
+        log = Path(self._directory.name, LOG)
         output = log.read_text(errors="replace") if log.exists() else ""
         self._directory.cleanup()
         self._directory = None

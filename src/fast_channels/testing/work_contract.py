@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 MakeLayer: TypeAlias = "Callable[..., Awaitable[BaseChannelLayer]]"
 
 # Seconds for work to come on a busy machine, and for none to come.
-PATIENCE = 5.0
+PATIENCE = 15.0
 SILENCE = 0.1
 
 # Seconds after which work of tests in which it is held for too long comes again (nobody else
@@ -169,16 +169,24 @@ class WorkContract:
     async def test_work_that_failed_is_tried_again_after_a_pause(
         self, make_layer: MakeLayer
     ) -> None:
-        """Meanwhile others come; each delivery is counted."""
+        """Each delivery is counted."""
         layer = await make_layer(retry_backoff=(0.5, 1.0))
-        await layer.send_many("work", [task(1), task(2)])
+        await layer.send("work", task(1))
         loop = asyncio.get_running_loop()
+        began = loop.time()
         assert await fails(layer, "work") == 1
-        failed_at = loop.time()
-        assert await number_of(layer, "work") == 2
         async with taken(layer, "work") as work:
             assert (work.message, work.deliveries) == (task(1), 2)
-        assert 0.45 < loop.time() - failed_at < 1 + PATIENCE
+        # What counts the pause may have another clock, less exact than this one.
+        assert loop.time() - began > 0.45
+
+    async def test_others_come_while_work_that_failed_pauses(self, make_layer: MakeLayer) -> None:
+        """It does not hold up what was sent after it."""
+        layer = await make_layer(retry_backoff=(LONG, LONG))
+        await layer.send_many("work", [task(1), task(2)])
+        assert await fails(layer, "work") == 1
+        assert await number_of(layer, "work") == 2
+        assert await is_idle(layer, "work")
 
     async def test_error_goes_on_to_whoever_took_the_work(self, layer: BaseChannelLayer) -> None:
         """The layer keeps the work, not the exception."""
@@ -289,13 +297,21 @@ class WorkContract:
         await layer.send("work", task(6))
         assert [await number_of(layer, "work") for _ in range(2)] == [2, 6]
 
-    async def test_received_message_is_acknowledged(self, hasty: BaseChannelLayer) -> None:
+    async def test_received_message_is_acknowledged(self, make_layer: MakeLayer) -> None:
         """receive() is enough for who does not need more."""
-        await hasty.send("work", task(1))
+        layer = await make_layer(capacity=1, visibility_timeout=SHORT, retry_backoff=BACKOFF)
+        await layer.send("work", task(1))
         async with asyncio.timeout(PATIENCE):
-            assert await hasty.receive("work") == task(1)
+            assert await layer.receive("work") == task(1)
+            # It takes room until it is acknowledged, which nobody waits for.
+            while True:
+                with contextlib.suppress(ChannelFull):
+                    await layer.send("work", task(2))
+                    break
+                await asyncio.sleep(0.005)
         await asyncio.sleep(SHORT)
-        assert await is_idle(hasty, "work")
+        assert await number_of(layer, "work") == 2
+        assert await is_idle(layer, "work")
 
     async def test_several_workers_do_each_message_once(self, layer: BaseChannelLayer) -> None:
         """Nothing is left out and nothing done twice while nobody dies."""
@@ -326,7 +342,8 @@ class WorkContract:
                     raise Broken
             return [await number_of(layer, "work"), await number_of(layer, "work")]
 
-        assert await asyncio.to_thread(asyncio.run, elsewhere()) == [2, 1]
+        # The pause of the first may be over when the second is asked for.
+        assert sorted(await asyncio.to_thread(asyncio.run, elsewhere())) == [1, 2]
         assert await is_idle(layer, "work")
 
     async def test_channel_of_one_process_holds_no_work(self, layer: BaseChannelLayer) -> None:
