@@ -73,14 +73,15 @@ async def test_commands_given_together_travel_together(pipe, batches):
     assert batches == [100]
 
 
-async def test_commands_given_meanwhile_wait_for_no_reply(pipe, batches):
+async def test_commands_given_meanwhile_wait_for_no_reply(pipe, batches, client):
     """They are with the server when it is done with those before them."""
-    first = asyncio.create_task(pipe.call("BLPOP", "nothing", "0.1"))
+    first = asyncio.create_task(pipe.call("BLPOP", "nothing", 0))
     await becomes(lambda: batches)
     others = [asyncio.create_task(pipe.call("PING")) for _ in range(20)]
     await turns()
     assert batches == [1, 20]
     assert not first.done()
+    client.rpush("nothing", 1)
     await asyncio.gather(first, *others)
 
 
@@ -95,8 +96,9 @@ async def test_pipe_has_one_connection(pipe, redis_url):
     assert "pipe" not in names_of_clients(redis_url)
 
 
-async def test_closing_finishes_what_is_under_way(pipe, client):
+async def test_closing_finishes_what_is_under_way(pipe, client, monkeypatch):
     """Commands given before are executed."""
+    monkeypatch.setattr(_pipe, "FAREWELL", 15)
     calls = [asyncio.create_task(pipe.call("RPUSH", "list", n)) for n in range(50)]
     await turns(1)
     await pipe.close()
@@ -248,7 +250,7 @@ async def test_everybody_who_waits_is_told_of_the_loss(server):
 
 async def test_server_that_hangs_is_unavailable_within_the_timeout(server):
     """And usable when it goes on."""
-    pipe = piped({"address": server.url}, timeout=1)
+    pipe = piped({"address": server.url}, timeout=3)
     await pipe.call("PING")
     with paused(server):
         async with asyncio.timeout(PATIENCE):
@@ -392,11 +394,11 @@ async def test_nothing_can_be_told_when_the_server_is_gone(server):
 
 async def test_server_that_answers_in_time_again_and_again_is_kept(redis_url, client):
     """The clock is that of the oldest command, not of the first."""
-    pipe = piped({"address": redis_url, "client_name": "kept"}, timeout=1)
+    pipe = piped({"address": redis_url, "client_name": "kept"}, timeout=3)
     await pipe.call("PING")
     number = client_id(client, "kept")
     for _ in range(4):
-        assert await pipe.call("BLPOP", "nothing", "0.3") is None
+        assert await pipe.call("BLPOP", "nothing", "0.8") is None
     assert client_id(client, "kept") == number
     await pipe.close()
 

@@ -282,7 +282,7 @@ async def test_process_leaves_a_group_with_its_last_channel(opened, redis_url, c
     await layer.group_discard("room", first.name)
     assert len(members(client)) == 1
     await layer.close_channel(second.name)
-    assert members(client) == set()
+    await becomes(lambda: members(client) == set())
     assert not client.exists("asgi:group:room")
 
 
@@ -321,9 +321,8 @@ async def test_channels_with_a_new_prefix_are_read_at_once(opened, redis_url):
     layer, peer = await opened(redis_url), await opened(redis_url)
     for prefix in ("specific", "custom", "other", "a.b"):
         inbox = await layer.open_channel(prefix)
-        async with asyncio.timeout(1):
-            await peer.send(inbox.name, MESSAGE)
-            assert await inbox.get() == MESSAGE
+        await peer.send(inbox.name, MESSAGE)
+        assert await arrives(inbox) == MESSAGE
 
 
 async def test_messages_that_waited_for_the_reader_are_all_delivered(opened, redis_url, client):
@@ -466,11 +465,11 @@ async def test_server_that_does_not_answer_fails_the_opening(redis_url, hosts):
 async def test_restart_of_the_server_is_one_gap_and_memberships_return(opened, server, caplog):
     """Although it has lost all its data."""
     caplog.set_level(logging.INFO)
+    before = time.time()
     layer, peer = await opened(server.url), await opened(server.url)
     first, second = await layer.open_channel(), await layer.open_channel()
     for group, inbox in [("b", first), ("a", first), ("a", second)]:
         await layer.group_add(group, inbox.name)
-    before = time.time()
     server.kill()
     await becomes(lambda: outages(caplog))
     server.start()
@@ -478,7 +477,7 @@ async def test_restart_of_the_server_is_one_gap_and_memberships_return(opened, s
     for inbox, groups in [(first, ["a", "b"]), (second, ["a"])]:
         gap = await arrives(inbox)
         assert (gap["type"], gap["groups"], gap["recovered"]) == ("layer.gap", groups, False)
-        assert before - 1 <= gap["since"] <= gap["until"] <= time.time()
+        assert before <= gap["since"] <= gap["until"] <= time.time()
         assert len(inbox) == 0
     await peer.group_send("a", {"type": "test", "n": 1})
     await peer.group_send("b", {"type": "test", "n": 2})
@@ -589,7 +588,7 @@ async def test_closing_a_channel_during_an_outage_is_fine(opened, server, caplog
     await layer.group_add("room", inbox.name)
     server.kill()
     await becomes(lambda: outages(caplog))
-    async with asyncio.timeout(3):
+    async with asyncio.timeout(4):
         await layer.close_channel(inbox.name)
     assert layer.statistics().channels == 0
     server.start()
@@ -603,7 +602,7 @@ async def test_layer_closes_quickly_during_an_outage(opened, server, caplog):
     await becomes(lambda: outages(caplog))
     joining = asyncio.create_task(layer.group_add("room", inbox.name))
     await turns()
-    async with asyncio.timeout(1):
+    async with asyncio.timeout(4):
         await layer.close()
     with pytest.raises(RuntimeError):
         await joining
@@ -614,7 +613,7 @@ async def test_join_that_the_server_refuses_is_told(opened, redis_url, client):
     layer = await opened(redis_url)
     inbox = await layer.open_channel()
     client.set("asgi:group:room", "text")
-    async with asyncio.timeout(3):
+    async with asyncio.timeout(4):
         with pytest.raises(LayerUnavailable, match=r"WRONGTYPE|wrong kind"):
             await layer.group_add("room", inbox.name)
     assert layer.statistics().members == 0
@@ -622,7 +621,8 @@ async def test_join_that_the_server_refuses_is_told(opened, redis_url, client):
 
 async def test_membership_outlives_group_expiry(opened, redis_url, client):
     """A process renews what it joined once, for channels that join later too."""
-    layer = await opened(redis_url, group_expiry=1)
+    # Renewed after a third of that.
+    layer = await opened(redis_url, group_expiry=4.5)
     first = await layer.open_channel()
     await layer.group_add("room", first.name)
     (member,) = members(client)
@@ -724,7 +724,7 @@ async def test_everybody_who_begins_to_read_is_told_that_it_is_refused(redis_url
 
 async def test_server_without_memory_is_read_on(opened, server, caplog):
     """Who sends is refused; what waits is delivered, and nobody loses a lease for it."""
-    options = {"lease": 5, "heartbeat_interval": 0.05}
+    options = {"lease": 5, "heartbeat_interval": 0.5}
     layer, peer = await opened(server.url, **options), await opened(server.url)
     inbox = await layer.open_channel()
     await layer.group_add("room", inbox.name)

@@ -97,16 +97,19 @@ async def test_broken_connections_lose_nothing(intake, client):
                 await turns()
 
     taking = asyncio.create_task(take_all())
+    steps, before = 30, 0
     while not taking.done():
-        await turns(dice.randrange(30))
+        await turns(dice.randrange(steps))
         cut(client)
+        # A busy machine needs longer for anything to come.
+        steps, before = 30 if len(seen) > before else steps + 10, len(seen)
     await taking
     assert seen == list(range(300))
 
 
 async def test_answer_that_came_too_late_is_given_again(server, client):
     """The server did what it was asked, after the caller had given up."""
-    impatient = Server({"address": server.url}, timeout=1.0)
+    impatient = Server({"address": server.url}, timeout=3.0)
     intake = Intake(impatient.control, BATCH, [KEY], 60)
     await impatient.control.call("ZADD", KEY, 0, "0", 1, "1")
     with paused(server), pytest.raises(LayerUnavailable):
@@ -223,8 +226,9 @@ async def test_alarm_rings_when_a_key_is_written_to(server_of, client, write):
 
 async def test_heartbeats_do_not_ring(server_of, client):
     """They are heard, and there is nothing to take for them."""
-    async with Bell(server_of, interval=0.02) as bell:
-        await becomes(lambda: bell.heard > 3)
+    async with Bell(server_of, interval=1.0) as bell:
+        # The first comes at once.
+        await becomes(lambda: bell.heard >= 2)
         assert not bell.alarm._rung.is_set()
 
 

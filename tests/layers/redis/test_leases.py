@@ -14,7 +14,7 @@ from fast_channels.exceptions import LayerUnavailable
 from fast_channels.layers import RedisChannelLayer
 from fast_channels.layers.redis import _inbox, _supervisor
 from tests.layers.redis.support import outages
-from tests.layers.support import arrives, becomes
+from tests.layers.support import arrives, becomes, turns
 
 MESSAGE = {"type": "test"}
 LEASE = 0.6
@@ -68,7 +68,8 @@ def members(client, group="room"):
 
 async def test_dead_process_is_removed_by_one_that_lives(opened, client):
     """With its inbox and all its memberships, without anybody sending to them."""
-    dying, living = await opened(), await opened()
+    # Not so soon that it is removed before it is looked at.
+    dying, living = await opened(lease=3), await opened()
     mine, other = await dying.open_channel(), await living.open_channel()
     for group in ("room", "hall"):
         await dying.group_add(group, mine.name)
@@ -120,18 +121,20 @@ async def test_member_of_a_peer_is_left_alone(opened, client):
 
 async def test_process_that_lives_keeps_its_lease(opened, client, caplog):
     """However long it is idle."""
-    layer = await opened(group_expiry=LEASE, expiry=LEASE)
+    # A process that stands still for as long as that has lost something.
+    layer = await opened(lease=6, group_expiry=6, expiry=6)
     inbox = await layer.open_channel()
     await layer.group_add("room", inbox.name)
     ends = client.zscore("asgi:leases", layer.process)
-    await becomes(lambda: client.zscore("asgi:leases", layer.process) > ends + 3 * LEASE)
+    await becomes(lambda: client.zscore("asgi:leases", layer.process) > ends + 3)
     await layer.group_send("room", MESSAGE)
     assert await arrives(inbox) == MESSAGE
     assert outages(caplog) == []
 
 
-async def test_process_that_closes_leaves_nothing(opened, client):
+async def test_process_that_closes_leaves_nothing(opened, client, monkeypatch):
     """Its lease ends at once, with all that was there."""
+    monkeypatch.setattr(_inbox, "FAREWELL", 15)
     layer = await opened()
     inbox = await layer.open_channel()
     for group in ("room", "hall"):
@@ -143,12 +146,12 @@ async def test_process_that_closes_leaves_nothing(opened, client):
 
 async def test_process_that_was_removed_though_it_lives_returns(opened, client, caplog):
     """It joins its groups again, and tells that messages may be missing."""
-    layer = await opened(lease=1.5)
+    # It is back in a third of that, and not before it was looked at.
+    layer, other = await opened(lease=9), await opened()
     inbox = await layer.open_channel()
     await layer.group_add("room", inbox.name)
     await reads(layer)
     client.zadd("asgi:leases", {layer.process: 0})
-    other = await opened()
     await other.group_send("room", MESSAGE)
     assert members(client) == set()
     await becomes(lambda: members(client))
@@ -161,7 +164,7 @@ async def test_process_that_was_removed_though_it_lives_returns(opened, client, 
 
 async def test_gap_of_a_process_that_was_removed_begins_when_it_last_was_sure(opened, client):
     """The connection was heard all the time, but what was sent meanwhile went to nobody."""
-    layer, other = await opened(lease=3, heartbeat_interval=0.5), await opened()
+    layer, other = await opened(lease=9, heartbeat_interval=0.5), await opened()
     inbox = await layer.open_channel()
     await layer.group_add("room", inbox.name)
     reader = (await reads(layer))._supervisor
@@ -189,14 +192,27 @@ async def test_removal_is_told_also_if_a_new_inbox_comes_first(opened, client):
     assert members(client)
 
 
-async def test_process_that_stood_still_for_longer_than_expiry_tells_so(opened):
+@pytest.mark.parametrize("moment", ["asleep", "awake"])
+async def test_process_that_stood_still_for_longer_than_expiry_tells_so(
+    opened, monkeypatch, moment
+):
     """It kept its lease, but senders have removed what waited for it."""
     layer = await opened(expiry=0.6, lease=60)
     inbox = await layer.open_channel()
     await layer.group_add("room", inbox.name)
-    await reads(layer)
-    # The circumstance under test: the loop stands still, as the process would.
-    time.sleep(1)  # noqa: ASYNC251 - longer than its expiry, and no await would stop the loop
+    reader = await reads(layer)
+    # The circumstance under test: the loop stands still, as the process would, for longer
+    # than its expiry, and no await would stop the loop.
+    if moment == "asleep":
+        time.sleep(1)  # noqa: ASYNC251 - see above
+    else:
+        go_on = reader._leave_rest
+
+        async def stand_still():
+            monkeypatch.setattr(reader, "_leave_rest", go_on)
+            time.sleep(1)  # noqa: ASYNC251 - see above
+
+        monkeypatch.setattr(reader, "_leave_rest", stand_still)
     gap = await arrives(inbox)
     assert (gap["type"], gap["recovered"]) == ("layer.gap", False)
 
@@ -262,10 +278,15 @@ async def test_member_that_another_process_removed_is_forgotten_entirely(opened,
 
 
 async def test_flush_of_ones_own_is_no_outage(opened, client, caplog):
-    """The lease is taken anew at once."""
-    layer = await opened()
+    """The lease is taken anew at once, whatever the reader asks for meanwhile."""
+    layer = await opened(lease=9)
     await layer.open_channel()
-    await layer.flush()
+    reader = await reads(layer)
+    for _ in range(10):
+        flushing = asyncio.create_task(layer.flush())
+        await turns(2)
+        while not flushing.done():
+            await reader._hold()
     inbox = await layer.open_channel()
     await layer.group_add("room", inbox.name)
     ends = client.zscore("asgi:leases", layer.process)
@@ -325,6 +346,8 @@ async def test_member_that_cannot_be_added_leaves_no_warning(opened):
     """What was to be done next is not begun."""
     layer = await opened()
     await layer._broker._servers[0].control.close()
+    # What others have left behind is not to be found here.
+    gc.collect()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         with pytest.raises(LayerUnavailable):

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import random
+import re
 import time
 
 import pytest
@@ -131,7 +132,7 @@ async def test_payload_that_comes_back_after_the_end_is_an_error_in_the_log(tap,
     """Nothing is lost in silence."""
     await tap.stop()
     tap.hand_over(Popped(b"a", Place(0, b"5")))
-    (record,) = caplog.records
+    (record,) = [record for record in caplog.records if record.name.startswith("fast_channels")]
     assert record.levelno == logging.ERROR
     assert "'asgijobs'" in record.getMessage()
 
@@ -161,7 +162,7 @@ async def test_closing_while_a_receiver_waits_is_quick(tap, redis_url):
     """The blocking read is ended, not waited for."""
     receiving = asyncio.create_task(tap.pop())
     await until_blocked(redis_url)
-    async with asyncio.timeout(1):
+    async with asyncio.timeout(4):
         await tap.stop()
     receiving.cancel()
 
@@ -177,7 +178,7 @@ async def test_closing_while_a_receiver_waits_loses_nothing(redis_url, client):
             await turns(number)
             if number % 2:
                 await sending
-            async with asyncio.timeout(1):
+            async with asyncio.timeout(4):
                 await layer.close()
             await asyncio.gather(sending, receiving, return_exceptions=True)
         if sending.exception() is None:
@@ -190,14 +191,14 @@ async def test_closing_while_nobody_waits_is_quick(tap, client, redis_url):
     """The reader has nothing to finish."""
     client.zadd(KEY, {"a": 1})
     assert await popped(tap) == "a"
-    async with asyncio.timeout(1):
+    async with asyncio.timeout(4):
         await tap.stop()
     assert "subscribe" not in last_commands(redis_url)
 
 
 async def test_tap_that_was_never_used_can_be_stopped(tap):
     """There is nothing to end."""
-    async with asyncio.timeout(1):
+    async with asyncio.timeout(4):
         await tap.stop()
 
 
@@ -270,7 +271,7 @@ async def test_tap_that_nobody_wants_any_more_ends(redis_url, monkeypatch):
 async def test_reader_of_a_server_that_is_gone_ends_with_the_layer(redis_url, server, monkeypatch):
     """Also if nobody has wanted anything for a while, and the others have ended long ago."""
     monkeypatch.setattr(_tap, "IDLE", 0.05)
-    async with RedisChannelLayer([redis_url, server.url], send_timeout=1) as layer:
+    async with RedisChannelLayer([redis_url, server.url], send_timeout=3) as layer:
         receiving = asyncio.create_task(layer.receive("jobs"))
         await until_blocked(redis_url)
         await until_blocked(server.url)
@@ -322,7 +323,7 @@ async def test_payload_that_has_expired_is_skipped_and_told(redis_url, client, c
         receiving.cancel()
         await asyncio.wait([receiving])
     assert "asgijobs" in caplog.text
-    assert "100 s old" in caplog.text
+    assert re.search(r"\b1\d\d s old", caplog.text)
 
 
 @pytest.mark.parametrize("executed", [True, False])

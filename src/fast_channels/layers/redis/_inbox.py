@@ -18,7 +18,14 @@ from ._scripts import Script
 from ._supervisor import Renew, Supervisor, first_of, pauses
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+    from collections.abc import (
+        AsyncGenerator,
+        Awaitable,
+        Callable,
+        Iterable,
+        Iterator,
+        Sequence,
+    )
 
     from fast_channels.layers.broker import Deliver
 
@@ -84,8 +91,12 @@ class Inbox:
         self._on_return = on_return
         # Whether nothing has been removed or forgotten since all was well.
         self._intact = True
-        # Whether there ever was a lease, which then should be there still.
+        # Whether there ever was a lease, which then should be there still, unless
+        # all is being deleted on purpose.
         self._held = False
+        self.is_flushed = False
+        # When it was renewed last, as the clock of this process tells.
+        self._asked_at = 0.0
         # Unix time until which certainly nothing was removed.
         self._sure_at = time.time()
         # Of the server as it was started, to know it from a successor.
@@ -112,7 +123,6 @@ class Inbox:
     async def begin_anew(self) -> None:
         """Called when everything on the server was deleted on purpose."""
         if self._inboxes:
-            self._held = False
             await self._hold()
             # Who joined meanwhile is not to be forgotten.
             await self._restore()
@@ -260,7 +270,7 @@ class Inbox:
         """Renew the lease in time, and memberships before they expire."""
         options, restored = self._options, time.monotonic()
         while True:
-            await self._pause(min(options.lease, options.expiry, options.group_expiry) / 3)
+            await asyncio.sleep(min(options.lease, options.expiry, options.group_expiry) / 3)
             await self._hold()
             if not self._intact:
                 raise _removed()
@@ -269,16 +279,14 @@ class Inbox:
                 restored = time.monotonic()
                 await self._restore()
 
-    async def _pause(self, seconds: float) -> None:
-        began = time.monotonic()
-        await asyncio.sleep(seconds)
-        if time.monotonic() - began >= self._options.expiry:
-            # This process stood still, and senders have removed what was too old.
-            self._intact = False
-
     async def _hold(self) -> None:
         """Renew the lease, and remove processes whose lease has ended."""
         options, keys = self._options, self._keys
+        now = time.monotonic()
+        if self._held and now - self._asked_at >= options.expiry:
+            # This process stood still, and senders have removed what was too old.
+            self._intact = False
+        self._asked_at = now
         # Longer than whatever is listed there.
         lasts = int((options.lease + options.group_expiry) * 1000)
         held, ended = await self._control.run(
@@ -286,7 +294,7 @@ class Inbox:
             [keys.leases, keys.of_process(keys.process)],
             [keys.process, options.lease, lasts, *map(inbox_thing, self._inboxes)],
         )
-        if self._held and not held:
+        if self._held and not held and not self.is_flushed:
             self._intact = False
         self._held = True
         if self._intact:
@@ -314,6 +322,19 @@ class Inbox:
         # A connection may have been heard long after the lease had ended.
         since = since if recovered else min(since, self._sure_at)
         self._on_return(self, since, until, recovered)
+
+
+@contextlib.asynccontextmanager
+async def flushing(inboxes: Sequence[Inbox]) -> AsyncGenerator[None]:
+    """Everything on their servers is deleted on purpose within; they begin anew afterwards."""
+    for inbox in inboxes:
+        inbox.is_flushed = True
+    try:
+        yield
+        await asyncio.gather(*(inbox.begin_anew() for inbox in inboxes))
+    finally:
+        for inbox in inboxes:
+            inbox.is_flushed = False
 
 
 def added(

@@ -25,7 +25,7 @@ from fast_channels.layers.options import checked_seconds
 
 from ._connection import TIMEOUT
 from ._hosts import checked_prefix, consistent_hash, decode_hosts, describe
-from ._inbox import INBOX_CAPACITY, Inbox, added, reap
+from ._inbox import INBOX_CAPACITY, Inbox, added, flushing, reap
 from ._keys import Keys, glob, member_thing
 from ._options import HEARTBEAT_INTERVAL, LEASE, QueueOptions
 from ._pipe import all_of
@@ -245,11 +245,11 @@ class RedisQueueBroker:
 
     async def flush(self) -> None:
         everything = glob(self._keys.prefix)
-        flushes = (server.control.run(FLUSH, [], [everything]) for server in self._servers)
-        await asyncio.gather(*flushes)
+        async with flushing(self._inboxes):
+            flushes = (server.control.run(FLUSH, [], [everything]) for server in self._servers)
+            await asyncio.gather(*flushes)
         for tap in self._taps.values():
             tap.empty()
-        await asyncio.gather(*(inbox.begin_anew() for inbox in self._inboxes))
 
     # -- the wire -----------------------------------------------------------
 
