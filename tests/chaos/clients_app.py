@@ -123,11 +123,11 @@ class Crowded(Told):
 
 class Beating(Told):
     heartbeat_interval = 0.2
-    heartbeat_timeout = 1.0
+    heartbeat_timeout = 2.0
 
     async def receive(self, text_data=None, bytes_data=None):
         if text_data == "work":
-            await asyncio.sleep(1.4)
+            await asyncio.sleep(2.4)
         await self.send(f"heard {text_data}")
 
 

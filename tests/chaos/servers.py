@@ -57,10 +57,10 @@ def comes_true_within(seconds: float, condition: Callable[[], object]) -> None:
 
 MASTER = "main"
 
-# A primary that does not answer for half a second counts as lost.
+# Nobody fails over by himself: a primary that only stands still for a while is not lost.
 SENTINEL_RULES = f"""
 sentinel monitor {MASTER} 127.0.0.1 {{port}} 2
-sentinel down-after-milliseconds {MASTER} 500
+sentinel down-after-milliseconds {MASTER} 60000
 sentinel failover-timeout {MASTER} 3000
 sentinel parallel-syncs {MASTER} 1
 """
@@ -115,6 +115,12 @@ class WatchedPair:
         """An entry of `hosts` that finds the primary, wherever it is."""
         sentinels = [("127.0.0.1", sentinel.port) for sentinel in self.sentinels]
         return {"sentinels": sentinels, "master_name": MASTER}
+
+    def kill_primary(self) -> None:
+        """It is gone; the Sentinels notice within half a second."""
+        self.primary.kill()
+        for sentinel in self.sentinels:
+            sentinel.ask("SET", MASTER, "down-after-milliseconds", "500")
 
     def fail_over(self) -> None:
         """

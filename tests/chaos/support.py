@@ -20,7 +20,7 @@ ROOM = "room"
 # Seconds within which a send during an outage must raise, and what a busy
 # machine may take on top of that.
 SEND_TIMEOUT = 5.0
-MARGIN = 2.0
+MARGIN = 5.0
 
 # Seconds within which all is well again after a server has come back. The pause
 # between two attempts grows to 5 s, so this is it and a margin.
@@ -28,10 +28,17 @@ RECOVERY = 10.0
 
 
 async def within(seconds: float, condition: Callable[[], object]) -> None:
-    """Return when a condition holds; fails if it does not come to hold in time."""
-    async with asyncio.timeout(seconds):
-        while not condition():
-            await asyncio.sleep(0.005)
+    """
+    Return when a condition holds; fails if it does not come to hold in time.
+
+    What counts is time in which this process runs: it may stand still meanwhile.
+    """
+    pause = 0.005
+    for _ in range(int(seconds / pause)):
+        if condition():
+            return
+        await asyncio.sleep(pause)
+    raise TimeoutError(f"what the test waits for does not happen within {seconds} s")
 
 
 def number(n: int) -> dict:

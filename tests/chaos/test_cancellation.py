@@ -36,14 +36,17 @@ async def layers(kind, request):
 
 async def numbers(get, rng) -> list[int]:
     """Receive COUNT messages, giving up again and again; fails if they do not come."""
-    got, given_up = [], 0
+    got, given_up, hurry = [], 0, HURRY
     async with asyncio.timeout(PATIENCE):
         while len(got) < COUNT:
             try:
-                message = await asyncio.wait_for(get(), rng.uniform(0, HURRY))
+                message = await asyncio.wait_for(get(), rng.uniform(0, hurry))
             except TimeoutError:
                 given_up += 1
+                # A busy machine may never be as quick as that.
+                hurry *= 1.1
             else:
+                hurry = HURRY
                 got.append(message["n"])
     assert given_up >= 10, "the receiver was not impatient enough to show anything"
     return got
@@ -82,8 +85,9 @@ async def test_messages_of_a_group_survive_an_impatient_receiver(layers, way):
         sending = asyncio.create_task(send_all(lambda m: sender.group_send("room", m), rng))
         assert await numbers(get, rng) == list(range(COUNT))
         await sending
-    assert crowd.visits > 50
-    assert crowd.cut_short > 50
+        async with asyncio.timeout(PATIENCE):
+            while crowd.visits <= 50 or crowd.cut_short <= 50:
+                await asyncio.sleep(HURRY)
 
 
 async def test_messages_to_a_channel_survive_an_impatient_receiver(layers):

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import gc
 import json
 import logging
 import os
@@ -117,11 +118,11 @@ class Client:
         if issubclass(self.consumer, AsyncHttpConsumer):
             self.end = HttpCommunicator(self.consumer.as_asgi(), "/")
             await self.end.send_request()
-            assert (await self.end.receive_output())["type"] == "http.response.start"
-            assert (await self.end.receive_output())["body"] == b"begin"
+            assert (await self.end.receive_output(PATIENCE))["type"] == "http.response.start"
+            assert (await self.end.receive_output(PATIENCE))["body"] == b"begin"
         else:
             self.end = WebsocketCommunicator(self.consumer.as_asgi(), "/")
-            assert await self.end.connect() == (True, None)
+            assert await self.end.connect(PATIENCE) == (True, None)
 
     async def sees(self, token) -> bool:
         """Whether a broadcast arrives; False if the connection was closed instead."""
@@ -163,6 +164,8 @@ class Party:
         return self.loop.run_until_complete(in_time())
 
     def __enter__(self):
+        # What tests before this one have left behind is not ours.
+        gc.collect()
         logging.getLogger().addHandler(self.errors)
         self.run(self._begin())
         return self

@@ -30,7 +30,7 @@ NAMES = 30
 TWO = ("pubsub", "queue")
 
 # Seconds for what does not depend on a server that is away.
-PROMPT = 2.0
+PROMPT = 4.0
 
 
 @pytest.fixture(scope="module")

@@ -201,18 +201,18 @@ async def test_log_that_is_emptied_is_told_as_such(valkey, redis_url, registry, 
     registry.register("streams", layer)
     async with layer:
         client = ResumingCommunicator(Snapshots.as_asgi(), "/")
-        await client.connect()
+        await client.connect(PATIENCE)
         for n in range(3):
             await layer.group_send("room", {"type": "number", "n": n})
         assert [await client.receive_from(PATIENCE) for _ in range(3)] == ["0", "1", "2"]
         if not connected:
-            await client.cut()
+            await client.cut(PATIENCE)
         empty(valkey)
         if not connected:
-            client = await client.again()
+            client = await client.again(timeout=PATIENCE)
         assert await client.receive_from(PATIENCE) == "snapshot"
         assert client.resumed["room"]["recovered"] is False
         for n in range(3, 6):
             await layer.group_send("room", {"type": "number", "n": n})
         assert [await client.receive_from(PATIENCE) for _ in range(3)] == ["3", "4", "5"]
-        await client.cut()
+        await client.cut(PATIENCE)

@@ -182,7 +182,7 @@ class Resuming(RuleBasedStateMachine):
             channel_layers.register(f"process {process}", layer)
         for process in (0, 1, 1):
             client = Client(ResumingCommunicator(consumer_of(process).as_asgi(), "/"))
-            self.run(client.communicator.connect())
+            self.run(client.communicator.connect(PATIENCE))
             self.all.append(client)
             self.join(client, "red")
         return multiple(*self.all)
@@ -268,7 +268,7 @@ class Resuming(RuleBasedStateMachine):
 
     async def come_back(self, client, process):
         application = consumer_of(process).as_asgi()
-        client.communicator = await client.communicator.again(application)
+        client.communicator = await client.communicator.again(application, PATIENCE)
         for group in sorted(client.groups):
             await self.asked(client, f"join {group}")
 

@@ -68,7 +68,7 @@ async def test_name_that_no_sentinel_knows_is_named(kind, make_layer, sentinels)
 
 async def kill(pair):
     """The primary is gone; Sentinels notice and promote the replica."""
-    pair.primary.kill()
+    await asyncio.to_thread(pair.kill_primary)
 
 
 async def change_places(pair):

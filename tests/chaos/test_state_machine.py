@@ -62,7 +62,11 @@ PERHAPS = st.none() | MOMENTS
 def holds_something(layer):
     """Whether a process has taken from a shared channel what nobody there has received."""
     taps = layer._broker._taps.values() if layer._broker else ()
-    return any(spout._draw.owed for tap in taps for spout in tap._spouts)
+    return any(
+        spout._draw.owed or spout._draw._asked or spout._returning
+        for tap in taps
+        for spout in tap._spouts
+    )
 
 
 @dataclass

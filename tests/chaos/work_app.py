@@ -12,7 +12,7 @@ from fast_channels.layers import RedisStreamsChannelLayer, register_channel_laye
 from fast_channels.routing import ChannelNameRouter
 
 # Seconds after which work of a process that was killed goes to another.
-VISIBILITY_TIMEOUT = 1.0
+VISIBILITY_TIMEOUT = 4.0
 
 
 class Clerk(AsyncConsumer):

@@ -18,6 +18,9 @@ from fast_channels.layers import (
 from fast_channels.layers.redis import RedisChannelLayer, RedisPubSubChannelLayer
 from fast_channels.testing import WebsocketCommunicator
 
+# Seconds for an answer, on a busy machine.
+PATIENCE = 15
+
 
 def setup_channel_layers():
     """Register the layers of this application, unless that was done before."""
@@ -86,45 +89,45 @@ async def test_two_clients_chat():
     first = WebsocketCommunicator(ChatConsumer.as_asgi(), "/ws/chat")
     second = WebsocketCommunicator(ChatConsumer.as_asgi(), "/ws/chat")
 
-    connected, _ = await first.connect()
+    connected, _ = await first.connect(PATIENCE)
     assert connected
-    assert await first.receive_from() == "somebody joined"
-    connected, _ = await second.connect()
+    assert await first.receive_from(PATIENCE) == "somebody joined"
+    connected, _ = await second.connect(PATIENCE)
     assert connected
-    assert await first.receive_from() == "somebody joined"
-    assert await second.receive_from() == "somebody joined"
+    assert await first.receive_from(PATIENCE) == "somebody joined"
+    assert await second.receive_from(PATIENCE) == "somebody joined"
 
     await first.send_to(text_data="hello")
-    assert await first.receive_from() == "they said: hello"
-    assert await second.receive_from() == "they said: hello"
+    assert await first.receive_from(PATIENCE) == "they said: hello"
+    assert await second.receive_from(PATIENCE) == "they said: hello"
 
     await get_channel_layer("chat").group_send(
         "chat_room", {"type": "chat_message", "message": "from outside"}
     )
-    assert await first.receive_from() == "from outside"
-    assert await second.receive_from() == "from outside"
+    assert await first.receive_from(PATIENCE) == "from outside"
+    assert await second.receive_from(PATIENCE) == "from outside"
 
-    await first.disconnect()
-    assert await second.receive_from() == "somebody left"
-    await second.disconnect()
+    await first.disconnect(timeout=PATIENCE)
+    assert await second.receive_from(PATIENCE) == "somebody left"
+    await second.disconnect(timeout=PATIENCE)
 
 
 async def test_two_clients_chat_over_the_queue():
     first = WebsocketCommunicator(QueueChatConsumer.as_asgi(), "/ws/queue")
     second = WebsocketCommunicator(QueueChatConsumer.as_asgi(), "/ws/queue")
-    await first.connect()
-    await second.connect()
+    await first.connect(PATIENCE)
+    await second.connect(PATIENCE)
     # Its answer shows that the second client has joined, too.
     await second.send_to(text_data="ready")
-    assert await second.receive_from() == "ready"
-    assert await first.receive_from() == "ready"
+    assert await second.receive_from(PATIENCE) == "ready"
+    assert await first.receive_from(PATIENCE) == "ready"
 
     await first.send_to(text_data="hello")
-    assert await first.receive_from() == "hello"
-    assert await second.receive_from() == "hello"
+    assert await first.receive_from(PATIENCE) == "hello"
+    assert await second.receive_from(PATIENCE) == "hello"
     assert await second.receive_nothing()
-    await first.disconnect()
-    await second.disconnect()
+    await first.disconnect(timeout=PATIENCE)
+    await second.disconnect(timeout=PATIENCE)
 
 
 async def main():

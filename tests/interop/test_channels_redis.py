@@ -265,7 +265,7 @@ async def test_consumers_talk_with_a_peer(kind, format_name, peer, servers):
         clients = [WebsocketCommunicator(ChatConsumer.as_asgi(), "/") for _ in range(2)]
         try:
             for client in clients:
-                assert await client.connect() == (True, None)
+                assert await client.connect(PATIENCE) == (True, None)
             await theirs.group_add("interop_room", channel, subscribers=2)
 
             await theirs.group_send("interop_room", {"type": "chat.message", "text": "from afar"})
@@ -281,6 +281,6 @@ async def test_consumers_talk_with_a_peer(kind, format_name, peer, servers):
             ]
         finally:
             for client in clients:
-                await client.disconnect()
+                await client.disconnect(timeout=PATIENCE)
             await theirs.group_discard("interop_room", channel)
             unregister_channel_layer("interop")

@@ -13,6 +13,7 @@ import redis.asyncio
 from cryptography.fernet import Fernet
 
 from fast_channels.layers import names
+from fast_channels.layers.redis import _inbox
 from tests.interop.support import FORMATS, LAYERS, PATIENCE, Setup, fresh, received
 
 PLAIN = {"a": True, "b": None, "c": {"d": []}}
@@ -185,8 +186,9 @@ class TestOneProcess:
             assert await commands(events) == ["zadd", "zpopmin"]
         raw.config_set("notify-keyspace-events", "")
 
-    async def test_layer_that_closes_leaves_nothing(self, servers, raw):
+    async def test_layer_that_closes_leaves_nothing(self, servers, raw, monkeypatch):
         """Its groups have a member less, and nobody sends into an inbox without a reader."""
+        monkeypatch.setattr(_inbox, "FAREWELL", PATIENCE)
         group = fresh("room")
         async with QUEUE.our_layer(servers) as layer:
             channel = await layer.new_channel()

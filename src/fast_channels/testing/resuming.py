@@ -70,21 +70,21 @@ class ResumingCommunicator(WebsocketCommunicator):
         self.speaks = accepted and subprotocol == SUBPROTOCOL
         return accepted, subprotocol
 
-    async def again(self, application: ASGI3Application | None = None) -> Self:
+    async def again(self, application: ASGI3Application | None = None, timeout: float = 1) -> Self:
         """
         Return the same client on a connection of its own, which is accepted.
 
         By the same application, or by another, as if it met another server.
         """
         client = type(self)(application or self.application, *self._made_with, places=self.places)
-        accepted, code = await client.connect()
+        accepted, code = await client.connect(timeout)
         if not accepted:
             raise AssertionError(f"the application rejects the client that comes back: {code!r}")
         return client
 
-    async def cut(self) -> None:
+    async def cut(self, timeout: float = 1) -> None:
         """Lose the connection, with all that is under way; waits for the application to end."""
-        await self.disconnect(1006)
+        await self.disconnect(1006, timeout)
 
     async def send_to(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:
         if self.speaks and text_data is not None:

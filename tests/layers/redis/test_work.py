@@ -230,6 +230,7 @@ async def test_closing_gives_back_what_was_handed_over_unseen(opened, redis_url)
 
 async def test_closing_gives_back_what_is_on_its_way(opened, redis_url, monkeypatch):
     """What was claimed for somebody who is gone is another's at once, and not counted."""
+    monkeypatch.setattr(module, "FAREWELL", PATIENCE)
     caller = await opened(RedisStreamsChannelLayer([redis_url]))
     control = caller._broker._benches[0]._desk.server.control
     run, on_its_way, arrives = control.run, asyncio.Event(), asyncio.Event()
