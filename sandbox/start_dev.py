@@ -206,7 +206,7 @@ def find_broker(port: int) -> tuple[str, list[EmbeddedBroker]]:
         require_broker(given, "REDIS_URL")
         return given, []
     url = f"redis://{HOST}:{port}"
-    if answers(port):
+    if answers(port, timeout=STOP_TIMEOUT):
         require_broker(url, f"port {port}")
         return url, []
     require_free_port(
@@ -217,7 +217,7 @@ def find_broker(port: int) -> tuple[str, list[EmbeddedBroker]]:
 
 def require_broker(url: str, source: str) -> None:
     try:
-        with redis.Redis.from_url(url, socket_connect_timeout=2, socket_timeout=2) as connection:
+        with redis.Redis.from_url(url, socket_connect_timeout=5, socket_timeout=5) as connection:
             connection.ping()
     except (redis.RedisError, ValueError) as error:
         raise CannotGoOn(f"{source}: no Redis at {without_password(url)}: {error}") from error

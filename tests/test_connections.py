@@ -101,7 +101,7 @@ async def test_connection_that_does_not_end_is_cancelled_at_the_deadline(live, c
 
 
 async def test_cleanup_that_hangs_is_cancelled_too(live):
-    """The drain returns less than a second after the deadline."""
+    """The drain returns all the same, after it was cancelled twice."""
 
     async def work():
         try:
@@ -110,10 +110,9 @@ async def test_cleanup_that_hangs_is_cancelled_too(live):
             await for_ever()
 
     (stuck,) = await served(live, 1, work=work)
-    began = asyncio.get_running_loop().time()
-    await live.drain(0.05, 0)
-    assert asyncio.get_running_loop().time() - began < 1
-    await stuck.task
+    async with asyncio.timeout(PATIENCE):
+        await live.drain(0.05, 0)
+        await stuck.task
     assert stuck.task.cancelling() == 0
 
 

@@ -36,7 +36,7 @@ async def test_python_client_resumes_from_the_places_of_another(real):
         await socket.send("before")
         assert (await anext(socket)).data == "before"
         places = socket.places
-    async with httpx.AsyncClient(base_url=f"http://{real}") as http:
+    async with httpx.AsyncClient(base_url=f"http://{real}", timeout=15) as http:
         await http.get("/say", params={"text": "missed"})
     async with connect(url, json=True, places=places, on_resumed=resumed.append) as socket:
         missed = await anext(socket)

@@ -19,7 +19,7 @@ from fast_channels.testing import WebsocketCommunicator
 
 async def main():
     client = WebsocketCommunicator(chat.Language(chat.ChatConsumer.as_asgi()), "/ws/chat")
-    assert (await client.connect())[0]
+    assert (await client.connect(timeout=15))[0]
     receiving = asyncio.create_task(show(client))
     while line := await asyncio.to_thread(sys.stdin.readline):
         await client.send_to(text_data=line.strip())

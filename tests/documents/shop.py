@@ -80,11 +80,11 @@ async def check(cookie):
         client = await conversation.check(asgi.application, communicator, cookie)
         await conversation.check_announcement(client, request)
         await conversation.check_mail(client)
-        await client.disconnect()
+        await client.disconnect(timeout=15)
         if side == "after":
             # On the other side, ValueError comes out of the communicator.
             nowhere = communicator(asgi.application, "/ws/nowhere/")
-            assert await nowhere.connect(timeout=5) == (False, 1000)
+            assert await nowhere.connect(timeout=15) == (False, 1000)
     say("passed")
 
 
@@ -92,13 +92,13 @@ async def talk(cookie):
     headers = [(b"origin", b"https://example.com"), (b"cookie", cookie)]
     async with {"before": before, "after": after}[side]() as (communicator, _):
         client = communicator(asgi.application, "/ws/chat/lobby/", headers)
-        assert (await client.connect(timeout=10))[0]
+        assert (await client.connect(timeout=15))[0]
         receiving = asyncio.create_task(show(client))
         while line := await asyncio.to_thread(sys.stdin.readline):
             await client.send_json_to({"text": line.strip()})
         receiving.cancel()
         await asyncio.wait([receiving])
-        await client.disconnect()
+        await client.disconnect(timeout=15)
 
 
 async def show(client):

@@ -99,7 +99,7 @@ async def test_outage_is_told_and_ends(layer_class):
     """Sending raises meanwhile, one gap tells of it, and afterwards all is as before."""
     port = free_port()
     with relay(port) as (process, _):
-        layer = layer_class(port=port, send_timeout=2)
+        layer = layer_class(port=port)
         async with layer:
             inbox = await layer.open_channel()
             await layer.group_add("room", inbox.name)
@@ -149,7 +149,7 @@ async def test_relay_that_hangs_is_left(layer_class):
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
-    async with server, layer_class(port=port, send_timeout=1) as layer:
+    async with server, layer_class(port=port, send_timeout=3) as layer:
         inbox = await layer.open_channel()
         with pytest.raises(LayerUnavailable):
             await layer.group_send("room", {"type": "test"})

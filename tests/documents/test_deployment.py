@@ -38,7 +38,7 @@ from fast_channels.layers.redis._connection import FAREWELL
 from fast_channels.testing.server import free_port
 from tests.chaos.servers import Authority
 from tests.documents.support import ROOT, block_with
-from tests.servers.support import PATIENCE, closing, complaints, heard
+from tests.servers.support import PATIENCE, START_PATIENCE, closing, complaints, heard
 
 GUIDE = ROOT / "docs" / "deployment.md"
 EXAMPLES = ROOT / "docs" / "examples" / "deployment"
@@ -113,7 +113,7 @@ class Process:
 
     def comes_up(self, there):
         """Return when a path exists, or a condition holds; fails if the program ends before."""
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + START_PATIENCE
         while not there():
             assert self._process.poll() is None, self.output
             assert time.monotonic() < deadline, self.output

@@ -54,7 +54,7 @@ async def test_chat_of_the_readme_shows_everybody_what_one_types(chat_server):
     async with connect(f"ws://{address}/ws/chat") as one, connect(f"ws://{address}/ws/chat") as two:
         await one.send("hello")
         assert [await one.recv(), await two.recv()] == ["hello", "hello"]
-        async with httpx.AsyncClient() as client:
+        async with httpx.AsyncClient(timeout=15) as client:
             posted = await client.post(f"http://{address}/announce", params={"text": "lunch"})
         assert posted.status_code == 200
         assert [await one.recv(), await two.recv()] == ["lunch", "lunch"]
@@ -180,5 +180,5 @@ async def test_history_of_the_readme_is_one(registry):
 def test_server_of_the_embedded_extra_answers():
     """The README's embedded server starts from what the extra installs."""
     with ValkeyServer() as server:
-        assert answers(server.port)
+        assert answers(server.port, timeout=15)
     assert not answers(server.port)

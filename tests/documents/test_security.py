@@ -19,7 +19,7 @@ from fast_channels.exceptions import DenyConnection
 from fast_channels.layers import RedisStreamsChannelLayer
 from fast_channels.testing import ResumingCommunicator, WebsocketCommunicator
 from tests.documents.support import ROOT, block_with
-from tests.servers.support import ServerProcess, closing, complaints
+from tests.servers.support import PATIENCE, ServerProcess, closing, complaints
 
 GUIDE = ROOT / "docs" / "security.md"
 FOLDER = ROOT / "docs" / "examples" / "security"
@@ -45,7 +45,7 @@ class Clients:
 
     async def connect(self, path, *headers):
         client = WebsocketCommunicator(self.app, path, headers=headers)
-        assert (await client.connect())[0]
+        assert (await client.connect(PATIENCE))[0]
         self._open.append(client)
         return client
 
@@ -57,14 +57,14 @@ class Clients:
         for client in self._open:
             # Those that were closed have ended already.
             with contextlib.suppress(Exception):
-                await client.disconnect()
+                await client.disconnect(timeout=PATIENCE)
 
 
 async def ends_with(client):
     """The code of the close frame, which is the next event."""
-    event = await client.receive_output()
+    event = await client.receive_output(PATIENCE)
     assert event["type"] == "websocket.close", event
-    await client.wait()
+    await client.wait(PATIENCE)
     return event["code"]
 
 
@@ -84,7 +84,7 @@ class TestCookies:
         ada, bob = await clients.member("ada"), await clients.member("bob")
         await ada.send_json_to({"text": "hello", "user": "bob", "type": "membership.ended"})
         for client in (ada, bob):
-            assert await client.receive_json_from() == {"user": "ada", "text": "hello"}
+            assert await client.receive_json_from(PATIENCE) == {"user": "ada", "text": "hello"}
 
     @pytest.mark.parametrize("origin", [b"https://evil.example", None])
     async def test_page_of_another_site_is_rejected_though_it_has_the_cookie(self, clients, origin):
@@ -92,7 +92,7 @@ class TestCookies:
         headers = [(b"cookie", f"session={clients.sign_in('ada')}".encode())]
         headers += [(b"origin", origin)] if origin is not None else []
         client = WebsocketCommunicator(clients.app, "/ws/rooms/tea", headers=headers)
-        assert not (await client.connect())[0]
+        assert not (await client.connect(PATIENCE))[0]
 
     @pytest.mark.parametrize("cookie", [b"", b"session=wrong", b"session=\x00;;=", b'session="'])
     async def test_client_without_a_session_is_told_to_sign_in(self, clients, cookie):
@@ -125,7 +125,7 @@ class TestRooms:
         await sockets.remove_member("tea", "ada")
         assert await ends_with(ada) == NOT_A_MEMBER
         await bob.send_json_to({"text": "alone"})
-        assert await bob.receive_json_from() == {"user": "bob", "text": "alone"}
+        assert await bob.receive_json_from(PATIENCE) == {"user": "bob", "text": "alone"}
         assert await ends_with(await clients.member("ada")) == NOT_A_MEMBER
 
     async def test_frame_that_is_too_large_closes(self, clients):
@@ -137,7 +137,7 @@ class TestRooms:
     async def test_frames_that_are_too_many_close(self, clients):
         """With 1008."""
         ada = await clients.member("ada")
-        for _ in range(30):
+        for _ in range(60):
             await ada.send_json_to({})
         assert await ends_with(ada) == 1008
 
@@ -148,7 +148,7 @@ class TestTokens:
         token = clients.sign_in("ada").encode()
         program = await clients.connect("/ws/services/tea", (b"authorization", b"Bearer " + token))
         await program.send_json_to({"text": "beep"})
-        assert await program.receive_json_from() == {"user": "ada", "text": "beep"}
+        assert await program.receive_json_from(PATIENCE) == {"user": "ada", "text": "beep"}
         thief = await clients.connect("/ws/services/tea", (b"cookie", b"session=" + token))
         assert await ends_with(thief) == SIGN_IN
 
@@ -161,7 +161,7 @@ class TestTokens:
             ticket = (await http.post("/ticket")).json()["ticket"]
         client = await clients.connect(f"/ws/tickets/tea?ticket={ticket}")
         await client.send_json_to({"text": "hello"})
-        assert await client.receive_json_from() == {"user": "ada", "text": "hello"}
+        assert await client.receive_json_from(PATIENCE) == {"user": "ada", "text": "hello"}
         for again in (f"ticket={ticket}", "ticket=", "", "ticket=wrong"):
             assert await ends_with(await clients.connect(f"/ws/tickets/tea?{again}")) == SIGN_IN
 
@@ -178,9 +178,9 @@ class TestTokens:
         await layer.group_send("user.ada", {"type": "notice", "text": "for ada"})
         assert await client.receive_nothing(timeout=0.05)
         await client.send_json_to({"token": clients.sign_in("ada")})
-        assert await client.receive_json_from() == {"signed_in": "ada"}
+        assert await client.receive_json_from(PATIENCE) == {"signed_in": "ada"}
         await layer.group_send("user.ada", {"type": "notice", "text": "for ada"})
-        assert await client.receive_json_from() == {"notice": "for ada"}
+        assert await client.receive_json_from(PATIENCE) == {"notice": "for ada"}
 
     @pytest.mark.parametrize("frame", ['{"token": "wrong"}', '{"token": 1}', "[]", '"x"'])
     async def test_first_message_without_a_token_closes(self, clients, frame):

@@ -427,7 +427,7 @@ class Echo(AsyncWebsocketConsumer):
 
 class Limited(Echo):
     max_frame_size = 1000
-    rate_limit = RateLimit(per_second=1, burst=2)
+    rate_limit = RateLimit(per_second=0.01, burst=2)
 
 
 class Alone(Echo):

@@ -43,6 +43,7 @@ async function open(t, { strict = false } = {}) {
 test("what one says all see, each line once", async (t) => {
   const [one, two] = [await open(t), await open(t, { strict: true })];
   await one.say("hello");
+  await until(() => two.lines().length === 1);
   await two.say("good morning");
   await until(() => one.lines().length === 2 && two.lines().length === 2);
   assert.deepEqual(one.lines(), ["hello", "good morning"]);

@@ -25,7 +25,7 @@ PAGES = ROOT / "docs" / "recipes"
 EXAMPLES = ROOT / "docs" / "examples" / "recipes"
 
 # Seconds until a test gives up on a message.
-PATIENCE = 15.0
+PATIENCE = 30.0
 
 # What stands on a page to be typed: where, and which application.
 COMMAND = re.compile(r"^cd docs/examples/recipes(\S*)\nuvicorn ([\w.]+):(\w+)$", re.MULTILINE)
@@ -96,7 +96,7 @@ class Server:
 
     async def request(self, method: str, path: str, **options: Any) -> Any:
         """Return the JSON of a response that is no error."""
-        async with httpx.AsyncClient(base_url=self.url) as client:
+        async with httpx.AsyncClient(base_url=self.url, timeout=PATIENCE) as client:
             response = await client.request(method, path, **options)
         response.raise_for_status()
         return response.json()

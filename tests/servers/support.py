@@ -30,6 +30,9 @@ SOURCE = Path(fast_channels.__file__).resolve().parents[1]
 # Seconds until a test gives up on a server or a message.
 PATIENCE = 15.0
 
+# Seconds for a server to start, as long as others start beside it.
+START_PATIENCE = 40.0
+
 COALESCING = "fast_channels.servers.uvicorn:CoalescingWebSocketProtocol"
 
 COMMANDS = {
@@ -85,7 +88,7 @@ class ServerProcess:
         self._wait_until_it_listens()
 
     def _wait_until_it_listens(self) -> None:
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + START_PATIENCE
         while time.monotonic() < deadline and self._process.poll() is None:
             try:
                 socket.create_connection(("127.0.0.1", self.port), timeout=1).close()

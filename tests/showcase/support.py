@@ -195,7 +195,7 @@ class Client:
 
 def page_answers(url: str) -> bool:
     try:
-        with urllib.request.urlopen(f"{url}/healthz", timeout=2) as response:
+        with urllib.request.urlopen(f"{url}/healthz", timeout=5) as response:
             return response.status == 200
     except OSError:
         return False

@@ -6,6 +6,7 @@ import asyncio
 import os
 import random
 import re
+import signal
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,16 @@ from sandbox.apps.showcase.consumer import RELIABLE_GROUP, SNAPSHOT_SIZE
 from sandbox.layers import LAYERS
 from tests.showcase.support import WebServer, launched_browser, run_module
 
-pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="module")]
+# The first test starts a broker, workers, a server and a browser.
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.asyncio(loop_scope="module"),
+    pytest.mark.timeout(150),
+]
+
+# What the clock of a page says whose time is in a test's hands.
+MORNING = "2030-01-01T09:00:00"
+NOON = "2030-01-01T12:00:00"
 
 # All but the room, which the user connects.
 SOCKETS = ["system", "jobs", "chat", "reliable", "notifications", "analytics"]
@@ -49,22 +59,33 @@ async def window(browser):
 
 
 @pytest_asyncio.fixture(loop_scope="module")
-async def open_page(window, server):
+async def open_page(browser, window, server):
     """Opens tabs, and fails the test for what they complain about."""
     complaints = []
 
     async def open_one(*, clock=False):
-        """Open a tab; with `clock`, its time goes on when the test says so."""
-        page = await window.new_page()
+        """Open a tab; with `clock`, its time stands still until the test says otherwise."""
+        page = await (await frozen() if clock else window).new_page()
         if clock:
-            await page.clock.install()
+            await page.clock.install(time=MORNING)
         page.on("console", lambda m: m.type == "error" and complaints.append(m.text))
         page.on("pageerror", lambda error: complaints.append(str(error)))
         await page.goto(server.url)
         await all_connected(page)
+        if clock:
+            await page.clock.pause_at(NOON)
+            await all_connected(page)
         return page
 
+    async def frozen():
+        # A clock is one of all tabs of a window.
+        windows.append(await browser.new_context())
+        return windows[-1]
+
+    windows = []
     yield open_one
+    for other in windows:
+        await other.close()
     for page in window.pages:
         await page.close()
     assert [text for text in complaints if not is_failed_attempt(text)] == []
@@ -132,7 +153,8 @@ async def test_line_typed_in_one_tab_appears_in_both_over_both_layers(open_page)
 
 async def test_reliable_chat_makes_up_for_a_dropped_connection_and_plain_chat_does_not(open_page):
     """In one of them is what others wrote meanwhile, in order and marked as replayed."""
-    away, other = await open_page(), await open_page()
+    # It would come back by itself after a while.
+    away, other = await open_page(clock=True), await open_page()
     await say(other, "chats-text", "before")
     await both_chats_have(away, "before")
     await activate(away, "chats-drop")
@@ -150,7 +172,8 @@ async def test_reliable_chat_makes_up_for_a_dropped_connection_and_plain_chat_do
     await expect(away.locator("#chats-drop")).to_have_text("Drop connection")
     await expect(entry(away, "reliable-log", "missed 3")).to_have_count(1)
     await say(other, "chats-text", "after")
-    await both_chats_have(away, "after")
+    for page in (away, other):
+        await both_chats_have(page, "after")
     assert await shown(away, "chat-log") == [
         "before",
         "back: what was said meanwhile is missing here",
@@ -202,6 +225,7 @@ async def test_page_that_was_away_for_too_long_shows_the_last_messages(open_page
         await layer.group_send_many(RELIABLE_GROUP, messages)
     await activate(page, "chats-drop")
     await expect(entry(page, "reliable-log", "line 249")).to_have_count(1)
+    await all_connected(page)
     await say(page, "chats-text", "after")
     await both_chats_have(page, "after")
     assert await shown(page, "reliable-log") == [
@@ -290,6 +314,9 @@ async def test_messages_of_the_outside_script_appear(open_page, server):
     for kind in ("user_login", "page_view", "button_click", "session_duration", "error"):
         await expect(page.locator(f"#analytics-log .entry:has-text('{kind}')")).not_to_have_count(0)
         await expect(page.locator(f'#analytics-chart [data-series="{kind}"]')).not_to_have_count(0)
+    # What is under way still would be counted by the pages of the next test.
+    events = page.locator("#analytics-log .entry:not(:has-text('socket_connected'))")
+    await expect(events).to_have_count(11)
 
 
 async def test_button_sends_an_analytics_event_that_the_chart_counts(open_page):
@@ -306,13 +333,18 @@ async def test_button_sends_an_analytics_event_that_the_chart_counts(open_page):
         ).to_be_visible()
 
 
-async def test_page_reconnects_by_itself_when_the_server_is_back(open_page, server):
+async def test_page_reconnects_by_itself_when_the_server_is_back(open_page, server, worker):
     """Every socket waits, returns, and works as before; the reliable chat has missed nothing."""
     one, other = await open_page(), await open_page()
     await join(one, "harbour")
-    unfinished = await run_job(one, "generate", "a job whose asker is cut off")
-    await expect(unfinished.locator(".job-state")).to_have_text("running")
-    server.kill()
+    # It must not end too soon.
+    worker.process.send_signal(signal.SIGSTOP)
+    try:
+        unfinished = await run_job(one, "generate", "a job whose asker is cut off")
+        await expect(unfinished.locator(".job-state")).to_have_text("queued")
+        server.kill()
+    finally:
+        worker.process.send_signal(signal.SIGCONT)
     for name in [*SOCKETS, "room"]:
         await expect(one.locator(f"#{name}-status")).to_have_attribute("data-state", "waiting")
     await expect(one.locator("#chat-status")).to_contain_text("retry in")

@@ -16,6 +16,7 @@ import pytest
 import websockets.sync.client
 
 from fast_channels.testing.server import answers, free_port
+from sandbox.start_dev import SHORT_LIFE
 from tests.showcase.support import PATIENCE, ROOT, page_answers, run_module
 
 START_DEV = ROOT / "sandbox" / "start_dev.py"
@@ -99,8 +100,8 @@ def test_starts_all_four_and_stops_them_when_asked(tmp_path, number):
         welcome = running.wait_until_started()
         assert f"http://localhost:{running.port}" in welcome
         assert "sandbox.external_sender" in welcome
+        assert answers(running.broker_port, timeout=PATIENCE)
         assert page_answers(running.url)
-        assert answers(running.broker_port)
         assert len(running.children) == 4
 
         # An open page must not keep the server from ending.
@@ -120,9 +121,11 @@ def test_stops_a_worker_in_the_middle_of_a_job(tmp_path):
             f"ws://127.0.0.1:{running.port}/ws/backgroundjob"
         ) as client:
             client.send('{"type": "generate", "content": "x"}')
-            while "job.progress" not in client.recv(timeout=PATIENCE):
-                pass
-            running.children = psutil.Process(running.process.pid).children(recursive=True)
+            deadline = time.monotonic() + PATIENCE
+            # The job takes a few seconds.
+            while len(running.children) < 5 and time.monotonic() < deadline:
+                time.sleep(0.005)
+                running.children = psutil.Process(running.process.pid).children(recursive=True)
             assert len(running.children) == 5
             running.process.send_signal(signal.SIGINT)
             assert running.ended()[0] == 0
@@ -156,8 +159,8 @@ def test_starts_the_analytics_worker_again(tmp_path):
         ) as client:
             assert client.recv(timeout=PATIENCE).startswith("socket_connected")
             worker = running.child("sandbox.worker_app")
-            # One that ends sooner than that cannot start.
-            time.sleep(max(0.0, worker.create_time() + 2.5 - time.time()))
+            # One that ends sooner than that, counted from before the welcome, cannot start.
+            time.sleep(SHORT_LIFE)
             worker.kill()
             client.send("page_view /pricing")
             assert client.recv(timeout=PATIENCE) == "page_view /pricing"
@@ -172,7 +175,7 @@ def test_uses_the_broker_that_redis_url_names(tmp_path, broker):
         assert len(running.children) == 3
         running.process.send_signal(signal.SIGINT)
         assert running.ended()[0] == 0
-    assert answers(broker.port)
+    assert answers(broker.port, timeout=PATIENCE)
 
 
 def test_uses_a_broker_that_answers_already(tmp_path, broker):
@@ -182,7 +185,7 @@ def test_uses_a_broker_that_answers_already(tmp_path, broker):
         assert len(running.children) == 3
         running.process.send_signal(signal.SIGINT)
         assert running.ended()[0] == 0
-    assert answers(broker.port)
+    assert answers(broker.port, timeout=PATIENCE)
 
 
 @contextmanager

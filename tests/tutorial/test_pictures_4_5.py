@@ -8,7 +8,12 @@ from playwright.async_api import expect
 from tests.showcase.support import run_module
 from tests.tutorial.support import PICTURES_WANTED, take_picture
 
-pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="module")]
+# The first test starts a broker, workers, servers and a browser.
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.asyncio(loop_scope="module"),
+    pytest.mark.timeout(150),
+]
 
 
 async def say(page, field: str, text: str) -> None:

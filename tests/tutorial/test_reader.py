@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+
 import httpx
 import pytest
 from websockets.exceptions import InvalidStatus
@@ -26,7 +29,14 @@ async def test_server_that_runs_goes_on_when_a_file_is_saved(fresh_stage):
         mistake = block_with(PREPARATION, "NameError", "text").strip()
         server.wait_until(lambda: mistake in server.output)
 
-        solve(stage.folder, 1)
+        # A server that has only just started may not look at the files yet.
+        for _ in range(10):
+            solve(stage.folder, 1)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(4):
+                    while "detected changes" not in server.output:
+                        await asyncio.sleep(0.02)
+                break
         server.wait_until(lambda: page_answers(server.url))
         async with httpx.AsyncClient() as client:
             health = await client.get(f"{server.url}/healthz")

@@ -41,7 +41,7 @@ async def join() -> AsyncIterator[Join]:
     async def join(path: str, **options: Any) -> WebsocketCommunicator:
         client = WebsocketCommunicator(app, path, **options)
         clients.append(client)
-        accepted, code = await client.connect()
+        accepted, code = await client.connect(timeout=10)
         assert accepted, f"{path} was closed with {code}"
         return client
 
