@@ -19,7 +19,7 @@ export no_proxy := $(no_proxy),127.0.0.1,localhost
 # The tests start some hundred processes, and each would compile everything again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help showcase tutorial broker docs pictures test soak test-oldest bench bench-quick check format clean
+.PHONY: help showcase tutorial broker docs pictures test shake soak test-oldest bench bench-quick check format clean
 
 help:
 	@echo "make showcase     start the showcase at http://localhost:8080"
@@ -28,6 +28,7 @@ help:
 	@echo "make docs         build the documentation and test it; it begins at docs/_build/index.html"
 	@echo "make pictures     take the pictures of README and tutorial anew"
 	@echo "make test         run every test but those of \`make docs\`"
+	@echo "make shake        the tests of \`make test\` while every process sees events late and out of order (Linux, a C compiler)"
 	@echo "make soak         many more random sequences and inputs than \`make test\` tries; takes an hour"
 	@echo "make test-oldest  run layers and chaos with the oldest supported dependencies"
 	@echo "make bench        measure everything beside bare ASGI and peers, into docs/performance.md; takes 30 minutes"
@@ -60,8 +61,13 @@ pictures: .venv/.dev
 	SHOWCASE_SCREENSHOT=docs/showcase.png $(BIN)/python -m pytest \
 		tests/showcase/test_browser.py tests/tutorial/test_pictures.py tests/tutorial/test_pictures_4_5.py
 
-test: .venv/.dev .venv/.docs .venv-peers/.ready docs/examples/recipes/clients/node_modules/.ready
+test shake: .venv/.dev .venv/.docs .venv-peers/.ready docs/examples/recipes/clients/node_modules/.ready
+test:
 	$(BIN)/python $(PYTEST) --ignore tests/documents/site $(PYTEST_ARGS)
+
+shake:
+	$(CC) -O2 -shared -fPIC -o .venv/shake.so tests/chaos/shake.c -ldl -lpthread
+	LD_PRELOAD=$(CURDIR)/.venv/shake.so $(BIN)/python $(PYTEST) --ignore tests/documents/site $(PYTEST_ARGS)
 
 soak: .venv/.dev
 	SOAK=1 $(BIN)/python -m pytest tests/chaos/test_state_machine.py tests/chaos/test_fuzz.py \
