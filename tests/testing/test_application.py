@@ -181,6 +181,17 @@ class TestTimeouts:
         communicator = ApplicationCommunicator(application, SCOPE)
         await getattr(communicator, wait)(timeout=1)
 
+    async def test_none_is_no_timeout(self):
+        """As elsewhere in asyncio."""
+
+        async def application(scope, receive, send):
+            await asyncio.sleep(0.05)
+            await send({"type": "event"})
+
+        communicator = ApplicationCommunicator(application, SCOPE)
+        assert await communicator.receive_output(timeout=None) == {"type": "event"}
+        await communicator.wait(timeout=None)
+
     async def test_no_task_is_left_by_a_timeout(self):
         """Nor a warning about one."""
         before = asyncio.all_tasks()

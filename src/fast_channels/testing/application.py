@@ -111,10 +111,10 @@ class ApplicationCommunicator:
 
 async def _first(waited: list[asyncio.Future[Any]], timeout: float) -> set[asyncio.Future[Any]]:
     """Wait until one of them is done; return those that are, none if the time has passed."""
+    # Without one (None, as in asyncio), the first part lasts for ever.
+    part = timeout and timeout / PARTS
     for _ in range(PARTS):
-        done, _ = await asyncio.wait(
-            waited, timeout=timeout / PARTS, return_when=asyncio.FIRST_COMPLETED
-        )
+        done, _ = await asyncio.wait(waited, timeout=part, return_when=asyncio.FIRST_COMPLETED)
         if done:
             return done
     return set()
