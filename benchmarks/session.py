@@ -140,7 +140,7 @@ class Session:
         after = self._moment()
         # A process may have stood still for all of a short measurement.
         while after.frames == before.frames and after.time - before.time < STANDSTILL:
-            time.sleep(settings.seconds)
+            time.sleep(settings.seconds)  # the measurement, once more: others work meanwhile
             after = self._moment()
         self._account(self.publisher.call("stop"))
         return measured(before, after)

@@ -14,7 +14,7 @@ from fast_channels.testing.server import ValkeyServer
 
 SOURCE = Path(__file__).with_name("shake.c")
 
-# Whoever has no compiler has no use for it.
+# `make shake` alone needs a compiler; a bare machine, on which all else must pass, has none.
 pytestmark = pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler")
 
 

@@ -11,6 +11,7 @@ from websockets.exceptions import InvalidStatus, InvalidURI
 from fast_channels import client
 from fast_channels.client import SUBPROTOCOL, Message, Resumed
 from fast_channels.exceptions import SocketClosed
+from tests.layers.support import becomes
 
 
 def connect(url, **options):
@@ -155,9 +156,7 @@ async def test_server_that_is_not_there_yet_is_waited_for(scripted):
         assert states == ["connecting", "waiting", "connecting", "waiting", "connecting", "open"]
     assert states[-1] == "closed"
     # Its server hears of the end a little later than the client.
-    async with asyncio.timeout(15):
-        while run.visits[2].code is None:
-            await asyncio.sleep(0.005)
+    await becomes(lambda: run.visits[2].code is not None)
     assert run.visits[2].code == 1000
 
 

@@ -174,7 +174,8 @@ class TestTimeouts:
         """It could do nothing meanwhile, and has most of its time left."""
 
         async def application(scope, receive, send):
-            time.sleep(1.2)  # noqa: ASYNC251 - the process stands still
+            # The circumstance under test: longer than the timeout, and nothing can run.
+            time.sleep(1.2)  # noqa: ASYNC251 - no await would stop the loop
             await asyncio.sleep(0.01)
             await send({"type": "event"})
 

@@ -201,17 +201,18 @@ async def test_process_that_stood_still_for_longer_than_expiry_tells_so(
     inbox = await layer.open_channel()
     await layer.group_add("room", inbox.name)
     reader = await reads(layer)
-    # The circumstance under test: the loop stands still, as the process would, for longer
-    # than its expiry, and no await would stop the loop.
+    go_on = reader._leave_rest
+
+    async def stand_still():
+        monkeypatch.setattr(reader, "_leave_rest", go_on)
+        # The circumstance under test: the loop stands still, as the process would.
+        time.sleep(1)  # noqa: ASYNC251 - longer than its expiry, and no await would stop the loop
+
     if moment == "asleep":
-        time.sleep(1)  # noqa: ASYNC251 - see above
+        # It waits for the next renewal by now.
+        await stand_still()
     else:
-        go_on = reader._leave_rest
-
-        async def stand_still():
-            monkeypatch.setattr(reader, "_leave_rest", go_on)
-            time.sleep(1)  # noqa: ASYNC251 - see above
-
+        # One of the things that it does after a renewal.
         monkeypatch.setattr(reader, "_leave_rest", stand_still)
     gap = await arrives(inbox)
     assert (gap["type"], gap["recovered"]) == ("layer.gap", False)
@@ -287,6 +288,7 @@ async def test_flush_of_ones_own_is_no_outage(opened, client, caplog):
         await turns(2)
         while not flushing.done():
             await reader._hold()
+        await flushing
     inbox = await layer.open_channel()
     await layer.group_add("room", inbox.name)
     ends = client.zscore("asgi:leases", layer.process)
