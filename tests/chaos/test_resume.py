@@ -13,7 +13,7 @@ import websockets
 
 from fast_channels.client import connect
 from fast_channels.consumer import AsyncWebsocketConsumer
-from fast_channels.consumer.protocol import SUBPROTOCOL
+from fast_channels.consumer.resume.protocol import SUBPROTOCOL
 from fast_channels.layers import RedisStreamsChannelLayer
 from fast_channels.testing import ResumingCommunicator
 from fast_channels.testing.resuming import presented

@@ -27,7 +27,7 @@ from hypothesis.stateful import (
 )
 
 from fast_channels.consumer import AsyncWebsocketConsumer
-from fast_channels.consumer.protocol import Place
+from fast_channels.consumer.resume.protocol import Place
 from fast_channels.layers import (
     InMemoryChannelLayer,
     RedisStreamsChannelLayer,

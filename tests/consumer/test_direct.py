@@ -9,7 +9,7 @@ import pytest
 
 from fast_channels.exceptions import StopConsumer
 from tests.consumer.support import LEAVE, Recorder, closes, errors, settled, until
-from tests.consumer.test_forwarding import GROUP, chat, connected, deliver, leave, note, texts
+from tests.consumer.test_eager import GROUP, chat, connected, deliver, leave, note, texts
 from tests.layers.support import PATIENCE, becomes
 
 MARK = contextvars.ContextVar("mark", default="nobody's")

@@ -7,7 +7,7 @@ import xml.etree.ElementTree as ET
 
 import pytest
 
-from fast_channels.consumer import endings
+from fast_channels.consumer import close_codes
 from fast_channels.layers import InMemoryChannelLayer
 from fast_channels.layers.mailbox import Notice
 from fast_channels.testing import WebsocketCommunicator
@@ -55,7 +55,7 @@ def test_close_codes_of_the_page_are_those_of_the_library():
     """Each that a consumer closes with is in the table."""
     rows = re.findall(r"^\| ([\d, ]+) \|", GUIDE.read_text(), re.MULTILINE)
     shown = {int(code) for row in rows for code in row.split(",")}
-    codes = {value for value in vars(endings).values() if isinstance(value, int)}
+    codes = {value for value in vars(close_codes).values() if isinstance(value, int)}
     assert shown == {code for code in codes if 1000 <= code < 1100}
 
 

@@ -18,12 +18,12 @@ from fast_channels.exceptions import ConsumerStateError, StopConsumer
 from fast_channels.layers.mailbox import Mailbox
 from fast_channels.layers.registry import channel_layers
 
+from .abort import abort
+from .close_codes import Ending, log_ending
 from .dispatch import Dispatcher
-from .endings import Ending, log_ending
 from .handlers import get_handler_name
 from .limits import check_option
-from .sending import Sender
-from .sockets import abort
+from .sender import Sender
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

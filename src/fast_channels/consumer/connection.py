@@ -13,8 +13,7 @@ from fast_channels.exceptions import (
 )
 
 from .base import AsyncConsumer
-from .dispatch import NOTICES
-from .endings import (
+from .close_codes import (
     ABNORMAL,
     GOING_AWAY,
     INTERNAL_ERROR,
@@ -29,10 +28,11 @@ from .endings import (
     is_clients_mistake,
     shortened,
 )
+from .dispatch import NOTICES
 from .forwarding import ConsumerKind, FastLane, Unfinished, check_forwards, prepared
 from .heartbeat import Heartbeat
 from .limits import Gate, RateLimit, Refused, check_websocket_options
-from .sending import a_turn
+from .sender import a_turn
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Collection

@@ -21,7 +21,7 @@ from fast_channels.exceptions import ConsumerStateError
 from fast_channels.layers.lanes import Prepared
 
 from .handlers import get_handler_name
-from .sending import resumed
+from .sender import resumed
 
 if TYPE_CHECKING:
     import contextvars
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from fast_channels.type_defs import ChannelMessage
 
     from .connection import WebsocketConnection
-    from .sending import Sender
+    from .sender import Sender
 
     Finish = Callable[[Any, Awaitable[bool], ChannelMessage], Coroutine[Any, Any, None]]
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 from fast_channels.exceptions import ConsumerStateError
 
-from .endings import MESSAGE_TOO_BIG, POLICY_VIOLATION, Ending
+from .close_codes import MESSAGE_TOO_BIG, POLICY_VIOLATION, Ending
 
 if TYPE_CHECKING:
     from collections.abc import Callable

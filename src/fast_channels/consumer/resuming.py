@@ -22,7 +22,7 @@ from fast_channels.exceptions import (
 from fast_channels.layers.log import Position
 from fast_channels.layers.mailbox import Notice
 
-from .endings import (
+from .close_codes import (
     GOING_AWAY,
     INTERNAL_ERROR,
     POLICY_VIOLATION,
@@ -31,7 +31,8 @@ from .endings import (
     Ending,
 )
 from .limits import check_option
-from .protocol import (
+from .resume.progress import Missed, Standing, Standings
+from .resume.protocol import (
     SUBPROTOCOL,
     Handling,
     Place,
@@ -39,7 +40,6 @@ from .protocol import (
     presented,
 )
 from .speaking import SpeakingConnection
-from .standing import Missed, Standing, Standings
 
 if TYPE_CHECKING:
     from fast_channels.layers.base import BaseChannelLayer

@@ -11,9 +11,9 @@ import contextlib
 import contextvars
 from typing import TYPE_CHECKING, Any
 
+from .close_codes import INVALID_DATA, Ending
 from .connection import WebsocketConnection
-from .endings import INVALID_DATA, Ending
-from .protocol import PING, PONG, Handling, enveloped, frame, opened
+from .resume.protocol import PING, PONG, Handling, enveloped, frame, opened
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Generator

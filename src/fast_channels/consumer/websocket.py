@@ -13,7 +13,7 @@ from fast_channels.exceptions import (
     DenyConnection,
 )
 
-from .endings import (
+from .close_codes import (
     INVALID_DATA,
     NORMAL,
     TRY_AGAIN_LATER,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import msgspec
 
-from fast_channels.consumer.protocol import PARAMETER, SUBPROTOCOL
+from fast_channels.consumer.resume.protocol import PARAMETER, SUBPROTOCOL
 
 from .websocket import WebsocketCommunicator
 

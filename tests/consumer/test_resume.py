@@ -12,7 +12,7 @@ from starlette.applications import Starlette
 from starlette.routing import WebSocketRoute
 
 from fast_channels.consumer import AsyncJsonWebsocketConsumer, AsyncWebsocketConsumer, RateLimit
-from fast_channels.consumer.protocol import SUBPROTOCOL, Place, presented
+from fast_channels.consumer.resume.protocol import SUBPROTOCOL, Place, presented
 from fast_channels.exceptions import (
     ConsumerStateError,
     InvalidPosition,

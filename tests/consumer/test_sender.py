@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from fast_channels.consumer.sending import INSISTENCE, Sender
+from fast_channels.consumer.sender import INSISTENCE, Sender
 from tests.consumer.support import settled, until
 
 # Seconds: longer than anything here takes, and short enough to be waited for.

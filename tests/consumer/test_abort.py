@@ -7,7 +7,7 @@ import socket
 
 import pytest
 
-from fast_channels.consumer.sockets import DESCRIPTORS, abort
+from fast_channels.consumer.abort import DESCRIPTORS, abort
 
 
 @pytest.fixture(params=[("127.0.0.1", socket.AF_INET), ("::1", socket.AF_INET6)], ids=str)
