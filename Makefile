@@ -99,6 +99,7 @@ check: .venv/.dev clients/js/node_modules/.ready
 format: .venv/.dev clients/js/node_modules/.ready
 	$(BIN)/ruff format $(SOURCES)
 	$(BIN)/ruff check --fix $(SOURCES)
+	$(BIN)/python docs/listings.py
 	$(TSC) && cp clients/js/build/fast-channels.d.ts clients/js/
 
 clean:

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 from markdown_it import MarkdownIt
 
+from docs.listings import MARK as LISTING
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -99,8 +101,12 @@ def _mark(before: Token | None, token: Token) -> str:
 
 
 def blocks(document: Path, language: str) -> list[str]:
-    """The code blocks of a document in one language."""
-    return [block.text for block in all_blocks(document) if block.language == language]
+    """Return the code blocks of a document in one language that do not come from a file."""
+    return [
+        block.text
+        for block in all_blocks(document)
+        if block.language == language and not LISTING.fullmatch(block.mark)
+    ]
 
 
 def block_with(document: Path, text: str, language: str = "python") -> str:

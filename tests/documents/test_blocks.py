@@ -11,6 +11,7 @@ from tests.documents.support import (
     DIRECTIVES,
     DOCUMENTS,
     FRAGMENT,
+    LISTING,
     ROOT,
     RUN_BY,
     all_blocks,
@@ -23,19 +24,21 @@ def complaint(block):
     """What is wrong with a block; None if nothing is."""
     if block.directive is not None:
         if block.directive not in DIRECTIVES:
-            return f"{block}: no directive for code that is shown; include a file that is run"
+            return f"{block}: no directive for code that is shown; use <!-- from a/file.py -->"
         if block.directive == "eval-rst" and re.search(
             r"^\.\. (code|sourcecode)", block.text, re.MULTILINE
         ):
-            return f"{block}: code in it is not checked; include a file that is run"
+            return f"{block}: code in it is not checked; use <!-- from a/file.py -->"
         return None
-    if FRAGMENT.fullmatch(block.mark):
+    # test_listings.py compares a listing with its source.
+    if FRAGMENT.fullmatch(block.mark) or LISTING.fullmatch(block.mark):
         return None
     named = RUN_BY.fullmatch(block.mark)
     if named is None:
         return (
-            f"{block}: on the line before it goes <!-- run by tests/...py::test_name --> or "
-            f"<!-- fragment: why it cannot be run -->, not {block.mark!r}"
+            f"{block}: on the line before it goes <!-- from path/of/a/file.py -->, "
+            "<!-- run by tests/...py::test_name --> or <!-- fragment: why it cannot be run -->, "
+            f"not {block.mark!r}"
         )
     path = ROOT / named["file"]
     if not path.exists():
@@ -92,6 +95,7 @@ def test_block_without_a_true_mark_is_noticed(text, wrong, tmp_path, monkeypatch
         "<!-- fragment: a part of a class -->\n```python\n1\n```",
         "<!-- fragment: two\nlines -->\n```python\n1\n```",
         "Text.\n<!-- fragment: within a paragraph -->\n```python\n1\n```",
+        "<!-- from docs/listings.py#listing -->\n```python\n1\n```",
         "```{literalinclude} examples/x.py\n:pyobject: f\n```",
         "```{step} 3.2\n```",
         "- in a list\n\n  <!-- fragment: a part -->\n  ```python\n  1\n  ```",
