@@ -22,6 +22,7 @@ from fast_channels.exceptions import (
     UnknownLayer,
 )
 from fast_channels.layers import (
+    ChannelLayerRegistry,
     InMemoryChannelLayer,
     RedisChannelLayer,
     RedisPubSubChannelLayer,
@@ -291,14 +292,14 @@ class TestFromTheConfiguration:
         assert "secret" not in str(layer)
         await layer.close()
 
-    async def test_application_does_not_start_without_its_redis(self, bystander, monkeypatch):
+    async def test_application_does_not_start_without_its_redis(self, bystander):
         """The lifespan opens every layer, and says which one does not answer."""
         port = free_port()
         layer = RedisPubSubChannelLayer([f"redis://127.0.0.1:{port}"])
-        monkeypatch.setitem(channel_layers._layers, "away", layer)
-        monkeypatch.delitem(channel_layers._layers, ALIAS)
+        registry = ChannelLayerRegistry()
+        registry.register("away", layer)
         with pytest.raises(LayerUnavailable, match=f"127.0.0.1:{port}"):
-            async with channel_layers.lifespan():
+            async with registry.lifespan():
                 pytest.fail("the application started")
 
 

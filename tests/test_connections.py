@@ -24,16 +24,16 @@ class Served:
     def __init__(self, live, *, work=None, name="Served"):
         self.asked = []
         self._asked = asyncio.Event()
-        self._live, self._name, self._work = live, name, work
+        self._live, self._name, self.work = live, name, work
         self.task = asyncio.create_task(self._serve())
 
     async def _serve(self):
-        with self._live.entered(self._name, self._close):
+        with self._live.entered(self._name, self.close):
             await self._asked.wait()
-            if self._work is not None:
-                await self._work()
+            if self.work is not None:
+                await self.work()
 
-    def _close(self):
+    def close(self):
         self.asked.append(asyncio.get_running_loop().time())
         self._asked.set()
 
@@ -76,7 +76,7 @@ async def test_connections_that_leave_by_themselves_shorten_the_drain(live):
     draining = asyncio.create_task(live.drain(60, 60))
     await becomes(found[0].task.done)
     for one in found:
-        one._close()
+        one.close()
     async with asyncio.timeout(PATIENCE):
         await draining
 
@@ -92,7 +92,7 @@ async def test_drain_without_connections_is_quick_and_silent(live, caplog):
 async def test_connection_that_does_not_end_is_cancelled_at_the_deadline(live, caplog):
     """Its task goes on without an error and without a trace; one line says whose it was."""
     hanging, swift = await served(live, 2)
-    hanging._work = for_ever
+    hanging.work = for_ever
     await live.drain(0.05, 0)
     assert swift.task.done()
     await hanging.task

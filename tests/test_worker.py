@@ -19,6 +19,7 @@ from fast_channels.exceptions import (
 )
 from fast_channels.layers import InMemoryChannelLayer, RedisPubSubChannelLayer
 from fast_channels.routing import ChannelNameRouter
+from fast_channels.testing import inspect
 from fast_channels.worker import Worker
 
 PATIENCE = 5.0
@@ -197,7 +198,7 @@ async def test_message_without_a_handler_is_a_dead_letter_at_once(layer, start, 
 async def test_payload_that_is_no_message_is_a_dead_letter(layer, probe, start):
     """The next one is handled."""
     worker, _ = start()
-    await layer._live_broker.push("work", b"\xc1", 100)
+    await inspect.broker(layer).push("work", b"\xc1", 100)
     await layer.send("work", {"type": "count", "n": 1})
     await becomes(lambda: worker.statistics().done == 1)
     (letter,) = await layer.dead_letters("work")

@@ -106,20 +106,6 @@ class Crowd:
             await self.layer.close_channel(inbox.name)
 
 
-def tables(layer) -> dict[str, int]:
-    """How much every table of an open layer holds, by what it is called."""
-    found = {
-        "mailboxes": layer._hub.mailboxes,
-        "members": layer._hub.members,
-        "joined": layer._hub._joined,
-        "confirmed": layer._subscriptions._confirmed,
-        "conversations": layer._subscriptions._tasks,
-        "opening": layer._opening,
-        "joining": layer._joining,
-    }
-    return {name: len(table) for name, table in found.items()}
-
-
 def on_server(url) -> dict[str, list[str]]:
     """What a server knows of our groups and channels: keys, and topics with a subscriber."""
     with redis.Redis.from_url(url) as client:

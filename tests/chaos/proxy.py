@@ -89,7 +89,7 @@ class Proxy:
     """
 
     def __init__(self, target: int, *, tls: ssl.SSLContext | None = None) -> None:
-        self._target = target
+        self.target = target
         self._tls = tls
         # Holds the port while nobody listens, so that clients are refused.
         self._reserved = _bound(0)
@@ -116,8 +116,12 @@ class Proxy:
         return len(self._connections)
 
     def count(self, only: Predicate) -> int:
-        """How many of them `only` chooses."""
+        """Return how many open connections `only` chooses."""
         return self._do(lambda: sum(map(only, self._connections)))
+
+    def present(self) -> Predicate:
+        """Choose the connections that are open now, and none that are opened later."""
+        return self._do(lambda: frozenset(self._connections)).__contains__
 
     # -- what may happen to a network ---------------------------------------
 
@@ -247,7 +251,7 @@ class Proxy:
         to_client: asyncio.StreamWriter,
     ) -> None:
         await self._let_pass(connection)
-        from_server, to_server = await asyncio.open_connection("127.0.0.1", self._target)
+        from_server, to_server = await asyncio.open_connection("127.0.0.1", self.target)
         connection.ends.append(to_server)
         ways = [
             asyncio.create_task(self._forward(connection, *way))

@@ -7,6 +7,7 @@ import sys
 import time
 
 from fast_channels.layers import RedisChannelLayer
+from fast_channels.testing import inspect
 
 # Numbers to receive at least.
 ENOUGH = 100
@@ -18,7 +19,7 @@ STANDS_STILL = "stands still"
 async def main(url, lease):
     layer = RedisChannelLayer([url], lease=float(lease))
     number = 0
-    while number < ENOUGH or not held(layer):
+    while number < ENOUGH or not inspect.prefetched(layer, "jobs"):
         number = (await layer.receive("jobs"))["n"]
         # A line that was written is there for the reader, whatever ends this process.
         print(number, flush=True)  # noqa: T201 - its parent reads it
@@ -28,11 +29,6 @@ async def main(url, lease):
     print(STANDS_STILL, flush=True)  # noqa: T201
     # It is killed here. With the loop standing still nothing that it holds goes back.
     time.sleep(60)  # noqa: ASYNC251 - longer than the test that kills it
-
-
-def held(layer):
-    """How many messages it has taken in advance."""
-    return sum(len(spout._draw) for spout in layer._broker._taps["jobs"]._spouts)
 
 
 if __name__ == "__main__":

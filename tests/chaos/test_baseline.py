@@ -14,7 +14,7 @@ import pytest
 from fast_channels.consumer import AsyncWebsocketConsumer
 from fast_channels.layers import InMemoryChannelLayer
 from fast_channels.layers.in_memory import MemoryBroker
-from fast_channels.testing import WebsocketCommunicator
+from fast_channels.testing import WebsocketCommunicator, inspect
 from tests.chaos.backends import (
     KINDS,
     PATIENCE,
@@ -23,7 +23,6 @@ from tests.chaos.backends import (
     becomes,
     make,
     on_server,
-    tables,
 )
 
 CYCLES = 2000
@@ -57,7 +56,7 @@ async def layer(kind, url):
         await layer.group_send("first", MESSAGE)
         await asyncio.wait_for(inbox.get(), PATIENCE)
         await layer.close_channel(inbox.name)
-        await becomes(lambda: not tables(layer)["conversations"])
+        await becomes(lambda: not inspect.table_sizes(layer)["subscription tasks"])
         yield layer
 
 
@@ -69,7 +68,10 @@ def tasks():
 @contextlib.asynccontextmanager
 async def nothing_left(layer, url):
     """After the block, tables, tasks and the server are as they were before it."""
-    state = lambda: (tables(layer), tasks(), on_server(url) if url else None)  # noqa: E731
+
+    def state():
+        return inspect.table_sizes(layer), tasks(), on_server(url) if url else None
+
     before = state()
     yield
     with contextlib.suppress(TimeoutError):

@@ -62,12 +62,6 @@ async def member(layer, peer):
     return mailbox
 
 
-def those_now(proxy):
-    """Choose the connections that there are, and none that come later."""
-    present = set(proxy._connections)
-    return present.__contains__
-
-
 async def all_until(mailbox, last):
     """Return the numbers that arrive up to `last`, and the gaps among them."""
     numbers, gaps = [], []
@@ -101,7 +95,7 @@ async def until_heard(sender, mailbox):
 @pytest.mark.parametrize("which", ["all", "reading", "publishing"])
 async def test_connections_that_died_silently_are_replaced(layer, peer, member, proxy, which):
     """TCP alone would wait for many minutes: nothing is refused, nothing is closed."""
-    present, reads = those_now(proxy), having_sent("SUBSCRIBE")
+    present, reads = proxy.present(), having_sent("SUBSCRIBE")
     chosen = {
         "all": present,
         "reading": lambda c: present(c) and reads(c),

@@ -28,7 +28,7 @@ from fast_channels.consumer import (
     AsyncWebsocketConsumer,
 )
 from fast_channels.exceptions import InvalidMessage, MessageTooLarge
-from fast_channels.testing import HttpCommunicator, WebsocketCommunicator
+from fast_channels.testing import HttpCommunicator, WebsocketCommunicator, inspect
 from tests.chaos.backends import PATIENCE, address_for, make
 
 SOAK = bool(os.environ.get("SOAK"))
@@ -235,7 +235,7 @@ class Party:
         if self.kind == "memory":
             topic = {"group": "room", "channel": self.names[0]}[where]
             for payload in payloads:
-                await self.layer._broker.publish(topic, payload)
+                await inspect.broker(self.layer).publish(topic, payload)
         else:
             await asyncio.to_thread(self.inject_from_outside, payloads, where)
 
@@ -253,7 +253,7 @@ class Party:
 
     @property
     def names(self):
-        return list(self.layer._hub.mailboxes)
+        return list(inspect.hub(self.layer).mailboxes)
 
 
 # -- what is thrown ---------------------------------------------------------------

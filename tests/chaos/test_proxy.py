@@ -165,6 +165,6 @@ def test_kind_of_connections_is_held_and_let_go(proxy, connect):
 
 def test_client_of_a_dead_server_is_reset(connect, proxy):
     """The proxy does not answer for it."""
-    proxy._target = 1  # nobody listens there
+    proxy.target = 1  # nobody listens there
     with pytest.raises(ConnectionResetError):
         ask(connect())

@@ -32,8 +32,9 @@ from hypothesis.stateful import (
 )
 
 from fast_channels.exceptions import ChannelFull, LayerUnavailable
+from fast_channels.testing import inspect
 from fast_channels.testing.server import ValkeyServer
-from tests.chaos.backends import PATIENCE, a_while, becomes, make, on_server, tables
+from tests.chaos.backends import PATIENCE, a_while, becomes, make, on_server
 
 SOAK = bool(os.environ.get("SOAK"))
 
@@ -57,16 +58,6 @@ LAYERS = st.integers(0, 1)
 MOMENTS = st.integers(0, 20) | st.sampled_from([0.0003, 0.001, 0.002, 0.005])
 # The same, or never.
 PERHAPS = st.none() | MOMENTS
-
-
-def holds_something(layer):
-    """Whether a process has taken from a shared channel what nobody there has received."""
-    taps = layer._broker._taps.values() if layer._broker else ()
-    return any(
-        spout._draw.owed or spout._draw._asked or spout._returning
-        for tap in taps
-        for spout in tap._spouts
-    )
 
 
 @dataclass
@@ -203,9 +194,8 @@ class Layers(RuleBasedStateMachine):
     def made(self, layer):
         here = self.layers[layer]
         name = self.run(here.new_channel())
-        self.open.append(
-            Channel(layer, name, here._hub.mailboxes[name], lambda: here.receive(name))
-        )
+        mailbox = inspect.mailbox_of(here, name)
+        self.open.append(Channel(layer, name, mailbox, lambda: here.receive(name)))
         return self.open[-1]
 
     @rule(target=channels, layer=LAYERS, how=st.sampled_from([opened, made]))
@@ -447,7 +437,7 @@ class Layers(RuleBasedStateMachine):
         """What they took in advance and do not want goes back, or it would be overtaken."""
         others = [other for other in self.layers if other is not self.layers[layer]]
         if self.kind == "queue":
-            await becomes(lambda: not any(map(holds_something, others)))
+            await becomes(lambda: not any(map(inspect.holds_messages, others)))
 
     # -- outages --------------------------------------------------------------------
 
@@ -486,12 +476,11 @@ class Layers(RuleBasedStateMachine):
             return
         for layer in {id(layer): layer for layer in self.layers}.values():
             here = [c for c in self.open if self.layers[c.layer] is layer]
-            assert set(layer._hub.mailboxes) == {c.name for c in here}
+            assert set(inspect.hub(layer).mailboxes) == {c.name for c in here}
             found = {
-                (layer._group_name(topic), name)
-                for topic, members in layer._hub.members.items()
+                (group, name)
+                for group, members in inspect.group_members(layer).items()
                 for name in members
-                if layer._group_name(topic) is not None
             }
             assert found == {(group, c.name) for c in here for group in c.groups}
 
@@ -525,7 +514,7 @@ class Layers(RuleBasedStateMachine):
         for channel in list(self.open):
             self.close_channel(channel)
         for layer in self.layers:
-            self.run(becomes(lambda layer=layer: not any(tables(layer).values())))
+            self.run(becomes(lambda layer=layer: not any(inspect.table_sizes(layer).values())))
         if self.server:
             self.run(becomes(lambda: on_server(self.server.url)["topics"] == []))
 

@@ -27,6 +27,11 @@ def frame(text, offset, k=0, **more):
     return ["send", {"t": text, "p": ["lobby", f"e-{offset}", k], **more}]
 
 
+def sets_when_waiting(event):
+    """Return an `on_state` that sets `event` when the socket waits for its next attempt."""
+    return lambda state: event.set() if state == "waiting" else None
+
+
 async def take(socket, count):
     return [await anext(socket) for _ in range(count)]
 
@@ -140,8 +145,9 @@ async def test_what_is_sent_waits_for_a_connection(scripted):
     url, run = scripted.add(
         {"steps": [["cut"]]}, {"refuse": 503}, {"steps": [["receive", 2], ["send", {"t": "1"}]]}
     )
-    async with connect(url, json=True) as socket:
-        await socket._lost.wait()
+    lost = asyncio.Event()
+    async with connect(url, json=True, on_state=sets_when_waiting(lost)) as socket:
+        await lost.wait()
         await socket.send({"a": 1})
         await socket.send(b"\x07")
         await anext(socket)
@@ -202,12 +208,12 @@ async def test_client_waits_as_long_as_the_server_says(scripted):
     url, run = scripted.add(
         {"steps": [["send", {"retry": 2}], ["close", 1012, ""]]}, {"steps": [["send", {"t": ""}]]}
     )
-    loop = asyncio.get_running_loop()
-    async with connect(url) as socket:
-        await socket._lost.wait()
-        lost = loop.time()
+    loop, lost = asyncio.get_running_loop(), asyncio.Event()
+    async with connect(url, on_state=sets_when_waiting(lost)) as socket:
+        await lost.wait()
+        lost_at = loop.time()
         await anext(socket)
-    assert loop.time() - lost > 0.1
+    assert loop.time() - lost_at > 0.1
     assert len(run.visits) == 2
 
 

@@ -10,7 +10,7 @@ import pytest
 from fast_channels.consumer import close_codes
 from fast_channels.layers import InMemoryChannelLayer
 from fast_channels.layers.mailbox import Notice
-from fast_channels.testing import WebsocketCommunicator
+from fast_channels.testing import WebsocketCommunicator, inspect
 from tests.documents.support import ROOT, block_with
 
 GUIDE = ROOT / "docs" / "concepts.md"
@@ -42,10 +42,10 @@ async def test_notices_of_the_page_are_told(registry):
     layer = registry["chat"]
     client = WebsocketCommunicator(space["CarefulConsumer"].as_asgi(), "/")
     await client.connect()
-    layer._interrupted(["lobby"], 1.0, 2.0, False)
+    inspect.interrupt(layer, ["lobby"], 1.0, 2.0, False)
     assert await client.receive_from() == "messages of ['lobby'] may have been lost"
-    layer._interrupted(["lobby"], 1.0, 2.0, True)
-    (mailbox,) = layer._hub.mailboxes.values()
+    inspect.interrupt(layer, ["lobby"], 1.0, 2.0, True)
+    (mailbox,) = inspect.hub(layer).mailboxes.values()
     mailbox.put_notice(Notice(type="layer.overflow", dropped=3))
     assert await client.receive_from() == "3 messages were lost"
     await client.disconnect()

@@ -1,0 +1,111 @@
+"""
+Look inside a layer, for tests of this library and of backends.
+
+Applications read `layer.statistics()` and `layer.health()`. The functions here depend on
+how layers are built and may change in any release.
+"""
+
+# pyright: reportPrivateUsage=false
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Iterable
+
+    from fast_channels.layers.base import BaseChannelLayer
+    from fast_channels.layers.hub import Hub
+    from fast_channels.layers.mailbox import Mailbox
+    from fast_channels.type_defs import ChannelMessage
+
+# -- where the layers keep these things: only the functions in this part read private attributes
+
+
+def hub(layer: BaseChannelLayer) -> Hub:
+    """Return the tables of this process: `mailboxes` by channel and `members` by topic."""
+    return layer._hub
+
+
+def broker(layer: BaseChannelLayer) -> Any:
+    """Return the broker of an open layer, or None."""
+    return layer._broker
+
+
+def home_loop(layer: BaseChannelLayer) -> asyncio.AbstractEventLoop | None:
+    """Return the event loop that the layer lives on, or None if it is closed."""
+    home = layer._lifetime._home
+    return None if home is None else home.loop
+
+
+def encode(layer: BaseChannelLayer, message: ChannelMessage) -> bytes:
+    """Check and encode a message as `send` and `group_send` do."""
+    return layer._encode(message)
+
+
+def interrupt(
+    layer: BaseChannelLayer,
+    topics: Iterable[str],
+    since: float,
+    until: float,
+    recovered: bool,
+) -> None:
+    """Report an outage from `since` to `until` to the members of `topics`, as a broker does."""
+    layer._interrupted(topics, since, until, recovered)
+
+
+def group_members(layer: BaseChannelLayer) -> dict[str, list[str]]:
+    """Return the channels of this process by the group that they are in."""
+    by_topic = hub(layer).members.items()
+    by_name = ((layer._group_name(topic), list(members)) for topic, members in by_topic)
+    return {group: members for group, members in by_name if group is not None}
+
+
+def table_sizes(layer: BaseChannelLayer) -> dict[str, int]:
+    """
+    Return how many entries each table of an open layer has, by the name of the table.
+
+    All are empty once every channel is closed and every call has returned.
+    """
+    subscriptions = layer._subscriptions
+    tables: dict[str, Any] = {
+        "mailboxes": layer._hub.mailboxes,
+        "members": layer._hub.members,
+        "joined": layer._hub._joined,
+        "confirmed subscriptions": subscriptions._confirmed if subscriptions else (),
+        "subscription tasks": subscriptions._tasks if subscriptions else (),
+        "opening channels": layer._opening,
+        "unconfirmed memberships": layer._joining,
+    }
+    return {name: len(table) for name, table in tables.items()}
+
+
+def prefetched(layer: BaseChannelLayer, channel: str) -> int:
+    """Return how many messages of a shared channel this process has taken in advance."""
+    return sum(len(reader._draw) for reader in _queue_readers(layer, channel))
+
+
+def holds_messages(layer: BaseChannelLayer) -> bool:
+    """Return whether this process holds messages of shared channels that no call has received."""
+    readers = _queue_readers(layer)
+    return any(r._draw.owed or r._draw._asked or r._returning for r in readers)
+
+
+def _queue_readers(layer: BaseChannelLayer, channel: str | None = None) -> list[Any]:
+    """Return the readers of shared channels in Redis; of all channels by default."""
+    taps: dict[str, Any] = getattr(broker(layer), "_taps", {})
+    return [r for name, tap in taps.items() if channel in (None, name) for r in tap._spouts]
+
+
+# -- built on those above
+
+
+def mailbox_of(layer: BaseChannelLayer, channel: str) -> Mailbox:
+    """Return the mailbox of an open channel of this process."""
+    return hub(layer).mailboxes[channel]
+
+
+def deliver(layer: BaseChannelLayer, topic: str, *messages: ChannelMessage) -> int:
+    """Deliver messages to the members of `topic` here, as if they had come from the broker."""
+    return hub(layer).deliver(topic, *(encode(layer, message) for message in messages))
