@@ -28,7 +28,7 @@ import yaml
 from uvicorn.main import main as uvicorn_main
 
 import fast_channels
-from fast_channels.connections import LAST_PAUSES
+from fast_channels.drain import CANCEL_PAUSES_SECONDS
 from fast_channels.layers import (
     RedisPubSubChannelLayer,
     RedisStreamsChannelLayer,
@@ -321,7 +321,7 @@ def test_times_fit_together():
         drain = float(settings["DRAIN_TIMEOUT"])
         assert float(settings["DRAIN_SPREAD"]) <= drain
         graceful = float(option(command, "--timeout-graceful-shutdown"))
-        needed = drain + sum(LAST_PAUSES) + graceful + 2 * FAREWELL
+        needed = drain + sum(CANCEL_PAUSES_SECONDS) + graceful + 2 * FAREWELL
         assert needed + 5 < seconds(patience)
 
 

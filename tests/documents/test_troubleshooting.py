@@ -21,6 +21,7 @@ import websockets
 from fastapi import FastAPI
 from starlette.routing import WebSocketRoute
 
+from fast_channels import lifespan as lifespan_module
 from fast_channels.cli import main as command_line
 from fast_channels.consumer import AsyncConsumer, AsyncJsonWebsocketConsumer, AsyncWebsocketConsumer
 from fast_channels.consumer.limits import RateLimit
@@ -224,7 +225,7 @@ async def test_consumer_object_as_a_route(is_quoted, registry):
 async def test_several_workers_with_layers_in_memory(is_quoted, registry, monkeypatch, caplog):
     """The second of them says so."""
     registry.register("chat", InMemoryChannelLayer())
-    monkeypatch.setattr(registry_module, "place_among_workers", lambda: contextlib.nullcontext(1))
+    monkeypatch.setattr(lifespan_module, "_is_second_worker", lambda: True)
     await start(application(registry=registry))
     is_quoted(caplog.text)
 

@@ -148,7 +148,7 @@ class AsyncConsumer(Dispatcher):
     async def _serve(self, receive: ASGIReceiveCallable) -> None:
         # Here and not where it is made: an eager task may come far before that returns.
         self._task = cast("asyncio.Task[None]", asyncio.current_task())
-        with channel_layers.connections.entered(type(self).__name__, self._restart):
+        with channel_layers.connections.track(type(self).__name__, self._restart):
             started = time.monotonic()
             layer, mailbox = await self._open()
             self._mailbox = mailbox
