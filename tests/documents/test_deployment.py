@@ -34,7 +34,7 @@ from fast_channels.layers import (
     RedisStreamsChannelLayer,
     channel_layers,
 )
-from fast_channels.layers.redis._connection import FAREWELL
+from fast_channels.layers.redis._client import CLOSE_TIMEOUT_SECONDS
 from fast_channels.testing.server import free_port
 from tests.chaos.servers import Authority
 from tests.documents.support import ROOT, block_with
@@ -321,7 +321,7 @@ def test_times_fit_together():
         drain = float(settings["DRAIN_TIMEOUT"])
         assert float(settings["DRAIN_SPREAD"]) <= drain
         graceful = float(option(command, "--timeout-graceful-shutdown"))
-        needed = drain + sum(CANCEL_PAUSES_SECONDS) + graceful + 2 * FAREWELL
+        needed = drain + sum(CANCEL_PAUSES_SECONDS) + graceful + 2 * CLOSE_TIMEOUT_SECONDS
         assert needed + 5 < seconds(patience)
 
 

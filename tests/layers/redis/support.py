@@ -8,9 +8,9 @@ import signal
 
 import redis
 
+from fast_channels.layers.redis._client import Client
 from fast_channels.layers.redis._hosts import describe
-from fast_channels.layers.redis._pipe import Pipe
-from fast_channels.layers.redis._watch import Watch
+from fast_channels.layers.redis._server import ServerState
 
 
 def names_of_clients(url):
@@ -38,7 +38,7 @@ def cut(client, *kinds):
 
 def piped(host, **options):
     """Return a pipe to a server."""
-    return Pipe(host, Watch(describe(host)), **options)
+    return Client(host, ServerState(describe(host)), **options)
 
 
 @contextlib.contextmanager

@@ -15,10 +15,10 @@ import redis
 from fast_channels.exceptions import BrokerRefused, ChannelFull, LayerUnavailable
 from fast_channels.layers import RedisChannelLayer, names
 from fast_channels.layers.hub import ADDRESS
-from fast_channels.layers.redis import _supervisor, core
+from fast_channels.layers.redis import _reader, core
+from fast_channels.layers.redis._client import CommandProtocol
 from fast_channels.layers.redis._inbox import Inbox
-from fast_channels.layers.redis._intake import TAKE
-from fast_channels.layers.redis._wire import Wire
+from fast_channels.layers.redis._queue_reader import TAKE
 from fast_channels.layers.redis.core import Clock
 from fast_channels.testing.server import free_port
 from tests.layers.redis.support import cut, last_commands, names_of_clients, outages
@@ -41,7 +41,7 @@ async def opened():
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
     """Outages of tests are short."""
-    monkeypatch.setattr(_supervisor, "FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(_reader, "MIN_RECONNECT_DELAY_SECONDS", 0.01)
 
 
 def packed(**message):
@@ -112,13 +112,13 @@ async def test_group_message_is_addressed_with_a_list(opened, redis_url, client)
 def commands(monkeypatch):
     """How many commands each write had, on every pipe."""
     written = []
-    write = Wire.write
+    write = CommandProtocol.write
 
     def recording(wire, asked):
         written.append(len(asked))
         write(wire, asked)
 
-    monkeypatch.setattr(Wire, "write", recording)
+    monkeypatch.setattr(CommandProtocol, "write", recording)
     return written
 
 

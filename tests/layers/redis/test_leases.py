@@ -12,7 +12,7 @@ import pytest
 
 from fast_channels.exceptions import LayerUnavailable
 from fast_channels.layers import RedisChannelLayer
-from fast_channels.layers.redis import _inbox, _supervisor
+from fast_channels.layers.redis import _inbox, _reader
 from tests.layers.redis.support import outages
 from tests.layers.support import arrives, becomes, turns
 
@@ -23,7 +23,7 @@ LEASE = 0.6
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
     """Outages of tests are short."""
-    monkeypatch.setattr(_supervisor, "FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(_reader, "MIN_RECONNECT_DELAY_SECONDS", 0.01)
 
 
 @pytest.fixture
@@ -134,7 +134,7 @@ async def test_process_that_lives_keeps_its_lease(opened, client, caplog):
 
 async def test_process_that_closes_leaves_nothing(opened, client, monkeypatch):
     """Its lease ends at once, with all that was there."""
-    monkeypatch.setattr(_inbox, "FAREWELL", 15)
+    monkeypatch.setattr(_inbox, "CLOSE_TIMEOUT_SECONDS", 15)
     layer = await opened()
     inbox = await layer.open_channel()
     for group in ("room", "hall"):

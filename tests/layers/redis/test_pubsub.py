@@ -15,7 +15,7 @@ from redis.exceptions import BusyLoadingError, RedisError
 
 from fast_channels.exceptions import InvalidChannelLayerError, LayerUnavailable
 from fast_channels.layers import RedisPubSubChannelLayer
-from fast_channels.layers.redis import _supervisor
+from fast_channels.layers.redis import _reader
 from fast_channels.testing.server import free_port
 from tests.layers.redis.support import cut, names_of_clients, outages, paused, subscribers
 from tests.layers.support import arrives, becomes, received, turns
@@ -37,7 +37,7 @@ async def opened():
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
     """Outages of tests are short."""
-    monkeypatch.setattr(_supervisor, "FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(_reader, "MIN_RECONNECT_DELAY_SECONDS", 0.01)
 
 
 def topics(client):

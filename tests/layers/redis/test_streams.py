@@ -14,7 +14,7 @@ from fast_channels.exceptions import (
     LayerUnavailable,
 )
 from fast_channels.layers import RedisStreamsChannelLayer
-from fast_channels.layers.redis import _cursors, _log, _supervisor
+from fast_channels.layers.redis import _catch_up, _log, _reader
 from fast_channels.layers.redis._log import StreamLog
 from tests.layers.redis.support import cut
 from tests.layers.support import arrives, becomes
@@ -36,7 +36,7 @@ async def opened():
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
     """Outages of tests are short."""
-    monkeypatch.setattr(_supervisor, "FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(_reader, "MIN_RECONNECT_DELAY_SECONDS", 0.01)
 
 
 @pytest.fixture
@@ -326,7 +326,7 @@ async def test_what_somebody_else_publishes_there_is_skipped(opened, redis_url, 
 
 async def test_more_than_can_be_held_is_read_from_the_log(opened, redis_url, monkeypatch):
     """While a log is read, what arrives is held up to a limit."""
-    monkeypatch.setattr(_cursors, "MOST_HELD", 3)
+    monkeypatch.setattr(_catch_up, "MOST_HELD", 3)
     layer = await opened(redis_url, capacity=1000)
     inbox = await member(layer)
     reads = asyncio.Event()
@@ -482,7 +482,7 @@ async def test_loss_is_not_made_up_for_who_joined_later(opened, redis_url, unhea
     """A subscription made anew while others are told begins where the log stands."""
     layer = await opened(redis_url, history_size=3)
     before = await member(layer)
-    apply, cursors = _cursors.Cursors._apply, layer._broker._shards[0].cursors
+    apply, cursors = _catch_up.CatchUp._apply, layer._broker._shards[0].cursors
     applying, going_on = asyncio.Event(), asyncio.Event()
 
     async def late(self, *args):
@@ -493,7 +493,7 @@ async def test_loss_is_not_made_up_for_who_joined_later(opened, redis_url, unhea
     with unheard():
         for n in range(10):
             await layer.group_send("room", number(n))
-    monkeypatch.setattr(_cursors.Cursors, "_apply", late)
+    monkeypatch.setattr(_catch_up.CatchUp, "_apply", late)
     cursors._suspect(KEY)
     await applying.wait()
     await layer.close_channel(before.name)
@@ -635,7 +635,7 @@ async def test_many_quiet_groups_are_compared_with_their_logs_in_turn(
     opened, redis_url, unheard, monkeypatch
 ):
     """Some in each interval; none is left out."""
-    monkeypatch.setattr(_cursors, "MOST_COMPARED", 2)
+    monkeypatch.setattr(_catch_up, "MOST_COMPARED", 2)
     layer = await opened(redis_url, check_interval=0.02)
     inbox = await layer.open_channel()
     for n in range(7):

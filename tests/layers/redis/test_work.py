@@ -230,7 +230,7 @@ async def test_closing_gives_back_what_was_handed_over_unseen(opened, redis_url)
 
 async def test_closing_gives_back_what_is_on_its_way(opened, redis_url, monkeypatch):
     """What was claimed for somebody who is gone is another's at once, and not counted."""
-    monkeypatch.setattr(module, "FAREWELL", PATIENCE)
+    monkeypatch.setattr(module, "CLOSE_TIMEOUT_SECONDS", PATIENCE)
     caller = await opened(RedisStreamsChannelLayer([redis_url]))
     control = caller._broker._benches[0]._desk.server.control
     run, on_its_way, arrives = control.run, asyncio.Event(), asyncio.Event()
@@ -321,5 +321,5 @@ def test_option_that_cannot_be_meant_is_refused(make, option, value, sentence):
 def test_pauses_double_up_to_the_longest():
     """However often it failed."""
     options = WorkOptions(retry_backoff=(1.0, 60.0))
-    pauses = [options.pause(deliveries) for deliveries in (1, 2, 3, 6, 7, 10_000)]
-    assert pauses == [1, 2, 4, 32, 60, 60]
+    reconnect_delays = [options.pause(deliveries) for deliveries in (1, 2, 3, 6, 7, 10_000)]
+    assert reconnect_delays == [1, 2, 4, 32, 60, 60]

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from fast_channels.exceptions import BrokerRefused, LayerUnavailable
 
-from ._connection import FAREWELL
-from ._intake import Alarm, Intake, Recent, Taken
+from ._client import CLOSE_TIMEOUT_SECONDS
 from ._keys import inbox_thing, member_thing
+from ._queue_reader import BatchReader, ScoredPayload
+from ._reader import Reader, Reconnect, first_of, reconnect_delays
 from ._scripts import Script
-from ._supervisor import Renew, Supervisor, first_of, pauses
+from ._subscriber import KeyTracker
 
 if TYPE_CHECKING:
     from collections.abc import (
@@ -29,15 +30,14 @@ if TYPE_CHECKING:
 
     from fast_channels.layers.broker import Deliver
 
-    from ._connection import Link
+    from ._client import Client, RedisConnection
     from ._keys import Keys
     from ._options import QueueOptions
-    from ._pipe import Pipe
     from ._server import Server
 
 logger = logging.getLogger("fast_channels.layers.redis")
 
-HOLD = Script("hold")
+RENEW_LEASE = Script("renew_lease")
 REAP = Script("reap")
 
 # Messages that may wait in the inbox of one process. The bound of each channel
@@ -86,7 +86,7 @@ class Inbox:
         self._deliver = deliver
         # Keys of this reader alone.
         self._beats, self._batch = keys.new_heartbeat(), keys.new_batch()
-        self._intake = Intake(self._control, self._batch, inboxes, options.expiry)
+        self._intake = BatchReader(self._control, self._batch, inboxes, options.expiry)
         self._supervisor = server.supervised(self._converse, on_return=self._returned)
         self._on_return = on_return
         # Whether nothing has been removed or forgotten since all was well.
@@ -102,7 +102,7 @@ class Inbox:
         # Of the server as it was started, to know it from a successor.
         self._run_id = b""
         # A successor may not have heard yet that these were taken.
-        self._recent = Recent(RECENT)
+        self._recent = RecentPayloads(RECENT)
         self._succeeded = False
 
     def read(self) -> None:
@@ -134,7 +134,7 @@ class Inbox:
             return
         # Without the server, others do it when the lease has ended.
         with contextlib.suppress(LayerUnavailable, TimeoutError):
-            async with asyncio.timeout(FAREWELL):
+            async with asyncio.timeout(CLOSE_TIMEOUT_SECONDS):
                 await self._control.call("ZADD", self._keys.leases, 0, self._keys.process)
                 await reap(self._control, self._keys)
                 await self._control.call("DEL", self._beats, self._batch)
@@ -145,7 +145,7 @@ class Inbox:
         """Make this process a member; also if that takes an outage."""
         self.joined.add(topic)
         self.left.discard(topic)
-        for pause in pauses():
+        for pause in reconnect_delays():
             try:
                 await self._join(topic)
             except BrokerRefused:
@@ -213,10 +213,10 @@ class Inbox:
 
     # -- reading ------------------------------------------------------------
 
-    async def _converse(self, link: Link, supervisor: Supervisor) -> None:
+    async def _converse(self, link: RedisConnection, supervisor: Reader) -> None:
         self._grown.clear()
         interval = self._options.heartbeat_interval
-        alarm = Alarm(self._server, self._inboxes, self._beats, interval)
+        alarm = KeyTracker(self._server, self._inboxes, self._beats, interval)
         await alarm.arm(link)
         await self._check()
         if not self._intact and not supervisor.interrupted:
@@ -232,7 +232,7 @@ class Inbox:
             self._renew_when_grown(),
         )
 
-    async def _read(self, alarm: Alarm) -> None:
+    async def _read(self, alarm: KeyTracker) -> None:
         size = self._options.batch
         # The first batch may be one that had been taken before; more may wait,
         # for which nothing rings any more.
@@ -249,7 +249,7 @@ class Inbox:
             self._deliver_all(taken)
             enough, self._succeeded = size, False
 
-    def _deliver_all(self, taken: Iterable[Taken]) -> None:
+    def _deliver_all(self, taken: Iterable[ScoredPayload]) -> None:
         new: list[bytes] = []
         for payload, _ in taken:
             if self._succeeded and payload in self._recent:
@@ -262,7 +262,7 @@ class Inbox:
     async def _renew_when_grown(self) -> None:
         # What a connection is told of is settled when it is made.
         await self._grown.wait()
-        raise Renew
+        raise Reconnect
 
     # -- staying ------------------------------------------------------------
 
@@ -290,7 +290,7 @@ class Inbox:
         # Longer than whatever is listed there.
         lasts = int((options.lease + options.group_expiry) * 1000)
         held, ended = await self._control.run(
-            HOLD,
+            RENEW_LEASE,
             [keys.leases, keys.of_process(keys.process)],
             [keys.process, options.lease, lasts, *map(inbox_thing, self._inboxes)],
         )
@@ -322,6 +322,23 @@ class Inbox:
         # A connection may have been heard long after the lease had ended.
         since = since if recovered else min(since, self._sure_at)
         self._on_return(self, since, until, recovered)
+
+
+class RecentPayloads:
+    """Remembers the last payloads, as many as `size`, by their hash."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        # A dict, because it is an ordered set.
+        self._seen: dict[int, None] = {}
+
+    def add(self, payload: bytes) -> None:
+        self._seen[hash(payload)] = None
+        if len(self._seen) > self._size:
+            del self._seen[next(iter(self._seen))]
+
+    def __contains__(self, payload: bytes) -> bool:
+        return hash(payload) in self._seen
 
 
 @contextlib.asynccontextmanager
@@ -360,7 +377,7 @@ def _batches(topics: Iterable[str]) -> Iterator[list[str]]:
         yield batch
 
 
-async def reap(pipe: Pipe, keys: Keys) -> None:
+async def reap(pipe: Client, keys: Keys) -> None:
     """Remove what processes left on a server whose lease has ended."""
     args = [keys.belongings, REAPED_AT_ONCE]
     while await pipe.run(REAP, [keys.leases], args) == REAPED_AT_ONCE:

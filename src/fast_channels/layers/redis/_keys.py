@@ -40,7 +40,7 @@ class Keys:
         return f"{self.prefix}:batch:{self.process}:{names.unique()}"
 
     def of_drawn(self, channel: str) -> str:
-        """Return the key that lists batches of a plain channel, see draw.lua."""
+        """Return the key that lists batches of a plain channel, see prefetch.lua."""
         return f"{self.prefix}:drawn:{channel}"
 
     def new_heartbeat(self) -> str:

@@ -55,7 +55,7 @@ class Notification(NamedTuple):
 
 
 class StreamLog:
-    """Appends and reads. Raises LayerUnavailable as Pipe.call does."""
+    """Appends and reads. Raises LayerUnavailable as Client.call does."""
 
     def __init__(self, server: Server, prefix: str, options: HistoryOptions) -> None:
         self._server = server

@@ -18,10 +18,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from fast_channels.exceptions import BrokerRefused, LayerClosed, LayerUnavailable
 from fast_channels.layers.work import DEAD_LETTERS, Buried, Claimed
 
-from ._bells import Bells
-from ._connection import FAREWELL
+from ._client import CLOSE_TIMEOUT_SECONDS
+from ._hosts import consistent_hash
+from ._reader import reconnect_delays
 from ._scripts import Script
-from ._supervisor import pauses
+from ._subscriber import WorkNotices
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
@@ -35,7 +36,7 @@ logger = logging.getLogger("fast_channels.layers.redis")
 PUSH = Script("work_push")
 CLAIM = Script("work_claim")
 END = Script("work_end")
-REVIVE = Script("work_revive")
+WORK_REQUEUE = Script("work_requeue")
 
 # Payloads to claim at once, at most.
 MOST = 64
@@ -58,7 +59,7 @@ class Place(NamedTuple):
     deliveries: int
 
 
-class Desk(NamedTuple):
+class WorkSettings(NamedTuple):
     """What everybody at work with one server shares."""
 
     server: Server
@@ -98,10 +99,10 @@ class RedisWork:
         check_interval: float = CHECK_INTERVAL,
     ) -> None:
         self._prefix = prefix
-        self._desk = Desk(server, reader, options, expiry, check_interval)
+        self._desk = WorkSettings(server, reader, options, expiry, check_interval)
         # One per name that was taken from.
-        self._lines: dict[str, Line] = {}
-        self._bells = Bells(server, f"{prefix}__work__:{reader}", heartbeat_interval)
+        self._lines: dict[str, WorkQueueReader] = {}
+        self._bells = WorkNotices(server, f"{prefix}__work__:{reader}", heartbeat_interval)
 
     async def stop(self) -> None:
         """Let what was done be heard of, within a second; what is in hands comes again."""
@@ -159,17 +160,17 @@ class RedisWork:
             portion = min(PORTION, limit - revived)
             args = [portion, capacity, keys.queue]
             pipe = self._desk.server.publishing
-            moved = await pipe.run(REVIVE, [keys.queue, keys.dead], args)
+            moved = await pipe.run(WORK_REQUEUE, [keys.queue, keys.dead], args)
             revived += moved
             if moved < portion:
                 break
         return revived
 
-    def _line(self, name: str) -> Line:
+    def _line(self, name: str) -> WorkQueueReader:
         line = self._lines.get(name)
         if line is None:
             keys = WorkKeys.of(self._prefix, name)
-            line = Line(self._desk, keys, functools.partial(self._forget, name, keys))
+            line = WorkQueueReader(self._desk, keys, functools.partial(self._forget, name, keys))
             self._lines[name] = line
             self._bells.listen(keys.queue, line.ring)
         return line
@@ -179,7 +180,46 @@ class RedisWork:
         self._bells.ignore(keys.queue)
 
 
-class Line:
+class RedisWorkQueue:
+    """A WorkQueue and, but for members of groups, a Queue; see layers/work.py and broker.py."""
+
+    def __init__(self, benches: Sequence[RedisWork], seal: Callable[[bytes], bytes]) -> None:
+        self._benches = benches
+        # Makes of a payload what travels.
+        self._seal = seal
+
+    async def push(self, name: str, payload: bytes, capacity: int) -> bool:
+        return await self._bench(name).push(name, self._seal(payload), capacity)
+
+    async def push_many(self, name: str, payloads: Sequence[bytes], capacity: int) -> int:
+        return await self._bench(name).push_many(name, list(map(self._seal, payloads)), capacity)
+
+    async def claim(self, name: str) -> Claimed:
+        return await self._bench(name).claim(name)
+
+    def done(self, name: str, claimed: Claimed) -> asyncio.Future[bool]:
+        return self._bench(name).done(name, claimed)
+
+    def failed(self, name: str, claimed: Claimed, reason: str) -> asyncio.Future[bool]:
+        return self._bench(name).failed(name, claimed, reason)
+
+    def rejected(self, name: str, claimed: Claimed, reason: str) -> asyncio.Future[bool]:
+        return self._bench(name).rejected(name, claimed, reason)
+
+    def returned(self, name: str, claimed: Claimed) -> None:
+        self._bench(name).returned(name, claimed)
+
+    async def buried(self, name: str, limit: int) -> list[Buried]:
+        return await self._bench(name).buried(name, limit)
+
+    async def revive(self, name: str, limit: int, capacity: int) -> int:
+        return await self._bench(name).revive(name, limit, capacity)
+
+    def _bench(self, name: str) -> RedisWork:
+        return self._benches[consistent_hash(name, len(self._benches))]
+
+
+class WorkQueueReader:
     """
     Those here who wait for work of one name, and what they have got of it.
 
@@ -188,7 +228,7 @@ class Line:
     while.
     """
 
-    def __init__(self, desk: Desk, keys: WorkKeys, forget: Callable[[], None]) -> None:
+    def __init__(self, desk: WorkSettings, keys: WorkKeys, forget: Callable[[], None]) -> None:
         self._desk = desk
         self._keys = keys
         self._forget = forget
@@ -256,7 +296,7 @@ class Line:
         for waiter in self._waiting:
             if not waiter.done():
                 waiter.set_exception(LayerClosed(f"channel {self._keys.queue!r}"))
-        deadline = asyncio.get_running_loop().time() + FAREWELL
+        deadline = asyncio.get_running_loop().time() + CLOSE_TIMEOUT_SECONDS
         if self._claiming:
             # What the answer brings has to go back. Then it ends.
             self.ring()
@@ -269,7 +309,7 @@ class Line:
     # -- claiming -----------------------------------------------------------
 
     async def _run(self) -> None:
-        attempts = pauses()
+        attempts = reconnect_delays()
         while self.wanted or await self._is_rung(IDLE) or self._held or self._ending:
             if self._closed:
                 return
@@ -288,7 +328,7 @@ class Line:
                 self._doubtful = True
                 await asyncio.sleep(next(attempts))
             else:
-                attempts = pauses()
+                attempts = reconnect_delays()
                 await self._is_rung(pause)
         self._forget()
 
@@ -371,7 +411,7 @@ class Line:
     async def _told(self, args: Sequence[Any]) -> bool:
         """Tell the server, again and again for as long as the timeout of a command."""
         server = self._desk.server
-        attempts, clock = pauses(), asyncio.get_running_loop()
+        attempts, clock = reconnect_delays(), asyncio.get_running_loop()
         give_up = clock.time() + server.timeout
         while True:
             try:

@@ -23,15 +23,14 @@ from fast_channels.layers import names
 from fast_channels.layers.base import BaseChannelLayer
 from fast_channels.layers.options import checked_seconds
 
-from ._connection import TIMEOUT
+from ._client import SEND_TIMEOUT_SECONDS, sum_of
 from ._hosts import checked_prefix, consistent_hash, decode_hosts, describe
 from ._inbox import INBOX_CAPACITY, Inbox, added, flushing, reap
 from ._keys import Keys, glob, member_thing
 from ._options import HEARTBEAT_INTERVAL, LEASE, QueueOptions
-from ._pipe import all_of
+from ._queue_reader import QueueReader
 from ._scripts import Script
 from ._server import Server, health_of, ping_all
-from ._tap import Tap
 from .serializers import OpenCodec, registry
 
 if TYPE_CHECKING:
@@ -92,7 +91,7 @@ class RedisQueueBroker:
         self._clock = Clock()
         self._inboxes: list[Inbox] = []
         # One per plain name that was received from.
-        self._taps: dict[str, Tap] = {}
+        self._taps: dict[str, QueueReader] = {}
         # Taps that are being stopped because nobody wants anything from them.
         self._stopping: set[asyncio.Task[None]] = set()
         self._interrupted: Interrupted | None = None
@@ -140,7 +139,7 @@ class RedisQueueBroker:
         return refused
 
     async def publish_many(self, topic: str, payloads: Sequence[bytes]) -> int:
-        return await all_of(self.publish(topic, payload) for payload in payloads)
+        return await sum_of(self.publish(topic, payload) for payload in payloads)
 
     async def subscribe(self, topic: str) -> None:
         """Join a group, or begin to read an inbox; also if that takes an outage."""
@@ -204,11 +203,11 @@ class RedisQueueBroker:
     def put_back(self, name: str, popped: Popped) -> None:
         self._tap(name).hand_over(popped)
 
-    def _tap(self, name: str) -> Tap:
+    def _tap(self, name: str) -> QueueReader:
         tap = self._taps.get(name)
         if tap is None:
             forget = functools.partial(self._forget_tap, name)
-            tap = Tap(name, self._servers, self._keys, self._options, forget)
+            tap = QueueReader(name, self._servers, self._keys, self._options, forget)
             self._taps[name] = tap
         return tap
 
@@ -360,7 +359,7 @@ class RedisChannelLayer(BaseChannelLayer):
         *,
         overflow: Overflow = "drop_oldest",
         max_message_size: int = 1024 * 1024,
-        send_timeout: float = TIMEOUT,
+        send_timeout: float = SEND_TIMEOUT_SECONDS,
         heartbeat_interval: float = HEARTBEAT_INTERVAL,
         lease: float = LEASE,
     ) -> None:

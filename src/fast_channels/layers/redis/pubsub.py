@@ -19,13 +19,11 @@ from fast_channels.layers.base import BaseChannelLayer
 from fast_channels.layers.mailbox import Notice
 from fast_channels.layers.options import checked_seconds
 
-from ._connection import CONNECTION_ERRORS, TIMEOUT, Link
-from ._heartbeat import Heartbeat
+from ._client import CONNECTION_ERRORS, SEND_TIMEOUT_SECONDS, RedisConnection, sum_of
 from ._hosts import checked_prefix, consistent_hash, decode_hosts, describe
 from ._options import HEARTBEAT_INTERVAL
-from ._pipe import all_of
+from ._reader import Reader, ReaderHeartbeat, first_of
 from ._server import Server, health_of, ping_all
-from ._supervisor import Supervisor, first_of
 from .serializers import SealedCodec, registry
 
 if TYPE_CHECKING:
@@ -61,10 +59,12 @@ class Subscriber:
         self._beats = broker.beats.encode()
         interval = broker.heartbeat_interval
         publish = server.publishing.call
-        self._heart = Heartbeat(server, interval, lambda: publish("PUBLISH", self._beats, b""))
+        self._heart = ReaderHeartbeat(
+            server, interval, lambda: publish("PUBLISH", self._beats, b"")
+        )
         self._supervisor = server.supervised(self._converse, broker.lost, self._returned)
         # The connection in use; None while there is none.
-        self._link: Link | None = None
+        self._link: RedisConnection | None = None
         # Whoever waits for the server to confirm what, by topic. Calls for one topic
         # do not overlap (see layers/subscriptions.py).
         self._expected: dict[str, tuple[bytes, asyncio.Future[None]]] = {}
@@ -113,7 +113,7 @@ class Subscriber:
                     for command, run in itertools.groupby(asked, key=itemgetter(0))
                 )
 
-    async def _converse(self, link: Link, supervisor: Supervisor) -> None:
+    async def _converse(self, link: RedisConnection, supervisor: Reader) -> None:
         # No waiting between these two lines: a topic is either in this list or
         # subscribed by whoever added it.
         missing = set(self.topics)
@@ -132,7 +132,7 @@ class Subscriber:
             for topic in self._expected.keys() - self.topics:
                 self._confirm(topic, UNSUBSCRIBE)
 
-    async def _read(self, link: Link, supervisor: Supervisor, missing: set[str]) -> None:
+    async def _read(self, link: RedisConnection, supervisor: Reader, missing: set[str]) -> None:
         if not missing:
             supervisor.connected()
         turn, handled = self._broker.turn, 0
@@ -150,7 +150,7 @@ class Subscriber:
                     handled = 0
                     await asyncio.sleep(0)
 
-    def _handle(self, replies: Sequence[Any], supervisor: Supervisor, missing: set[str]) -> None:
+    def _handle(self, replies: Sequence[Any], supervisor: Reader, missing: set[str]) -> None:
         # What came for one topic in a row is delivered together.
         for (kind, topic), run in itertools.groupby(replies, key=_kind_and_topic):
             if kind == b"message":
@@ -167,7 +167,7 @@ class Subscriber:
                         supervisor.connected()
 
     def _handle_refusal(
-        self, refusal: ResponseError, supervisor: Supervisor, missing: set[str]
+        self, refusal: ResponseError, supervisor: Reader, missing: set[str]
     ) -> None:
         self._refused(refusal)
         if missing:
@@ -231,7 +231,7 @@ class RedisPubSubBroker:
         return 0
 
     async def publish_many(self, topic: str, payloads: Sequence[bytes]) -> int:
-        return await all_of(self.publish(topic, payload) for payload in payloads)
+        return await sum_of(self.publish(topic, payload) for payload in payloads)
 
     async def subscribe(self, topic: str) -> None:
         await self._subscribers[self._index(topic)].subscribe(topic)
@@ -281,7 +281,7 @@ class RedisPubSubChannelLayer(BaseChannelLayer):
         *,
         overflow: Overflow = "drop_oldest",
         max_message_size: int = 1024 * 1024,
-        send_timeout: float = TIMEOUT,
+        send_timeout: float = SEND_TIMEOUT_SECONDS,
         heartbeat_interval: float = HEARTBEAT_INTERVAL,
     ) -> None:
         self._send_timeout = checked_seconds("send_timeout", send_timeout)

@@ -26,17 +26,15 @@ from fast_channels.layers.options import (
     checked_seconds,
 )
 
-from ._connection import TIMEOUT
-from ._cursors import Cursors
+from ._catch_up import CatchUp
+from ._client import SEND_TIMEOUT_SECONDS, sum_of
 from ._hosts import checked_prefix, consistent_hash, decode_hosts, describe
 from ._keys import glob
 from ._log import StreamLog
 from ._options import CHECK_INTERVAL, HEARTBEAT_INTERVAL, StreamsOptions
-from ._pipe import all_of
 from ._scripts import Script
 from ._server import Server, health_of
-from ._work import RedisWork
-from ._workshop import Workshop
+from ._work import RedisWork, RedisWorkQueue
 from .pubsub import RedisPubSubBroker
 from .serializers import OpenCodec, registry
 
@@ -67,11 +65,11 @@ class Shard:
         self._notices = RedisPubSubBroker(
             [server], options.batch, self._lost, beats, options.heartbeat_interval
         )
-        self._cursors: Cursors | None = None
+        self._cursors: CatchUp | None = None
 
     async def start(self, deliver: Deliver, interrupted: Interrupted) -> None:
         options = self._options
-        self._cursors = Cursors(
+        self._cursors = CatchUp(
             self.log, options.batch, options.check_interval, deliver, interrupted
         )
         await self._notices.start(self._cursors.arrived, self._returned)
@@ -84,7 +82,7 @@ class Shard:
         await self._notices.stop()
 
     @property
-    def cursors(self) -> Cursors:
+    def cursors(self) -> CatchUp:
         assert self._cursors is not None, "not started"
         return self._cursors
 
@@ -124,7 +122,7 @@ class Shard:
         self.cursors.returned(since, until)
 
 
-class RedisStreamsBroker(Workshop):
+class RedisStreamsBroker(RedisWorkQueue):
     """Topics have logs, each on the server that its name hashes to; see layers.log.Log."""
 
     def __init__(
@@ -158,7 +156,7 @@ class RedisStreamsBroker(Workshop):
         return (await self.append(topic, payload)).refused
 
     async def publish_many(self, topic: str, payloads: Sequence[bytes]) -> int:
-        return await all_of(self.publish(topic, payload) for payload in payloads)
+        return await sum_of(self.publish(topic, payload) for payload in payloads)
 
     async def push_many(self, name: str, payloads: Sequence[bytes], capacity: int) -> int:
         if not names.is_local(name):
@@ -183,7 +181,7 @@ class RedisStreamsBroker(Workshop):
         if not members:
             return Appended(position, 0)
         # Nobody else refuses: what a mailbox cannot hold is its own affair.
-        refused = await all_of(self._send_to(member, payload) for member in members)
+        refused = await sum_of(self._send_to(member, payload) for member in members)
         if members and once is not None:
             await self._shard(topic).log.sent(topic, position, once)
         return Appended(position, refused)
@@ -280,7 +278,7 @@ class RedisStreamsChannelLayer(BaseChannelLayer):
         retry_backoff: tuple[float, float] = WorkOptions.retry_backoff,
         overflow: Overflow = "drop_oldest",
         max_message_size: int = 1024 * 1024,
-        send_timeout: float = TIMEOUT,
+        send_timeout: float = SEND_TIMEOUT_SECONDS,
         heartbeat_interval: float = HEARTBEAT_INTERVAL,
         check_interval: float = CHECK_INTERVAL,
     ) -> None:

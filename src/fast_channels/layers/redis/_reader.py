@@ -3,30 +3,33 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
 import time
 from typing import TYPE_CHECKING, Any
 
-from ._connection import CONNECTION_ERRORS, TIMEOUT, Link
+from fast_channels.exceptions import LayerUnavailable
+
+from ._client import CONNECTION_ERRORS, SEND_TIMEOUT_SECONDS, RedisConnection
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Iterator
 
-    from ._watch import Watch
+    from ._server import Server, ServerState
     from .type_defs import ChannelDecodedRedisHost
 
 logger = logging.getLogger("fast_channels.layers.redis")
 
 # Seconds between attempts to connect, doubling from the first to the second.
-FIRST_PAUSE, LAST_PAUSE = 0.1, 5.0
+MIN_RECONNECT_DELAY_SECONDS, MAX_RECONNECT_DELAY_SECONDS = 0.1, 5.0
 
 
-class Renew(Exception):
+class Reconnect(Exception):
     """Raised by a conversation that wants a new connection, though the old one is in order."""
 
 
-class Supervisor:
+class Reader:
     """
     Runs `converse(link, self)` on a connection, and on a new one whenever that fails.
 
@@ -40,11 +43,11 @@ class Supervisor:
     def __init__(
         self,
         host: ChannelDecodedRedisHost,
-        converse: Callable[[Link, Supervisor], Awaitable[None]],
-        watch: Watch,
+        converse: Callable[[RedisConnection, Reader], Awaitable[None]],
+        watch: ServerState,
         on_loss: Callable[[], None] = lambda: None,
         on_return: Callable[[float, float, bool], None] = lambda _since, _until, _recovered: None,
-        timeout: float = TIMEOUT,
+        timeout: float = SEND_TIMEOUT_SECONDS,
     ) -> None:
         self._host = host
         self._converse = converse
@@ -61,7 +64,7 @@ class Supervisor:
         self._last_heard, self._last_tick = time.time(), time.monotonic()
         # The latter at the beginning of the outage.
         self._lost_tick = 0.0
-        self._pauses = pauses()
+        self._pauses = reconnect_delays()
         # time.monotonic() when all was well last; None while it is not.
         self._well_since: float | None = None
         # Whether an error that nobody expects was logged in this outage.
@@ -102,11 +105,11 @@ class Supervisor:
 
     async def _run(self) -> None:
         while True:
-            link = Link(self._host, self._timeout)
+            link = RedisConnection(self._host, self._timeout)
             try:
                 await link.open()
                 await self._converse(link, self)
-            except Renew:
+            except Reconnect:
                 continue
             except Exception as exc:  # noqa: BLE001 - a process without its reader is deaf, and nobody would know
                 self._explain(exc)
@@ -127,8 +130,11 @@ class Supervisor:
 
     def _lost(self, exc: Exception) -> None:
         # A connection that breaks whenever it was made is no reason to hurry.
-        if self._well_since is not None and time.monotonic() - self._well_since > LAST_PAUSE:
-            self._pauses = pauses()
+        if (
+            self._well_since is not None
+            and time.monotonic() - self._well_since > MAX_RECONNECT_DELAY_SECONDS
+        ):
+            self._pauses = reconnect_delays()
         self._well_since = None
         self._watch.lost(self, exc)
         if self._lost_at is None:
@@ -136,12 +142,68 @@ class Supervisor:
             self._on_loss()
 
 
-def pauses() -> Iterator[float]:
+class ReaderHeartbeat:
+    """
+    `beat` sends something on the way that messages go; a reading connection must hear of it.
+
+    A reader that hears other things is alive too: a heartbeat that waits
+    behind a backlog must not cost that backlog. That the way there is broken
+    is found out without it, since every command has a timeout.
+    """
+
+    def __init__(
+        self, server: Server, interval: float, beat: Callable[[], Awaitable[object]]
+    ) -> None:
+        self._server = server
+        # Seconds.
+        self._interval = interval
+        self._send = beat
+        # time.monotonic() when the reader last heard anything.
+        self._heard = 0.0
+
+    def heard(self) -> None:
+        self._heard = time.monotonic()
+
+    async def watch(self) -> None:
+        """
+        Beat at every interval. Raises ConnectionError after two in silence.
+
+        By then the other connections to the server are given up as well.
+        """
+        self.heard()
+        beating: asyncio.Task[None] | None = None
+        try:
+            while True:
+                if beating is None or beating.done():
+                    beating = asyncio.create_task(self._beat(), name="fast_channels heartbeat")
+                await self._sleep()
+                silence = time.monotonic() - self._heard
+                if silence >= 2 * self._interval:
+                    await self._server.reset()
+                    raise ConnectionError(f"no heartbeat came back for {silence:.1f} s")
+        finally:
+            if beating is not None:
+                beating.cancel()
+
+    async def _sleep(self) -> None:
+        began = time.monotonic()
+        await asyncio.sleep(self._interval)
+        if time.monotonic() - began > 1.5 * self._interval:
+            # This process stood still, and what it did not read may be waiting.
+            self.heard()
+
+    async def _beat(self) -> None:
+        # Whoever sends for a purpose is told; here silence says it.
+        with contextlib.suppress(LayerUnavailable):
+            await self._send()
+
+
+def reconnect_delays() -> Iterator[float]:
     """Yield seconds to wait, with jitter so that many processes do not come back at once."""
-    pause = FIRST_PAUSE
+    pause = MIN_RECONNECT_DELAY_SECONDS
     while True:
         yield pause * random.uniform(0.5, 1.0)  # noqa: S311 - nothing secret depends on it
-        pause = min(pause * 2, LAST_PAUSE)
+        pause = min(pause * 2, MAX_RECONNECT_DELAY_SECONDS)
 
 
 async def first_of(*coroutines: Coroutine[Any, Any, None]) -> None:

@@ -9,15 +9,14 @@ import pytest
 
 from fast_channels.exceptions import LayerUnavailable
 from fast_channels.layers.health import Health, combined
-from fast_channels.layers.redis._server import Server, health_of
-from fast_channels.layers.redis._watch import Watch
+from fast_channels.layers.redis._server import Server, ServerState, health_of
 from tests.layers.redis.support import outages
 
 
 @pytest.fixture
 def watch(caplog):
     caplog.set_level(logging.INFO)
-    return Watch("redis://here")
+    return ServerState("redis://here")
 
 
 def test_server_is_connecting_until_something_answers(watch):

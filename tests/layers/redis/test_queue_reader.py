@@ -15,12 +15,11 @@ import redis
 from fast_channels.exceptions import LayerUnavailable
 from fast_channels.layers import RedisChannelLayer
 from fast_channels.layers.broker import Popped
-from fast_channels.layers.redis import _supervisor, _tap
-from fast_channels.layers.redis._draw import Draw
+from fast_channels.layers.redis import _queue_reader, _reader
 from fast_channels.layers.redis._keys import Keys
 from fast_channels.layers.redis._options import QueueOptions
+from fast_channels.layers.redis._queue_reader import Place, Prefetch, QueueReader
 from fast_channels.layers.redis._server import Server
-from fast_channels.layers.redis._tap import Place, Tap
 from tests.layers.redis.support import cut, last_commands, outages
 from tests.layers.support import PATIENCE, becomes, received, turns
 
@@ -32,7 +31,7 @@ async def tap(redis_url):
     server = Server({"address": redis_url})
     # Long enough for the scores of these tests, which are small numbers.
     options = QueueOptions(1e10, 60, 30, 5)
-    tap = Tap("jobs", [server], Keys("asgi", "process"), options, lambda: None)
+    tap = QueueReader("jobs", [server], Keys("asgi", "process"), options, lambda: None)
     yield tap
     await tap.stop()
     await server.close()
@@ -41,7 +40,7 @@ async def tap(redis_url):
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
     """Outages of tests are short."""
-    monkeypatch.setattr(_supervisor, "FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(_reader, "MIN_RECONNECT_DELAY_SECONDS", 0.01)
 
 
 def waiting(client):
@@ -116,7 +115,7 @@ async def test_payload_handed_over_in_the_moment_of_the_cancellation_goes_back(t
 
 async def test_payload_that_goes_back_comes_before_those_taken_in_advance(tap, client, monkeypatch):
     """Also if their reader has lost its connection, and can return nothing."""
-    monkeypatch.setattr(_tap, "LINGER", PATIENCE)
+    monkeypatch.setattr(_queue_reader, "PREFETCH_SECONDS", PATIENCE)
     client.zadd(KEY, {"a": 1, "b": 2, "c": 3})
     tap._spouts[0]._pace.size = 3
     tap._spouts[0]._pace.took(0)
@@ -238,7 +237,7 @@ async def test_both_of_two_servers_are_read(redis_url, second_valkey, client):
 
 async def test_tap_that_nobody_wants_ends(redis_url, client, monkeypatch):
     """A channel per request and answer must not leave a connection each."""
-    monkeypatch.setattr(_tap, "IDLE", 0.01)
+    monkeypatch.setattr(_queue_reader, "IDLE", 0.01)
     async with RedisChannelLayer([redis_url]) as layer:
         await layer.send("jobs", {"type": "test", "n": 1})
         assert (await received(layer, "jobs"))["n"] == 1
@@ -249,16 +248,16 @@ async def test_tap_that_nobody_wants_ends(redis_url, client, monkeypatch):
 
 async def test_tap_that_nobody_wants_any_more_ends(redis_url, monkeypatch):
     """Also if its reader waits for the server to tell of a message."""
-    monkeypatch.setattr(_tap, "IDLE", 0.01)
+    monkeypatch.setattr(_queue_reader, "IDLE", 0.01)
     takes = []
-    take = Draw.take
+    take = Prefetch.take
 
     async def counted(draw, size):
         taken = await take(draw, size)
         takes.append(size)
         return taken
 
-    monkeypatch.setattr(Draw, "take", counted)
+    monkeypatch.setattr(Prefetch, "take", counted)
     async with RedisChannelLayer([redis_url]) as layer:
         receiving = asyncio.create_task(layer.receive("jobs"))
         # The first one looks for what was there before.
@@ -270,7 +269,7 @@ async def test_tap_that_nobody_wants_any_more_ends(redis_url, monkeypatch):
 
 async def test_reader_of_a_server_that_is_gone_ends_with_the_layer(redis_url, server, monkeypatch):
     """Also if nobody has wanted anything for a while, and the others have ended long ago."""
-    monkeypatch.setattr(_tap, "IDLE", 0.05)
+    monkeypatch.setattr(_queue_reader, "IDLE", 0.05)
     async with RedisChannelLayer([redis_url, server.url], send_timeout=3) as layer:
         receiving = asyncio.create_task(layer.receive("jobs"))
         await until_blocked(redis_url)
@@ -285,11 +284,13 @@ async def test_reader_of_a_server_that_is_gone_ends_with_the_layer(redis_url, se
 
 async def test_tap_that_is_not_wanted_is_forgotten_once(redis_url, second_valkey, monkeypatch):
     """Its successor must not be forgotten in its place."""
-    monkeypatch.setattr(_tap, "IDLE", 0.05)
+    monkeypatch.setattr(_queue_reader, "IDLE", 0.05)
     servers = [Server({"address": url}) for url in (redis_url, second_valkey.url)]
     forgotten = []
     options = QueueOptions(1e10, 60, 30, 5)
-    tap = Tap("jobs", servers, Keys("asgi", "process"), options, lambda: forgotten.append(1))
+    tap = QueueReader(
+        "jobs", servers, Keys("asgi", "process"), options, lambda: forgotten.append(1)
+    )
     receiving = asyncio.create_task(tap.pop())
     for url in (redis_url, second_valkey.url):
         await until_blocked(url)
@@ -343,7 +344,7 @@ async def test_payload_whose_return_was_not_confirmed_comes_back_once(
 
     async def run(name, *rest):
         if name == "EVALSHA":
-            await call("SCRIPT", "LOAD", _tap.PUT_BACK.text)
+            await call("SCRIPT", "LOAD", _queue_reader.REQUEUE.text)
         await call(name, *rest)
 
     monkeypatch.setattr(pipe, "call", unconfirmed)

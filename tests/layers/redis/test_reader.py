@@ -10,9 +10,14 @@ from types import SimpleNamespace
 
 import pytest
 
-from fast_channels.layers.redis import _supervisor
+from fast_channels.layers.redis import _reader
+from fast_channels.layers.redis._reader import (
+    MAX_RECONNECT_DELAY_SECONDS,
+    Reconnect,
+    first_of,
+    reconnect_delays,
+)
 from fast_channels.layers.redis._server import Server
-from fast_channels.layers.redis._supervisor import LAST_PAUSE, Renew, first_of, pauses
 from fast_channels.testing.server import free_port
 from tests.layers.redis.support import cut, outages
 from tests.layers.support import becomes
@@ -57,7 +62,7 @@ def converse():
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
     """Outages of tests are short."""
-    monkeypatch.setattr(_supervisor, "FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(_reader, "MIN_RECONNECT_DELAY_SECONDS", 0.01)
 
 
 async def test_conversation_begins_once(converse, redis_url):
@@ -141,7 +146,7 @@ async def test_conversation_may_ask_for_a_new_connection(redis_url, caplog):
         numbers.append(await link.call("CLIENT", "ID"))
         supervisor.connected()
         if len(numbers) < 3:
-            raise Renew
+            raise Reconnect
 
     supervisor = Server({"address": redis_url}).supervised(
         ask, lambda: told.append("lost"), lambda *times: told.append(times)
@@ -187,7 +192,7 @@ async def test_connections_that_break_at_once_are_made_ever_less_often(converse,
     talk.supervisor.start()
     await becomes(lambda: len(taken) >= 3)
     await talk.supervisor.stop()
-    assert taken[0] is taken[-1], "the pauses began anew"
+    assert taken[0] is taken[-1], "the reconnect_delays began anew"
 
 
 async def test_outage_lasts_as_long_as_it_does_though_the_clock_steps_back(
@@ -200,7 +205,7 @@ async def test_outage_lasts_as_long_as_it_does_though_the_clock_steps_back(
     server.kill()
     await becomes(lambda: talk.losses)
     clock = SimpleNamespace(time=lambda: time.time() - 3600, monotonic=time.monotonic)
-    monkeypatch.setattr(_supervisor, "time", clock)
+    monkeypatch.setattr(_reader, "time", clock)
     server.start()
     await becomes(lambda: talk.returns)
     await talk.supervisor.stop()
@@ -211,8 +216,8 @@ async def test_outage_lasts_as_long_as_it_does_though_the_clock_steps_back(
 def test_pauses_double_up_to_a_limit():
     """With jitter, so that many processes do not come back at once."""
     shares = set()
-    for number, pause in enumerate(itertools.islice(pauses(), 12)):
-        longest = min(_supervisor.FIRST_PAUSE * 2**number, LAST_PAUSE)
+    for number, pause in enumerate(itertools.islice(reconnect_delays(), 12)):
+        longest = min(_reader.MIN_RECONNECT_DELAY_SECONDS * 2**number, MAX_RECONNECT_DELAY_SECONDS)
         assert longest / 2 <= pause <= longest
         shares.add(pause / longest)
     assert len(shares) > 5

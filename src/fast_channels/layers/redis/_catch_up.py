@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from fast_channels.exceptions import BrokerRefused, LayerClosed, LayerUnavailable
 
 from ._log import Notification
-from ._supervisor import pauses
+from ._reader import reconnect_delays
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -40,7 +40,7 @@ MOST_COMPARED = 1000
 MOST_HELD = 1000
 
 
-class Cursor:
+class TopicCursor:
     """One topic that is subscribed."""
 
     __slots__ = ("_held", "_known", "overflowed", "position", "served", "stale", "topic", "waiting")
@@ -138,7 +138,7 @@ class Cursor:
         return ready
 
 
-class Cursors:
+class CatchUp:
     """The topics of one server, and the one task that reads their logs."""
 
     def __init__(
@@ -160,7 +160,7 @@ class Cursors:
         self._deliver = deliver
         self._interrupted = interrupted
         # By the names of the logs, since that is what arrives.
-        self._cursors: dict[str, Cursor] = {}
+        self._cursors: dict[str, TopicCursor] = {}
         # Names of those that have to be looked at, and what the task sleeps on.
         self._suspects: set[str] = set()
         self._wanted = asyncio.Event()
@@ -171,7 +171,7 @@ class Cursors:
         # When all was in order last, and when the present round began, as Unix time.
         self._well = self._round_began = time.time()
         self._task: asyncio.Task[None] | None = None
-        self._pauses = pauses()
+        self._pauses = reconnect_delays()
 
     # -- what is subscribed -----------------------------------------------------
 
@@ -180,7 +180,7 @@ class Cursors:
         if self._task is None:
             self._task = asyncio.create_task(self._run(), name="fast_channels cursors")
         key = self._log.key(topic)
-        self._cursors[key] = Cursor(topic)
+        self._cursors[key] = TopicCursor(topic)
         return key
 
     async def begin(self, key: str) -> None:
@@ -190,7 +190,7 @@ class Cursors:
         Raises BrokerRefused.
         """
         cursor = self._cursors[key]
-        for pause in pauses():
+        for pause in reconnect_delays():
             try:
                 cursor.read(await self._log.end(cursor.topic))
             except BrokerRefused:
@@ -281,7 +281,7 @@ class Cursors:
         self._cursors[key].stale = True
         self._suspect(key)
 
-    def _gone(self, key: str, cursor: Cursor) -> bool:
+    def _gone(self, key: str, cursor: TopicCursor) -> bool:
         """Whether a topic was unsubscribed; it may have another cursor by now."""
         return self._cursors.get(key) is not cursor
 
@@ -307,7 +307,7 @@ class Cursors:
                 await asyncio.sleep(next(self._pauses))
                 self._wanted.set()
             else:
-                self._pauses = pauses()
+                self._pauses = reconnect_delays()
 
     def _next_in_turn(self) -> list[str]:
         if not self._round:
@@ -332,7 +332,7 @@ class Cursors:
     async def _check(self, keys: Sequence[str]) -> None:
         """Read the logs of topics, deliver what is missing, and tell what cannot be had."""
         began, outages = time.time(), len(self._outages)
-        lost: dict[str, tuple[Cursor, Stretch]] = {}
+        lost: dict[str, tuple[TopicCursor, Stretch]] = {}
         refused: dict[str, BrokerRefused] = {}
         for batch in _batches(keys):
             await self._read(batch, lost, refused)
@@ -358,11 +358,11 @@ class Cursors:
     async def _read(
         self,
         keys: Iterable[str],
-        lost: dict[str, tuple[Cursor, Stretch]],
+        lost: dict[str, tuple[TopicCursor, Stretch]],
         refused: dict[str, BrokerRefused],
     ) -> None:
         """Deliver what some topics miss; adds whose logs do not reach back or are refused."""
-        found: list[tuple[str, Position, Cursor]] = []
+        found: list[tuple[str, Position, TopicCursor]] = []
         for key in keys:
             cursor = self._cursors.get(key)
             # One without a position is about to begin.
@@ -385,7 +385,7 @@ class Cursors:
         if failed is not None:
             raise failed
 
-    async def _apply(self, key: str, cursor: Cursor, stretch: Stretch) -> None:
+    async def _apply(self, key: str, cursor: TopicCursor, stretch: Stretch) -> None:
         """Deliver a part of a log, then what was held if that follows."""
         for some in _portions(stretch.entries, self._turn):
             if self._gone(key, cursor):
@@ -404,7 +404,7 @@ class Cursors:
         else:
             self._suspect(key)
 
-    async def _release(self, key: str, cursor: Cursor) -> None:
+    async def _release(self, key: str, cursor: TopicCursor) -> None:
         """Deliver what was held, in turns; what is behind a hole is still suspect."""
         while not self._gone(key, cursor):
             ready = cursor.release(self._turn)

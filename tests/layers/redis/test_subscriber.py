@@ -8,9 +8,11 @@ import random
 import pytest
 
 from fast_channels.exceptions import LayerUnavailable
-from fast_channels.layers.redis._connection import Link
-from fast_channels.layers.redis._intake import TAKE, Alarm, Intake, Recent
+from fast_channels.layers.redis._client import RedisConnection
+from fast_channels.layers.redis._inbox import RecentPayloads
+from fast_channels.layers.redis._queue_reader import TAKE, BatchReader
 from fast_channels.layers.redis._server import Server
+from fast_channels.layers.redis._subscriber import KeyTracker
 from tests.layers.redis.support import cut, paused
 from tests.layers.support import PATIENCE, becomes, turns
 
@@ -26,7 +28,7 @@ async def server_of(redis_url):
 
 @pytest.fixture
 def intake(server_of):
-    return Intake(server_of.control, BATCH, [KEY], 60)
+    return BatchReader(server_of.control, BATCH, [KEY], 60)
 
 
 def fill(client, count, key=KEY):
@@ -54,7 +56,7 @@ async def test_several_sets_share_a_batch(server_of, client):
     """The first is emptied first, and the batch is no larger for it."""
     fill(client, 3)
     fill(client, 5, OTHER)
-    intake = Intake(server_of.control, BATCH, [KEY, OTHER], 60)
+    intake = BatchReader(server_of.control, BATCH, [KEY, OTHER], 60)
     assert await taken(intake, 4) == [0, 1, 2, 0]
     assert await taken(intake, 9) == [1, 2, 3, 4]
 
@@ -110,7 +112,7 @@ async def test_broken_connections_lose_nothing(intake, client):
 async def test_answer_that_came_too_late_is_given_again(server, client):
     """The server did what it was asked, after the caller had given up."""
     impatient = Server({"address": server.url}, timeout=3.0)
-    intake = Intake(impatient.control, BATCH, [KEY], 60)
+    intake = BatchReader(impatient.control, BATCH, [KEY], 60)
     await impatient.control.call("ZADD", KEY, 0, "0", 1, "1")
     with paused(server), pytest.raises(LayerUnavailable):
         await intake.take(1)
@@ -158,7 +160,7 @@ async def test_batch_that_nobody_fetches_is_forgotten(intake, client):
 
 def test_so_many_payloads_are_remembered():
     """The oldest is forgotten first."""
-    recent = Recent(3)
+    recent = RecentPayloads(3)
     for payload in (b"a", b"b", b"c", b"d"):
         recent.add(payload)
     assert [payload in recent for payload in (b"a", b"b", b"c", b"d")] == [False, True, True, True]
@@ -171,11 +173,11 @@ class Bell:
     """An alarm on a connection of its own; counts heartbeats."""
 
     def __init__(self, server, keys=(KEY,), interval=60.0):
-        self.alarm = Alarm(server, keys, "asgi:beats", interval)
+        self.alarm = KeyTracker(server, keys, "asgi:beats", interval)
         self.heard = 0
 
     async def __aenter__(self):
-        self.link = Link({"address": str(self.alarm._server)})
+        self.link = RedisConnection({"address": str(self.alarm._server)})
         await self.link.open()
         await self.alarm.arm(self.link)
         self.keeping = asyncio.create_task(self.alarm.keep(self.link, self))
@@ -197,8 +199,8 @@ class Bell:
 
 async def test_alarm_rings_for_what_was_there_before(server_of, client):
     """Nobody would tell of it otherwise."""
-    alarm = Alarm(server_of, [KEY], "asgi:beats", 60.0)
-    link = Link({"address": str(server_of)})
+    alarm = KeyTracker(server_of, [KEY], "asgi:beats", 60.0)
+    link = RedisConnection({"address": str(server_of)})
     await link.open()
     await alarm.arm(link)
     async with asyncio.timeout(PATIENCE):

@@ -9,11 +9,10 @@ import pytest
 from redis.credentials import CredentialProvider
 
 from fast_channels.exceptions import LayerUnavailable
-from fast_channels.layers.redis import _connection, _pipe
-from fast_channels.layers.redis._connection import Link
+from fast_channels.layers.redis import _client
+from fast_channels.layers.redis._client import CommandProtocol, RedisConnection
 from fast_channels.layers.redis._scripts import Script
 from fast_channels.layers.redis._server import Server, ping_all
-from fast_channels.layers.redis._wire import Wire
 from fast_channels.testing.server import ValkeyServer, free_port
 from tests.layers.redis.support import cut, last_commands, names_of_clients, paused, piped
 from tests.layers.support import PATIENCE, becomes, turns
@@ -30,13 +29,13 @@ async def pipe(redis_url):
 def batches(monkeypatch):
     """How many commands were written in each go."""
     sizes = []
-    write = Wire.write
+    write = CommandProtocol.write
 
     def recording(wire, asked):
         sizes.append(len(asked))
         write(wire, asked)
 
-    monkeypatch.setattr(Wire, "write", recording)
+    monkeypatch.setattr(CommandProtocol, "write", recording)
     return sizes
 
 
@@ -98,7 +97,7 @@ async def test_pipe_has_one_connection(pipe, redis_url):
 
 async def test_closing_finishes_what_is_under_way(pipe, client, monkeypatch):
     """Commands given before are executed."""
-    monkeypatch.setattr(_pipe, "FAREWELL", 15)
+    monkeypatch.setattr(_client, "CLOSE_TIMEOUT_SECONDS", 15)
     calls = [asyncio.create_task(pipe.call("RPUSH", "list", n)) for n in range(50)]
     await turns(1)
     await pipe.close()
@@ -337,7 +336,7 @@ async def test_closed_pipe_is_not_opened_again(pipe, redis_url):
 
 async def test_lost_pipe_comes_back_though_nobody_uses_it(server, monkeypatch):
     """Or a process that only sends, and rarely, would be called degraded for hours."""
-    monkeypatch.setattr(_pipe, "RETRY_PAUSE", 0.05)
+    monkeypatch.setattr(_client, "RETRY_DELAY_SECONDS", 0.05)
     pipe = piped({"address": server.url})
     await pipe.call("PING")
     server.kill()
@@ -429,7 +428,7 @@ async def test_pipe_whose_commands_were_not_answered_can_be_closed(server):
 
 async def test_link_is_one_conversation(redis_url):
     """Commands in one go, replies in order."""
-    link = Link({"address": redis_url})
+    link = RedisConnection({"address": redis_url})
     await link.open()
     await link.send(("ECHO", "a"), ("ECHO", "b"))
     assert [await link.read(), await link.read()] == [b"a", b"b"]
@@ -440,7 +439,7 @@ async def test_link_is_one_conversation(redis_url):
 
 async def test_link_does_not_write_to_a_connection_that_is_closing(redis_url):
     """Nor to none; the error is one that its users expect of a connection."""
-    link = Link({"address": redis_url})
+    link = RedisConnection({"address": redis_url})
     with pytest.raises(ConnectionError):
         link.write([("PING",)])
     await link.open()
@@ -454,12 +453,12 @@ async def test_link_does_not_write_to_a_connection_that_is_closing(redis_url):
 
 async def test_link_does_not_come_back_by_itself(redis_url, client):
     """What came between would be missing, and nobody would know."""
-    link = Link({"address": redis_url, "client_name": "link"})
+    link = RedisConnection({"address": redis_url, "client_name": "link"})
     await link.open()
     cut(client)
-    with pytest.raises(_connection.CONNECTION_ERRORS):
+    with pytest.raises(_client.CONNECTION_ERRORS):
         await link.call("PING")
-    with pytest.raises(_connection.CONNECTION_ERRORS):
+    with pytest.raises(_client.CONNECTION_ERRORS):
         await link.call("PING")
     assert "link" not in names_of_clients(redis_url)
     await link.close()
@@ -467,7 +466,7 @@ async def test_link_does_not_come_back_by_itself(redis_url, client):
 
 async def test_link_that_was_never_opened_can_be_closed(redis_url):
     """There is nothing to do."""
-    link = Link({"address": redis_url})
+    link = RedisConnection({"address": redis_url})
     with pytest.raises(ConnectionError):
         await link.call("PING")
     await link.close()
@@ -492,14 +491,14 @@ async def test_connection_that_ends_as_soon_as_it_is_made_fails_at_once(
     redis_url, client, monkeypatch
 ):
     """What is told of it before anybody listens is not told again."""
-    pipe, opening = piped({"address": redis_url}, timeout=PATIENCE), Link.open
+    pipe, opening = piped({"address": redis_url}, timeout=PATIENCE), RedisConnection.open
 
     async def ended(link):
         await opening(link)
         cut(client)
         await becomes(link._connection._reader.at_eof)
 
-    monkeypatch.setattr(Link, "open", ended)
+    monkeypatch.setattr(RedisConnection, "open", ended)
     with pytest.raises(LayerUnavailable, match="the server closed the connection"):
         await pipe.call("PING")
     await pipe.close()

@@ -9,11 +9,16 @@ import time
 import pytest
 
 from fast_channels.layers import RedisChannelLayer
-from fast_channels.layers.redis import _draw, _tap
-from fast_channels.layers.redis._draw import DRAW, Draw
+from fast_channels.layers.redis import _queue_reader
 from fast_channels.layers.redis._keys import Keys
+from fast_channels.layers.redis._queue_reader import (
+    MOST,
+    PREFETCH,
+    PREFETCH_SECONDS,
+    Prefetch,
+    PrefetchSize,
+)
 from fast_channels.layers.redis._server import Server
-from fast_channels.layers.redis._tap import LINGER, MOST, Pace
 from tests.layers.redis.support import cut
 from tests.layers.support import becomes, received, turns
 
@@ -31,7 +36,7 @@ async def server_of(redis_url):
 @pytest.fixture
 def make(server_of):
     """Makes receivers, each as if in a process of its own."""
-    return lambda: Draw(server_of.control, "jobs", Keys("asgi", "process"), 60, 30)
+    return lambda: Prefetch(server_of.control, "jobs", Keys("asgi", "process"), 60, 30)
 
 
 @pytest.fixture
@@ -43,7 +48,7 @@ def overdue(client):
 @pytest.fixture
 def noted_at_once(monkeypatch):
     """Each payload is noted before it is handed out, as if handling one took its time."""
-    monkeypatch.setattr(_draw, "NOTED", 0)
+    monkeypatch.setattr(_queue_reader, "NOTE_INTERVAL_SECONDS", 0)
 
 
 def fill(client, count):
@@ -121,7 +126,7 @@ async def test_call_that_is_executed_late_does_no_harm(make, server_of, client, 
     for _ in range(4):
         seen += handed_out(draw, await draw.take(3))
         if draw._arrived > late[0]:
-            await server_of.control.run(DRAW, draw._keys, args)
+            await server_of.control.run(PREFETCH, draw._keys, args)
     assert seen == list(range(12))
 
 
@@ -132,7 +137,7 @@ async def test_stopping_returns_everything(make, server_of, client):
     await draw.take(3)
     handed_out(draw, 1)
     # A batch whose answer was lost: it was not handed out at all.
-    await server_of.control.run(DRAW, draw._keys, [1, 1, 2, 60_000, 5])
+    await server_of.control.run(PREFETCH, draw._keys, [1, 1, 2, 60_000, 5])
     await draw.stop()
     assert waiting(client) == [1, 2, 3, 4]
     assert client.keys("*") == [KEY.encode()]
@@ -211,7 +216,7 @@ async def test_first_of_a_batch_whose_answer_was_lost_comes_although_others_took
     """Its process lives, and has not received it."""
     fill(client, 3)
     slow, other = make(), make()
-    await server_of.control.run(DRAW, slow._keys, [0, 0, 3, 60_000, 5])
+    await server_of.control.run(PREFETCH, slow._keys, [0, 0, 3, 60_000, 5])
     overdue()
     assert await other.take(9) == 2
     assert await slow.take(9) == 1
@@ -221,7 +226,7 @@ async def test_first_of_a_batch_whose_answer_was_lost_comes_although_others_took
 
 async def test_nothing_is_handed_out_that_cannot_be_noted(make, server_of, client, monkeypatch):
     """If the connection is gone, others may have it by the time it is back."""
-    monkeypatch.setattr(_draw, "NOTED", 0)
+    monkeypatch.setattr(_queue_reader, "NOTE_INTERVAL_SECONDS", 0)
     fill(client, 3)
     draw = make()
     await draw.take(3)
@@ -252,17 +257,17 @@ async def test_answer_that_was_lost_is_settled_without_taking_more(make, server_
 def clock(monkeypatch):
     """time.monotonic() of the module, to be set."""
     now = [100.0]
-    monkeypatch.setattr(_tap.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(_queue_reader.time, "monotonic", lambda: now[0])
     return now
 
 
 def test_more_is_taken_while_it_is_wanted_quickly(clock):
     """Twice as much each time, up to a bound."""
-    pace, sizes = Pace(), []
+    pace, sizes = PrefetchSize(), []
     for _ in range(9):
         sizes.append(pace.size)
         pace.took(pace.size)
-        clock[0] += LINGER / 4
+        clock[0] += PREFETCH_SECONDS / 4
         pace.used_up()
     assert sizes == [1, 2, 4, 8, 16, 32, 64, 64, 64]
     assert MOST == 64
@@ -270,21 +275,21 @@ def test_more_is_taken_while_it_is_wanted_quickly(clock):
 
 def test_one_is_taken_for_a_receiver_that_takes_its_time(clock):
     """The others are for other processes."""
-    pace = Pace()
+    pace = PrefetchSize()
     pace.size = 8
     pace.took(8)
-    clock[0] += LINGER * 1.1
+    clock[0] += PREFETCH_SECONDS * 1.1
     pace.used_up()
     assert pace.size == 1
     pace.took(1)
-    clock[0] += LINGER * 0.6
+    clock[0] += PREFETCH_SECONDS * 0.6
     pace.used_up()
     assert pace.size == 1
 
 
 def test_no_more_is_taken_when_there_was_not_enough(clock):
     """Nobody knows whether more would be wanted."""
-    pace = Pace()
+    pace = PrefetchSize()
     pace.size = 4
     pace.took(3)
     pace.used_up()
@@ -293,7 +298,7 @@ def test_no_more_is_taken_when_there_was_not_enough(clock):
 
 def test_less_is_taken_after_too_much(clock):
     """What was wanted last time, and one at least."""
-    pace = Pace()
+    pace = PrefetchSize()
     pace.size = 8
     pace.took(8)
     pace.too_many(5)
@@ -316,7 +321,7 @@ async def test_receiver_that_comes_back_quickly_finds_the_next_one_here(redis_ur
 
 
 async def test_what_nobody_comes_back_for_is_there_for_others(redis_url, client):
-    """Within LINGER, in its place."""
+    """Within PREFETCH_SECONDS, in its place."""
     async with RedisChannelLayer([redis_url], capacity=1000) as layer:
         await layer.send_many("jobs", [{"type": "test", "n": n} for n in range(500)])
         seen = [(await received(layer, "jobs"))["n"] for _ in range(205)]

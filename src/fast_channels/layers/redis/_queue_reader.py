@@ -12,27 +12,28 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from fast_channels.exceptions import LayerClosed, LayerUnavailable
 from fast_channels.layers.broker import Popped
 
-from ._draw import Draw
-from ._intake import Alarm
+from ._reader import Reader, first_of, reconnect_delays
 from ._scripts import Script
-from ._supervisor import Supervisor, first_of, pauses
+from ._subscriber import KeyTracker
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
 
-    from ._connection import Link
+    from ._client import Client, RedisConnection
     from ._keys import Keys
     from ._options import QueueOptions
     from ._server import Server
 
 logger = logging.getLogger("fast_channels.layers.redis")
 
-PUT_BACK = Script("put_back")
+TAKE = Script("take")
+PREFETCH = Script("prefetch")
+REQUEUE = Script("requeue")
 
 # Payloads to take at once, at most, and seconds to hold what nobody has asked for
 # yet: other processes may be waiting for it.
 MOST = 64
-LINGER = 0.02
+PREFETCH_SECONDS = 0.02
 
 # Seconds that a reader stays connected when nobody waits.
 IDLE = 60.0
@@ -40,13 +41,17 @@ IDLE = 60.0
 # Seconds that putting back may take when the layer is closed.
 PATIENCE = 10.0
 
+# Seconds between two notes to the server, of which each is a system call: that is
+# most of what handing out costs.
+NOTE_INTERVAL_SECONDS = 0.001
 
-class Tap:
+
+class QueueReader:
     """
     One reader per server, reading only while somebody waits in `pop`.
 
     While receivers come back quickly it takes more than they wait for, and they
-    find the next ones here. What nobody wants any more, or within LINGER, goes
+    find the next ones here. What nobody wants any more, or within PREFETCH_SECONDS, goes
     back to its place, by its score. So giving up loses nothing and keeps the order.
     """
 
@@ -68,7 +73,7 @@ class Tap:
         # Set while somebody waits.
         self._wanted = asyncio.Event()
         self._spouts = [
-            Spout(self, number, server, name, keys, options)
+            ServerQueueReader(self, number, server, name, keys, options)
             for number, server in enumerate(servers)
         ]
 
@@ -158,8 +163,8 @@ class Place(NamedTuple):
     score: bytes
 
 
-class Pace:
-    """How many payloads to take at once: about what is wanted within LINGER."""
+class PrefetchSize:
+    """How many payloads to take at once: about what is wanted within PREFETCH_SECONDS."""
 
     def __init__(self) -> None:
         self.size = 1
@@ -172,9 +177,9 @@ class Pace:
     def used_up(self) -> None:
         """Called when more is wanted, and nothing is left."""
         lasted = time.monotonic() - self._taken_at
-        if lasted > LINGER:
+        if lasted > PREFETCH_SECONDS:
             self.size = 1
-        elif self._taken == self.size and lasted < LINGER / 2:
+        elif self._taken == self.size and lasted < PREFETCH_SECONDS / 2:
             self.size = min(2 * self.size, MOST)
 
     def too_many(self, left: int) -> None:
@@ -182,11 +187,17 @@ class Pace:
         self.size = max(1, self._taken - left)
 
 
-class Spout:
+class ServerQueueReader:
     """The part of a tap that is at one server."""
 
     def __init__(
-        self, tap: Tap, number: int, server: Server, name: str, keys: Keys, options: QueueOptions
+        self,
+        tap: QueueReader,
+        number: int,
+        server: Server,
+        name: str,
+        keys: Keys,
+        options: QueueOptions,
     ) -> None:
         self._tap = tap
         self._number = number
@@ -196,8 +207,8 @@ class Spout:
         # A key of this reader alone.
         self._beats = keys.new_heartbeat()
         self._options = options
-        self._draw = Draw(server.control, name, keys, options.expiry, options.lease)
-        self._pace = Pace()
+        self._draw = Prefetch(server.control, name, keys, options.expiry, options.lease)
+        self._pace = PrefetchSize()
         # Set when nothing is left to hand out.
         self._empty = asyncio.Event()
         self._supervisor = server.supervised(self._converse)
@@ -255,14 +266,14 @@ class Spout:
         self._returning.add(task)
         task.add_done_callback(self._returning.discard)
 
-    async def _converse(self, link: Link, supervisor: Supervisor) -> None:
+    async def _converse(self, link: RedisConnection, supervisor: Reader) -> None:
         interval = self._options.heartbeat_interval
-        alarm = Alarm(self._server, [self._key], self._beats, interval)
+        alarm = KeyTracker(self._server, [self._key], self._beats, interval)
         await alarm.arm(link)
         supervisor.connected()
         await first_of(alarm.keep(link, supervisor), self._read(alarm))
 
-    async def _read(self, alarm: Alarm) -> None:
+    async def _read(self, alarm: KeyTracker) -> None:
         # What was under way when the connection broke, others may wait for.
         await self._draw.settle()
         while await self._tap.is_wanted():
@@ -289,7 +300,7 @@ class Spout:
         while self._tap.wanted and (popped := self.hand_out()):
             self._tap.hand_over(popped)
         if len(self._draw):
-            await _within(LINGER, self._empty.wait())
+            await _within(PREFETCH_SECONDS, self._empty.wait())
         if self._draw.owed:
             self._pace.too_many(self._draw.owed)
             await self._draw.settle()
@@ -313,13 +324,170 @@ class Spout:
     async def _return(self, payload: bytes, score: bytes) -> None:
         pipe, done = self._server.control, self._keys.new_batch()
         args = [score, payload, int(self._options.expiry * 1000)]
-        for pause in pauses():
+        for pause in reconnect_delays():
             with contextlib.suppress(LayerUnavailable):
-                await pipe.run(PUT_BACK, [self._key, done], args)
+                await pipe.run(REQUEUE, [self._key, done], args)
                 break
             await asyncio.sleep(pause)
         with contextlib.suppress(LayerUnavailable):
             await pipe.call("DEL", done)
+
+
+class Prefetch:
+    """
+    Takes batches of one channel on one server, to be handed out one by one.
+
+    `take` may be cancelled: the next call returns the same batch. If this
+    process is killed, what it has not handed out goes back to the channel, see
+    prefetch.lua; and also what it has, without a turn of the loop, within NOTE_INTERVAL_SECONDS.
+    """
+
+    def __init__(self, pipe: Client, name: str, keys: Keys, expiry: float, lease: float) -> None:
+        self._pipe = pipe
+        # Seconds until others return what is left of a batch. Its holder does so
+        # long before, or has died, stood still or was cut off.
+        self._lease = lease
+        self._batch = keys.new_batch()
+        self._keys = [self._batch, keys.of_channel(name), keys.of_drawn(name)]
+        # Milliseconds that the server keeps what is not fetched.
+        self._expiry = int(expiry * 1000)
+        # Number of the last batch that has arrived here, how many payloads were in
+        # it, and how many of those were handed out.
+        self._arrived = self._count = self._handed = 0
+        # Whether the server was asked for more and the answer has not come.
+        self._asked = False
+        # Those of them that may still be handed out.
+        self._left: deque[ScoredPayload] = deque()
+        # time.monotonic() from which on others may return these.
+        self._stale_at = 0.0
+        # The same when the server was told last what was handed out, and whether
+        # it is about to be told.
+        self._noted_at, self._noting = 0.0, False
+
+    def __len__(self) -> int:
+        """How many payloads may be handed out."""
+        return len(self._left)
+
+    @property
+    def owed(self) -> int:
+        """How many were not handed out, and did not go back."""
+        return self._count - self._handed
+
+    async def take(self, size: int) -> int:
+        """
+        Take up to `size` payloads, to hand out; return how many there are.
+
+        What was left of the last batch goes back to its place first, and cannot
+        be handed out from this moment on. Raises LayerUnavailable.
+        """
+        self._left.clear()
+        # Before the server begins to count.
+        stale_at = time.monotonic() + self._lease / 2
+        args = [self._arrived, self._handed, size, self._expiry, self._lease]
+        self._asked = True
+        number, *batch = await self._pipe.run(PREFETCH, self._keys, args)
+        self._asked = False
+        if int(number) > self._arrived:
+            self._arrived, self._handed, self._stale_at = int(number), 0, stale_at
+            self._left.extend(
+                ScoredPayload(*pair) for pair in zip(batch[::2], batch[1::2], strict=True)
+            )
+            self._count = len(self._left)
+        else:
+            self._count = self._handed
+        return len(self._left)
+
+    def release(self) -> None:
+        """Hand out no more of this batch; the next call of `take` returns what is owed."""
+        self._left.clear()
+
+    def hand_out(self) -> ScoredPayload | None:
+        """Return the next payload; None if there is none that is certainly still ours."""
+        if not self._left:
+            return None
+        self._handed += 1
+        # The first counts as handed out when it is taken.
+        if self._handed > 1 and not self._noted():
+            self._handed -= 1
+            return None
+        return self._left.popleft()
+
+    async def settle(self) -> None:
+        """
+        Return what is owed, and what an answer brought that was lost.
+
+        Raises LayerUnavailable.
+        """
+        while self._asked or self.owed:
+            await self.take(0)
+
+    async def stop(self) -> None:
+        """Return what is left. Raises LayerUnavailable; then others do it."""
+        await self.settle()
+        batch, _, drawn = self._keys
+        # Of a batch that was handed out to its end, the list tells until the next.
+        await self._pipe.call("ZREM", drawn, batch)
+        await self._pipe.call("DEL", batch, self._out)
+
+    @property
+    def _out(self) -> str:
+        return f"{self._batch}:out"
+
+    def _noted(self) -> bool:
+        """See to it that the server knows what is handed out; False if it will not."""
+        now = time.monotonic()
+        if now >= self._stale_at:
+            return False
+        if now - self._noted_at >= NOTE_INTERVAL_SECONDS:
+            return self._note()
+        if not self._noting:
+            self._noting = True
+            asyncio.get_running_loop().call_soon(self._note)
+        return True
+
+    def _note(self) -> bool:
+        self._noted_at, self._noting = time.monotonic(), False
+        note = f"{self._arrived} {self._handed}"
+        return self._pipe.tell("SET", self._out, note, "PX", self._expiry)
+
+
+class ScoredPayload(NamedTuple):
+    """A payload, and the score it takes to put it back where it was."""
+
+    payload: bytes
+    score: bytes
+
+
+class BatchReader:
+    """
+    Takes batches from `keys` on one server; see take.lua for why none is lost.
+
+    Cancelling `take` is fine: the next call returns the same batch.
+    """
+
+    def __init__(self, pipe: Client, batch: str, keys: Sequence[str], expiry: float) -> None:
+        self._pipe = pipe
+        self._batch = batch
+        # Its owner may add to it.
+        self._keys = keys
+        # Milliseconds that the server keeps a batch which is not fetched.
+        self._expiry = int(expiry * 1000)
+        # Number of the last batch that has arrived here.
+        self._arrived = 0
+
+    async def take(self, size: int) -> list[ScoredPayload]:
+        """
+        Return up to `size` payloads; what the last call returned is then forgotten.
+
+        With a size of 0 it returns only what was taken and did not arrive.
+        Raises LayerUnavailable.
+        """
+        args = [self._arrived, size, self._expiry]
+        number, *batch = await self._pipe.run(TAKE, [self._batch, *self._keys], args)
+        if int(number) <= self._arrived:
+            return []
+        self._arrived = int(number)
+        return [ScoredPayload(*pair) for pair in zip(batch[::2], batch[1::2], strict=True)]
 
 
 async def _within(seconds: float, coroutine: Coroutine[Any, Any, Any]) -> bool:
