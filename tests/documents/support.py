@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING
 from markdown_it import MarkdownIt
 
 from docs.listings import MARK as LISTING
+from fast_channels.testing.server import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -119,3 +121,18 @@ def run_pytest(folder: Path) -> subprocess.CompletedProcess[str]:
     """Run the tests in a folder as a user would, with asyncio's mode set to auto."""
     command = [sys.executable, "-m", "pytest", "-q", "-o", "asyncio_mode=auto", str(folder)]
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+
+
+@contextlib.contextmanager
+def served(folder: Path, block: str) -> Iterator[int]:
+    """Run the line of a block that starts uvicorn, in a folder; yields its port."""
+    port = free_port()
+    (line,) = [line for line in block.splitlines() if line.startswith("uvicorn")]
+    command = [sys.executable, "-m", *line.split(), "--port", str(port)]
+    with subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr
+        for said in process.stderr:
+            if "Uvicorn running" in said:
+                break
+        yield port
+        process.terminate()

@@ -26,7 +26,7 @@ def test_commands_in_documents_exist(document):
     text = document.read_text()
     for target in re.findall(r"make ([a-z-]+)\b", "\n".join(blocks(document, "console"))):
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
-    for named in re.findall(r"'fast-channels\[([a-z,]+)\]'", text):
+    for named in re.findall(r"'(?:fast-channels|\.)\[([a-z,]+)\]'", text):
         assert set(named.split(",")) <= set(extras), named
     for module in re.findall(r"python -m ([\w.]+)", text):
         assert importlib.util.find_spec(module), module

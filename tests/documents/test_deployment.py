@@ -359,6 +359,20 @@ def test_sentinel_and_tls_of_the_guide_are_addresses(registry):
     assert channel_layers is registry
 
 
+def test_times_of_the_guide_are_settings(tmp_path):
+    """A lifespan begins and ends with them; what it would not look at is an error."""
+    check = """
+import asyncio
+async def main():
+    async with channel_layers.lifespan():
+        print(sorted(set(vars(channel_layers)) - set(vars(type(channel_layers)()))))
+asyncio.run(main())
+"""
+    command = [sys.executable, "-c", block_with(GUIDE, "drain_spread = ") + check]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert result.stdout == "[]\n"
+
+
 # Rows of the sizing table: file, case and contender of the measurement, metric, and its factor.
 MEASURED = {
     "an idle connection": ("connect", "2,000 connections", "ours-pubsub", "memory", 1),

@@ -1,4 +1,4 @@
-"""What docs/work.md and README.md show of work is done as it is written."""
+"""What docs/work.md shows of work is done as it is written."""
 
 from __future__ import annotations
 
@@ -7,19 +7,16 @@ import sys
 import textwrap
 import threading
 
-import pytest
-
 from fast_channels.layers import InMemoryChannelLayer
 from fast_channels.testing.server import ValkeyServer
-from tests.documents.support import README, ROOT, block_with
+from tests.documents.support import ROOT, block_with
 
 WORK = ROOT / "docs" / "work.md"
 
 
-@pytest.mark.parametrize("document", [README, WORK], ids=lambda path: path.name)
-async def test_work_is_taken_as_documents_show_it(document):
+async def test_work_is_taken_as_documents_show_it():
     """The block is run as it stands, in a function that has what it names."""
-    block = block_with(document, "layer.take(")
+    block = block_with(WORK, "layer.take(")
     function = "async def example(layer, deliver):\n" + textwrap.indent(block, "    ")
     space: dict = {}
     exec(function, space)
