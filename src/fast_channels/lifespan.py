@@ -62,7 +62,7 @@ def _check_resumable(registry: ChannelLayerRegistry, consumer_class: Any) -> Non
 def _warn_of_separate_groups(registry: ChannelLayerRegistry) -> None:
     """Log a warning if several workers use a layer that does not connect processes."""
     separate = [alias for alias in registry.list_aliases() if registry[alias].within_process]
-    if separate and _is_second_worker():
+    if separate and is_second_worker():
         logger.warning(
             "several workers serve this application, and each has separate groups in %s: a "
             "message reaches only the clients of the worker that sends it; register a "
@@ -71,7 +71,7 @@ def _warn_of_separate_groups(registry: ChannelLayerRegistry) -> None:
         )
 
 
-def _is_second_worker() -> bool:
+def is_second_worker() -> bool:
     """
     Return True in the second process that a server's parent process has started.
 

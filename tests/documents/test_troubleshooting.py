@@ -225,7 +225,7 @@ async def test_consumer_object_as_a_route(is_quoted, registry):
 async def test_several_workers_with_layers_in_memory(is_quoted, registry, monkeypatch, caplog):
     """The second of them says so."""
     registry.register("chat", InMemoryChannelLayer())
-    monkeypatch.setattr(lifespan_module, "_is_second_worker", lambda: True)
+    monkeypatch.setattr(lifespan_module, "is_second_worker", lambda: True)
     await start(application(registry=registry))
     is_quoted(caplog.text)
 
