@@ -19,12 +19,33 @@ import fast_channels
 NAMES: dict[str, dict[str, str]] = {
     "fast_channels": {
         "__version__": "str",
+        "AcceptConnection": "class",
         "AsyncConsumer": "class",
-        "AsyncWebsocketConsumer": "class",
-        "AsyncJsonWebsocketConsumer": "class",
         "AsyncHttpConsumer": "class",
+        "AsyncJsonWebsocketConsumer": "class",
+        "AsyncWebsocketConsumer": "class",
         "BaseChannelLayer": "class",
+        "ChannelFull": "class",
+        "ChannelLayerError": "class",
+        "ChannelLayerRegistry": "class",
+        "ChannelNameRouter": "class",
+        "DenyConnection": "class",
+        "FastChannelsError": "class",
         "InMemoryChannelLayer": "class",
+        "InvalidMessage": "class",
+        "InvalidName": "class",
+        "InvalidPosition": "class",
+        "LayerUnavailable": "class",
+        "MessageTooLarge": "class",
+        "OriginValidator": "class",
+        "RateLimit": "class",
+        "RedisChannelLayer": "class",
+        "RedisPubSubChannelLayer": "class",
+        "RedisStreamsChannelLayer": "class",
+        "StopConsumer": "class",
+        "SyncChannelLayer": "class",
+        "UnknownLayer": "class",
+        "Worker": "class",
         "channel_layers": "ChannelLayerRegistry",
         "get_channel_layer": "function",
         "has_layers": "function",
@@ -432,10 +453,11 @@ def test_errors_are_caught_as_what_they_were():
     assert issubclass(found("layers.redis.serializers:SerializerDoesNotExist"), KeyError)
 
 
-def test_unknown_name_of_layers_is_an_attribute_error():
+@pytest.mark.parametrize("module", ["fast_channels", "fast_channels.layers"])
+def test_unknown_name_is_an_attribute_error(module):
     """The lazy lookup of the Redis layers answers for nothing else."""
-    with pytest.raises(AttributeError, match="NoSuchLayer"):
-        found("layers:NoSuchLayer")
+    with pytest.raises(AttributeError, match=r"'fast_channels.*NoSuchLayer"):
+        _ = importlib.import_module(module).NoSuchLayer
 
 
 # -- without the extras ---------------------------------------------------------
@@ -453,12 +475,13 @@ def run(program, *, without=()):
     )
 
 
-def test_redis_is_imported_when_a_redis_layer_is_asked_for():
-    """The rooms do not load the client library; the name of a Redis layer does."""
+@pytest.mark.parametrize("module", ["fast_channels", "fast_channels.layers"])
+def test_redis_is_imported_when_a_redis_layer_is_asked_for(module):
+    """The packages do not load the client library; the name of a Redis layer does."""
     result = run(
         "import fast_channels.layers, fast_channels.consumer, fast_channels.testing\n"
         "before = 'redis' in sys.modules\n"
-        "from fast_channels.layers import RedisChannelLayer\n"
+        f"from {module} import RedisChannelLayer\n"
         "print(before, 'redis' in sys.modules)"
     )
     assert (result.stdout.split(), result.stderr) == (["False", "True"], "")
@@ -485,6 +508,7 @@ def test_module_works_without_any_extra(module):
 @pytest.mark.parametrize(
     "statement",
     [
+        "from fast_channels import RedisStreamsChannelLayer",
         "from fast_channels.layers import RedisChannelLayer",
         "from fast_channels.layers import RedisPubSubChannelLayer",
         "from fast_channels.layers.redis import RedisChannelLayer",

@@ -18,18 +18,24 @@ from fast_channels import (
     AsyncHttpConsumer,
     AsyncJsonWebsocketConsumer,
     AsyncWebsocketConsumer,
+    BaseChannelLayer,
+    ChannelNameRouter,
+    OriginValidator,
+    RedisStreamsChannelLayer,
     channel_layers,
     get_channel_layer,
 )
-from fast_channels.layers import BaseChannelLayer, RedisStreamsChannelLayer
-from fast_channels.middleware import BaseMiddleware, OriginValidator
-from fast_channels.routing import ChannelNameRouter
+from fast_channels.middleware import BaseMiddleware
 from fast_channels.testing import HttpCommunicator, ResumingCommunicator, WebsocketCommunicator
 from fast_channels.type_defs import ASGI3Application, ASGIApplicationProtocol, ChannelMessage
 
 if TYPE_CHECKING:
     from starlette.routing import BaseRoute
     from starlette.types import ASGIApp, Receive, Scope, Send
+
+    # Redis layers are imported lazily, which must not hide a name that does not exist.
+    from fast_channels import NoSuchName  # type: ignore[attr-defined]  # noqa: F401
+    from fast_channels.layers import NoSuchLayer  # type: ignore[attr-defined]  # noqa: F401
 
 
 class Chat(AsyncJsonWebsocketConsumer):

@@ -1,4 +1,4 @@
-"""Moving messages between channels: the layers, and the registry that finds them."""
+"""Channel layers, which move messages between channels, and the registry of layers."""
 
 from __future__ import annotations
 
@@ -34,8 +34,11 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    """Import the Redis layers when asked for, since redis is an extra."""
-    if name in ("RedisChannelLayer", "RedisPubSubChannelLayer", "RedisStreamsChannelLayer"):
-        return getattr(importlib.import_module(".redis", __name__), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+# Type checkers see the imports above instead, and report names that do not exist.
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> Any:
+        """Import a Redis layer on first use, because redis is an optional dependency."""
+        if name in ("RedisChannelLayer", "RedisPubSubChannelLayer", "RedisStreamsChannelLayer"):
+            return getattr(importlib.import_module(".redis", __name__), name)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
