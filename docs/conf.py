@@ -1,10 +1,11 @@
 """How `make docs` builds the site: from the pages here, the docstrings of src/ and sandbox/."""
 
 import sys
+import tomllib
 from pathlib import Path
 
 HERE = Path(__file__).parent
-# What is documented is what lies beside, wherever another version may be installed.
+# Document the package of this repository, even if another version is installed.
 sys.path[:0] = [str(HERE.parent / "src"), str(HERE.parent), str(HERE / "_ext")]
 
 import fast_channels  # noqa: E402
@@ -12,18 +13,22 @@ import fast_channels  # noqa: E402
 project = "Fast Channels"
 author = "the Fast Channels contributors"
 version = release = fast_channels.__version__
+# The public addresses of the project; a release adds them to [project.urls] of pyproject.toml.
+urls = tomllib.loads((HERE.parent / "pyproject.toml").read_text())["project"].get("urls", {})
 
-# docstrings, repository and step are in _ext/.
+# docstrings, excerpts, repository and step are in _ext/.
 extensions = [
     "myst_parser",
     "sphinx.ext.autodoc",
     "sphinx_copybutton",
     "docstrings",
+    "excerpts",
     "repository",
     "step",
 ]
-# Code that pages include, and what was built.
+# Code that pages show, and the site.
 exclude_patterns = ["_build", "examples", "diagrams"]
+templates_path = ["_templates"]
 
 # -- pages ------------------------------------------------------------------
 
@@ -57,10 +62,14 @@ nitpick_ignore_regex = [("py:class", r"(asyncio|collections\.abc|re|typing)\.\w+
 # -- the site ---------------------------------------------------------------
 
 html_theme = "furo"
-html_title = "Fast Channels"
+html_title = f"Fast Channels {version}"
+html_baseurl = urls.get("Documentation", "")
+html_context = {"repository": urls.get("Repository")}
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_copy_source = False
 html_show_sourcelink = False
 html_show_copyright = False
 html_theme_options = {"navigation_with_keys": True}
+# Furo's default for dark mode underlines the names of modules and classes.
+pygments_dark_style = "github-dark"

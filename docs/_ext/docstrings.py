@@ -47,7 +47,17 @@ KINDS = ("class", "exception", "data", "type")
 # Names in annotations that are of Python, redis, uvicorn and websockets.
 FOREIGN = {
     *(name for module in (builtins, typing, collections.abc) for name in dir(module)),
-    *("asyncio", "Event", "Future", "Queue", "Task", "deque", "Pattern", "SplitResult"),
+    *(
+        "AbstractAsyncContextManager",
+        "asyncio",
+        "Event",
+        "Future",
+        "Queue",
+        "Task",
+        "deque",
+        "Pattern",
+        "SplitResult",
+    ),
     *("ConnectionPool", "Redis", "Config", "ServerState", "ClientConnection"),
     # A type variable: whatever consumer class it is called on.
     "ConsumerT",

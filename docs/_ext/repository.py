@@ -1,10 +1,10 @@
 """
-Pages are read on the forge, too, so their links go to files of the repository.
+Adapt the links of pages, which lead to files of the repository, to the site.
 
-Here a link to a file that is a page of the site, such as CHANGELOG.md, leads to that page;
-one to another file outside of docs/ is a download; and one to a folder is its text alone.
-A page that consists of another file says so by `{include}`; links in it are those of that
-file.
+A link to a file that is a page of the site, such as CHANGELOG.md, leads to that page. A link to
+another file is a download. Of a link to a folder, or to an HTML file that a browser would show
+without its application, only the text is left. A page that consists of another file includes it
+by `{include}`; links in it are relative to that file.
 """
 
 from __future__ import annotations
@@ -57,12 +57,12 @@ def with_links(text: str, here: Path, there: Path) -> str:
         path = Path(os.path.normpath(here / target))
         if ROOT in path.parents and str(path.relative_to(ROOT)) in PAGES:
             path = DOCS / PAGES[str(path.relative_to(ROOT))]
-        if path.is_dir():
+        if path.is_dir() or path.suffix == ".html":
             return match["text"]
         relative = os.path.relpath(path, there)
         return f"{match['image']}[{match['text']}]({relative}{anchor})"
 
-    # What is within fences is code.
+    # Text within fences is code.
     parts, end = [], 0
     for fence in FENCE.finditer(text):
         parts += [LINK.sub(moved, text[end : fence.start()]), fence[0]]

@@ -94,6 +94,7 @@ def repository():
         ("[a](#here) [b](https://example.com/x)", "[a](#here) [b](https://example.com/x)"),
         ("[`sandbox/`](../sandbox)", "`sandbox/`"),
         ("[a](../sandbox/tasks.py)", "[a](../../sandbox/tasks.py)"),
+        ("[`a.html`](examples/a.html)", "`a.html`"),
         ("![a](showcase.png)", "![a](../showcase.png)"),
         (
             "```js\n[a](../CHANGELOG.md)\n```\n[b](work.md)",

@@ -9,6 +9,7 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import expect
 
+import fast_channels
 from tests.showcase.support import launched_browser
 
 # Whoever comes first builds the site, which takes a while on a busy machine.
@@ -130,3 +131,49 @@ async def test_page_that_scrolls_sideways_is_noticed(page, site):
             "<span style='display: inline-block; width: 600px'>wide</span>" """
     )
     assert await width_of(page) > PHONE["width"]
+
+
+@pytest.mark.browser
+@pytest.mark.asyncio(loop_scope="module")
+async def test_search_shows_excerpts_without_a_server(page, site):
+    """From files on a disk, a result has the text around the word that was searched for."""
+    await page.goto((site.folder / "search.html").as_uri() + "?q=mailbox")
+    excerpts = page.locator("#search-results li:has-text('Choosing a layer') .context")
+    await expect(excerpts).to_contain_text("mailbox")
+
+
+@pytest.mark.browser
+@pytest.mark.asyncio(loop_scope="module")
+async def test_no_name_in_code_is_underlined_in_dark_mode(page, site):
+    """Names of modules and classes look like code, not like links."""
+    await page.emulate_media(color_scheme="dark")
+    await page.goto((site.folder / "first-steps.html").as_uri())
+    names = page.locator(".highlight .nn, .highlight .nc")
+    assert await names.count() > 3
+    decorations = await names.evaluate_all(
+        "(names) => names.map((name) => getComputedStyle(name).textDecorationLine)"
+    )
+    assert set(decorations) == {"none"}
+    await page.emulate_media(color_scheme=None)
+
+
+def test_each_page_names_the_version_and_leads_home(site):
+    """Above the navigation, and at the top of the article."""
+    for path in site.pages():
+        text = path.read_text()
+        assert f"version {fast_channels.__version__}</a>" in text, path
+        if path != site.folder / "index.html":
+            (crumbs,) = re.findall(r'<nav class="breadcrumbs".*?</nav>', text, re.DOTALL)
+            home = re.search(r'<a href="([^"]+)">Fast Channels ', crumbs)[1]
+            assert (path.parent / home).resolve() == (site.folder / "index.html").resolve(), path
+
+
+def test_at_most_one_picture_stands_before_the_code(site):
+    """A page with code shows it early."""
+    many = {}
+    for path in site.pages():
+        article = path.read_text().partition("<article")[2].partition("</article>")[0]
+        before, code, _ = article.partition('<div class="highlight-')
+        if code and before.count("<img") > 1:
+            many[path.relative_to(site.folder)] = before.count("<img")
+    assert many == {}
