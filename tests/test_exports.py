@@ -158,9 +158,6 @@ NAMES: dict[str, dict[str, str]] = {
     "fast_channels.layers.work": {
         "DeadLetter": "class",
         "Work": "class",
-        "WorkQueue": "class",
-        "Buried": "class",
-        "Claimed": "class",
     },
     "fast_channels.utils": {"await_many_dispatch": "function", "is_same_domain": "function"},
     "fast_channels.type_defs": {
@@ -214,36 +211,39 @@ NAMES: dict[str, dict[str, str]] = {
     "fast_channels.layers.mailbox": {
         "Mailbox": "class",
     },
-    "fast_channels.layers.log": {
-        "Appended": "class",
-        "Entry": "class",
+    "fast_channels.layers.position": {
         "History": "class",
-        "Kept": "class",
-        "Log": "class",
         "Position": "class",
-        "Stretch": "class",
+        "StoredMessage": "class",
     },
     "fast_channels.layers.health": {
         "Health": "class",
         "State": "alias",
-        "Supervised": "class",
     },
-    "fast_channels.layers.hub": {
+    "fast_channels.layers.statistics": {
         "Statistics": "class",
     },
     "fast_channels.layers.codecs": {
         "Codec": "class",
     },
     "fast_channels.layers.broker": {
-        "Batching": "class",
+        "Appended": "class",
+        "BatchPublisher": "class",
         "Broker": "class",
+        "DeadPayload": "class",
         "Deliver": "class",
         "Flushable": "class",
         "Interrupted": "class",
+        "Lease": "class",
+        "Log": "class",
+        "LogEntry": "class",
+        "LogSlice": "class",
         "Popped": "class",
-        "Popping": "class",
+        "PopQueue": "class",
         "Queue": "class",
-        "Unasked": "class",
+        "Supervised": "class",
+        "Unfiltered": "class",
+        "WorkQueue": "class",
     },
     "fast_channels.testing.resuming": {
         "Received": "class",

@@ -177,7 +177,7 @@ def signature_read(
 
 class AnnotationLinks(SphinxPostTransform):
     """
-    Links the names in signatures: `Position` leads to `fast_channels.layers.log.Position`.
+    Links the names in signatures: `Position` leads to `fast_channels.layers.position.Position`.
 
     What belongs to Python or to a library stays text: its documentation is not here, and
     nothing is fetched. A name that is neither is left to Sphinx, which complains of it.

@@ -202,7 +202,7 @@ def test_missing_library_is_a_sentence(monkeypatch):
 def test_page_names_every_method_of_the_interface():
     """What a backend fills in, and all that it may fill in besides."""
     text = PAGE.read_text()
-    for form in (interface.Broker, interface.Queue, interface.Popping, interface.Batching):
+    for form in (interface.Broker, interface.Queue, interface.PopQueue, interface.BatchPublisher):
         methods = [name for name in vars(form) if not name.startswith("_")]
         for name in methods:
             assert f"`{name}" in text, name

@@ -7,7 +7,7 @@ import textwrap
 from websockets.asyncio.server import serve
 
 from fast_channels.layers import InMemoryChannelLayer
-from fast_channels.layers.log import History
+from fast_channels.layers.position import History
 from fast_channels.testing import ResumingCommunicator
 from tests.documents.support import ROOT, block_with
 

@@ -16,7 +16,7 @@ from fast_channels.exceptions import (
     UnknownLayer,
 )
 from fast_channels.layers import InMemoryChannelLayer, RedisChannelLayer, RedisPubSubChannelLayer
-from fast_channels.layers.background import background_loop
+from fast_channels.layers.loops import background_loop
 from fast_channels.layers.sync import SyncChannelLayer
 from fast_channels.testing.server import free_port
 from tests.layers.support import RecordingLayer, arrives, comes_true, printed, received

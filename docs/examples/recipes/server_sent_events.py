@@ -17,7 +17,7 @@ from fast_channels import AsyncHttpConsumer, InMemoryChannelLayer, channel_layer
 from fast_channels.exceptions import InvalidPosition, StopConsumer
 
 if TYPE_CHECKING:
-    from fast_channels.layers.log import Position
+    from fast_channels.layers.position import Position
     from fast_channels.type_defs import ChannelMessage
 
 # A client that is too slow for its mailbox is closed. It comes back and loses nothing.

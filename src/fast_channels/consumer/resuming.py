@@ -19,8 +19,8 @@ from fast_channels.exceptions import (
     LayerUnavailable,
     StopConsumer,
 )
-from fast_channels.layers.log import Position
 from fast_channels.layers.mailbox import Notice
+from fast_channels.layers.position import Position
 
 from .close_codes import (
     GOING_AWAY,

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any, Self
 from fast_channels.exceptions import InvalidMessage, MessageTooLarge
 
 from . import names
-from .health import Health, Supervised, combined
+from .broker import Supervised
+from .health import Health, combined
 from .history import HistoryWiring, as_position, check_key
-from .home import Lifetime
 from .hub import ADDRESS
+from .loops import Lifetime
 from .mailbox import Mailbox, ThreadsafeMailbox
 from .working import Working
 
@@ -24,8 +25,8 @@ if TYPE_CHECKING:
 
     from .codecs import Codec
     from .history import Joined
-    from .hub import Statistics
-    from .log import History, Position
+    from .position import History, Position
+    from .statistics import Statistics
     from .wiring import Received
 
 

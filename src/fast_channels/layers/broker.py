@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeGuard, runtime_
 from fast_channels.exceptions import MissingCapability
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    import asyncio
+    from collections.abc import Iterable, Mapping, Sequence
 
-    from .log import Position
+    from .health import Health
+    from .position import Position
 
 
 class Interrupted(Protocol):
@@ -98,8 +100,8 @@ class Popped(NamedTuple):
     """A payload that was taken from a shared name, and what it takes to put it back."""
 
     payload: bytes
-    # The broker's own business.
-    place: Any
+    # Known to the broker alone.
+    handle: Any
 
 
 @runtime_checkable
@@ -133,7 +135,7 @@ class Queue(Protocol):
 
 
 @runtime_checkable
-class Popping(Protocol):
+class PopQueue(Protocol):
     """A queue that a payload has left once it was taken. See work.py for the other kind."""
 
     async def pop(self, name: str) -> Popped:
@@ -150,7 +152,7 @@ class Popping(Protocol):
         ...
 
 
-def pops(broker: object) -> TypeGuard[Popping]:
+def pops(broker: object) -> TypeGuard[PopQueue]:
     """The same as isinstance, for those who ask with each message."""
     # mypy takes the type itself for what its instances are: not to be hashed.
     return _pops(type(broker))  # type: ignore[arg-type]
@@ -158,11 +160,147 @@ def pops(broker: object) -> TypeGuard[Popping]:
 
 @functools.cache
 def _pops(kind: type) -> bool:
-    return issubclass(kind, Popping)
+    return issubclass(kind, PopQueue)
+
+
+class Lease(NamedTuple):
+    """A payload that is in somebody's hands."""
+
+    payload: bytes
+    # How often it was handed out, this time included; given back, it does not count.
+    deliveries: int
+    # Known to the broker alone.
+    handle: Any
+
+
+class DeadPayload(NamedTuple):
+    """A payload that is not handed out any more."""
+
+    payload: bytes
+    reason: str
+    deliveries: int
 
 
 @runtime_checkable
-class Batching(Protocol):
+class WorkQueue(Protocol):
+    """
+    A queue that hands payloads out for a while, and again unless it hears that they are done.
+
+    What ends a claim begins at once and is done whether or not anybody waits
+    for it. It returns False if the payload was handed to somebody else
+    meanwhile, who has it now, or if the broker could not be told, which is
+    logged: then it comes again. None of these raises.
+    """
+
+    async def lease(self, name: str) -> Lease:
+        """
+        Wait for a payload and take it, for as long as the visibility timeout.
+
+        Those whose pause is over come first, then what others have held for too
+        long, then new ones, the oldest first. Cancelling loses nothing. Waits
+        while the broker is away.
+        """
+        ...
+
+    def acknowledge(self, name: str, lease: Lease) -> asyncio.Future[bool]:
+        """Forget a payload."""
+        ...
+
+    def fail(self, name: str, lease: Lease, reason: str) -> asyncio.Future[bool]:
+        """Hand it out again after a pause; to the dead letters after the last delivery."""
+        ...
+
+    def reject(self, name: str, lease: Lease, reason: str) -> asyncio.Future[bool]:
+        """Move it to the dead letters."""
+        ...
+
+    def release(self, name: str, lease: Lease) -> None:
+        """Hand it out to somebody else, now, as if it had not been handed out."""
+        ...
+
+    async def dead_letters(self, name: str, limit: int) -> list[DeadPayload]:
+        """Return dead letters, the oldest first."""
+        ...
+
+    async def requeue(self, name: str, limit: int, capacity: int) -> int:
+        """Move dead letters back, behind all that waits, while there is room; return how many."""
+        ...
+
+
+def hands_out_work(broker: object) -> TypeGuard[WorkQueue]:
+    """The same as isinstance, for those who ask with each message."""
+    # mypy takes the type itself for what its instances are: not to be hashed.
+    return _hands_out_work(type(broker))  # type: ignore[arg-type]
+
+
+@functools.cache
+def _hands_out_work(kind: type) -> bool:
+    return issubclass(kind, WorkQueue)
+
+
+class LogEntry(NamedTuple):
+    """A payload in a log."""
+
+    position: Position
+    payload: bytes
+
+
+class Appended(NamedTuple):
+    """What came of appending a payload."""
+
+    position: Position
+    # How many receivers refused it, being full.
+    refused: int
+
+
+class LogSlice(NamedTuple):
+    """A part of a log, and where the log stood when it was read."""
+
+    # In order.
+    entries: Sequence[LogEntry]
+    # Behind the last entry of the log.
+    end: Position
+    # Whether nothing is missing between the position that was asked for and the first
+    # of `entries`, or `end` if there is none.
+    connected: bool
+
+
+@runtime_checkable
+class Log(Protocol):
+    """
+    A broker that keeps the last payloads of each topic, and numbers them.
+
+    It delivers with positions, and delivers all entries of a topic in their order, each once.
+    """
+
+    async def append(self, topic: str, payload: bytes, *, once: str | None = None) -> Appended:
+        """
+        Add a payload to the log and publish it, in one step.
+
+        If something was appended with the same `once` a while ago, this does
+        nothing and returns the position of that. Otherwise as Broker.publish.
+        """
+        ...
+
+    async def read(self, topic: str, after: Position | None, limit: int | None) -> LogSlice:
+        """
+        Return what came after a position, the oldest `limit` payloads of it.
+
+        With None it returns the newest `limit` payloads of all that are kept.
+        """
+        ...
+
+    def delivered(self, topic: str) -> Position:
+        """Return up to where a topic that is subscribed has been delivered here."""
+        ...
+
+    async def catch_up(self, topic: str) -> None:
+        """Return once everything has been delivered that was appended before the call."""
+        ...
+
+
+@runtime_checkable
+class BatchPublisher(Protocol):
     """A broker to which several payloads can travel together."""
 
     async def publish_many(self, topic: str, payloads: Sequence[bytes]) -> int:
@@ -171,7 +309,7 @@ class Batching(Protocol):
 
 
 @runtime_checkable
-class Unasked(Protocol):
+class Unfiltered(Protocol):
     """A broker that may deliver every topic, subscribed or not: then it is not asked to."""
 
     # Whether it does.
@@ -187,7 +325,16 @@ class Flushable(Protocol):
         ...
 
 
-def no_queue(broker: Broker, wanted: str) -> MissingCapability:
+@runtime_checkable
+class Supervised(Protocol):
+    """A broker that watches its connections."""
+
+    def health(self) -> Mapping[str, Health]:
+        """Return the health of each server by its address."""
+        ...
+
+
+def missing_queue(broker: Broker, wanted: str) -> MissingCapability:
     """Return the error that says where to find a Queue."""
     return MissingCapability(
         broker,
@@ -195,3 +342,20 @@ def no_queue(broker: Broker, wanted: str) -> MissingCapability:
         "use a channel of this process, made by new_channel(), or a layer that keeps "
         "messages: RedisChannelLayer, InMemoryChannelLayer",
     )
+
+
+def missing_work_queue(broker: Broker) -> MissingCapability:
+    """Return the error that says where work can be acknowledged."""
+    return MissingCapability(
+        broker,
+        "taking work that is acknowledged",
+        "use RedisStreamsChannelLayer, or InMemoryChannelLayer within one process",
+    )
+
+
+def require_log(broker: object, wanted: str) -> Log:
+    """Return the broker if it keeps a log. Raises MissingCapability."""
+    if isinstance(broker, Log):
+        return broker
+    remedy = "use RedisStreamsChannelLayer, or InMemoryChannelLayer(history_size=...)"
+    raise MissingCapability(broker, wanted, remedy)

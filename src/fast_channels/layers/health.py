@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, runtime_checkable
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -29,15 +29,6 @@ class Health:
     error: str | None = None
     # The same for each server of the broker, by its address without a password.
     servers: Mapping[str, Health] = field(default_factory=dict["str", "Health"])
-
-
-@runtime_checkable
-class Supervised(Protocol):
-    """A broker that watches its connections."""
-
-    def health(self) -> Mapping[str, Health]:
-        """Return the health of each server by its address."""
-        ...
 
 
 def combined(servers: Mapping[str, Health]) -> Health:

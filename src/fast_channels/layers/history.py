@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from fast_channels.exceptions import ForeignChannel, LayerClosed
 
-from .log import History, Kept, Position, Positioned, require_log
+from .broker import require_log
+from .position import History, Position, PositionedMessage, StoredMessage
 from .wiring import Wiring
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
     from fast_channels.type_defs import ChannelMessage
 
-    from .log import Entry, Log
+    from .broker import Log, LogEntry
 
 # Characters of an idempotency key; it is part of the name of a key in Redis.
 MAX_KEY_LENGTH = 200
@@ -102,9 +103,11 @@ class HistoryWiring(Wiring):
         missed = [entry for entry in entries if entry.position.offset <= start.offset]
         return History(self._kept(missed), recovered=True, position=start)
 
-    def _kept(self, entries: Iterable[Entry]) -> list[Kept]:
+    def _kept(self, entries: Iterable[LogEntry]) -> list[StoredMessage]:
         decoded = ((entry.position, self._hub.decoded(entry.payload)) for entry in entries)
-        return [Kept(position, message) for position, message in decoded if message is not None]
+        return [
+            StoredMessage(position, message) for position, message in decoded if message is not None
+        ]
 
     def _undo_join_since(self, topic: str, channel: str, joined: Joined) -> None:
         """Take back what _join_since did, for a caller on another loop who was cancelled."""
@@ -121,7 +124,7 @@ class HistoryWiring(Wiring):
         That takes a layer that keeps a log, and a mailbox that is `positioned`, as that of
         an AsyncHttpConsumer is.
         """
-        if not isinstance(message, Positioned):
+        if not isinstance(message, PositionedMessage):
             return None
         group = self._group_name(message.topic)
         return None if group is None else (group, message.position)

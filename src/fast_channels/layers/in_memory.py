@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 from fast_channels.exceptions import LayerClosed
 
 from .base import BaseChannelLayer
-from .broker import Popped
-from .log import Appended
+from .broker import Appended, Popped
 from .memory_log import MemoryLog
 from .memory_work import MemoryWork
 from .options import HISTORY_TTL, IDEMPOTENCY_WINDOW, HistoryOptions, WorkOptions
@@ -21,11 +20,10 @@ if TYPE_CHECKING:
 
     from fast_channels.type_defs import ChannelCapacityDict, Overflow
 
-    from .broker import Deliver, Interrupted
+    from .broker import DeadPayload, Deliver, Interrupted, Lease, LogSlice
     from .codecs import Codec
-    from .log import Position, Stretch
     from .mailbox import Mailbox
-    from .work import Buried, Claimed
+    from .position import Position
 
 
 class MemoryStore:
@@ -59,10 +57,10 @@ class MemoryStore:
 
     def take(self, name: str) -> Popped | None:
         """Take a payload for good."""
-        claimed = self.work.take_due(name)
-        if claimed is not None:
-            self.work.done(name, claimed)
-            return Popped(claimed.payload, time.monotonic())
+        lease = self.work.take_due(name)
+        if lease is not None:
+            self.work.acknowledge(name, lease)
+            return Popped(lease.payload, time.monotonic())
         queue = self.unexpired(name)
         if not queue:
             return None
@@ -71,18 +69,18 @@ class MemoryStore:
             del self.queues[name]
         return Popped(payload, came)
 
-    def claim(self, name: str) -> Claimed | None:
+    def lease(self, name: str) -> Lease | None:
         """Take a payload and hold it."""
-        claimed = self.work.take_due(name)
-        if claimed is not None:
-            return claimed
+        lease = self.work.take_due(name)
+        if lease is not None:
+            return lease
         popped = self.take(name)
         return None if popped is None else self.work.take_new(name, popped.payload)
 
     def put_back(self, name: str, popped: Popped) -> None:
         # By the time it came, the next to be forgotten: _forget_expired begins there.
         self.queues = {name: self.unexpired(name), **self.queues}
-        self.queues[name].appendleft((popped.place, popped.payload))
+        self.queues[name].appendleft((popped.handle, popped.payload))
 
     def has(self, name: str) -> bool:
         """Whether there may be something to take."""
@@ -171,36 +169,36 @@ class MemoryBroker:
         self._store.put_back(name, popped)
         self._wake_receiver(name)
 
-    async def claim(self, name: str) -> Claimed:
-        while (claimed := self._store.claim(name)) is None:
+    async def lease(self, name: str) -> Lease:
+        while (lease := self._store.lease(name)) is None:
             await self._turn(name)
         self._look_later(name)
-        return claimed
+        return lease
 
-    def done(self, name: str, claimed: Claimed) -> asyncio.Future[bool]:
-        return _answered(self._store.work.done(name, claimed))
+    def acknowledge(self, name: str, lease: Lease) -> asyncio.Future[bool]:
+        return _answered(self._store.work.acknowledge(name, lease))
 
-    def failed(self, name: str, claimed: Claimed, reason: str) -> asyncio.Future[bool]:
-        answer = _answered(self._store.work.failed(name, claimed, reason))
+    def fail(self, name: str, lease: Lease, reason: str) -> asyncio.Future[bool]:
+        answer = _answered(self._store.work.fail(name, lease, reason))
         self._look_later(name)
         return answer
 
-    def rejected(self, name: str, claimed: Claimed, reason: str) -> asyncio.Future[bool]:
-        return _answered(self._store.work.rejected(name, claimed, reason))
+    def reject(self, name: str, lease: Lease, reason: str) -> asyncio.Future[bool]:
+        return _answered(self._store.work.reject(name, lease, reason))
 
-    def returned(self, name: str, claimed: Claimed) -> None:
-        self._store.work.returned(name, claimed)
+    def release(self, name: str, lease: Lease) -> None:
+        self._store.work.release(name, lease)
         self._wake_receiver(name)
 
-    async def buried(self, name: str, limit: int) -> list[Buried]:
-        return self._store.work.buried(name, limit)
+    async def dead_letters(self, name: str, limit: int) -> list[DeadPayload]:
+        return self._store.work.dead_letters(name, limit)
 
-    async def revive(self, name: str, limit: int, capacity: int) -> int:
+    async def requeue(self, name: str, limit: int, capacity: int) -> int:
         revived = 0
-        for dead in self._store.work.buried(name, limit):
+        for dead in self._store.work.dead_letters(name, limit):
             if not await self.push(name, dead.payload, capacity):
                 break
-            self._store.work.exhume(name)
+            self._store.work.drop_oldest_dead_letter(name)
             revived += 1
         return revived
 
@@ -267,7 +265,7 @@ def _answered(answer: bool) -> asyncio.Future[bool]:
 
 
 class RememberingBroker(MemoryBroker):
-    """The same with a log, see layers.log.Log."""
+    """The same with a log, see layers.broker.Log."""
 
     def __init__(
         self, store: MemoryStore, capacity_of: Callable[[str], int], log: MemoryLog
@@ -283,7 +281,7 @@ class RememberingBroker(MemoryBroker):
         position, new = self._log.append(topic, payload, once)
         return Appended(position, await self._spread(topic, payload, [position]) if new else 0)
 
-    async def read(self, topic: str, after: Position | None, limit: int | None) -> Stretch:
+    async def read(self, topic: str, after: Position | None, limit: int | None) -> LogSlice:
         return self._log.read(topic, after, limit)
 
     def delivered(self, topic: str) -> Position:

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol
 
-from .log import Positioned
+from .position import PositionedMessage
 
 if TYPE_CHECKING:
     from collections.abc import Container, Sequence
 
     from fast_channels.type_defs import ChannelMessage
 
-    from .log import Position
+    from .position import Position
 
 
 class Prepared(dict[str, Any]):
@@ -49,7 +49,7 @@ class Parcel:
     def unpacked(self, lane: Lane | None, *, positioned: bool = False) -> ChannelMessage:
         """Return what is put into the mailbox of a reader, who may want to know positions."""
         if positioned and self._place is not None:
-            return Positioned(self.message, *self._place)
+            return PositionedMessage(self.message, *self._place)
         prepared = None if lane is None else self.prepared(lane.kind)
         return dict(self.message) if prepared is None else prepared
 

@@ -92,7 +92,7 @@ class Mailbox:
         # may be used: while the reader waits, and nothing for it.
         self.lane: Lane | None = None
         self.ready: Lane | None = None
-        # Whether the reader wants to know the positions of messages, see layers/log.py.
+        # Whether the reader wants to know the positions of messages, see layers/position.py.
         self.positioned = False
         # Messages lost here since the mailbox was made.
         self.dropped = 0

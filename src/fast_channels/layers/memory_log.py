@@ -7,7 +7,8 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from .log import Entry, Position, Stretch, new_epoch, new_tag
+from .broker import LogEntry, LogSlice
+from .position import Position, new_epoch, new_tag
 
 if TYPE_CHECKING:
     from .options import HistoryOptions
@@ -20,7 +21,7 @@ class TopicLog:
     # Before the first entry of all, and of the last one, kept or not.
     start: Position
     end: Position
-    entries: deque[Entry]
+    entries: deque[LogEntry]
     # What was appended with a key: when, by time.monotonic(), and its position.
     once: dict[str, tuple[float, Position]] = field(
         default_factory=dict[str, tuple[float, Position]]
@@ -48,28 +49,28 @@ class MemoryLog:
             if once in log.once:
                 return log.once[once][1], False
         position = Position(log.end.epoch, log.end.offset + 1, new_tag())
-        log.entries.append(Entry(position, payload))
+        log.entries.append(LogEntry(position, payload))
         log.end, log.written = position, time.monotonic()
         if once is not None:
             log.once[once] = log.written, position
         return position, True
 
-    def read(self, topic: str, after: Position | None, limit: int | None) -> Stretch:
-        """See layers.log.Log."""
+    def read(self, topic: str, after: Position | None, limit: int | None) -> LogSlice:
+        """See layers.broker.Log."""
         log = self._topic(topic)
         kept = list(log.entries)
         if after is None or after.epoch != log.end.epoch:
             # Nothing of it is known to whoever asks.
             kept = kept[-self._options.size :]
             newest = kept if limit is None else kept[-limit:]
-            return Stretch(newest if after is None else kept[:limit], log.end, after is None)
+            return LogSlice(newest if after is None else kept[:limit], log.end, after is None)
         # Where the entry at that position is, or would be.
         index = after.offset - (log.end.offset - len(kept) + 1)
         if 0 <= index < len(kept):
             connected = kept[index].position == after
         else:
             connected = after in (log.end, log.start) and index == -1
-        return Stretch(kept[max(index + 1, 0) :][:limit], log.end, connected)
+        return LogSlice(kept[max(index + 1, 0) :][:limit], log.end, connected)
 
     def end(self, topic: str) -> Position:
         return self._topic(topic).end

@@ -7,7 +7,8 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING, NamedTuple
 
-from .work import DEAD_LETTERS, Buried, Claimed
+from .broker import DeadPayload, Lease
+from .work import MAX_DEAD_LETTERS
 
 if TYPE_CHECKING:
     from .options import WorkOptions
@@ -23,7 +24,7 @@ class Held(NamedTuple):
     # time.monotonic() when it may be handed out again.
     due: float
     # Whether somebody may be at work with it.
-    in_hands: bool
+    leased: bool
 
 
 class MemoryWork:
@@ -38,7 +39,7 @@ class MemoryWork:
         self._options = options
         # By their numbers.
         self._held: dict[str, dict[int, Held]] = {}
-        self._dead: dict[str, deque[Buried]] = {}
+        self._dead: dict[str, deque[DeadPayload]] = {}
         self._numbers = itertools.count(1)
 
     def count(self, name: str) -> int:
@@ -49,11 +50,11 @@ class MemoryWork:
         """Return when something may be handed out again, by time.monotonic()."""
         return min((held.due for held in self._held.get(name, {}).values()), default=None)
 
-    def take_new(self, name: str, payload: bytes) -> Claimed:
+    def take_new(self, name: str, payload: bytes) -> Lease:
         """Hand out a payload for the first time."""
         return self._hand_out(name, next(self._numbers), payload, 1)
 
-    def take_due(self, name: str) -> Claimed | None:
+    def take_due(self, name: str) -> Lease | None:
         """
         Hand out again what may be: retries before what others have held for too long.
 
@@ -64,37 +65,37 @@ class MemoryWork:
             return None
         now = time.monotonic()
         ready = [held for held in self._held.get(name, {}).values() if held.due <= now]
-        for held in sorted(ready, key=lambda held: (held.in_hands, held.due, held.number)):
+        for held in sorted(ready, key=lambda held: (held.leased, held.due, held.number)):
             if held.deliveries < self._options.max_deliveries:
                 return self._hand_out(name, held.number, held.payload, held.deliveries + 1)
-            self._bury(name, held, self._options.no_answer)
+            self._move_to_dead_letters(name, held, self._options.no_answer)
         return None
 
-    def done(self, name: str, claimed: Claimed) -> bool:
-        held = self._own(name, claimed)
+    def acknowledge(self, name: str, lease: Lease) -> bool:
+        held = self._own(name, lease)
         if held is not None:
             self._forget(name, held)
         return held is not None
 
-    def failed(self, name: str, claimed: Claimed, reason: str) -> bool:
-        if claimed.deliveries >= self._options.max_deliveries:
-            return self.rejected(name, claimed, reason)
-        pause = self._options.pause(claimed.deliveries)
-        return self._later(name, claimed, claimed.deliveries, time.monotonic() + pause)
+    def fail(self, name: str, lease: Lease, reason: str) -> bool:
+        if lease.deliveries >= self._options.max_deliveries:
+            return self.reject(name, lease, reason)
+        pause = self._options.pause(lease.deliveries)
+        return self._later(name, lease, lease.deliveries, time.monotonic() + pause)
 
-    def returned(self, name: str, claimed: Claimed) -> bool:
-        return self._later(name, claimed, claimed.deliveries - 1, 0.0)
+    def release(self, name: str, lease: Lease) -> bool:
+        return self._later(name, lease, lease.deliveries - 1, 0.0)
 
-    def rejected(self, name: str, claimed: Claimed, reason: str) -> bool:
-        held = self._own(name, claimed)
+    def reject(self, name: str, lease: Lease, reason: str) -> bool:
+        held = self._own(name, lease)
         if held is not None:
-            self._bury(name, held, reason)
+            self._move_to_dead_letters(name, held, reason)
         return held is not None
 
-    def buried(self, name: str, limit: int) -> list[Buried]:
+    def dead_letters(self, name: str, limit: int) -> list[DeadPayload]:
         return list(itertools.islice(self._dead.get(name, ()), limit))
 
-    def exhume(self, name: str) -> None:
+    def drop_oldest_dead_letter(self, name: str) -> None:
         """Forget the oldest dead letter."""
         dead = self._dead[name]
         dead.popleft()
@@ -105,29 +106,29 @@ class MemoryWork:
         self._held.clear()
         self._dead.clear()
 
-    def _hand_out(self, name: str, number: int, payload: bytes, deliveries: int) -> Claimed:
+    def _hand_out(self, name: str, number: int, payload: bytes, deliveries: int) -> Lease:
         due = time.monotonic() + self._options.visibility_timeout
-        held = Held(number, payload, deliveries, due, in_hands=True)
+        held = Held(number, payload, deliveries, due, leased=True)
         self._held.setdefault(name, {})[number] = held
-        return Claimed(payload, deliveries, number)
+        return Lease(payload, deliveries, number)
 
-    def _own(self, name: str, claimed: Claimed) -> Held | None:
+    def _own(self, name: str, lease: Lease) -> Held | None:
         """Return what is held, if it was not handed to somebody else since."""
-        held = self._held.get(name, {}).get(claimed.place)
-        same = held is not None and (held.deliveries, held.in_hands) == (claimed.deliveries, True)
+        held = self._held.get(name, {}).get(lease.handle)
+        same = held is not None and (held.deliveries, held.leased) == (lease.deliveries, True)
         return held if same else None
 
-    def _later(self, name: str, claimed: Claimed, deliveries: int, due: float) -> bool:
-        held = self._own(name, claimed)
+    def _later(self, name: str, lease: Lease, deliveries: int, due: float) -> bool:
+        held = self._own(name, lease)
         if held is not None:
-            later = held._replace(deliveries=deliveries, due=due, in_hands=False)
+            later = held._replace(deliveries=deliveries, due=due, leased=False)
             self._held[name][held.number] = later
         return held is not None
 
-    def _bury(self, name: str, held: Held, reason: str) -> None:
+    def _move_to_dead_letters(self, name: str, held: Held, reason: str) -> None:
         self._forget(name, held)
-        dead = self._dead.setdefault(name, deque(maxlen=DEAD_LETTERS))
-        dead.append(Buried(held.payload, reason, held.deliveries))
+        dead = self._dead.setdefault(name, deque(maxlen=MAX_DEAD_LETTERS))
+        dead.append(DeadPayload(held.payload, reason, held.deliveries))
 
     def _forget(self, name: str, held: Held) -> None:
         of_name = self._held[name]

@@ -7,7 +7,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from .background import background_loop
+from .loops import background_loop
 from .registry import channel_layers
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from fast_channels.type_defs import ChannelMessage
 
     from .base import BaseChannelLayer
-    from .log import History, Position
+    from .position import History, Position
 
 T = TypeVar("T")
 

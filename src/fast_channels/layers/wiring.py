@@ -24,21 +24,20 @@ from fast_channels.exceptions import (
 )
 
 from . import names
-from .broker import Batching, Broker, Flushable, Queue, no_queue, pops
+from .broker import BatchPublisher, Broker, Flushable, Log, Queue, missing_queue, pops
 from .codecs import Codec, MsgPackCodec
 from .health import Health
 from .hub import ADDRESS, Hub
-from .log import Log
 from .mailbox import Mailbox, Notice
-from .rules import NameRules
-from .subscriptions import Subscriptions
+from .membership import Subscriptions
+from .names import NameRules
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 
     from fast_channels.type_defs import ChannelCapacityDict, ChannelMessage, Overflow
 
-    from .log import Position
+    from .position import Position
 
 # Seconds that closing a channel waits for the broker to confirm. It is done in
 # any case; waiting means that nothing under way arrives afterwards.
@@ -262,7 +261,7 @@ class Wiring(NameRules):
     async def _publish_many(self, topic: str, payloads: Sequence[bytes]) -> int:
         """Return how often receivers refused, being full."""
         broker = self._live_broker
-        if isinstance(broker, Batching):
+        if isinstance(broker, BatchPublisher):
             return await broker.publish_many(topic, payloads)
         return sum([await broker.publish(topic, payload) for payload in payloads])
 
@@ -350,7 +349,7 @@ class Wiring(NameRules):
             raise ForeignChannel(channel, "receive from")
         queue = self._live_broker
         if not pops(queue):
-            raise no_queue(queue, "receiving from a shared channel")
+            raise missing_queue(queue, "receiving from a shared channel")
         while True:
             popped = await queue.pop(channel)
             message = self._hub.decoded(popped.payload)
@@ -439,7 +438,7 @@ class Wiring(NameRules):
 
     def _live_queue(self, wanted: str) -> Queue:
         if self._queue is None:
-            raise no_queue(self._live_broker, wanted)
+            raise missing_queue(self._live_broker, wanted)
         return self._queue
 
     async def _flush(self) -> None:

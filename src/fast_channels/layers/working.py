@@ -10,18 +10,18 @@ from typing import TYPE_CHECKING, NamedTuple
 from fast_channels.exceptions import ForeignChannel, InvalidName
 
 from . import names
-from .broker import pops
+from .broker import hands_out_work, missing_work_queue, pops
 from .hub import ADDRESS
 from .wiring import Received, Wiring
-from .work import DeadLetter, Work, hands_out_work, no_work, reason_of
+from .work import DeadLetter, Work, reason_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
     from fast_channels.type_defs import ChannelMessage
 
-    from .home import Lifetime
-    from .work import Claimed, WorkQueue
+    from .broker import Lease, WorkQueue
+    from .loops import Lifetime
 
 # Dead letters that are asked for at once.
 SOME = 100
@@ -32,7 +32,7 @@ class Hold(NamedTuple):
 
     channel: str
     message: ChannelMessage
-    claimed: Claimed
+    lease: Lease
 
 
 class Working(Wiring):
@@ -58,7 +58,7 @@ class Working(Wiring):
         """
         _check_shared(channel)
         hold = await self._lifetime.run(self._hold, channel, receiving=True, undo=self._return)
-        work = Work(channel, hold.message, hold.claimed.deliveries)
+        work = Work(channel, hold.message, hold.lease.deliveries)
         try:
             yield work
         except Exception as exc:
@@ -107,17 +107,17 @@ class Working(Wiring):
         if not self._is_kept(channel):
             raise ForeignChannel(channel, "receive from")
         while True:
-            claimed = await work.claim(channel)
-            message = self._hub.decoded(claimed.payload)
+            lease = await work.lease(channel)
+            message = self._hub.decoded(lease.payload)
             if message is not None:
                 message.pop(ADDRESS, None)
-                return Hold(channel, message, claimed)
+                return Hold(channel, message, lease)
             # Nobody will ever read it, and the next one may be in order.
-            work.rejected(channel, claimed, "undecodable: see the log of the layer")
+            work.reject(channel, lease, "undecodable: see the log of the layer")
 
     def _return(self, hold: Hold) -> None:
         if hands_out_work(self._broker):
-            self._broker.returned(hold.channel, hold.claimed)
+            self._broker.release(hold.channel, hold.lease)
 
     def _give_up(self, hold: Hold, rejection: str | None) -> None:
         if rejection is None:
@@ -143,25 +143,25 @@ class Working(Wiring):
         if not hands_out_work(work):
             return None
         if rejection is not None:
-            return work.rejected(hold.channel, hold.claimed, rejection)
+            return work.reject(hold.channel, hold.lease, rejection)
         if failure is not None:
-            return work.failed(hold.channel, hold.claimed, failure)
-        return work.done(hold.channel, hold.claimed)
+            return work.fail(hold.channel, hold.lease, failure)
+        return work.acknowledge(hold.channel, hold.lease)
 
     async def _dead_letters(self, channel: str, limit: int) -> list[DeadLetter]:
         return [
             DeadLetter(self._hub.decoded(payload), reason, deliveries)
-            for payload, reason, deliveries in await self._work.buried(channel, limit)
+            for payload, reason, deliveries in await self._work.dead_letters(channel, limit)
         ]
 
     async def _retry_dead_letters(self, channel: str, limit: int) -> int:
-        return await self._work.revive(channel, limit, self.get_capacity(channel))
+        return await self._work.requeue(channel, limit, self.get_capacity(channel))
 
     @property
     def _work(self) -> WorkQueue:
         broker = self._live_broker
         if not hands_out_work(broker):
-            raise no_work(broker)
+            raise missing_work_queue(broker)
         return broker
 
 

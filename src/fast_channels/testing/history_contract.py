@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from fast_channels.exceptions import ForeignChannel, InvalidChannelLayerError, InvalidPosition
-from fast_channels.layers.log import Position, new_epoch
+from fast_channels.layers.position import Position, new_epoch
 
 from .contract import PATIENCE, MakeLayer, arrives, becomes, is_silent
 
 if TYPE_CHECKING:
     from fast_channels.layers.base import BaseChannelLayer
-    from fast_channels.layers.log import History
     from fast_channels.layers.mailbox import Mailbox
+    from fast_channels.layers.position import History
 
 SIZE = 5
 

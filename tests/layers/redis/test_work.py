@@ -63,7 +63,7 @@ async def test_nothing_is_left_of_work_that_is_done(layer, client):
 
 async def test_number_of_dead_letters_is_bounded(opened, redis_url, client, monkeypatch):
     """The oldest are forgotten."""
-    monkeypatch.setattr(module, "DEAD_LETTERS", 3)
+    monkeypatch.setattr(module, "MAX_DEAD_LETTERS", 3)
     layer = await opened(RedisStreamsChannelLayer([redis_url]))
     await layer.send_many("work", map(task, range(5)))
     for n in range(5):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from fast_channels.layers.log import Position
+    from fast_channels.layers.position import Position
     from fast_channels.type_defs import ChannelMessage
 
     from .protocol import Place

@@ -15,7 +15,7 @@ from urllib.parse import parse_qs
 import msgspec
 
 from fast_channels.exceptions import InvalidPosition
-from fast_channels.layers.log import Position
+from fast_channels.layers.position import Position
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -23,8 +23,8 @@ from ._reader import reconnect_delays
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from fast_channels.layers.broker import Deliver, Interrupted
-    from fast_channels.layers.log import Entry, Position, Stretch
+    from fast_channels.layers.broker import Deliver, Interrupted, LogEntry, LogSlice
+    from fast_channels.layers.position import Position
 
     from ._log import StreamLog
 
@@ -218,7 +218,7 @@ class CatchUp:
         return position
 
     async def catch_up(self, topic: str) -> None:
-        """See layers.log.Log."""
+        """See layers.broker.Log."""
         key = self._log.key(topic)
         caught_up: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._cursors[key].waiting.append(caught_up)
@@ -265,7 +265,7 @@ class CatchUp:
             self._suspect_anew(key)
         self._wanted.set()
 
-    def _hand_out(self, topic: str, ready: Sequence[Notification | Entry]) -> int:
+    def _hand_out(self, topic: str, ready: Sequence[Notification | LogEntry]) -> int:
         if not ready:
             return 0
         payloads = [arrived.payload for arrived in ready]
@@ -332,7 +332,7 @@ class CatchUp:
     async def _check(self, keys: Sequence[str]) -> None:
         """Read the logs of topics, deliver what is missing, and tell what cannot be had."""
         began, outages = time.time(), len(self._outages)
-        lost: dict[str, tuple[TopicCursor, Stretch]] = {}
+        lost: dict[str, tuple[TopicCursor, LogSlice]] = {}
         refused: dict[str, BrokerRefused] = {}
         for batch in _batches(keys):
             await self._read(batch, lost, refused)
@@ -358,7 +358,7 @@ class CatchUp:
     async def _read(
         self,
         keys: Iterable[str],
-        lost: dict[str, tuple[TopicCursor, Stretch]],
+        lost: dict[str, tuple[TopicCursor, LogSlice]],
         refused: dict[str, BrokerRefused],
     ) -> None:
         """Deliver what some topics miss; adds whose logs do not reach back or are refused."""
@@ -385,7 +385,7 @@ class CatchUp:
         if failed is not None:
             raise failed
 
-    async def _apply(self, key: str, cursor: TopicCursor, stretch: Stretch) -> None:
+    async def _apply(self, key: str, cursor: TopicCursor, stretch: LogSlice) -> None:
         """Deliver a part of a log, then what was held if that follows."""
         for some in _portions(stretch.entries, self._turn):
             if self._gone(key, cursor):
@@ -434,5 +434,5 @@ def _batches(keys: Sequence[str]) -> Iterator[Sequence[str]]:
     return (keys[start : start + BATCH] for start in range(0, len(keys), BATCH))
 
 
-def _portions(entries: Sequence[Entry], size: int) -> Iterator[Sequence[Entry]]:
+def _portions(entries: Sequence[LogEntry], size: int) -> Iterator[Sequence[LogEntry]]:
     return (entries[start : start + size] for start in range(0, len(entries), size))

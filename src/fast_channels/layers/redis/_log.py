@@ -11,7 +11,8 @@ import contextlib
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from fast_channels.exceptions import LayerUnavailable
-from fast_channels.layers.log import Entry, Position, Stretch, new_epoch, new_tag
+from fast_channels.layers.broker import LogEntry, LogSlice
+from fast_channels.layers.position import Position, new_epoch, new_tag
 
 from ._scripts import Script
 
@@ -100,8 +101,8 @@ class StreamLog:
     async def remove_member(self, topic: str, name: str) -> None:
         await self._server.control.call("SREM", members_key(self.key(topic)), name)
 
-    async def read(self, topic: str, after: Position | None, limit: int | None) -> Stretch:
-        """See layers.log.Log."""
+    async def read(self, topic: str, after: Position | None, limit: int | None) -> LogSlice:
+        """See layers.broker.Log."""
         if after is None:
             stretch = await self._newest(topic, limit)
         else:
@@ -116,7 +117,7 @@ class StreamLog:
             entries += [e for e in more.entries if e.position.offset <= stretch.end.offset]
         return stretch._replace(entries=entries[:limit])
 
-    async def read_some(self, topic: str, after: Position) -> Stretch:
+    async def read_some(self, topic: str, after: Position) -> LogSlice:
         """Return what came after a position, a portion of it."""
         # With the one that has that position, if it is there.
         end, entries = await self._read(topic, PORTION + 1, after.offset)
@@ -130,26 +131,28 @@ class StreamLog:
             known = Position(end.epoch, 0, 0) if entries or after.offset == 0 else end
         # Somebody may have removed some of it by hand.
         last = entries[-1].position.offset if entries else end.offset
-        return Stretch(entries, end, known == after and last == after.offset + len(entries))
+        return LogSlice(entries, end, known == after and last == after.offset + len(entries))
 
     async def end(self, topic: str) -> Position:
         """Return where a log stands."""
         return (await self._read(topic, 0))[0]
 
-    async def _newest(self, topic: str, limit: int | None) -> Stretch:
+    async def _newest(self, topic: str, limit: int | None) -> LogSlice:
         """Return the first portion of the newest payloads."""
         kept = self._size - 1
         wanted = kept if limit is None else min(limit, kept)
         end, entries = await self._read(topic, min(wanted, PORTION), -wanted)
-        return Stretch(entries, end, connected=True)
+        return LogSlice(entries, end, connected=True)
 
-    async def _read(self, topic: str, limit: int, first: int = 0) -> tuple[Position, list[Entry]]:
+    async def _read(
+        self, topic: str, limit: int, first: int = 0
+    ) -> tuple[Position, list[LogEntry]]:
         key = self.key(topic)
         args = [new_epoch(), self._meta_ttl, limit, first]
         epoch, offset, tag, found = await self._server.control.run(READ, [key, _meta(key)], args)
         end = Position(epoch.decode(), int(offset), int(tag))
         pairs = zip(found[::2], found[1::2], strict=True)
-        return end, [Entry(_position(end.epoch, id_), payload) for id_, payload in pairs]
+        return end, [LogEntry(_position(end.epoch, id_), payload) for id_, payload in pairs]
 
 
 def members_key(key: str) -> str:
@@ -175,5 +178,5 @@ def _position(epoch: str, id_: Any) -> Position:
     return Position(epoch, int(offset), int(tag))
 
 
-def _goes_on(entries: Sequence[Entry], end: Position, limit: int | None) -> bool:
+def _goes_on(entries: Sequence[LogEntry], end: Position, limit: int | None) -> bool:
     return entries[-1].position.offset < end.offset and (limit is None or len(entries) < limit)

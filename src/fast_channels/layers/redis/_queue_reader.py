@@ -139,7 +139,7 @@ class QueueReader:
                 receiver.set_result(popped)
                 break
         else:
-            place: Place = popped.place
+            place: Place = popped.handle
             self._spouts[place.spout].put_back(popped.payload, place.score)
         self._rest()
 

@@ -16,7 +16,8 @@ from collections import deque
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fast_channels.exceptions import BrokerRefused, LayerClosed, LayerUnavailable
-from fast_channels.layers.work import DEAD_LETTERS, Buried, Claimed
+from fast_channels.layers.broker import DeadPayload, Lease
+from fast_channels.layers.work import MAX_DEAD_LETTERS
 
 from ._client import CLOSE_TIMEOUT_SECONDS
 from ._hosts import consistent_hash
@@ -85,7 +86,7 @@ class WorkKeys(NamedTuple):
 
 
 class RedisWork:
-    """The WorkQueue of a layer, and how payloads get into it; see layers/work.py."""
+    """The WorkQueue of a layer, and how payloads get into it; see layers/broker.py."""
 
     def __init__(
         self,
@@ -130,31 +131,31 @@ class RedisWork:
 
     # -- WorkQueue ----------------------------------------------------------
 
-    async def claim(self, name: str) -> Claimed:
-        return await self._line(name).claim()
+    async def lease(self, name: str) -> Lease:
+        return await self._line(name).lease()
 
-    def done(self, name: str, claimed: Claimed) -> asyncio.Future[bool]:
-        return self._line(name).end(claimed, "done")
+    def acknowledge(self, name: str, lease: Lease) -> asyncio.Future[bool]:
+        return self._line(name).end(lease, "done")
 
-    def failed(self, name: str, claimed: Claimed, reason: str) -> asyncio.Future[bool]:
+    def fail(self, name: str, lease: Lease, reason: str) -> asyncio.Future[bool]:
         options = self._desk.options
-        if claimed.deliveries >= options.max_deliveries:
-            return self.rejected(name, claimed, reason)
-        pause = int(options.pause(claimed.deliveries) * 1000)
-        return self._line(name).end(claimed, "later", pause=pause)
+        if lease.deliveries >= options.max_deliveries:
+            return self.reject(name, lease, reason)
+        pause = int(options.pause(lease.deliveries) * 1000)
+        return self._line(name).end(lease, "later", pause=pause)
 
-    def rejected(self, name: str, claimed: Claimed, reason: str) -> asyncio.Future[bool]:
-        return self._line(name).end(claimed, "dead", reason=reason)
+    def reject(self, name: str, lease: Lease, reason: str) -> asyncio.Future[bool]:
+        return self._line(name).end(lease, "dead", reason=reason)
 
-    def returned(self, name: str, claimed: Claimed) -> None:
-        self._line(name).give_back(claimed)
+    def release(self, name: str, lease: Lease) -> None:
+        self._line(name).give_back(lease)
 
-    async def buried(self, name: str, limit: int) -> list[Buried]:
+    async def dead_letters(self, name: str, limit: int) -> list[DeadPayload]:
         call, dead = self._desk.server.control.call, WorkKeys.of(self._prefix, name).dead
         letters = await call("XRANGE", dead, "-", "+", "COUNT", limit)
         return [_buried(fields) for _, fields in letters]
 
-    async def revive(self, name: str, limit: int, capacity: int) -> int:
+    async def requeue(self, name: str, limit: int, capacity: int) -> int:
         keys, revived = WorkKeys.of(self._prefix, name), 0
         while revived < limit:
             portion = min(PORTION, limit - revived)
@@ -181,7 +182,7 @@ class RedisWork:
 
 
 class RedisWorkQueue:
-    """A WorkQueue and, but for members of groups, a Queue; see layers/work.py and broker.py."""
+    """A WorkQueue and, but for members of groups, a Queue; see layers/broker.py."""
 
     def __init__(self, benches: Sequence[RedisWork], seal: Callable[[bytes], bytes]) -> None:
         self._benches = benches
@@ -194,26 +195,26 @@ class RedisWorkQueue:
     async def push_many(self, name: str, payloads: Sequence[bytes], capacity: int) -> int:
         return await self._bench(name).push_many(name, list(map(self._seal, payloads)), capacity)
 
-    async def claim(self, name: str) -> Claimed:
-        return await self._bench(name).claim(name)
+    async def lease(self, name: str) -> Lease:
+        return await self._bench(name).lease(name)
 
-    def done(self, name: str, claimed: Claimed) -> asyncio.Future[bool]:
-        return self._bench(name).done(name, claimed)
+    def acknowledge(self, name: str, lease: Lease) -> asyncio.Future[bool]:
+        return self._bench(name).acknowledge(name, lease)
 
-    def failed(self, name: str, claimed: Claimed, reason: str) -> asyncio.Future[bool]:
-        return self._bench(name).failed(name, claimed, reason)
+    def fail(self, name: str, lease: Lease, reason: str) -> asyncio.Future[bool]:
+        return self._bench(name).fail(name, lease, reason)
 
-    def rejected(self, name: str, claimed: Claimed, reason: str) -> asyncio.Future[bool]:
-        return self._bench(name).rejected(name, claimed, reason)
+    def reject(self, name: str, lease: Lease, reason: str) -> asyncio.Future[bool]:
+        return self._bench(name).reject(name, lease, reason)
 
-    def returned(self, name: str, claimed: Claimed) -> None:
-        self._bench(name).returned(name, claimed)
+    def release(self, name: str, lease: Lease) -> None:
+        self._bench(name).release(name, lease)
 
-    async def buried(self, name: str, limit: int) -> list[Buried]:
-        return await self._bench(name).buried(name, limit)
+    async def dead_letters(self, name: str, limit: int) -> list[DeadPayload]:
+        return await self._bench(name).dead_letters(name, limit)
 
-    async def revive(self, name: str, limit: int, capacity: int) -> int:
-        return await self._bench(name).revive(name, limit, capacity)
+    async def requeue(self, name: str, limit: int, capacity: int) -> int:
+        return await self._bench(name).requeue(name, limit, capacity)
 
     def _bench(self, name: str) -> RedisWork:
         return self._benches[consistent_hash(name, len(self._benches))]
@@ -233,7 +234,7 @@ class WorkQueueReader:
         self._keys = keys
         self._forget = forget
         # The first is served first.
-        self._waiting: deque[asyncio.Future[Claimed]] = deque()
+        self._waiting: deque[asyncio.Future[Lease]] = deque()
         # Set when there may be something to do: somebody waits, or there is news.
         self._rung = asyncio.Event()
         # What is in our hands; perhaps twice, if it took too long and came again.
@@ -257,10 +258,10 @@ class WorkQueueReader:
         """There is news."""
         self._rung.set()
 
-    async def claim(self) -> Claimed:
+    async def lease(self) -> Lease:
         if self._closed:
             raise LayerClosed(f"channel {self._keys.queue!r}")
-        wanted: asyncio.Future[Claimed] = asyncio.get_running_loop().create_future()
+        wanted: asyncio.Future[Lease] = asyncio.get_running_loop().create_future()
         self._waiting.append(wanted)
         self.ring()
         try:
@@ -275,18 +276,18 @@ class WorkQueueReader:
                 self._waiting.remove(wanted)
 
     def end(
-        self, claimed: Claimed, outcome: str, *, pause: int = 0, reason: str = ""
+        self, lease: Lease, outcome: str, *, pause: int = 0, reason: str = ""
     ) -> asyncio.Task[bool]:
         """Begin to tell the server what became of it: `outcome` as in work_end.lua."""
-        ending = self._tell(claimed.place, outcome, pause, reason)
+        ending = self._tell(lease.handle, outcome, pause, reason)
         task = asyncio.create_task(ending, name=f"fast_channels {outcome} {self._keys.queue}")
         self._ending.add(task)
         task.add_done_callback(self._ending.discard)
         return task
 
-    def give_back(self, claimed: Claimed) -> None:
+    def give_back(self, lease: Lease) -> None:
         """Let somebody else have it: before whatever waits, and so before we take more."""
-        task = self.end(claimed, "back")
+        task = self.end(lease, "back")
         self._returning.add(task)
         task.add_done_callback(self._returning.discard)
 
@@ -341,7 +342,7 @@ class WorkQueueReader:
             int(options.visibility_timeout * 1000),
             options.max_deliveries,
             options.no_answer,
-            DEAD_LETTERS,
+            MAX_DEAD_LETTERS,
             int((desk.expiry or 0) * 1000),
             *(("some", *(place.id for place in self._held)) if self._doubtful else ("all",)),
         ]
@@ -351,7 +352,7 @@ class WorkQueueReader:
             self._skipped(expired)
         for start in range(0, len(found), 3):
             id_, deliveries, payload = found[start : start + 3]
-            self._hand_over(Claimed(payload, deliveries, Place(id_.decode(), deliveries)))
+            self._hand_over(Lease(payload, deliveries, Place(id_.decode(), deliveries)))
         if found:
             return 0
         return min(desk.check_interval, pause / 1000) if pause >= 0 else desk.check_interval
@@ -364,15 +365,15 @@ class WorkQueueReader:
         finally:
             self._claiming = False
 
-    def _hand_over(self, claimed: Claimed) -> None:
-        self._held.add(claimed.place)
+    def _hand_over(self, lease: Lease) -> None:
+        self._held.add(lease.handle)
         while self._waiting:
             waiter = self._waiting.popleft()
             if not waiter.done():
-                waiter.set_result(claimed)
+                waiter.set_result(lease)
                 return
         # Somebody gave up while it was on its way.
-        self.give_back(claimed)
+        self.give_back(lease)
 
     def _refuse(self, exc: BrokerRefused) -> None:
         while self._waiting:
@@ -395,7 +396,7 @@ class WorkQueueReader:
         desk = self._desk
         args = [
             *(desk.reader, place.id, place.deliveries, outcome, pause, reason),
-            *(DEAD_LETTERS, self._keys.queue),
+            *(MAX_DEAD_LETTERS, self._keys.queue),
         ]
         try:
             return await self._told(args)
@@ -443,6 +444,6 @@ async def _end_by(deadline: float, tasks: Collection[asyncio.Task[Any]]) -> None
             task.cancel()
 
 
-def _buried(fields: Sequence[bytes]) -> Buried:
+def _buried(fields: Sequence[bytes]) -> DeadPayload:
     found = dict(zip(fields[::2], fields[1::2], strict=True))
-    return Buried(found[b"p"], found[b"r"].decode(errors="replace"), int(found[b"n"]))
+    return DeadPayload(found[b"p"], found[b"r"].decode(errors="replace"), int(found[b"n"]))

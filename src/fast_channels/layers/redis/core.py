@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
     from fast_channels.layers.broker import Deliver, Interrupted, Popped
     from fast_channels.layers.health import Health
-    from fast_channels.layers.log import Position
+    from fast_channels.layers.position import Position
     from fast_channels.type_defs import ChannelCapacityDict, ChannelMessage, Overflow
 
     from .serializers import Around, BaseMessageSerializer

@@ -66,7 +66,7 @@ class Subscriber:
         # The connection in use; None while there is none.
         self._link: RedisConnection | None = None
         # Whoever waits for the server to confirm what, by topic. Calls for one topic
-        # do not overlap (see layers/subscriptions.py).
+        # do not overlap (see layers/membership.py).
         self._expected: dict[str, tuple[bytes, asyncio.Future[None]]] = {}
         # What is to be sent at the end of this turn of the loop: commands and topics.
         self._asked: list[tuple[bytes, str]] = []

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from fast_channels.exceptions import BrokerRefused, ForeignChannel
 from fast_channels.layers import names
 from fast_channels.layers.base import BaseChannelLayer
-from fast_channels.layers.log import Appended
+from fast_channels.layers.broker import Appended
 from fast_channels.layers.options import (
     HISTORY_SIZE,
     HISTORY_TTL,
@@ -41,9 +41,9 @@ from .serializers import OpenCodec, registry
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from fast_channels.layers.broker import Deliver, Interrupted
+    from fast_channels.layers.broker import Deliver, Interrupted, LogSlice
     from fast_channels.layers.health import Health
-    from fast_channels.layers.log import Position, Stretch
+    from fast_channels.layers.position import Position
     from fast_channels.type_defs import ChannelCapacityDict, ChannelMessage, Overflow
 
     from .serializers import BaseMessageSerializer
@@ -123,7 +123,7 @@ class Shard:
 
 
 class RedisStreamsBroker(RedisWorkQueue):
-    """Topics have logs, each on the server that its name hashes to; see layers.log.Log."""
+    """Topics have logs, each on the server that its name hashes to; see layers.broker.Log."""
 
     def __init__(
         self,
@@ -192,7 +192,7 @@ class RedisStreamsBroker(RedisWorkQueue):
         name = member.decode(errors="replace")
         return not await self.push(name, payload, self._capacity_of(name))
 
-    async def read(self, topic: str, after: Position | None, limit: int | None) -> Stretch:
+    async def read(self, topic: str, after: Position | None, limit: int | None) -> LogSlice:
         return await self._shard(topic).log.read(topic, after, limit)
 
     def delivered(self, topic: str) -> Position:

@@ -1,24 +1,31 @@
 """
-Where a layer lives: one event loop, and one task there that holds its broker open.
+The event loop that a layer lives on, and calls to it from other loops, threads and processes.
 
-The task is what makes cleanup certain. Whatever ends it, also the end of its
-loop (`asyncio.run` cancels all tasks and waits for them), closes the broker's
-connections while the loop can still do so.
+A `Home` is a layer on one loop, with one task there that holds its broker open. The task is
+what makes cleanup certain: whatever ends it, even the end of its loop (`asyncio.run` cancels
+all tasks and waits for them), closes the broker's connections while the loop can still do so.
+
+A `Call` is made on one loop and runs on another. The background loop, in a daemon thread, is
+for callers without a loop that lasts: sync code and `async_to_sync` come and go, and
+connections that belong to their short-lived loops would be made anew for every message.
+
+A child of fork shares the kernel's side of its parent's event loops. A connection that is
+closed in the child, even by the garbage collector or at the end of the interpreter, is no
+longer watched in the parent, which then waits for ever. `keep_in_children` prevents that.
 """
 
 from __future__ import annotations
 
 import asyncio
+import atexit
 import contextlib
 import os
+import sys
 import threading
-from typing import TYPE_CHECKING, Any, TypeVar
+import weakref
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from fast_channels.exceptions import LayerClosed
-
-from .background import background_loop, is_background
-from .calls import Call
-from .forks import keep_in_children
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -26,9 +33,18 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+# Seconds that open connections have to close when the process exits.
+EXIT_TIMEOUT = 2.0
+
 # Loops hold their tasks weakly; a layer that is forgotten while open still has
 # to be closed when its loop ends.
 _keepers: set[asyncio.Task[None]] = set()
+
+# What lives on an event loop of this process.
+_ours: weakref.WeakSet[Any] = weakref.WeakSet()
+
+# Adds a reference that nobody has; None until there is something to keep.
+_add_reference: Callable[[Any], None] | None = None
 
 
 class _Gone(Exception):
@@ -273,3 +289,185 @@ class Lifetime:
         if not receiving and threading.current_thread() is not threading.main_thread():
             loop = background_loop()
         return Home(self._layer, loop, self._session)
+
+
+class Call(Generic[T]):
+    """
+    Runs `function` as a task on `there`; the result comes back to where this is made.
+
+    Each method says on which of the two loops it runs, so nothing here needs a
+    lock. `undo` is called there with a result that nobody takes any more,
+    because the caller was cancelled meanwhile.
+    """
+
+    def __init__(
+        self,
+        there: asyncio.AbstractEventLoop,
+        function: Callable[[], Coroutine[Any, Any, T]],
+        undo: Callable[[T], None] | None = None,
+    ) -> None:
+        self._here = asyncio.get_running_loop()
+        self._there = there
+        self._function = function
+        self._undo = undo
+        self._task: asyncio.Task[T] | None = None
+        # Known there: whether the caller has given up, and whether the task's
+        # result was sent on its way.
+        self._stopped = self._ended = False
+        self._reply: asyncio.Future[T] = self._here.create_future()
+
+    async def result(self) -> T:
+        """Here: do it. Cancelling this cancels the task there."""
+        _soon(self._there, self._start)
+        try:
+            return await self._reply
+        except asyncio.CancelledError:
+            if self._reply.cancelled():
+                _soon(self._there, self._stop)
+            elif self._reply.exception() is None and self._undo is not None:
+                # It came in the moment of the cancellation.
+                _soon(self._there, self._undo, self._reply.result())
+            raise
+
+    def fail(self, exc: Exception) -> None:
+        """From there: it will not be done, or its end not be heard of."""
+        _soon(self._here, self._settle_with, exc)
+
+    def _start(self) -> None:
+        """There."""
+        self._task = asyncio.create_task(self._function())
+        self._task.add_done_callback(self._finished)
+
+    def _stop(self) -> None:
+        """There: the caller has given up."""
+        self._stopped = True
+        if self._task is None:
+            return
+        if self._ended:
+            self._take_back(self._task)
+        else:
+            self._task.cancel()
+
+    def _finished(self, task: asyncio.Task[T]) -> None:
+        """There."""
+        self._ended = True
+        if not task.cancelled():
+            # Marks it as seen: a caller who gave up does not ask for it.
+            task.exception()
+        if self._stopped or not _soon(self._here, self._settle, task):
+            self._take_back(task)
+
+    def _take_back(self, task: asyncio.Task[T]) -> None:
+        """There: nobody will have the result."""
+        if not task.cancelled() and task.exception() is None and self._undo is not None:
+            self._undo(task.result())
+
+    def _settle(self, task: asyncio.Task[T]) -> None:
+        """Here: hand over what came of it."""
+        if self._reply.done() or task.cancelled():
+            # The caller gave up, and _stop() is on its way; or the loop there
+            # ends, and whoever ends it says so with fail().
+            return
+        exc = task.exception()
+        if exc is not None:
+            self._settle_with(exc)
+        else:
+            self._reply.set_result(task.result())
+
+    def _settle_with(self, exc: BaseException) -> None:
+        """Here."""
+        if not self._reply.done():
+            self._reply.set_exception(exc)
+
+
+def _soon(loop: asyncio.AbstractEventLoop, function: Callable[..., None], *args: Any) -> bool:
+    """Call a function on a loop of another thread; False if that loop has ended."""
+    with contextlib.suppress(RuntimeError):
+        loop.call_soon_threadsafe(function, *args)
+        return True
+    return False
+
+
+class _Background:
+    def __init__(self) -> None:
+        # A fork copies this object without the thread, so it says whose it is.
+        self.pid = os.getpid()
+        self.lock = threading.Lock()
+        self.loop: asyncio.AbstractEventLoop | None = None
+
+
+_background = _Background()
+
+
+def background_loop() -> asyncio.AbstractEventLoop:
+    """Return the loop of this process; started on first use, in a child of fork again."""
+    global _background  # noqa: PLW0603 - there is one thread per process, and this is its only handle
+    if _background.pid != os.getpid():
+        # The parent's lock may have been held at the moment of the fork.
+        _background = _Background()
+    with _background.lock:
+        if _background.loop is None:
+            _background.loop = asyncio.new_event_loop()
+            keep_in_children(_background)
+            thread = threading.Thread(
+                target=_run, args=(_background.loop,), name="fast_channels background", daemon=True
+            )
+            running = threading.Event()
+            _background.loop.call_soon(running.set)
+            thread.start()
+            # Only a loop that runs can be the home of a layer.
+            running.wait()
+            # Registered here, not at import: only a process that has the thread
+            # needs to end it, in time for connections to be closed properly.
+            atexit.register(_end, _background, thread)
+        return _background.loop
+
+
+def is_background(loop: asyncio.AbstractEventLoop) -> bool:
+    """Whether this is that loop; asking does not start it."""
+    return loop is _background.loop and _background.pid == os.getpid()
+
+
+def _run(loop: asyncio.AbstractEventLoop) -> None:
+    # At its end a Runner cancels all tasks and waits for them; that is when
+    # layers close their connections.
+    with asyncio.Runner(loop_factory=lambda: loop) as runner:
+        runner.get_loop().run_forever()
+
+
+def _end(state: _Background, thread: threading.Thread) -> None:
+    # A child of fork inherits this call, but not the thread.
+    if state.pid == os.getpid() and state.loop is not None:
+        with contextlib.suppress(RuntimeError):  # it was stopped before
+            state.loop.call_soon_threadsafe(state.loop.stop)
+        thread.join(timeout=EXIT_TIMEOUT)
+
+
+def keep_in_children(thing: Any) -> None:
+    """See to it that in a child of fork `thing`, and all that it refers to, is never destroyed."""
+    global _add_reference  # noqa: PLW0603 - hooks of the process are registered once
+    if _add_reference is None and sys.platform != "win32":
+        _add_reference = _find_add_reference()
+        os.register_at_fork(after_in_child=_keep_all)
+    _ours.add(thing)
+
+
+def _keep_all() -> None:
+    for thing in list(_ours):
+        if _add_reference is not None:
+            _add_reference(thing)
+    # Children of this child have them too; they are kept for ever already.
+    _ours.clear()
+
+
+def _find_add_reference() -> Callable[[Any], None]:
+    # Imported before the fork, since a child should do as little as possible,
+    # and not with the library, since few processes need it.
+    with contextlib.suppress(ImportError):
+        import ctypes  # noqa: PLC0415
+
+        # A reference of Python's own would end with its modules.
+        return lambda thing: ctypes.pythonapi.Py_IncRef(ctypes.py_object(thing))
+    # As good until the interpreter ends.
+    kept: list[Any] = []
+    return kept.append

@@ -8,7 +8,7 @@ import random
 import pytest
 
 from fast_channels.exceptions import LayerClosed, LayerUnavailable
-from fast_channels.layers.subscriptions import Subscriptions
+from fast_channels.layers.membership import Subscriptions
 from tests.layers.support import RecordingBroker, turns
 
 

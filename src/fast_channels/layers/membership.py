@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from fast_channels.exceptions import LayerClosed
 
-from .broker import Unasked
+from .broker import Unfiltered
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable
@@ -28,7 +28,7 @@ class Subscriptions:
         self._wanted = wanted
         self._broker = broker
         # Whether it delivers every topic in any case, and has no answers to wait for.
-        self._needless = isinstance(broker, Unasked) and broker.delivers_everything
+        self._needless = isinstance(broker, Unfiltered) and broker.delivers_everything
         # Topics whose subscription the broker has confirmed.
         self._confirmed: set[str] = set()
         # The task that talks to the broker about a topic, while there is one.

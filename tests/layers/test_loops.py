@@ -13,7 +13,7 @@ import pytest
 
 from fast_channels.exceptions import LayerClosed, LayerUnavailable
 from fast_channels.layers import InMemoryChannelLayer
-from fast_channels.layers.background import background_loop
+from fast_channels.layers.loops import background_loop
 from tests.layers.support import (
     RecordingLayer,
     arrives,
@@ -514,10 +514,10 @@ def test_receiver_in_a_thread_has_the_layer_on_its_own_loop(threads, layer):
 
 FIRST_USE = """
 import asyncio, threading, time
-from fast_channels.layers import background
+from fast_channels.layers import loops
 from tests.layers.support import RecordingLayer
 
-run = background._run
+run = loops._run
 
 def run_late(loop):
     # The delay is the circumstance under test.
@@ -525,11 +525,11 @@ def run_late(loop):
     run(loop)
 
 # A busy machine takes its time to start a thread.
-background._run = run_late
+loops._run = run_late
 layers = []
 
 for _ in range(15):
-    background._state = background._State()
+    loops._background = loops._Background()
     layer, errors, homes, barrier = RecordingLayer(), [], [], threading.Barrier(8)
     layers.append(layer)
 

@@ -12,9 +12,9 @@ import random
 import re
 import secrets
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self, runtime_checkable
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
-from fast_channels.exceptions import InvalidPosition, MissingCapability
+from fast_channels.exceptions import InvalidPosition
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -64,76 +64,7 @@ def new_tag() -> int:
     return random.randint(1, 2**32 - 1)  # noqa: S311 - nothing secret depends on it
 
 
-class Entry(NamedTuple):
-    """A payload in a log."""
-
-    position: Position
-    payload: bytes
-
-
-class Appended(NamedTuple):
-    """What came of appending a payload."""
-
-    position: Position
-    # How many receivers refused it, being full.
-    refused: int
-
-
-class Stretch(NamedTuple):
-    """A part of a log, and where the log stood when it was read."""
-
-    # In order.
-    entries: Sequence[Entry]
-    # Behind the last entry of the log.
-    end: Position
-    # Whether nothing is missing between the position that was asked for and the first
-    # of `entries`, or `end` if there is none.
-    connected: bool
-
-
-@runtime_checkable
-class Log(Protocol):
-    """
-    A broker that keeps the last payloads of each topic, and numbers them.
-
-    It delivers with positions, and delivers all entries of a topic in their order, each once.
-    """
-
-    async def append(self, topic: str, payload: bytes, *, once: str | None = None) -> Appended:
-        """
-        Add a payload to the log and publish it, in one step.
-
-        If something was appended with the same `once` a while ago, this does
-        nothing and returns the position of that. Otherwise as Broker.publish.
-        """
-        ...
-
-    async def read(self, topic: str, after: Position | None, limit: int | None) -> Stretch:
-        """
-        Return what came after a position, the oldest `limit` payloads of it.
-
-        With None it returns the newest `limit` payloads of all that are kept.
-        """
-        ...
-
-    def delivered(self, topic: str) -> Position:
-        """Return up to where a topic that is subscribed has been delivered here."""
-        ...
-
-    async def catch_up(self, topic: str) -> None:
-        """Return once everything has been delivered that was appended before the call."""
-        ...
-
-
-def require_log(broker: object, wanted: str) -> Log:
-    """Return the broker if it keeps a log. Raises MissingCapability."""
-    if isinstance(broker, Log):
-        return broker
-    remedy = "use RedisStreamsChannelLayer, or InMemoryChannelLayer(history_size=...)"
-    raise MissingCapability(broker, wanted, remedy)
-
-
-class Positioned(dict[str, Any]):
+class PositionedMessage(dict[str, Any]):
     """A message of a group, for a reader who wants to know where in its log it stands."""
 
     __slots__ = ("position", "topic")
@@ -144,7 +75,7 @@ class Positioned(dict[str, Any]):
         self.position = position
 
 
-class Kept(NamedTuple):
+class StoredMessage(NamedTuple):
     """A message of a group's history."""
 
     # Behind this message.
@@ -158,7 +89,7 @@ class History:
     """What a group was sent after a position."""
 
     # In order.
-    messages: Sequence[Kept]
+    messages: Sequence[StoredMessage]
     # Whether they follow that position without a gap. False if the log does not reach
     # back that far, or if the position is of a log that is lost, of another group, or in
     # the future.
