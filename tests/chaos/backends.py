@@ -1,4 +1,4 @@
-"""Layers of every kind, crowds that come and go, and what must be left of them."""
+"""Layers of every kind, crowds of channels that come and go, and checks that nothing remains."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from fast_channels.layers import (
 if TYPE_CHECKING:
     import random
 
-# In-memory, Redis pub/sub, the queue in Redis, and its streams.
+# In-memory, Redis pub/sub, the Redis queue and Redis streams.
 KINDS = ("memory", "pubsub", "queue", "streams")
 
-# Heartbeats, notices of writes, and the log of a process's own inbox.
+# Heartbeats, notifications of writes, and the log of a process's own inbox.
 OWN_TOPIC = re.compile(r"heartbeat|invalidate|__log__.*!")
 
-# Seconds that anything here may take on a busy machine.
+# Upper bound in seconds for any step of these tests on a busy machine.
 PATIENCE = 30.0
 
 
 def make(kind, url=None, **options):
-    """Return an unopened layer; `url` is that of a server, which in-memory layers ignore."""
+    """Return an unopened layer; `url` is the address of a server, which in-memory layers ignore."""
     if kind == "memory":
         return InMemoryChannelLayer(**options)
     made = {
@@ -42,12 +42,12 @@ def make(kind, url=None, **options):
 
 
 def address_for(kind, request):
-    """The address of an empty server, started only if this kind needs one."""
+    """Return the address of an empty server, which is started only if this kind needs one."""
     return None if kind == "memory" else request.getfixturevalue("redis_url")
 
 
 async def a_while(moment):
-    """Let a number of loop steps pass; or, if it is a float, seconds: a server may answer."""
+    """Let a number of loop steps pass or, if `moment` is a float, that many seconds."""
     if isinstance(moment, float):
         await asyncio.sleep(moment)
         return
@@ -56,20 +56,20 @@ async def a_while(moment):
 
 
 async def becomes(condition):
-    """Return when a condition holds; fails if it does not come to hold."""
+    """Return when a condition holds; fail if it does not become true in time."""
     async with asyncio.timeout(PATIENCE):
         while not condition():
             await asyncio.sleep(0.005)
 
 
 class Crowd:
-    """Channels that open, join, leave and close all the time, beside what a test looks at."""
+    """Channels that open, join, leave and close all the time, next to the channel under test."""
 
     def __init__(self, layer, rng: random.Random, size: int = 50) -> None:
         self.layer = layer
         self.rng = rng
         self.size = size
-        # Visits that were completed, and those that were cut short by a cancellation.
+        # Completed visits, and visits that were cut short by a cancellation.
         self.visits = self.cut_short = 0
 
     @contextlib.asynccontextmanager
@@ -107,13 +107,13 @@ class Crowd:
 
 
 def on_server(url) -> dict[str, list[str]]:
-    """What a server knows of our groups and channels: keys, and topics with a subscriber."""
+    """Return the keys and subscribed topics that a server has of our groups and channels."""
     with redis.Redis.from_url(url) as client:
         topics = [topic.decode() for topic in client.pubsub_channels("*")]
         keys = [key.decode() for key in client.keys("*")]
         return {
-            # A history is there to stay for a while.
+            # The history of a group outlives its members on purpose.
             "keys": sorted(key for key in keys if "__log__" not in key),
-            # What a reader has for itself lasts as long as the layer.
+            # A reader's own subscriptions last as long as its layer.
             "topics": sorted(topic for topic in topics if not OWN_TOPIC.search(topic)),
         }

@@ -1,4 +1,4 @@
-"""The servers of test_clients.py, and a client that does what no browser would."""
+"""Servers for test_clients.py, and a client that behaves as no browser would."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from tests.servers.support import PATIENCE, ServerProcess
 
 TEXT, CLOSE = 1, 8
 
-# How the watcher of clients_app.py begins an answer; everything else is news.
+# Prefix of the watcher's answers in clients_app.py; every other line is news.
 ANSWER = "answer "
 
-# Bytes that the kernel may keep for a client that does not read.
+# Bytes that the kernel may buffer for a client that does not read.
 SMALL_BUFFER = 4096
 
 
@@ -35,7 +35,7 @@ class Server(ServerProcess):
         return f"ws://127.0.0.1:{self.port}/{path}"
 
     def connect(self, path: str, **options):
-        # Compressing what is thrown away would take longer than all the rest.
+        # Compressing data that is thrown away would take longer than all the rest.
         return websockets.connect(self.url(path), compression=None, max_queue=None, **options)
 
     @property
@@ -44,11 +44,11 @@ class Server(ServerProcess):
         return [parent, *parent.children(recursive=True)]
 
     def memory(self) -> int:
-        """Bytes of memory that the server has in use."""
+        """Return the bytes of memory that the server has in use."""
         return sum(process.memory_info().rss for process in self.processes)
 
     def holds(self, port: int) -> bool:
-        """Whether the server still has the socket of the client with that port."""
+        """Return whether the server still has the socket of the client with that port."""
         return any(
             connection.raddr and connection.raddr.port == port
             for process in self.processes
@@ -56,12 +56,12 @@ class Server(ServerProcess):
         )
 
     def closed(self, name: str) -> list[str]:
-        """Return the log's lines about connections of one consumer class that ended."""
+        """Return the log's lines about the ended connections of one consumer class."""
         return [line for line in self.output.splitlines() if f" {name} closed: " in line]
 
 
 def open_request(server: Server, path: str, *headers: str) -> socket.socket:
-    """Send a GET request from a socket that can hold next to nothing of the answer."""
+    """Send a GET request from a socket that can buffer almost nothing of the answer."""
     connection = socket.socket()
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SMALL_BUFFER)
     connection.settimeout(PATIENCE)
@@ -72,7 +72,7 @@ def open_request(server: Server, path: str, *headers: str) -> socket.socket:
 
 
 class RawClient:
-    """A WebSocket client over a plain socket. It reads when it is told to, and answers nothing."""
+    """A WebSocket client over a plain socket; it reads only when told to and answers nothing."""
 
     def __init__(self, server: Server, path: str) -> None:
         key = base64.b64encode(os.urandom(16)).decode()
@@ -93,14 +93,14 @@ class RawClient:
     def send(self, *texts: str) -> None:
         frames = b""
         for text in texts:
-            # Masked with zeros, which changes nothing and is a mask all the same.
+            # A mask of zeros leaves the data unchanged and is still a valid mask.
             data = text.encode()
             frames += bytes([0x80 | TEXT, 0x80 | len(data), 0, 0, 0, 0]) + data
-        # In one go: the server may close at any of them.
+        # In one call, because the server may close at any of the frames.
         self.socket.sendall(frames)
 
     def frames(self) -> list[tuple[int, bytes]]:
-        """Read until the server has ended the connection; returns opcode and data of all frames."""
+        """Read until the server ends the connection; return opcode and data of all frames."""
         found = []
         with contextlib.suppress(ConnectionError):
             while len(head := self._stream.read(2)) == 2:
@@ -111,7 +111,7 @@ class RawClient:
                     (size,) = struct.unpack("!Q", self._stream.read(8))
                 found.append((head[0] & 0x0F, self._stream.read(size)))
                 if found[-1][0] == CLOSE:
-                    # The answer that ends the handshake.
+                    # The status line and headers that end the handshake.
                     self.socket.sendall(bytes([0x80 | CLOSE, 0x80, 0, 0, 0, 0]))
         return found
 
@@ -121,7 +121,7 @@ class RawClient:
 
 
 def closings(frames: list[tuple[int, bytes]]) -> list[tuple[int, str]]:
-    """Code and reason of every close frame."""
+    """Return code and reason of every close frame."""
     return [
         (struct.unpack("!H", data[:2])[0], data[2:].decode())
         for opcode, data in frames
@@ -130,11 +130,11 @@ def closings(frames: list[tuple[int, bytes]]) -> list[tuple[int, str]]:
 
 
 class Watch:
-    """A client that hears what the consumers tell, and asks the process how it stands."""
+    """A client that receives the consumers' news and asks the process for its state."""
 
     def __init__(self, client: websockets.ClientConnection) -> None:
         self.client = client
-        # What was told while an answer was waited for.
+        # News that arrived while the client waited for an answer.
         self._news: list[str] = []
 
     async def heard(self, count: int) -> list[str]:
@@ -156,7 +156,7 @@ class Watch:
 
 
 async def eventually(condition) -> None:
-    """Return once a condition holds that no event tells of."""
+    """Return once a condition holds that no event announces."""
     async with asyncio.timeout(PATIENCE):
         while not condition():
             await asyncio.sleep(0.02)

@@ -1,4 +1,4 @@
-"""The application behind tests/chaos/test_clients.py: one consumer per way to misbehave."""
+"""The application for tests/chaos/test_clients.py: one consumer per way to misbehave."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s %(message
 
 register_channel_layer("chat", InMemoryChannelLayer())
 
-# The tests need not wait as long as a slow phone may take.
+# Shorter than the default, which allows for slow phones, so that tests do not wait.
 connection.CLOSE_TIMEOUT = 0.5
 
 
 class Told(AsyncWebsocketConsumer):
-    """Tells the watchers what happens to it."""
+    """Tells the watchers about its connections, frames and disconnects."""
 
     channel_layer_alias = "chat"
 
@@ -32,7 +32,7 @@ class Told(AsyncWebsocketConsumer):
 
 
 class Watcher(AsyncWebsocketConsumer):
-    """Hears the news and answers what is asked about the process."""
+    """Sends the news to its client and answers questions about the process."""
 
     channel_layer_alias = "chat"
     groups = ("watchers",)
@@ -53,7 +53,7 @@ class Watcher(AsyncWebsocketConsumer):
 
 
 class Flooded(Told):
-    """Is sent whatever is said in its group."""
+    """Sends every message of its group to its client."""
 
     groups = ("flood",)
 
@@ -67,7 +67,7 @@ class Impatient(Flooded):
 
 
 class Forwarding(Told):
-    """The same without a handler."""
+    """Like `Flooded`, but without a handler: the message itself is the frame."""
 
     groups = ("forwarded",)
     forwards = ("data",)
@@ -83,7 +83,7 @@ class ForwardingImpatient(Forwarding):
 
 
 class Stream(AsyncHttpConsumer):
-    """A response that goes on for as long as somebody is there."""
+    """A response that goes on as long as its client is connected."""
 
     channel_layer_alias = "chat"
     send_timeout = 0.5
@@ -99,13 +99,13 @@ class Stream(AsyncHttpConsumer):
 
 
 class Slow(Told):
-    """A handler that takes as long as the client stays."""
+    """A handler that runs until its client leaves."""
 
     async def receive(self, text_data=None, bytes_data=None):
         if text_data == "work":
             await self.tell("works")
             while not self.disconnected:
-                # There is no event for it: a handler looks from time to time.
+                # No event announces this, so the handler polls.
                 await asyncio.sleep(0.005)
             await self.send("too late")
             await self.tell("noticed")
@@ -114,7 +114,7 @@ class Slow(Told):
 
 
 class Crowded(Told):
-    """Sends from many tasks at once, more than the kernel takes."""
+    """Sends from many tasks at once, more than the kernel buffers."""
 
     async def receive(self, text_data=None, bytes_data=None):
         await asyncio.gather(*(self.send(bytes_data=bytes([n]) * 300_000) for n in range(20)))
@@ -148,7 +148,7 @@ class Single(Told):
 
 
 class Talkative(Told):
-    """Says more than there is somebody to hear."""
+    """Sends to its client after the client has left."""
 
     async def receive(self, text_data=None, bytes_data=None):
         await self.close(4000, "enough")

@@ -1,4 +1,4 @@
-"""Layers of both kinds on servers that a test may do anything to."""
+"""Layers of both kinds on servers that a test may stop, kill and reconfigure."""
 
 from __future__ import annotations
 
@@ -23,24 +23,24 @@ LAYERS = {
 
 @pytest.fixture
 def server():
-    """A server of this test's own."""
+    """A server that belongs to one test."""
     with ValkeyServer() as server:
         yield server
 
 
 @pytest.fixture(scope="session")
 def authority(tmp_path_factory):
-    """A certificate authority of the tests' own."""
+    """A certificate authority for the tests."""
     return Authority(tmp_path_factory.mktemp("authority"))
 
 
 @pytest.fixture
 def no_other_authorities(monkeypatch, tmp_path):
     """
-    Nobody is trusted but whom a test names.
+    Trust only the authorities that a test names.
 
-    The client library reads all authorities of the system for each connection,
-    which takes 60 ms with OpenSSL 3, of every test many times.
+    The client library reads all authorities of the system for each connection. With OpenSSL 3
+    that takes 60 ms, many times per test.
     """
     nobody = tmp_path / "nobody.pem"
     nobody.touch()
@@ -56,7 +56,7 @@ def kind(request):
 
 @pytest.fixture
 async def make_layer():
-    """Makes open layers, each a process of its own as far as servers can tell."""
+    """Make open layers, each of which looks like a process of its own to the servers."""
     async with contextlib.AsyncExitStack() as stack:
 
         async def make(kind, hosts, **options):

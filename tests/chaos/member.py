@@ -1,4 +1,4 @@
-"""A process that joins groups, says so, and lives until it is killed."""
+"""A process that joins groups, reports it, and lives until it is killed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ async def main(kind: str, url: str, lease: float, groups: list[str]) -> None:
         mailbox = await layer.open_channel()
         for group in groups:
             await layer.group_add(group, mailbox.name)
-        print(mailbox.name, flush=True)  # noqa: T201 - what its parent waits for
+        print(mailbox.name, flush=True)  # noqa: T201 - the parent waits for this line
         await asyncio.Event().wait()
 
 

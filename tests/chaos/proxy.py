@@ -1,9 +1,8 @@
 """
-A TCP proxy on loopback that delays, cuts, swallows, and ends TLS.
+A TCP proxy on loopback that delays, cuts, swallows and ends TLS.
 
-It has a thread and an event loop of its own, so it goes on while the loop of a
-test is blocked, and a blocking test may use it. Whatever is asked of it has
-happened when the call returns.
+The proxy has its own thread and event loop. Therefore it goes on while the loop of a test is
+blocked, and blocking tests can use it. Each method returns once its effect has happened.
 """
 
 from __future__ import annotations
@@ -23,15 +22,15 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 Predicate: TypeAlias = "Callable[[Connection], bool]"
 
-# Seconds that the thread may take to do what it is asked.
+# Upper bound in seconds for a call into the proxy's thread.
 PATIENCE = 15.0
 
 # Chunks on their way in one direction; a receiver that does not read stops its sender.
 CHUNKS = 64
 CHUNK_SIZE = 64 * 1024
 
-# The beginning of a command, as every client library writes it, and how many
-# bytes of one may stand at the end of a chunk.
+# The beginning of a command, as every client library writes it, and the number of its bytes
+# that can be left over at the end of a chunk.
 COMMAND = re.compile(rb"\*[1-9]\d*\r\n\$\d+\r\n([A-Za-z]+)\r\n")
 LONGEST_BEGINNING = 40
 
@@ -49,19 +48,19 @@ def having_sent(*commands: str) -> Predicate:
 
 
 class Connection:
-    """One client's way to the server. Touched in the proxy's thread only."""
+    """One client's connection to the server. Only the proxy's thread touches it."""
 
     def __init__(self, task: asyncio.Task[None], client: asyncio.StreamWriter) -> None:
         # Names of the commands that the client has sent so far.
         self.commands: set[str] = set()
         self._task = task
-        # Both ends; the server's is added when there is one.
+        # Both ends; the server's end is added once it is connected.
         self.ends = [client]
-        # What may be the beginning of a command that goes on in the next chunk.
+        # Bytes that may be the beginning of a command that continues in the next chunk.
         self._tail = b""
 
     def note(self, data: bytes) -> None:
-        """Look for commands in what the client has sent."""
+        """Look for commands in the data of the client."""
         seen = self._tail + data
         self.commands.update(name.decode().upper() for name in COMMAND.findall(seen))
         self._tail = seen[-LONGEST_BEGINNING:]
@@ -69,7 +68,7 @@ class Connection:
     def reset(self) -> None:
         """Break both ends at once, as a power cut or a firewall would."""
         for end in self.ends:
-            # None if this end was closed in this moment.
+            # None if this end was closed at the same moment.
             raw = end.get_extra_info("socket")
             with contextlib.suppress(OSError):
                 if raw is not None:
@@ -80,26 +79,26 @@ class Connection:
 
 class Proxy:
     """
-    Stands before a server on `target`, a port of loopback, while its `with` block lasts.
+    Forward connections to `target`, a port on loopback, inside its `with` block.
 
-    With `tls` it speaks TLS to clients and plain text to the server. Actions
-    take a predicate that chooses connections; one that comes to fit it later,
-    by what its client sends, is treated like the others from that moment, and
-    before the server sees what made it fit.
+    With `tls` the proxy speaks TLS to clients and plain text to the server. Actions take a
+    predicate that chooses connections. A connection whose commands make it match later is
+    treated like the others from that moment, before the server sees the command.
     """
 
     def __init__(self, target: int, *, tls: ssl.SSLContext | None = None) -> None:
         self.target = target
         self._tls = tls
-        # Holds the port while nobody listens, so that clients are refused.
+        # Holds the port while the proxy does not listen, so that clients are refused.
         self._reserved = _bound(0)
         self.port: int = self._reserved.getsockname()[1]
-        # Connections ever accepted.
+        # Connections accepted so far.
         self.accepted = 0
         self._connections: set[Connection] = set()
-        # Seconds that every chunk takes, and for whom.
+        # Delay of every chunk in seconds, and the connections that it applies to.
         self._latency, self._slow = 0.0, every
-        # Whose connections break, and whose bytes wait. None: nobody's.
+        # The connections to break, and the connections to hold bytes back on; None means no
+        # connection.
         self._cut: Predicate | None = None
         self._held: Predicate | None = None
         self._thread = threading.Thread(target=self._run, name="chaos proxy", daemon=True)
@@ -112,7 +111,7 @@ class Proxy:
 
     @property
     def connections(self) -> int:
-        """How many connections are open now."""
+        """Return how many connections are open now."""
         return len(self._connections)
 
     def count(self, only: Predicate) -> int:
@@ -123,10 +122,10 @@ class Proxy:
         """Choose the connections that are open now, and none that are opened later."""
         return self._do(lambda: frozenset(self._connections)).__contains__
 
-    # -- what may happen to a network ---------------------------------------
+    # -- network failures ----------------------------------------------------
 
     def delay(self, seconds: float, only: Predicate = every) -> None:
-        """Let everything take `seconds` longer, in each direction."""
+        """Delay everything by another `seconds` in each direction."""
 
         def there() -> None:
             self._latency, self._slow = seconds, only
@@ -134,7 +133,9 @@ class Proxy:
         self._do(there)
 
     def cut(self, only: Predicate = every) -> int:
-        """Break connections with RST, new ones too, until restore(). Returns how many broke."""
+        """
+        Break connections with RST, including new ones, until restore(); return how many broke.
+        """
 
         def there() -> int:
             self._cut = only
@@ -145,16 +146,15 @@ class Proxy:
         return self._do(there)
 
     def cut_now(self, only: Predicate = every) -> int:
-        """Break present connections; new ones may come. Returns how many broke."""
+        """Break the present connections and accept new ones; return how many broke."""
         return self._do(lambda: self._reset(only))
 
     def blackhole(self, only: Predicate = every) -> None:
         """
-        Let nothing pass, either way, until restore(): half-open TCP.
+        Let nothing pass in either direction until restore(), as on half-open TCP.
 
-        Connections stay, new ones are accepted, and neither side hears that the
-        other has closed. What was sent meanwhile arrives late, as it does on a
-        network that comes back.
+        Connections stay open, new ones are accepted, and neither side learns that the other has
+        closed. Data sent meanwhile arrives late, as on a network that recovers.
         """
 
         def there() -> None:
@@ -170,7 +170,7 @@ class Proxy:
         self._changed = asyncio.Event()
 
     def restore(self) -> None:
-        """Be a perfect network again."""
+        """Behave like a perfect network again."""
         asyncio.run_coroutine_threadsafe(self._restore(), self._loop).result(PATIENCE)
 
     # -- lifetime -----------------------------------------------------------
@@ -192,7 +192,7 @@ class Proxy:
     async def _live(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._closing = asyncio.Event()
-        # Set, and replaced, when waiting connections are to look again.
+        # Set and replaced when waiting connections are to check the predicates again.
         self._changed = asyncio.Event()
         await self._listen()
         self._started.set()
@@ -235,7 +235,7 @@ class Proxy:
         try:
             await self._connect(connection, reader, writer)
         except asyncio.CancelledError:
-            # Ours alone, from reset(): nobody else has this task.
+            # Only reset() cancels this task.
             pass
         except OSError:
             connection.reset()
@@ -258,7 +258,7 @@ class Proxy:
             for way in ((from_client, to_server), (from_server, to_client))
         ]
         try:
-            # Neither Redis nor its clients use a connection that one side has closed.
+            # Redis and its clients do not use a connection that one side has closed.
             await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
         finally:
             for way in ways:
@@ -268,7 +268,7 @@ class Proxy:
     async def _forward(
         self, connection: Connection, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
-        """Carry one direction to its end."""
+        """Forward one direction until it ends."""
         under_way: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue(CHUNKS)
         arriving = asyncio.create_task(self._deliver(connection, under_way, writer))
         try:
@@ -277,7 +277,7 @@ class Proxy:
                     self._note(connection, data)
                 slow = self._latency if self._slow(connection) else 0.0
                 await under_way.put((self._loop.time() + slow, data))
-            # The end of the stream is not faster than what came before it.
+            # The end of the stream must not overtake the data before it.
             await under_way.put((self._loop.time() + self._latency, b""))
             await arriving
         finally:
@@ -311,9 +311,9 @@ class Proxy:
 
 
 def _bound(port: int) -> socket.socket:
-    # With its protocol named, or asyncio would leave Nagle's algorithm on.
+    # asyncio turns Nagle's algorithm off only if the protocol is given.
     bound = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    # Two sockets of ours on one port: the one that listens, and the one that holds it.
+    # The listening socket and the reserving socket share one port.
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     bound.bind(("127.0.0.1", port))
     return bound

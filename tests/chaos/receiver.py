@@ -9,10 +9,10 @@ import time
 from fast_channels.layers import RedisChannelLayer
 from fast_channels.testing import inspect
 
-# Numbers to receive at least.
+# The process receives at least this many messages.
 ENOUGH = 100
 
-# What it prints before it stands still.
+# Printed before the process hangs.
 STANDS_STILL = "stands still"
 
 
@@ -21,13 +21,13 @@ async def main(url, lease):
     number = 0
     while number < ENOUGH or not inspect.prefetched(layer, "jobs"):
         number = (await layer.receive("jobs"))["n"]
-        # A line that was written is there for the reader, whatever ends this process.
-        print(number, flush=True)  # noqa: T201 - its parent reads it
-        # None is to be received within a millisecond of another: what is may come
-        # twice after a kill. Blocking, for with a turn of the loop it would not.
+        # Flushed lines reach the parent, no matter how this process ends.
+        print(number, flush=True)  # noqa: T201 - the parent reads it
+        # A message received within a millisecond of another may be delivered again after a
+        # kill, so none is. The sleep blocks, because a turn of the loop would end the interval.
         time.sleep(0.0015)  # noqa: ASYNC251 - more than the millisecond above
     print(STANDS_STILL, flush=True)  # noqa: T201
-    # It is killed here. With the loop standing still nothing that it holds goes back.
+    # The process is killed here. Its loop is blocked, so none of its messages is put back.
     time.sleep(60)  # noqa: ASYNC251 - longer than the test that kills it
 
 

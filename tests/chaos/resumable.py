@@ -1,4 +1,4 @@
-"""The application whose clients are cut off; REDIS_URL configures it."""
+"""The application for tests that cut clients off; REDIS_URL configures it."""
 
 from __future__ import annotations
 

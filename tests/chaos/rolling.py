@@ -1,7 +1,7 @@
 """
-The application that is deployed anew under its clients; what it does is in its output.
+The application of the rolling deploy tests; it prints every event of its consumers.
 
-Configured by the environment: LAYER and REDIS_URL, DRAIN_TIMEOUT and DRAIN_SPREAD in seconds.
+LAYER, REDIS_URL, DRAIN_TIMEOUT and DRAIN_SPREAD (in seconds) configure it.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ channel_layers.drain_spread = float(os.environ.get("DRAIN_SPREAD", "1"))
 
 
 def say(text):
-    # In one write, as print() would not: several workers share the output.
+    # One write, unlike print(), because several workers share the output.
     sys.stdout.write(f"{text}\n")
     sys.stdout.flush()
 

@@ -23,33 +23,33 @@ if TYPE_CHECKING:
 
 ACL_DOCUMENT = Path(__file__).parents[2] / "docs" / "redis-acl.md"
 
-# Seconds that a failover may take on a busy machine, the election included.
+# Upper bound in seconds for a failover on a busy machine, including the election.
 FAILOVER = 20.0
 
 
 def documented_rule() -> str:
-    """Return the ACL SETUSER line of docs/redis-acl.md, as it stands there."""
+    """Return the ACL SETUSER line of docs/redis-acl.md."""
     (line,) = re.findall(r"^ACL SETUSER .*$", ACL_DOCUMENT.read_text(), re.MULTILINE)
     return line
 
 
 def of_documented_user(url: str) -> str:
-    """Return an address with the name and the password that the rule gives to its user."""
+    """Return an address with the name and password of the documented user."""
     _, _, name, *rules = documented_rule().split()
     (password,) = [rule.removeprefix(">") for rule in rules if rule.startswith(">")]
     return url.replace("://", f"://{name}:{password}@")
 
 
 def comes_true_within(seconds: float, condition: Callable[[], object]) -> None:
-    """Wait for a fact about servers, which can only be asked for."""
+    """Wait for a fact about servers that only polling can find out."""
     deadline = time.monotonic() + seconds
     while True:
-        # A server that is on its way up or down answers with all kinds of errors.
+        # A server that starts or stops answers with all kinds of errors.
         with contextlib.suppress(redis.RedisError):
             if condition():
                 return
         assert time.monotonic() < deadline, "what the test waits for does not happen"
-        # A poll: a server tells nobody that it has changed.
+        # Polling, because servers do not announce such changes.
         time.sleep(0.02)
 
 
@@ -57,7 +57,7 @@ def comes_true_within(seconds: float, condition: Callable[[], object]) -> None:
 
 MASTER = "main"
 
-# Nobody fails over by himself: a primary that only stands still for a while is not lost.
+# Sentinels must agree on a failover: a primary that only hangs for a moment is not lost.
 SENTINEL_RULES = f"""
 sentinel monitor {MASTER} 127.0.0.1 {{port}} 2
 sentinel down-after-milliseconds {MASTER} 60000
@@ -74,7 +74,7 @@ class SentinelServer(ValkeyServer):
         self._watched = watched
 
     def _arguments(self, directory: str) -> list[str]:
-        # A Sentinel keeps what it learns in its configuration, so it needs a file.
+        # A Sentinel writes its state to its configuration, so it needs a file.
         rules = Path(directory, "sentinel.conf")
         rules.write_text(SENTINEL_RULES.format(port=self._watched))
         return [
@@ -87,10 +87,10 @@ class SentinelServer(ValkeyServer):
             return client.execute_command("SENTINEL", *command)
 
     def knows_everybody(self) -> bool:
-        """Whether it has met one replica and two other Sentinels, all in order."""
+        """Return whether the Sentinel has met one replica and two other Sentinels, all healthy."""
         found = self.ask("MASTER", MASTER)
         if not isinstance(found, dict):
-            # What redis-py makes of the answer depends on its version.
+            # The form of the answer depends on the version of redis-py.
             found = dict(zip(found[::2], found[1::2], strict=True))
         state = {str(_text(key)): _text(value) for key, value in found.items()}
         return (
@@ -101,7 +101,7 @@ class SentinelServer(ValkeyServer):
 
 
 class WatchedPair:
-    """A primary and its replica, watched by three Sentinels; `with` starts and ends them."""
+    """A primary and its replica, watched by three Sentinels, inside a `with` block."""
 
     def __init__(self) -> None:
         quick = ("--repl-diskless-sync-delay", "0", "--repl-ping-replica-period", "1")
@@ -112,22 +112,22 @@ class WatchedPair:
 
     @property
     def host(self) -> dict:
-        """An entry of `hosts` that finds the primary, wherever it is."""
+        """Return an entry of `hosts` that finds the primary, wherever it runs."""
         sentinels = [("127.0.0.1", sentinel.port) for sentinel in self.sentinels]
         return {"sentinels": sentinels, "master_name": MASTER}
 
     def kill_primary(self) -> None:
-        """It is gone; the Sentinels notice within half a second."""
+        """Kill the primary; the Sentinels notice within half a second."""
         self.primary.kill()
         for sentinel in self.sentinels:
             sentinel.ask("SET", MASTER, "down-after-milliseconds", "500")
 
     def fail_over(self) -> None:
         """
-        Let replica and primary change places, in order.
+        Swap replica and primary in an orderly way.
 
-        Sentinels leave the old primary as it is for eight seconds; what they do
-        to it then is done here at once.
+        Sentinels leave the old primary alone for eight seconds. This method does the
+        same at once.
         """
         self.sentinels[0].ask("FAILOVER", MASTER)
         comes_true_within(FAILOVER, self._has_switched)
@@ -135,7 +135,7 @@ class WatchedPair:
             pipeline.execute_command("REPLICAOF", "127.0.0.1", self.replica.port)
             pipeline.execute_command("CLIENT", "KILL", "TYPE", "normal")
             pipeline.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
-            with contextlib.suppress(redis.ConnectionError):  # this one is closed, too
+            with contextlib.suppress(redis.ConnectionError):  # closes this connection, too
                 pipeline.execute()
 
     def __enter__(self) -> Self:
@@ -165,7 +165,7 @@ class WatchedPair:
         return all(sentinel.knows_everybody() for sentinel in self.sentinels)
 
     def _kill(self) -> None:
-        # Asked politely, a primary would wait for its replica, and nobody needs the data.
+        # A clean shutdown of a primary waits for its replica, and no test needs the data.
         for server in (*self.sentinels, self.replica, self.primary):
             server.kill()
 
@@ -180,7 +180,7 @@ LIFE = dt.timedelta(days=1)
 
 
 class Authority:
-    """A certificate authority that nobody knows, with its files in `folder`."""
+    """A private certificate authority with its files in `folder`."""
 
     def __init__(self, folder: Path, name: str = "private CA") -> None:
         self._folder = folder
@@ -195,7 +195,7 @@ class Authority:
             .add_extension(self._id, critical=False)
             .sign(self._key, hashes.SHA256())
         )
-        # What clients and servers are told to trust.
+        # The certificate that clients and servers are told to trust.
         self.certificate = folder / f"{name}.pem"
         self.certificate.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
 
@@ -223,7 +223,7 @@ class Authority:
         return paths
 
     def server_context(self, *, asks_clients: bool = False) -> ssl.SSLContext:
-        """Return what a server speaks TLS with; it may insist on a certificate of ours."""
+        """Return a TLS context for a server; it may require certificates of this authority."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(*self.issue("server"))
         if asks_clients:

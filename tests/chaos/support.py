@@ -1,4 +1,4 @@
-"""Consumers that write down what reached them, and waiting for facts that take their time."""
+"""Consumers that record their messages, and helpers that wait for slow facts."""
 
 from __future__ import annotations
 
@@ -14,24 +14,23 @@ from fast_channels.testing import WebsocketCommunicator
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-# The group that every listener is in.
+# The group that every listener joins.
 ROOM = "room"
 
-# Seconds within which a send during an outage must raise, and what a busy
-# machine may take on top of that.
+# Seconds within which a send during an outage must raise, and the margin for a busy machine.
 SEND_TIMEOUT = 5.0
 MARGIN = 5.0
 
-# Seconds within which all is well again after a server has come back. The pause
-# between two attempts grows to 5 s, so this is it and a margin.
+# Seconds within which everything must work after a server has come back: the longest pause
+# between two attempts is 5 s, plus a margin.
 RECOVERY = 10.0
 
 
 async def within(seconds: float, condition: Callable[[], object]) -> None:
     """
-    Return when a condition holds; fails if it does not come to hold in time.
+    Return when a condition holds; fail if it does not become true in time.
 
-    What counts is time in which this process runs: it may stand still meanwhile.
+    Only time in which this process runs counts, because the machine may suspend it.
     """
     pause = 0.005
     for _ in range(int(seconds / pause)):
@@ -46,7 +45,7 @@ def number(n: int) -> dict:
 
 
 async def works(layer) -> bool:
-    """Whether a message to a group goes to the server and comes back."""
+    """Return whether a message to a group reaches the server and comes back."""
     inbox = await layer.open_channel()
     await layer.group_add(ROOM, inbox.name)
     await layer.group_send(ROOM, number(1))
@@ -56,7 +55,7 @@ async def works(layer) -> bool:
 
 @dataclass
 class Seen:
-    """What reached one consumer."""
+    """Everything that reached one consumer."""
 
     numbers: list[int] = field(default_factory=list)
     gaps: list[dict] = field(default_factory=list)
@@ -66,7 +65,7 @@ class Seen:
 
 
 class Listener(AsyncWebsocketConsumer):
-    """Writes down what it is told."""
+    """Records its messages."""
 
     groups = (ROOM,)
 
@@ -89,9 +88,9 @@ class Listener(AsyncWebsocketConsumer):
 @contextlib.asynccontextmanager
 async def listening(alias: str, clients: int = 5):
     """
-    Connect clients whose consumers use the layer of that alias; gives what each has seen.
+    Connect clients to consumers on the layer of that alias; yield a record for each.
 
-    Fails afterwards if one of them did not live until then, or met an exception.
+    Fail afterwards if a consumer ended early or met an exception.
     """
     consumer = type("Listener", (Listener,), {"channel_layer_alias": alias})
     seen = [Seen() for _ in range(clients)]
@@ -111,7 +110,7 @@ async def listening(alias: str, clients: int = 5):
 
 
 async def refused_in_time(send: Callable) -> float:
-    """Return how many seconds a send took to fail with LayerUnavailable; fails if it does not."""
+    """Return how many seconds a send took to raise LayerUnavailable; fail if it does not raise."""
     loop = asyncio.get_running_loop()
     began = loop.time()
     try:
@@ -123,7 +122,7 @@ async def refused_in_time(send: Callable) -> float:
 
 
 async def until_sent(layer, message: dict, group: str = ROOM) -> None:
-    """Send to a group, again and again while the layer is unavailable."""
+    """Send to a group, repeatedly while the layer is unavailable."""
     async with asyncio.timeout(RECOVERY):
         while True:
             try:

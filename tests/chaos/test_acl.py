@@ -1,4 +1,4 @@
-"""What docs/redis-acl.md says of rights, and what happens without one. See test_secured.py, too."""
+"""The rights in docs/redis-acl.md, and errors without one of them. See test_secured.py, too."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.chaos.support import works
 
 
 def table():
-    """The rights in the document's table, with the layer that each is for."""
+    """Return the rights in the document's table, each with its layer."""
     rows = re.findall(r"^\| (`[A-Z].*?) \| (.+?) \|", ACL_DOCUMENT.read_text(), re.MULTILINE)
     for names, layer in rows:
         for name in re.findall(r"`([^`]+)`", names):
@@ -21,14 +21,14 @@ def table():
 
 
 def test_table_of_the_document_explains_the_commands_of_its_rule():
-    """Each of them, and no other."""
+    """The table has each command of the rule, and no other."""
     allowed = [rule for rule in documented_rule().split() if rule.startswith("+")]
     assert sorted(right for right, _ in table()) == sorted(allowed)
 
 
 @pytest.fixture
 def restricted(server):
-    """Makes a user of the document without some of its rights; gives its address."""
+    """Make a user of the document without some of its rights; give its address."""
 
     def restrict(*rights):
         with redis.Redis.from_url(server.url) as client:
@@ -50,7 +50,7 @@ async def test_rows_of_one_layer_are_enough_for_it(restricted, make_layer, kind,
 
 
 async def test_without_the_right_to_list_keys_only_flush_is_refused(restricted, make_layer):
-    """As the document says, with an error that points at the rules."""
+    """An error points at the rules, as the document says."""
     layer = await make_layer("queue", [restricted("-keys")])
     assert await works(layer)
     with pytest.raises(BrokerRefused, match=r"keys.*access rules"):
@@ -88,7 +88,7 @@ async def group_send(layer):
 async def test_missing_right_is_an_error_where_it_is_needed(
     restricted, make_layer, kind, without, use
 ):
-    """It names the access rules; nobody waits in vain."""
+    """The error names the access rules, and no call waits in vain."""
     layer = await make_layer(kind, [restricted(without)])
     with pytest.raises(BrokerRefused, match="access rules"):
         await use(layer)

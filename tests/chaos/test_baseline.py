@@ -1,4 +1,4 @@
-"""Whatever came and went, also if it was cancelled half-way: every table is as it was before."""
+"""Tables, tasks and servers are as before after every visit, even one cancelled half-way."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from tests.chaos.backends import (
 )
 
 CYCLES = 2000
-# When something is cancelled: after so many loop moment, or seconds, in which a
-# server or another thread has answered some of what was asked.
+# Moments to cancel at: so many loop steps, or seconds in which a server or another thread may
+# have answered a part of the requests.
 MOMENTS = (*range(21), *(n * 0.0003 for n in range(1, 13)))
-# Seconds that the slow broker takes for an answer.
+# Seconds that the slow broker takes to answer.
 SLOW = 0.05
-# Bytes. A single name that is kept per cycle would come to five times as much.
+# Bytes. Keeping a single name per cycle would take five times as much.
 GROWTH = 64 * 1024
 MESSAGE = {"type": "chat.message", "text": "hello"}
 ALIAS = "baseline"
@@ -50,7 +50,7 @@ def url(kind, request):
 @pytest.fixture
 async def layer(kind, url):
     async with make(kind, url) as layer:
-        # What is there once and stays: readers, connections, the inbox of the process.
+        # Create the permanent parts first: readers, connections and the inbox of the process.
         inbox = await layer.open_channel()
         await layer.group_add("first", inbox.name)
         await layer.group_send("first", MESSAGE)
@@ -61,13 +61,13 @@ async def layer(kind, url):
 
 
 def tasks():
-    """The names of all tasks, except those that come and go with each command."""
+    """Return the names of all tasks, except the ones that come and go with each command."""
     return sorted(t.get_name() for t in asyncio.all_tasks() if "redis://" not in t.get_name())
 
 
 @contextlib.asynccontextmanager
 async def nothing_left(layer, url):
-    """After the block, tables, tasks and the server are as they were before it."""
+    """Check that tables, tasks and server are the same after the block as before it."""
 
     def state():
         return inspect.table_sizes(layer), tasks(), on_server(url) if url else None
@@ -88,7 +88,7 @@ def memory() -> int:
 
 
 async def cycles(layer, number, name):
-    """Join and leave groups with names of their own; every tenth with the whole channel."""
+    """Join and leave groups with unique names; every tenth time, close the whole channel."""
     inbox = await layer.open_channel()
     for n in range(number):
         group = f"{name}-{n}"
@@ -102,22 +102,22 @@ async def cycles(layer, number, name):
 
 
 async def many_cycles(layer, number, name):
-    """20 at a time."""
+    """Run the cycles, 20 at a time."""
     await asyncio.gather(*(cycles(layer, number // 20, f"{name}-{n}") for n in range(20)))
 
 
 async def test_two_thousand_joins_and_leaves_leave_nothing(layer, url):
-    """Not in the tables, not at the broker, not among the tasks."""
+    """The tables, the broker and the tasks are as before."""
     async with nothing_left(layer, url):
         await many_cycles(layer, CYCLES, "round")
 
 
 async def test_a_thousand_joins_and_leaves_take_no_memory(layer):
-    """Names that were used once are forgotten."""
+    """The layer forgets names that were used once."""
     tracemalloc.start()
     try:
-        # Python's table of interned names is made anew now and then. If that were so for
-        # the first time while we look, the old one would not be known to have been there.
+        # Python rebuilds its table of interned names now and then. If that happened during the
+        # measurement for the first time, the old table would look like growth.
         for n in range(100_000):
             sys.intern(f"filler-{n}")
         await many_cycles(layer, CYCLES // 10, "first")
@@ -132,7 +132,7 @@ async def test_a_thousand_joins_and_leaves_take_no_memory(layer):
 
 
 async def cancelled(coroutine, moment):
-    """Run a coroutine for a while, then cancel it; whether it was finished."""
+    """Run a coroutine for a while, then cancel it; return whether it was finished."""
     task = asyncio.create_task(coroutine)
     await a_while(moment)
     task.cancel()
@@ -155,7 +155,7 @@ async def member(layer, group="room"):
 
 
 async def cancel_open_channel(layer, moment):
-    """Nobody has its name, so nobody could close it."""
+    """Cancelling open_channel leaves no channel, because no caller knows its name."""
     names = []
 
     async def opening():
@@ -178,23 +178,23 @@ async def cancel_new_channel(layer, moment):
 
 
 async def cancel_close_channel(layer, moment):
-    """Once it has begun it is done."""
+    """A close that has begun is completed."""
     inbox = await layer.open_channel()
     await layer.group_add("room", inbox.name)
     await layer.group_add("hall", inbox.name)
     await cancelled(layer.close_channel(inbox.name), moment)
     if not moment:
-        # It was cancelled before it began.
+        # The call was cancelled before it began.
         await layer.close_channel(inbox.name)
 
 
 async def cancel_group_add(layer, moment):
-    """The channel is in the group if, and only if, the call returned."""
+    """The channel is in the group if and only if the call returned."""
     inbox = await layer.open_channel()
     done = await cancelled(layer.group_add("room", inbox.name), moment)
 
     def is_member():
-        # Counted in another thread than the one where the layer is at home, perhaps.
+        # The call may have been counted in the thread of the layer's home loop.
         with contextlib.suppress(RuntimeError):
             return layer.statistics().members
         return None
@@ -209,7 +209,7 @@ async def cancel_group_discard(layer, moment):
 
 
 async def cancel_group_send(layer, moment):
-    """It may arrive or not, but not twice."""
+    """The message arrives once or not at all."""
     async with member(layer) as inbox:
         await cancelled(layer.group_send("room", MESSAGE), moment)
         await layer.group_send("room", {"type": "end"})
@@ -220,7 +220,7 @@ async def cancel_group_send(layer, moment):
 
 
 async def cancel_receive(layer, moment):
-    """What it would have received is there for the next one."""
+    """A message that the cancelled call would have received is there for the next call."""
     name = await layer.new_channel()
     receiving = asyncio.create_task(cancelled(layer.receive(name), moment))
     await layer.send(name, MESSAGE)
@@ -242,7 +242,7 @@ CANCELLED = [
 
 @pytest.mark.parametrize("what", CANCELLED, ids=lambda what: what.__name__)
 async def test_call_cancelled_at_any_moment_leaves_nothing(layer, url, what):
-    """From 0 moment, before it begins, to 20."""
+    """The moments range from 0, before the call begins, to 20 loop steps."""
     async with nothing_left(layer, url):
         for moment in MOMENTS:
             await what(layer, moment)
@@ -250,7 +250,7 @@ async def test_call_cancelled_at_any_moment_leaves_nothing(layer, url, what):
 
 @pytest.mark.parametrize("what", CANCELLED, ids=lambda what: what.__name__)
 async def test_call_cancelled_on_another_loop_leaves_nothing(layer, url, what):
-    """The same from another thread, where the layer is not at home."""
+    """A call from another thread than the home loop's leaves nothing either."""
 
     async def all_moments():
         for moment in MOMENTS:
@@ -261,7 +261,7 @@ async def test_call_cancelled_on_another_loop_leaves_nothing(layer, url, what):
 
 
 class Visitor(AsyncWebsocketConsumer):
-    """Joins groups before and while it connects."""
+    """Joins groups before and during its connect()."""
 
     channel_layer_alias = ALIAS
     groups = ("room", "hall")
@@ -279,7 +279,7 @@ class Visitor(AsyncWebsocketConsumer):
 
 
 async def test_consumer_cancelled_at_any_moment_leaves_nothing(layer, url, registry):
-    """Also if the cleanup is cancelled in its turn."""
+    """Tables are as before even if the cleanup is cancelled in its turn."""
     registry.register(ALIAS, layer)
     async with nothing_left(layer, url):
         for moment in MOMENTS:
@@ -288,7 +288,7 @@ async def test_consumer_cancelled_at_any_moment_leaves_nothing(layer, url, regis
 
 
 async def test_consumer_cancelled_on_another_loop_leaves_nothing(layer, url, registry):
-    """The same from another thread, where the layer is not at home."""
+    """A consumer in another thread than the home loop's leaves nothing either."""
     registry.register(ALIAS, layer)
 
     async def all_moments():
@@ -312,14 +312,14 @@ async def cancel_consumer(moment, again):
         await asyncio.wait([client.future])
 
 
-# -- joins that meet -------------------------------------------------------------
+# -- concurrent joins ------------------------------------------------------------
 
 
 class SlowBroker(MemoryBroker):
     """
-    Answers after 50 ms, and delivers only what it has a subscription for.
+    Answers after 50 ms, and delivers only topics with a subscription.
 
-    What was asked first is true first, as on a connection.
+    Requests take effect in their order, as on a connection.
     """
 
     delivers_everything = False
@@ -346,7 +346,7 @@ class SlowBroker(MemoryBroker):
 
 
 class SlowLayer(InMemoryChannelLayer):
-    """`broker` is that of the present session."""
+    """A layer with a slow broker; `broker` is the one of the present session."""
 
     def _make_broker(self):
         self.broker = SlowBroker(self._store, self.get_capacity)
@@ -354,7 +354,7 @@ class SlowLayer(InMemoryChannelLayer):
 
 
 class Relay:
-    """Passes bytes on to a server and back, half of SLOW later each."""
+    """Forwards bytes to a server and back, with a delay of half of SLOW each way."""
 
     def __init__(self, port):
         self._port = port
@@ -384,21 +384,21 @@ class Relay:
     async def _pass(self, reader, writer):
         loop = asyncio.get_running_loop()
         while data := await reader.read(65536):
-            # Later, and in order, without slowing what follows.
+            # Scheduled in order, so that a chunk does not delay the next one.
             loop.call_later(SLOW / 2, writer.write, data)
         loop.call_later(SLOW / 2, writer.close)
 
 
 @pytest.fixture(params=KINDS)
 async def slow(request):
-    """A layer whose broker takes 50 ms, and the groups that it is asked to deliver."""
+    """A layer whose broker takes 50 ms, and the groups that the broker was asked to deliver."""
     if request.param == "memory":
         async with SlowLayer() as layer:
             yield layer, lambda: sorted(layer.broker.topics)
         return
     url = request.getfixturevalue("redis_url")
     relay = Relay(int(url.rpartition(":")[2]))
-    # A subscription; for the queue, a key with members.
+    # A subscription or, for the queue, a key with members.
     where, mark = {
         "pubsub": ("topics", "__group__"),
         "queue": ("keys", ":group:"),
@@ -409,7 +409,7 @@ async def slow(request):
 
 
 async def hears(layer, group, inboxes):
-    """Whether every one of them receives what is sent to a group now."""
+    """Return whether every inbox receives a message that is sent to the group now."""
     await layer.group_send(group, MESSAGE)
     async with asyncio.timeout(PATIENCE):
         for inbox in inboxes:
@@ -417,7 +417,7 @@ async def hears(layer, group, inboxes):
 
 
 async def test_twenty_first_joins_at_once_hear_everything(slow):
-    """Each as soon as its own group_add has returned."""
+    """A channel hears everything as soon as its own group_add has returned."""
     layer, subscribed = slow
     inboxes = await asyncio.gather(*(layer.open_channel() for _ in range(20)))
     joins = [asyncio.create_task(layer.group_add("room", i.name)) for i in inboxes]
@@ -429,7 +429,7 @@ async def test_twenty_first_joins_at_once_hear_everything(slow):
 
 
 async def test_join_while_the_last_member_leaves_hears_everything(slow):
-    """Wherever in the leaving the join comes."""
+    """The join may come at any moment of the leaving."""
     layer, subscribed = slow
     leaver, joiner = await layer.open_channel(), await layer.open_channel()
     for part in range(6):
@@ -444,7 +444,7 @@ async def test_join_while_the_last_member_leaves_hears_everything(slow):
 
 
 async def test_random_joins_leaves_and_cancellations_end_in_what_was_wanted_last(slow):
-    """Ten channels change their minds for a while; those who stayed hear, and no others."""
+    """Ten channels join and leave at random; only the channels that stayed hear the group."""
     layer, subscribed = slow
     rng = random.Random(1)
     inboxes = await asyncio.gather(*(layer.open_channel() for _ in range(10)))
@@ -468,7 +468,7 @@ async def test_random_joins_leaves_and_cancellations_end_in_what_was_wanted_last
 
 
 async def test_cancelled_join_does_not_take_another_one_of_the_same_channel_with_it(slow):
-    """Two tasks let one channel join; the one that is not cancelled counts."""
+    """Two tasks add one channel to a group; the task that is not cancelled counts."""
     layer, _ = slow
     inbox = await layer.open_channel()
     joins = [asyncio.create_task(layer.group_add("room", inbox.name)) for _ in range(2)]
@@ -479,7 +479,7 @@ async def test_cancelled_join_does_not_take_another_one_of_the_same_channel_with
 
 
 async def test_cancelled_receive_does_not_take_another_one_of_the_same_channel_with_it(slow):
-    """Two tasks receive from a channel that the first of them opens."""
+    """Two tasks receive from a channel that the first task opens."""
     layer, _ = slow
     name = await layer.new_channel()
     await layer.close_channel(name)

@@ -1,4 +1,4 @@
-"""Every way to receive is safe to cancel: nothing lost, nothing twice, nothing out of order."""
+"""Every way to receive is safe to cancel: nothing is lost, doubled or reordered."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import pytest
 from tests.chaos.backends import KINDS, PATIENCE, Crowd, address_for, make
 
 COUNT = 100
-# Seconds that a receiver has patience for, at most.
+# Longest time in seconds that a receiver waits before it gives up.
 HURRY = 0.006
-# More than COUNT: what the receiver is too slow for must wait, not be dropped.
+# More than COUNT, so that messages wait for a slow receiver and none is dropped.
 CAPACITY = 1000
 SEED = 20260
 
@@ -24,7 +24,7 @@ def kind(request):
 
 @pytest.fixture
 async def layers(kind, request):
-    """A layer that receives, and one to send with that is in another process if it can be."""
+    """A layer that receives, and one that sends, in another process if possible."""
     url = address_for(kind, request)
     async with make(kind, url, capacity=CAPACITY) as layer:
         if kind == "memory":
@@ -35,7 +35,7 @@ async def layers(kind, request):
 
 
 async def numbers(get, rng) -> list[int]:
-    """Receive COUNT messages, giving up again and again; fails if they do not come."""
+    """Receive COUNT messages, giving up again and again; fail if they do not arrive."""
     got, given_up, hurry = [], 0, HURRY
     async with asyncio.timeout(PATIENCE):
         while len(got) < COUNT:
@@ -43,7 +43,7 @@ async def numbers(get, rng) -> list[int]:
                 message = await asyncio.wait_for(get(), rng.uniform(0, hurry))
             except TimeoutError:
                 given_up += 1
-                # A busy machine may never be as quick as that.
+                # A busy machine may never be that quick.
                 hurry *= 1.1
             else:
                 hurry = HURRY
@@ -53,7 +53,7 @@ async def numbers(get, rng) -> list[int]:
 
 
 async def send_all(send, rng):
-    """Send the numbers, now quickly and now slowly."""
+    """Send the numbers with random pauses."""
     for n in range(COUNT):
         await send({"type": "number", "n": n})
         if rng.random() < 0.7:
@@ -61,7 +61,7 @@ async def send_all(send, rng):
 
 
 async def opened(layer, way):
-    """Open a channel; returns its name and how its next message is received."""
+    """Open a channel; return its name and the function that receives its next message."""
     if way == "mailbox":
         inbox = await layer.open_channel()
         return inbox.name, inbox.get
@@ -76,7 +76,7 @@ def in_thread(coroutine) -> asyncio.Future:
 
 @pytest.mark.parametrize("way", ["mailbox", "receive"])
 async def test_messages_of_a_group_survive_an_impatient_receiver(layers, way):
-    """0 to 299, each once and in order, while 50 others come and go."""
+    """The receiver gets 0 to 299 in order, each once, while 50 other channels come and go."""
     layer, sender = layers
     rng = random.Random(SEED)
     name, get = await opened(layer, way)
@@ -91,7 +91,7 @@ async def test_messages_of_a_group_survive_an_impatient_receiver(layers, way):
 
 
 async def test_messages_to_a_channel_survive_an_impatient_receiver(layers):
-    """The same for what is sent to the channel itself."""
+    """Messages to the channel itself arrive in order, each once."""
     layer, sender = layers
     rng = random.Random(SEED + 1)
     name, get = await opened(layer, "receive")
@@ -103,7 +103,7 @@ async def test_messages_to_a_channel_survive_an_impatient_receiver(layers):
 
 @pytest.mark.parametrize("kind", ["memory", "queue"], indirect=True)
 async def test_messages_to_a_shared_channel_survive_an_impatient_receiver(layers):
-    """Between two receives they wait at the broker, and stay in their order there."""
+    """Between two receives, messages wait at the broker and keep their order there."""
     layer, sender = layers
     rng = random.Random(SEED + 2)
     async with Crowd(layer, rng).around("room"):
@@ -114,7 +114,7 @@ async def test_messages_to_a_shared_channel_survive_an_impatient_receiver(layers
 
 @pytest.mark.parametrize("way", ["mailbox", "receive"])
 async def test_messages_of_a_group_survive_an_impatient_receiver_on_another_loop(layers, way):
-    """The receiver lives in another thread, where the layer is not at home."""
+    """The receiver runs in another thread than the layer's home loop."""
     layer, sender = layers
     rng = random.Random(SEED + 3)
 
@@ -134,7 +134,7 @@ async def test_messages_of_a_group_survive_an_impatient_receiver_on_another_loop
 
 @pytest.mark.parametrize("kind", ["memory", "queue"], indirect=True)
 async def test_messages_to_a_shared_channel_survive_an_impatient_receiver_on_another_loop(layers):
-    """What was on its way to the other thread when its receiver gave up comes back to its place."""
+    """A message in transit to the other thread returns to its place when its receiver gives up."""
     layer, sender = layers
     rng = random.Random(SEED + 5)
 
@@ -148,7 +148,7 @@ async def test_messages_to_a_shared_channel_survive_an_impatient_receiver_on_ano
 
 
 class Joined:
-    """An event that is set in one thread and waited for on a loop of another."""
+    """An event that is set in one thread and awaited on a loop of another thread."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()

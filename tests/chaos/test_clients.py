@@ -1,4 +1,4 @@
-"""Clients that are slow, gone or hostile, on real servers: each harms itself and nobody else."""
+"""Slow, gone and hostile clients on real servers: each client harms only its own connection."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from tests.servers.support import COMMANDS, PATIENCE, closing, complaints
 
 MEBIBYTE = 1024 * 1024
 
-# What the flooded clients are sent: 125 MiB each, or a quarter of it where it is forwarded.
+# The flooded clients are sent 125 MiB each, or a quarter of it where it is forwarded.
 BROADCASTS = 2_000
-# So many at once, which a mailbox of 100 has room for.
+# Messages sent at once; a mailbox holds 100.
 BATCH = 50
 
 
@@ -32,7 +32,7 @@ def running(request, tmp_path_factory):
 
 @pytest.fixture
 def server(running):
-    """Fails a test during which the server printed an error."""
+    """Fail a test during which the server printed an error."""
     yield running
     assert complaints(running.new_output()) == []
 
@@ -45,7 +45,7 @@ async def watch(server):
 
 @pytest.fixture
 def raw(server):
-    """Connect clients over plain sockets; they are closed when the test is over."""
+    """Connect clients over plain sockets, and close them after the test."""
     with contextlib.ExitStack() as stack:
 
         def connect(path):
@@ -57,7 +57,7 @@ def raw(server):
 
 
 def normal(server):
-    """The code of a client that leaves: Hypercorn says 1006, whatever code the client gave."""
+    """Return the close code of a client that leaves: Hypercorn always reports 1006."""
     return 1006 if server.name == "hypercorn" else 1000
 
 
@@ -69,13 +69,15 @@ class TestClientThatNeverReads:
     async def test_others_receive_everything_and_memory_stays(
         self, server, watch, raw, path, group, broadcasts
     ):
-        """2,000 broadcasts of 64 KiB: the group loses none, the process keeps less than 32 MiB."""
+        """
+        The group loses none of 2,000 broadcasts of 64 KiB; the process keeps less than 32 MiB.
+        """
         dropped = (await watch.statistics())["dropped"]
         deaf = raw(path)
         async with server.connect(path) as first, server.connect(path) as second:
 
             async def flood(count):
-                """Broadcast, and let those who read keep up."""
+                """Broadcast, and let the reading clients keep up."""
                 assert await watch.ask(f"broadcast {group} {count}") == "sent"
                 async with asyncio.timeout(PATIENCE):
                     for client in (first, second):
@@ -91,7 +93,7 @@ class TestClientThatNeverReads:
         print(f"{server.name}: {grown / MEBIBYTE:.1f} MiB more")  # noqa: T201 - a figure to quote
         assert grown < 32 * MEBIBYTE
         statistics = await watch.statistics()
-        # Its own mailbox forgot the oldest, and nobody else's did.
+        # Its own mailbox dropped the oldest messages, and no other mailbox dropped any.
         assert statistics["dropped"] - dropped > broadcasts / 2
         assert statistics["waiting"] <= 101
         deaf.close()
@@ -103,25 +105,26 @@ class TestClientThatNeverReads:
         [("Impatient", "impatient"), ("ForwardingImpatient", "forwarded-impatient")],
     )
     async def test_send_that_nobody_reads_ends_with_1013(self, server, watch, raw, path, group):
-        """After send_timeout; disconnect runs once, and the server lets go of the socket."""
+        """After send_timeout, disconnect runs once and the server closes the socket."""
         deaf = raw(path)
         began = time.monotonic()
-        # More than the kernel takes for it, and no more than fits into its mailbox.
+        # More than the kernel buffers for it, and no more than its mailbox holds.
         assert await watch.ask(f"broadcast {group} 100") == "sent"
         assert await watch.heard(1) == [f"{path} left 1013"]
         await eventually(lambda: not server.holds(deaf.port))
-        # A send_timeout of 0.5 s and a CLOSE_TIMEOUT of 0.5 s, plus a margin for a slow machine.
+        # A send_timeout of 0.5 s and a CLOSE_TIMEOUT of 0.5 s, plus a margin for a slow
+        # machine.
         assert 0.5 <= time.monotonic() - began < PATIENCE
         await eventually(lambda: server.closed(path))
         [line] = server.closed(path)
         assert line.startswith("WARNING fast_channels.consumer ")
         assert f"client=127.0.0.1:{deaf.port} path='/{path}'" in line
         assert "code=1013 reason='slow' by=send_timeout after=" in line
-        # Nothing else is left of it.
+        # Nothing else of the connection is left.
         assert (await watch.statistics())["channels"] == 1
 
     async def test_stream_that_nobody_reads_is_broken_off(self, server, watch):
-        """After send_timeout; a response over HTTP ends like a WebSocket."""
+        """After send_timeout, a response over HTTP ends like a WebSocket."""
         deaf = open_request(server, "Stream")
         with contextlib.closing(deaf):
             assert await watch.heard(1) == ["Stream left"]
@@ -133,7 +136,7 @@ class TestClientThatNeverReads:
 
 class TestSlowReader:
     async def test_tasks_that_send_at_once_take_turns(self, server, watch, raw):
-        """While the client reads slowly; not every server survives it otherwise."""
+        """Tasks take turns while the client reads slowly; without turns, some servers fail."""
         client = raw("Crowded")
         client.send("go")
         frames = await asyncio.to_thread(client.frames)
@@ -147,7 +150,10 @@ class TestSlowReader:
 class TestSlowHandler:
     @pytest.mark.parametrize("how", ["closes", "vanishes"])
     async def test_disconnect_is_noticed_and_waiting_frames_are_handled(self, server, watch, how):
-        """The handler sees that its client is gone; then what the client sent, then disconnect."""
+        """
+        The handler sees that its client is gone; then waiting frames are handled, then
+        disconnect.
+        """
         async with server.connect("Slow") as client:
             await client.send("work")
             assert await watch.heard(1) == ["Slow works"]
@@ -162,7 +168,7 @@ class TestSlowHandler:
         assert end.startswith("Slow left ")
 
     async def test_neighbours_are_not_delayed(self, server, watch):
-        """A connection whose handler hangs is the only one that waits for it."""
+        """A handler that hangs delays only its own connection."""
         async with server.connect("Slow") as slow, server.connect("Limited") as quick:
             await slow.send("work")
             assert await watch.heard(1) == ["Slow works"]
@@ -175,7 +181,7 @@ class TestSlowHandler:
 
 class TestHeartbeat:
     async def test_silent_client_is_closed_with_1011(self, server, watch, raw):
-        """It was asked once, and said nothing."""
+        """The server sends one ping, and the client does not answer."""
         client = raw("Beating")
         frames = await asyncio.to_thread(client.frames)
         assert frames[0] == (1, b'{"type":"ping"}')
@@ -183,7 +189,7 @@ class TestHeartbeat:
         assert await watch.heard(1) == ["Beating left 1011"]
 
     async def test_client_that_answers_stays_while_its_handler_is_busy(self, server, watch):
-        """The pongs are heard beside the handler, which sees none of them."""
+        """The server processes pongs while the handler runs; the handler sees none of them."""
         async with server.connect("Beating") as client:
             await client.send("work")
             pings = 0
@@ -192,12 +198,12 @@ class TestHeartbeat:
                     pings += 1
                     await client.send('{ "type": "pong" }')
             assert frame == "heard work"
-            # 2.4 s of work is more than the 2.2 s that a client may be silent for.
+            # 2.4 s of work is longer than the 2.2 s that a client may be silent for.
             assert pings >= 2
         assert await watch.heard(1) == [f"Beating left {normal(server)}"]
 
     async def test_client_whose_network_died_is_closed(self, server, watch):
-        """Nothing is refused and nothing closed, and TCP would wait for minutes."""
+        """Nothing is refused or closed; TCP alone would wait for minutes."""
         ended = len(server.closed("Beating"))
         with Proxy(server.port) as network:
             url = f"ws://127.0.0.1:{network.port}/Beating"
@@ -222,7 +228,7 @@ class TestLimits:
         assert await watch.heard(1) == ["Limited left 1009"]
 
     async def test_too_many_frames_close_with_1008(self, server, watch, raw):
-        """Those within the limit are handled first."""
+        """The frames within the limit are handled first."""
         client = raw("Limited")
         client.send(*map(str, range(10)))
         frames = await asyncio.to_thread(client.frames)
@@ -231,7 +237,7 @@ class TestLimits:
         assert await watch.heard(1) == ["Limited left 1008"]
 
     async def test_too_many_frames_may_be_dropped(self, server, watch):
-        """They are counted, and the connection lives on."""
+        """The dropped frames are counted, and the connection stays open."""
         before = (await watch.statistics())["frames_dropped"]
         async with server.connect("Dropping") as client:
             for number in range(10):
@@ -243,12 +249,15 @@ class TestLimits:
         assert (await watch.statistics())["frames_dropped"] == before + 7
 
     async def test_one_connection_too_many_is_closed_with_1013(self, server, watch):
-        """It is accepted first, so that a browser sees the code; a place that is left is free."""
+        """
+        The connection is accepted first, so that a browser sees the code. A freed place can be
+        used.
+        """
         first = server.connect("Single")
         async with first, server.connect("Single", subprotocols=["chat"]) as second:
             assert await closing(second) == (1013, "too many connections")
             assert second.subprotocol == "chat"
-        # No disconnect was called for the second.
+        # disconnect() was not called for the second client.
         assert await watch.heard(1) == [f"Single left {normal(server)}"]
         async with server.connect("Single") as third:
             await third.ping()
@@ -257,7 +266,7 @@ class TestLimits:
 
 class TestAfterTheEnd:
     async def test_sending_and_closing_again_is_quiet(self, server, watch, raw):
-        """One close frame on the wire, nothing in the server's output, four sends counted."""
+        """The wire has one close frame and the log no error; four sends are counted."""
         before = (await watch.statistics())["sent_after_close"]
         client = raw("Talkative")
         client.send("hello")
@@ -268,6 +277,6 @@ class TestAfterTheEnd:
         assert (await watch.statistics())["sent_after_close"] == before + 4
 
     async def test_everything_returns_to_where_it_was(self, server, watch):
-        """After all of the above no channel, group or task is left but the watcher's."""
+        """After all these tests, only the watcher has a channel, a group and a task."""
         statistics = await watch.statistics()
         assert (statistics["channels"], statistics["members"]) == (1, 1)

@@ -1,4 +1,4 @@
-"""Connections that break, or die without a word, while the server is well."""
+"""Connections that break or die silently while the server is healthy."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.chaos.support import (
 )
 from tests.layers.support import arrives
 
-# Seconds; short, so that the test of connections that die silently is.
+# Seconds; short, to keep the test of silently dead connections short.
 INTERVAL = 0.5
 
 
@@ -36,7 +36,7 @@ def proxy(server):
 
 @pytest.fixture
 def interval():
-    """Seconds between the heartbeats of the layer; parametrize it to have others."""
+    """Seconds between the heartbeats of the layer; a test may parametrize it."""
     return 5.0
 
 
@@ -48,13 +48,13 @@ async def layer(kind, proxy, make_layer, interval):
 
 @pytest.fixture
 async def peer(kind, server, make_layer):
-    """Another process, whose way to the server is always open."""
+    """Another process with a direct connection to the server."""
     return await make_layer(kind, [server.url])
 
 
 @pytest.fixture
 async def member(layer, peer):
-    """The channel of a member of ROOM, who hears what the peer sends."""
+    """The channel of a member of ROOM that receives the peer's messages."""
     mailbox = await layer.open_channel()
     await layer.group_add(ROOM, mailbox.name)
     await peer.group_send(ROOM, number(-1))
@@ -76,7 +76,7 @@ async def all_until(mailbox, last):
 
 
 async def until_heard(sender, mailbox):
-    """Send until something arrives; returns the gaps before it."""
+    """Send until a message arrives; return the gaps before it."""
     gaps = []
 
     async def listen():
@@ -94,7 +94,7 @@ async def until_heard(sender, mailbox):
 @pytest.mark.parametrize("interval", [INTERVAL])
 @pytest.mark.parametrize("which", ["all", "reading", "publishing"])
 async def test_connections_that_died_silently_are_replaced(layer, peer, member, proxy, which):
-    """TCP alone would wait for many minutes: nothing is refused, nothing is closed."""
+    """TCP alone would wait for many minutes, because nothing is refused or closed."""
     present, reads = proxy.present(), having_sent("SUBSCRIBE")
     chosen = {
         "all": present,
@@ -104,21 +104,21 @@ async def test_connections_that_died_silently_are_replaced(layer, peer, member, 
     accepted = proxy.accepted
     proxy.blackhole(chosen)
     if which == "publishing":
-        # Found by the first that use it: within the time a send may take.
+        # The first send on the connection notices it, within send_timeout.
         with contextlib.suppress(LayerUnavailable):
             await layer.group_send(ROOM, number(0))
         await until_heard(layer, member)
     else:
-        # After two intervals, which a busy machine may begin anew.
+        # Two intervals, which may start again on a busy machine.
         await within(RECOVERY, lambda: layer.statistics().gaps)
         assert len(await until_heard(peer, member)) == 1
         await until_heard(layer, member)
-        # The reading connection, and the one that sends.
+        # The reading connection and the sending connection.
         assert proxy.accepted >= accepted + 2
 
 
 async def test_what_is_sent_while_the_connection_is_gone(kind, layer, peer, member, proxy, caplog):
-    """A queue and a log lose nothing, and say so; pub/sub says when it may have lost something."""
+    """A queue and a log lose nothing and say so; pub/sub reports a possible loss."""
     caplog.set_level(logging.INFO)
     proxy.cut()
     await within(RECOVERY, lambda: layer.health().state == "degraded")
@@ -139,7 +139,9 @@ async def test_what_is_sent_while_the_connection_is_gone(kind, layer, peer, memb
 
 @pytest.mark.parametrize("kind", ["queue"], indirect=True)
 async def test_connections_that_break_again_and_again_lose_nothing(layer, peer, member, proxy):
-    """500 messages while every connection is cut every few milliseconds: all, once, in order."""
+    """
+    All of 500 messages arrive in order, once, while connections are cut every few milliseconds.
+    """
     dice = random.Random(7)
 
     async def send_all():
@@ -160,11 +162,11 @@ async def test_connections_that_break_again_and_again_lose_nothing(layer, peer, 
 
 
 async def test_publish_that_is_stuck_delays_nobodys_joining(layer, member, proxy):
-    """It waits for an answer of its own connection, and only there."""
-    # The first command on the connection that sends.
+    """A publish waits for its own connection only."""
+    # The first command on the sending connection.
     proxy.blackhole(having_sent("PING"))
     sending = asyncio.create_task(layer.group_send("elsewhere", number(0)))
-    # Less than the time after which it gives up.
+    # Shorter than send_timeout.
     async with asyncio.timeout(SEND_TIMEOUT - 1):
         await layer.group_add("another", member.name)
     assert not sending.done()
@@ -173,7 +175,7 @@ async def test_publish_that_is_stuck_delays_nobodys_joining(layer, member, proxy
 
 
 async def test_sending_gives_up_after_send_timeout(kind, proxy, make_layer):
-    """Whatever it waits for: an answer, or a connection."""
+    """A send gives up no matter whether it waits for an answer or for a connection."""
     layer = await make_layer(kind, [proxy.url], send_timeout=1)
     proxy.blackhole()
     for _ in range(2):
@@ -183,11 +185,11 @@ async def test_sending_gives_up_after_send_timeout(kind, proxy, make_layer):
 
 
 async def test_health_tells_what_is_going_on(kind, proxy, make_layer, server):
-    """From before the first connection to after the last one."""
+    """health() is right from before the first connection until after the last one."""
     layer = await make_layer(kind, [proxy.url, server.url])
     assert layer.health().state == "ready"
     mailbox = await layer.open_channel()
-    # So many that each server has some.
+    # Enough for each server to have some.
     for n in range(20):
         await layer.group_add(f"group-{n}", mailbox.name)
     began = time.time()
@@ -208,7 +210,7 @@ async def test_health_tells_what_is_going_on(kind, proxy, make_layer, server):
 
 
 async def test_layer_that_cannot_open_says_why_afterwards(kind, proxy):
-    """It is closed, and its health has the error for whoever asks later."""
+    """The layer is closed, and its health keeps the error."""
     layer = LAYERS[kind]([proxy.url])
     assert (layer.health().state, layer.health().error) == ("closed", None)
     proxy.cut()

@@ -1,4 +1,4 @@
-"""The server lives, but a connection to it breaks."""
+"""A connection breaks while the server lives."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from tests.chaos.proxy import Proxy, having_sent
 from tests.chaos.support import RECOVERY, listening, within
 from tests.chaos.traffic import Traffic, arrived
 
-# Times that a connection is cut, each at another moment of the traffic.
+# Number of times that a connection is cut, each at another moment of the traffic.
 CUTS = 3
 
 
@@ -19,7 +19,7 @@ def proxy(server):
 
 
 async def test_cut_subscription_is_one_gap_and_what_follows_arrives(proxy, make_layer, registry):
-    """Publishing goes on over its own connection; only what came between is lost, and told."""
+    """Publishing continues on its own connection; messages sent meanwhile are lost and reported."""
     layer = await make_layer("pubsub", [proxy.url])
     registry.register("pubsub", layer)
     async with listening("pubsub") as seen:
@@ -31,14 +31,14 @@ async def test_cut_subscription_is_one_gap_and_what_follows_arrives(proxy, make_
         recovered = traffic.next
         await traffic.flows(recovered)
         await traffic.stop()
-        # None was refused.
+        # No send was refused.
         assert traffic.accepted[:recovered] == list(range(recovered))
         await arrived(traffic, seen, since=recovered)
         assert [len(each.gaps) for each in seen] == [CUTS] * len(seen)
 
 
 async def test_cut_of_the_publishing_connection_is_no_gap(proxy, make_layer, registry):
-    """Whatever was accepted arrives: it was not the connection that messages come by."""
+    """Every accepted message arrives, because messages arrive on another connection."""
     layer = await make_layer("pubsub", [proxy.url])
     registry.register("pubsub", layer)
     async with listening("pubsub") as seen:
@@ -53,11 +53,11 @@ async def test_cut_of_the_publishing_connection_is_no_gap(proxy, make_layer, reg
 
 
 async def test_cut_connections_of_the_queue_lose_nothing(proxy, server, make_layer, registry):
-    """Messages wait in Redis meanwhile, those on their way too; the gap says so."""
+    """Messages wait in Redis meanwhile, even messages in transit; the gap says so."""
     sender = await make_layer("queue", [server.url])
     layer = await make_layer("queue", [proxy.url])
     registry.register("queue", layer)
-    # With this much latency there always is something on its way.
+    # With this much latency, some messages are always in transit.
     proxy.delay(0.03)
     async with listening("queue") as seen:
         traffic = Traffic(sender)

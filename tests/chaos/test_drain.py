@@ -1,4 +1,4 @@
-"""The deploy rolls: a server with many clients is told to stop."""
+"""A rolling deploy: a server with many clients is told to stop."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.chaos.support import MARGIN
 from tests.chaos.web import PLAIN, PROGRAM, UVICORN, WORKERS, WebProcess, clients, closed, fetched
 from tests.servers.support import COALESCING, closing, complaints, heard
 
-# As rolling.py has them unless told otherwise.
+# The defaults of rolling.py.
 DRAIN_TIMEOUT, DRAIN_SPREAD = 3.0, 1.0
 RESTART = 1012
 
@@ -36,7 +36,9 @@ def make_server(tmp_path, request):
 
 @pytest.mark.parametrize("layer", ["memory", "pubsub", "queue"])
 async def test_two_hundred_clients_are_closed_in_order(make_server, redis_url, layer):
-    """Each sees 1012 and has one disconnect(); the process ends in time, and nothing is left."""
+    """
+    Each client sees 1012 and has one disconnect(); the process ends in time without leftovers.
+    """
     server = make_server(LAYER=layer, REDIS_URL=redis_url)
     async with clients(server, 200) as opened:
         await opened[0].send("hello")
@@ -48,7 +50,7 @@ async def test_two_hundred_clients_are_closed_in_order(make_server, redis_url, l
         codes = [(await closing(client))[0] for client in opened]
     assert codes == [RESTART] * 200
     assert server.said(f"disconnect {RESTART}") == server.said("disconnect") == 200
-    # Not all in one moment. By the server's own account: its clients may stand still meanwhile.
+    # Measured by the server's log, because the clients may be suspended meanwhile.
     assert server.lasted("disconnect") > DRAIN_SPREAD / 2
     assert took < DRAIN_TIMEOUT + MARGIN
     server.assert_nothing_to_complain_about()
@@ -58,7 +60,7 @@ async def test_two_hundred_clients_are_closed_in_order(make_server, redis_url, l
 
 
 async def test_handler_and_disconnect_that_hang_are_cancelled_at_the_deadline(make_server):
-    """The others are closed meanwhile, and the process ends in time with 0."""
+    """The other connections are closed meanwhile, and the process ends in time with 0."""
     server = make_server(DRAIN_TIMEOUT="3")
     async with clients(server, 5) as opened:
         stuck, late, *others = opened
@@ -74,7 +76,7 @@ async def test_handler_and_disconnect_that_hang_are_cancelled_at_the_deadline(ma
         assert await server.exit_code() == 0
         took = time.monotonic() - told
         assert [(await closing(client))[0] for client in (stuck, late)] == [RESTART] * 2
-    # A second for cancelling and leaving; what a busy machine takes on top.
+    # A second for cancelling and leaving, plus the margin for a busy machine.
     assert 3 <= took < 4 + MARGIN
     assert server.said(f"disconnect {RESTART}") == server.said("disconnect") == 5
     assert "RollingConsumer (2 connections)" in server.output
@@ -83,7 +85,7 @@ async def test_handler_and_disconnect_that_hang_are_cancelled_at_the_deadline(ma
 
 @pytest.mark.parametrize("protocol", ["websockets", "websockets-sansio", "wsproto", COALESCING])
 async def test_clients_that_never_read_do_not_keep_the_process(make_server, protocol):
-    """Their sockets are ended; uvicorn alone would wait for as long as they like."""
+    """The server ends their sockets; uvicorn alone would wait without limit."""
     command = f"{UVICORN} --ws {protocol}"
     server = make_server(command=command, DRAIN_TIMEOUT="1")
     deaf, stream = RawClient(server, "ws"), open_request(server, "stream/?flood")
@@ -95,16 +97,16 @@ async def test_clients_that_never_read_do_not_keep_the_process(make_server, prot
         server.tell()
         assert await server.exit_code() == 0
         took = time.monotonic() - told
-    # A second for cancelling and leaving; what a busy machine takes on top.
+    # A second for cancelling and leaving, plus the margin for a busy machine.
     assert 1 <= took < 2 + MARGIN
     assert server.said(f"disconnect {RESTART}") == server.said("stream ended") == 1
-    # Without warnings: uvicorn's oldest protocol is deprecated, and says so.
+    # Without warnings: uvicorn's oldest protocol is deprecated and warns about it.
     assert complaints(server.output) == []
 
 
 @pytest.mark.parametrize("layer", ["pubsub", "queue"])
 async def test_broker_that_does_not_answer_does_not_keep_the_process(make_server, valkey, layer):
-    """What it should be told at the end it learns by itself, when the lease is over."""
+    """The broker cannot be told, and finds out when the lease is over."""
     with Proxy(valkey.port) as proxy:
         server = make_server(LAYER=layer, REDIS_URL=proxy.url)
         async with clients(server, 20) as opened:
@@ -121,10 +123,10 @@ async def test_broker_that_does_not_answer_does_not_keep_the_process(make_server
 
 
 async def test_new_clients_are_sent_elsewhere_during_the_drain(make_server):
-    """They are accepted and closed with 1012 without connect(); a handler may end its work."""
+    """The new clients are accepted and closed with 1012 without connect(); a handler may finish."""
     server = make_server(DRAIN_TIMEOUT="10")
     async with clients(server, 1) as (busy,):
-        # As long as a busy machine may need for what comes meanwhile.
+        # Longer than a busy machine needs for the steps below.
         await busy.send("sleep 4")
         await server.says("sleeps")
         server.tell()
@@ -140,7 +142,7 @@ async def test_new_clients_are_sent_elsewhere_during_the_drain(make_server):
 
 
 async def test_stream_ends_with_the_process(make_server):
-    """The client sees a complete response, as when a stream ends by itself."""
+    """The client sees a complete response, like that of a stream that ends by itself."""
     server = make_server()
     stream = asyncio.create_task(fetched(server, "/stream/"))
     await server.says("streams")
@@ -152,12 +154,12 @@ async def test_stream_ends_with_the_process(make_server):
 
 
 async def test_second_signal_goes_straight_to_the_server(make_server):
-    """Uvicorn closes what is left at once, and ends as it does after a SIGTERM."""
+    """Uvicorn closes the remaining connections at once, and ends as after a SIGTERM."""
     server = make_server(DRAIN_TIMEOUT="30", DRAIN_SPREAD="30")
     async with clients(server, 40) as opened:
         server.tell()
         await server.says("disconnect", 20)
-        # Within a second it would count as the first one once more.
+        # A second signal within one second counts as the first one.
         await asyncio.sleep(1.1)
         server.tell()
         assert await server.exit_code() == -signal.SIGTERM
@@ -167,14 +169,14 @@ async def test_second_signal_goes_straight_to_the_server(make_server):
 
 
 async def test_supervisor_that_is_late_ends_no_drain(make_server, redis_url):
-    """Uvicorn's parent process passes on what its workers have, whenever it comes to it."""
+    """Uvicorn's parent process forwards a signal to workers that already have it, at any time."""
     options = {"LAYER": "pubsub", "REDIS_URL": redis_url}
     server = make_server(command=WORKERS, DRAIN_TIMEOUT="12", DRAIN_SPREAD="10", **options)
     async with clients(server, 60) as opened:
         server.tell(signal.SIGSTOP)
         server.tell_all()
         await server.says("disconnect")
-        # Later than a signal that a worker itself gets twice.
+        # Later than the interval in which a repeated signal counts as one.
         await asyncio.sleep(1.1)
         server.tell(signal.SIGCONT)
         assert await server.exit_code() == 0
@@ -197,7 +199,7 @@ async def test_supervisor_that_is_late_ends_no_drain(make_server, redis_url):
     ids=["ctrl-c", "coalescing", "uvicorn.run", "workers"],
 )
 async def test_every_way_to_run_uvicorn_drains(make_server, redis_url, command, number):
-    """Also if the signal goes to a whole process group, as from a terminal or systemd."""
+    """Every way drains, even if a terminal or systemd signals the whole process group."""
     server = make_server(command=command, LAYER="pubsub", REDIS_URL=redis_url, DRAIN_SPREAD="2")
     async with clients(server, 60) as opened:
         server.tell_all(number)

@@ -1,4 +1,4 @@
-"""The server is killed and comes back with what it had written: groups lose nothing."""
+"""The server is killed and restarted with its data: groups lose nothing."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from fast_channels.testing.server import ValkeyServer
 from tests.chaos.support import ROOM, within
 from tests.chaos.traffic import send_all
 
-# How many messages, and how often the server is killed meanwhile. `make soak` takes more.
+# Number of messages, and of kills meanwhile. `make soak` uses more.
 MESSAGES, KILLS = (10_000, 10) if os.environ.get("SOAK") else (1_000, 3)
 
-# Seconds for all of them on a busy machine.
+# Upper bound in seconds for all of them on a busy machine.
 PATIENCE = 300.0 if os.environ.get("SOAK") else 50.0
 
 
 @pytest.fixture
 def durable(tmp_path):
-    """A server that has on disk what it has confirmed."""
+    """A server that writes to disk before it confirms."""
     written = ("--appendonly", "yes", "--appendfsync", "always", "--dir", str(tmp_path))
     with ValkeyServer(options=written) as server:
         yield server
@@ -49,7 +49,7 @@ async def killed_at_random(server, progress, rng):
 async def test_server_that_is_killed_under_traffic_loses_nothing_and_doubles_nothing(
     durable, make_layer
 ):
-    """Every receiver, in whatever process, sees every number once and in order."""
+    """Every receiver, in every process, sees each number once and in order."""
     rng = random.Random(7)
     sender, *receivers = [
         await make_layer("streams", [durable.url], capacity=MESSAGES, history_size=MESSAGES)
@@ -69,7 +69,7 @@ async def test_server_that_is_killed_under_traffic_loses_nothing_and_doubles_not
     for found, gaps in seen:
         await within(PATIENCE, lambda found=found: len(found) >= MESSAGES)
         assert found == list(range(MESSAGES))
-        # Nobody missed anything; what was killed again while it came up is one outage.
+        # No member missed anything; a second kill during startup belongs to the same outage.
         assert 1 <= len(gaps) <= KILLS
         assert all(gap["recovered"] for gap in gaps)
     kept = await sender.history(ROOM)

@@ -1,9 +1,9 @@
 """
-Arbitrary frames and arbitrary broker payloads, thrown at a live group of consumers.
+Arbitrary frames and broker payloads, sent to a live group of consumers.
 
-Whatever comes, no other connection closes, nothing is raised that nobody
-handles, and an ordinary broadcast reaches everybody afterwards. `SOAK=1` throws
-much more, each time something else; a failure prints what was thrown.
+No input closes another connection or raises an unhandled exception, and an ordinary broadcast
+reaches every member afterwards. `SOAK=1` sends much more, each time something else; a failure
+prints the input.
 """
 
 from __future__ import annotations
@@ -47,17 +47,17 @@ TOKEN = "still here "
 
 
 class Shown:
-    """Shows the client whatever a message says, so that nothing in it can be wrong."""
+    """Shows every message to the client, so that no content of it can be wrong."""
 
     async def chat_message(self, message):
         await self.show(repr(message)[:1000])
 
     async def token(self, message):
-        # No sender of arbitrary things can know the number.
+        # No sender of arbitrary messages can know the number.
         await self.show(str(message.get("text"))[:100])
 
     async def relay(self, content):
-        """Send what a client said to the group, as any chat does."""
+        """Send the client's text to the group, as any chat does."""
         message = {"type": "chat.message", "content": content}
         try:
             await self.channel_layer.group_send("room", message)
@@ -88,7 +88,7 @@ class JsonChat(Shown, AsyncJsonWebsocketConsumer):
 
 
 class Careful(Chat):
-    """Closes when messages may have been lost: a forged gap must not do it."""
+    """Closes when messages may have been lost; a forged gap must not close it."""
 
     on_gap = "close"
 
@@ -109,7 +109,7 @@ class Stream(Shown, AsyncHttpConsumer):
 
 
 class Client:
-    """One connection, of a consumer of any kind."""
+    """One connection to a consumer of any kind."""
 
     def __init__(self, consumer) -> None:
         self.consumer = consumer
@@ -125,7 +125,7 @@ class Client:
             assert await self.end.connect(PATIENCE) == (True, None)
 
     async def sees(self, token) -> bool:
-        """Whether a broadcast arrives; False if the connection was closed instead."""
+        """Return whether a broadcast arrives; False if the connection was closed instead."""
         while True:
             event = await self.end.receive_output(PATIENCE)
             if event["type"] == "websocket.close":
@@ -142,14 +142,14 @@ class Client:
 
 
 class Party:
-    """A live group on a loop of its own, two consumers of each kind, and a guest who misbehaves."""
+    """A live group on its own loop: two consumers of each kind, and a misbehaving guest."""
 
     def __init__(self, kind, url, registry) -> None:
         self.kind = kind
         self.url = url
         self.registry = registry
         self.loop = asyncio.new_event_loop()
-        # What nobody caught, and what was logged as an error.
+        # Unhandled exceptions, and records logged as errors.
         self.unhandled = []
         self.loop.set_exception_handler(lambda _, context: self.unhandled.append(context))
         self.errors = logging.Handler(logging.ERROR)
@@ -164,7 +164,7 @@ class Party:
         return self.loop.run_until_complete(in_time())
 
     def __enter__(self):
-        # What tests before this one have left behind is not ours.
+        # Garbage of earlier tests must not be counted here.
         gc.collect()
         logging.getLogger().addHandler(self.errors)
         self.run(self._begin())
@@ -206,7 +206,7 @@ class Party:
             await guest.connect()
             await guest.end.send_input(event)
             await guest.end.send_input({"type": "websocket.receive", "text": '"after"'})
-            # So that the broadcast comes after the frames were handled, or the guest was closed.
+            # The broadcast comes after the frames were handled, or after the guest was closed.
             await guest.sees("after")
             token = await self.everybody_sees_a_broadcast()
             if not guest.end.future.done() and await guest.sees(token):
@@ -219,19 +219,19 @@ class Party:
             before = self.counted()
             await self.inject(payloads, where)
             await self.everybody_sees_a_broadcast()
-            # The broadcast was delivered to everybody.
+            # The broadcast was delivered to every member.
             assert self.counted() >= before + len(payloads) + len(self.clients)
 
         self.run(throw())
 
     def counted(self) -> int:
-        """How many payloads and messages the counters have seen, whatever became of them."""
+        """Return how many payloads and messages the counters have seen, with any outcome."""
         counters = dataclasses.asdict(self.layer.statistics())
         kinds = ("delivered", "undecodable", "unclaimed")
         return sum(counters[kind] for kind in kinds)
 
     async def inject(self, payloads, where):
-        """Put bytes where the layer will find them, as a peer with other ideas would."""
+        """Put bytes where the layer reads them, as a foreign peer would."""
         if self.kind == "memory":
             topic = {"group": "room", "channel": self.names[0]}[where]
             for payload in payloads:
@@ -243,7 +243,7 @@ class Party:
         with redis.Redis.from_url(self.url) as client:
             if self.kind == "queue":
                 key = f"asgi{self.names[0].partition('!')[0]}!"
-                # What is older than `expiry` the next sender removes, read or not.
+                # The next sender removes entries older than `expiry`, even unread ones.
                 now = time.time()
                 client.zadd(key, {payload: now + n / 1e6 for n, payload in enumerate(payloads)})
             else:
@@ -256,7 +256,7 @@ class Party:
         return list(inspect.hub(self.layer).mailboxes)
 
 
-# -- what is thrown ---------------------------------------------------------------
+# -- the input --------------------------------------------------------------------
 
 JSON = st.recursive(
     st.none()
@@ -296,13 +296,13 @@ FRAMES = st.one_of(
     st.just({"type": "websocket.receive"}),
 )
 
-# Everything that a message could try to call.
+# Every name that a message could try to call.
 METHODS = sorted(
     {
         name
         for consumer in (Chat, JsonChat, Careful, Stream, AsyncHttpConsumer)
         for name in dir(consumer)
-        # Own methods that take one argument are handlers.
+        # A consumer's own methods with one argument are handlers.
         if name not in ("chat_message", "token", "show", "relay")
     }
 )
@@ -328,7 +328,7 @@ def packed(value) -> bytes:
 
 
 def messages(party):
-    """Messages whose parts are forged, with addresses that name everybody, nobody, or nothing."""
+    """Messages with forged parts, and addresses of all channels, of none, or of invalid ones."""
     names = party.names if party.kind == "queue" else ["specific.x!y"]
     inbox = names[0].partition("!")[0] + "!"
     name = st.sampled_from(
@@ -342,20 +342,20 @@ def messages(party):
 
 
 def sealed(party, payload) -> bytes:
-    """As it would travel: the queue has 12 random bytes before it."""
+    """Return a payload in its wire form: the queue puts 12 random bytes before it."""
     return (b"twelve bytes" if party.kind == "queue" else b"") + payload
 
 
 def payloads(party):
-    """Some at once, fewer than a mailbox holds: bytes, any MessagePack, forged messages."""
+    """A batch smaller than a mailbox: bytes, any MessagePack, forged messages."""
     depth = [b"\x91" * 100_000, b"\x81\xa1a" * 2000, b"\xdf\xff\xff\xff\xff", b"\x80", b"\x90"]
     shaped = st.one_of(messages(party), PLAIN.map(packed), st.sampled_from(depth))
     payload = st.one_of(shaped.map(lambda payload: sealed(party, payload)), st.binary())
-    # Different ones: equal members of a sorted set are one.
+    # The payloads differ, because equal members of a sorted set are one.
     return st.lists(payload, min_size=1, max_size=15, unique=True)
 
 
-# Where anybody may put a payload; on streams it has to be appended to be one.
+# The places where any peer can put a payload; on streams, only appended ones count.
 FORGED = ("memory", "pubsub", "queue")
 
 
@@ -369,7 +369,7 @@ def party(request, registry):
 @pytest.mark.timeout(0 if SOAK else 60)
 @pytest.mark.parametrize("consumer", [Chat, JsonChat])
 def test_arbitrary_frames_disturb_no_other_connection(party, consumer):
-    """At most they close their own, with a code that says what was wrong."""
+    """Frames close at most their own connection, with a code that says the reason."""
 
     @PROFILE
     @given(FRAMES)
@@ -381,7 +381,7 @@ def test_arbitrary_frames_disturb_no_other_connection(party, consumer):
 
 @pytest.mark.timeout(0 if SOAK else 60)
 def test_arbitrary_payloads_close_no_connection(party):
-    """They are counted, and skipped if they are no messages for anybody."""
+    """The payloads are counted, and skipped if they are not messages for a channel here."""
 
     @PROFILE
     @given(payloads(party), st.sampled_from(["group", "channel"]))
@@ -392,7 +392,7 @@ def test_arbitrary_payloads_close_no_connection(party):
 
 
 def test_no_type_reaches_a_method_of_the_library(party):
-    """Not under its name, nor with periods in it; each is counted by every consumer."""
+    """Neither its name nor a dotted form calls it; each consumer counts the message."""
     types = [*METHODS, *(name.replace("_", ".") for name in METHODS if "_" in name)]
     types = list(dict.fromkeys([*types, "layer.gap", "layer.overflow", "websocket.close"]))
     everybody = {"__asgi_channel__": party.names} if party.kind == "queue" else {}
@@ -406,7 +406,7 @@ def test_no_type_reaches_a_method_of_the_library(party):
 def test_arbitrary_names_among_the_members_of_a_group_keep_nothing_from_the_others(
     redis_url, registry
 ):
-    """Whatever a peer has added to the group in Redis, a broadcast reaches everybody else."""
+    """A broadcast reaches every other member, no matter what a peer has added in Redis."""
     with Party("queue", redis_url, registry) as party:
         with redis.Redis.from_url(redis_url) as client:
             names = [b"", b"!", b"a name", b"specific.gone!x", b"x" * 500, "ü".encode()]
@@ -415,7 +415,7 @@ def test_arbitrary_names_among_the_members_of_a_group_keep_nothing_from_the_othe
 
 
 def test_member_that_is_no_text_keeps_nothing_from_the_others(redis_url, registry):
-    """Bytes that are no UTF-8 cannot be a channel of anybody."""
+    """Bytes that are not UTF-8 cannot name a channel."""
     with Party("queue", redis_url, registry) as party:
         with redis.Redis.from_url(redis_url) as client:
             client.zadd("asgi:group:room", {b"\xff\xfe": time.time()})
@@ -423,7 +423,7 @@ def test_member_that_is_no_text_keeps_nothing_from_the_others(redis_url, registr
 
 
 class Trusting(JsonChat):
-    """Sends JSON on as it came, as many programs do."""
+    """Forwards JSON unchecked, as many programs do."""
 
     async def relay(self, content):
         await self.channel_layer.group_send("room", {"type": "chat.message", "content": content})
@@ -431,6 +431,6 @@ class Trusting(JsonChat):
 
 @pytest.mark.parametrize("text", ["9" * 30, "[0.1" + ",0.1" * 240_000 + "]"])
 def test_json_that_no_layer_can_carry_is_the_clients_mistake(text, registry):
-    """It closes with a code that says so and no traceback, or a client could fill the log."""
+    """The close code says so, and no traceback lets clients fill the log."""
     with Party("memory", None, registry) as party:
         party.throw_frame(Trusting, {"type": "websocket.receive", "text": text})

@@ -1,4 +1,4 @@
-"""A process that is killed leaves no ghosts in its groups."""
+"""A killed process leaves no members behind in its groups."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from tests.chaos.support import MARGIN, ROOM, listening, number, within
 from tests.layers.support import arrives
 
 LEASE = 4.0
-# Of everything that ends by itself.
+# Seconds after which everything that has an expiry ends.
 EXPIRY = 3.0
 GROUPS = ["room", "hall", "attic"]
 
 
 @pytest.fixture
 def start_member():
-    """Starts processes that join GROUPS; gives each with the name of its channel."""
+    """Start processes that join GROUPS; give each with the name of its channel."""
     with contextlib.ExitStack() as stack:
 
         def start(kind, url):
@@ -44,7 +44,7 @@ def start_member():
 
 @pytest.fixture
 def start_receiver():
-    """Starts a process that receives jobs and prints their numbers."""
+    """Start a process that receives jobs and prints their numbers."""
     with contextlib.ExitStack() as stack:
 
         def start(url, lease):
@@ -61,7 +61,7 @@ def start_receiver():
 
 
 async def test_process_that_was_killed_is_forgotten(server, make_layer, start_member):
-    """Within one and a half leases its members and its inbox are gone; others stay."""
+    """Within one and a half leases its members and its inbox are gone; other members stay."""
     living = await make_layer("queue", [server.url], lease=LEASE)
     mailbox = await living.open_channel()
     await living.group_add("room", mailbox.name)
@@ -78,7 +78,7 @@ async def test_process_that_was_killed_is_forgotten(server, make_layer, start_me
         await within(1.5 * LEASE + MARGIN, lambda: not raw.exists(inbox))
         assert time.monotonic() - died <= 1.5 * LEASE + MARGIN
         assert [raw.zcard(f"asgi:group:{group}") for group in GROUPS] == [1, 0, 0]
-        # No sender writes to it any more.
+        # Senders do not write to it any more.
         await living.group_send("room", number(3))
         assert not raw.exists(inbox)
         assert [(await arrives(mailbox))["n"] for _ in range(2)] == [1, 3]
@@ -87,7 +87,7 @@ async def test_process_that_was_killed_is_forgotten(server, make_layer, start_me
 async def test_consumers_that_are_idle_longer_than_every_expiry_stay_members(
     server, make_layer, registry
 ):
-    """Others may forget who is gone at each moment, and nobody who is there."""
+    """Other processes may remove members that are gone, but never members that are alive."""
     short = {"lease": EXPIRY, "expiry": EXPIRY, "group_expiry": EXPIRY}
     layer, other = [await make_layer("queue", [server.url], **short) for _ in range(2)]
     registry.register("queue", layer)
@@ -101,14 +101,14 @@ async def test_consumers_that_are_idle_longer_than_every_expiry_stay_members(
 async def test_messages_that_a_killed_process_had_taken_are_received_by_others(
     server, make_layer, start_receiver
 ):
-    """Those that were in its hands: each comes once, and none is lost."""
+    """Each message that the process had taken comes once, and none is lost."""
     layer = await make_layer("queue", [server.url], capacity=1000, lease=LEASE)
     await layer.send_many("jobs", [number(n) for n in range(600)])
     killed = start_receiver(server.url, LEASE)
     seen = [int(line) for line in iter(lambda: killed.stdout.readline().strip(), STANDS_STILL)]
     assert seen == list(range(len(seen)))
     with redis.Redis.from_url(server.url) as raw:
-        # Some are neither in the channel nor received.
+        # Some messages are neither in the channel nor received.
         assert raw.zcard("asgijobs") < 600 - len(seen)
         killed.kill()
         killed.wait()
@@ -120,7 +120,7 @@ async def test_messages_that_a_killed_process_had_taken_are_received_by_others(
 
 
 async def test_subscriptions_of_a_process_that_was_killed_are_gone(server, start_member):
-    """The server closes its connections, and nothing else was there."""
+    """The server closes its connections, and nothing else existed."""
     with redis.Redis.from_url(server.url) as raw:
         killed, _ = start_member("pubsub", server.url)
         assert {f"asgi__group__{group}".encode() for group in GROUPS} < set(raw.pubsub_channels())

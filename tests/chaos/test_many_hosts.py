@@ -1,4 +1,4 @@
-"""Names are spread over two and three servers; losing one loses its share and no more."""
+"""Names are spread over two and three servers; losing one server loses only its share."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 
     from fast_channels.layers.mailbox import Mailbox
 
-# Groups, and channels of each process.
+# Number of groups, and of channels of each process.
 NAMES = 30
 
-# Both at once, since it takes its time.
+# Both layers in one test, because it takes long.
 TWO = ("pubsub", "queue")
 
-# Seconds for what does not depend on a server that is away.
+# Seconds for steps that do not need the server that is away.
 PROMPT = 4.0
 
 
@@ -41,7 +41,7 @@ def valkeys():
 
 @pytest.fixture
 def network(valkeys):
-    """Makes proxies in front of the first of the servers, which are empty."""
+    """Make proxies in front of the first servers; the servers are empty."""
     with contextlib.ExitStack() as stack:
 
         def make(hosts):
@@ -54,7 +54,7 @@ def network(valkeys):
 
 @dataclass(eq=False)
 class Way:
-    """A name to send to, the one channel that hears it, and the hosts that this takes."""
+    """A name to send to, the one channel that receives it, and the hosts that this needs."""
 
     send: Callable[[dict], Awaitable[None]]
     inbox: Mailbox
@@ -63,10 +63,10 @@ class Way:
 
 @dataclass
 class Ways:
-    """All names in use, and what has arrived by them."""
+    """All names in use, and the messages that have arrived for each."""
 
     of: list[Way] = field(default_factory=list)
-    # How often a round's message has arrived, by way and round.
+    # How often each round's message has arrived, by way and round.
     arrived: Counter[tuple[int, int]] = field(default_factory=Counter)
     gaps: Counter[Mailbox] = field(default_factory=Counter)
     readers: dict[Mailbox, asyncio.Task] = field(default_factory=dict)
@@ -86,7 +86,7 @@ class Ways:
                 self.arrived[message["way"], message["round"]] += 1
 
     async def all_send(self, round_: int, *, patience: float) -> set[int]:
-        """Send on all ways at once; returns those on which the layer was unavailable."""
+        """Send to all names at once; return the ways on which the layer was unavailable."""
 
         async def send(index: int) -> None:
             message = {"type": "test", "way": index, "round": round_}
@@ -110,7 +110,7 @@ class Ways:
         return set(range(len(self.of)))
 
     async def stop(self) -> None:
-        """Stop reading; raises what a reader met."""
+        """Stop reading; raise the first exception of a reader."""
         for reader in self.readers.values():
             reader.cancel()
         results = await asyncio.gather(*self.readers.values(), return_exceptions=True)
@@ -118,20 +118,20 @@ class Ways:
 
 
 def hosts_of_channel(kind, name, ring):
-    """Which host a channel lives on: for the queue, that of its process's inbox."""
+    """Return the host that a channel lives on: for the queue, the host of its process's inbox."""
     address = name[: name.index("!") + 1] if kind == "queue" else name
     return {consistent_hash(address, ring)}
 
 
 def hosts_of_group(kind, group, name, ring):
-    """Which hosts a group with this member needs."""
+    """Return the hosts that a group with this member needs."""
     if kind == "pubsub":
         return {consistent_hash(f"asgi__group__{group}", ring)}
     return {consistent_hash(group, ring)} | hosts_of_channel(kind, name, ring)
 
 
 async def add_ways(ways, kind, ring, sender, receiver, groups):
-    """One channel of `receiver` for each of the groups, to be reached in two ways."""
+    """Add one channel of `receiver` for each of the groups, reachable in two ways."""
     for group in groups:
         inbox = await receiver.open_channel()
         await receiver.group_add(group, inbox.name)
@@ -143,13 +143,13 @@ async def add_ways(ways, kind, ring, sender, receiver, groups):
 
 @pytest.mark.parametrize("ring", [2, 3])
 async def test_every_message_arrives_on_many_hosts(kind, ring, make_layer, network):
-    """By group and by name, in both directions between two processes, once."""
+    """Messages arrive once, by group and by name, in both directions between two processes."""
     urls = [proxy.url for proxy in network(ring)]
     one, other = await make_layer(kind, urls), await make_layer(kind, urls)
     ways = Ways()
     await add_ways(ways, kind, ring, one, other, [f"there-{n}" for n in range(NAMES)])
     await add_ways(ways, kind, ring, other, one, [f"back-{n}" for n in range(NAMES)])
-    # Otherwise this would be a test of fewer hosts.
+    # With unused hosts, this would test fewer hosts.
     assert set().union(*(way.hosts for way in ways.of)) == set(range(ring))
     for round_ in range(3):
         assert not await ways.all_send(round_, patience=SEND_TIMEOUT)
@@ -160,7 +160,7 @@ async def test_every_message_arrives_on_many_hosts(kind, ring, make_layer, netwo
 
 
 async def receivers_around(lost, kind, make_layer, urls):
-    """Two processes, of which one, if it has an inbox in Redis, has it on the lost host."""
+    """Make two processes; if they have inboxes in Redis, one of those is on the lost host."""
     if kind == "pubsub":
         return [await make_layer(kind, urls), await make_layer(kind, urls)]
     found = {}
@@ -176,10 +176,10 @@ async def receivers_around(lost, kind, make_layer, urls):
 
 async def lose_one(kind, lose, make_layer, proxies, *, gaps):
     """
-    Lose one of the hosts and get it back, sending to everything meanwhile.
+    Lose one of the hosts and get it back, sending to all names meanwhile.
 
-    Returns what happened, and the channels that are reached through the host,
-    when these have had `gaps` gaps.
+    Return the outcome, and the channels that are reached through the host, once each of them
+    has had `gaps` gaps.
     """
     lost, ring = 1, len(proxies)
     urls = [proxy.url for proxy in proxies]
@@ -198,7 +198,7 @@ async def lose_one(kind, lose, make_layer, proxies, *, gaps):
     sending = asyncio.create_task(ways.all_send(1, patience=SEND_TIMEOUT + MARGIN))
     await within(PROMPT, lambda: ways.have_arrived(ways.everything - affected, 1))
     assert await sending == affected
-    # Whatever detects it: a refusal at once, or a heartbeat that does not come back.
+    # A refusal detects it at once, or a heartbeat without an answer does later.
     lame = {url: "degraded" if url == urls[lost] else "ready" for url in urls}
     await within(RECOVERY, lambda: health_of(sender) == ("degraded", lame))
     proxies[lost].restore()
@@ -212,7 +212,7 @@ async def lose_one(kind, lose, make_layer, proxies, *, gaps):
     assert not await ways.all_send(1000, patience=SEND_TIMEOUT)
     await within(RECOVERY, lambda: ways.have_arrived(ways.everything, 1000))
     concerned = {ways.of[index].inbox for index in affected}
-    # A connection over which nothing came here may take longer to be back.
+    # A connection that has carried nothing for this test may take longer to recover.
     await within(RECOVERY, lambda: all(ways.gaps[inbox] >= gaps for inbox in concerned))
     assert health_of(sender) == ("ready", dict.fromkeys(urls, "ready"))
     await ways.stop()
@@ -221,13 +221,13 @@ async def lose_one(kind, lose, make_layer, proxies, *, gaps):
 
 
 def health_of(layer):
-    """The state of a layer as a whole, and of each of its servers."""
+    """Return the state of a layer as a whole, and of each of its servers."""
     health = layer.health()
     return health.state, {url: part.state for url, part in health.servers.items()}
 
 
 async def soon(condition):
-    """Whether a condition comes to hold, soon."""
+    """Return whether a condition becomes true soon."""
     try:
         await within(0.2, condition)
     except TimeoutError:
@@ -236,19 +236,19 @@ async def soon(condition):
 
 
 async def test_host_that_is_cut_off_takes_its_share_with_it(make_layer, network):
-    """Sends to it fail at once, all others arrive; those concerned get one gap."""
+    """Sends to the lost host fail at once and all others arrive; affected channels get one gap."""
     kinds = (
         lose_one(kind, Proxy.cut, make_layer, network(3), gaps=1) for kind in ("pubsub", "queue")
     )
     (pubsub, concerned), (queue, _) = await asyncio.gather(*kinds)
     assert pubsub.gaps == dict.fromkeys(concerned, 1)
-    # Others may be told too: an inbox is read on all hosts, since peers may put
-    # something on any of them.
+    # Other channels may get a gap too: an inbox is read on all hosts, because peers may write
+    # to any of them.
     assert set(queue.gaps.values()) == {1}
 
 
 async def test_host_that_swallows_everything_takes_its_share_with_it(make_layer, network):
-    """Sends to it fail in time, and delay no others; there is one gap at most."""
+    """Sends to the lost host fail in time and delay no others; there is at most one gap."""
     kinds = (
         lose_one(kind, Proxy.blackhole, make_layer, network(3), gaps=0)
         for kind in ("pubsub", "queue")

@@ -1,4 +1,4 @@
-"""The server dies, hangs, or has nothing to say; consumers live on."""
+"""The server dies, hangs or is silent, and consumers live on."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from tests.chaos.support import (
 from tests.layers.redis.support import paused
 from tests.layers.support import arrives
 
-# redis-py 8 closes a connection on which nothing came for 5 s, unless it is told not to.
+# redis-py 8 closes a connection that was silent for 5 s, unless configured otherwise.
 LONGER_THAN_A_CLIENT_WAITS = 7.0
 
 
 @pytest.fixture
 async def registered(registry, make_layer):
-    """Makes a layer of a kind on one server, and registers it under the kind's name."""
+    """Make a layer of a kind on one server, and register it under the name of the kind."""
 
     async def make(kind, server):
         layer = await make_layer(kind, [server.url])
@@ -40,13 +40,13 @@ async def registered(registry, make_layer):
 
 
 def told(caplog):
-    """The levels of what was logged about connections, in order."""
+    """Return the levels of the log records about connections, in order."""
     caught = [r for r in caplog.records if r.name.startswith("fast_channels.layers")]
     return [record.levelname for record in caught if record.levelno >= logging.INFO]
 
 
 async def test_death_of_the_server_is_one_gap_and_two_lines(kind, server, registered, caplog):
-    """Five consumers survive it; who sends is told, who joins waits."""
+    """Five consumers survive it; senders get an error, and joins wait."""
     caplog.set_level(logging.INFO)
     layer = await registered(kind, server)
     late = await layer.open_channel()
@@ -58,7 +58,7 @@ async def test_death_of_the_server_is_one_gap_and_two_lines(kind, server, regist
         for send in (layer.group_send, layer.send):
             await refused_in_time(lambda send=send: send("somebody-else", number(0)))
         joining = asyncio.create_task(layer.group_add("later", late.name))
-        # An outage of one second is what the comparison with other libraries is about.
+        # The comparison with other libraries uses an outage of one second.
         await asyncio.wait([joining], timeout=1.0 - (time.time() - died))
         assert not joining.done()
         await asyncio.to_thread(server.start)
@@ -83,9 +83,9 @@ async def test_death_of_the_server_is_one_gap_and_two_lines(kind, server, regist
 
 async def test_server_that_hangs_or_has_nothing_to_say_ends_nothing(server, make_layer, registry):
     """
-    Who sends to the first is told in time, and later all goes on with one gap at most.
+    Senders to a hanging server get an error in time; later all works, with at most one gap.
 
-    On the second, no connection is made anew. Both at once, as both take their time.
+    A silent server causes no new connection. Both run in one test, because both take long.
     """
     with ValkeyServer() as quiet:
         for kind in LAYERS:

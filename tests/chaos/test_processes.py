@@ -1,4 +1,4 @@
-"""Several workers, threads, forks, and event loop after event loop."""
+"""Several workers, threads, forks, and one event loop after another."""
 
 from __future__ import annotations
 
@@ -59,7 +59,9 @@ async def test_workers_with_an_in_memory_layer_are_warned_of_once(start, server)
 
 
 async def test_what_is_no_group_of_workers_is_not_warned_of(start, redis_url):
-    """Workers on a Redis layer, one that reloads, and two servers that one shell started."""
+    """
+    Workers on a Redis layer, a reloading worker, and two servers of one shell give no warning.
+    """
     shared = start(COMMANDS["uvicorn"], LAYER="pubsub", REDIS_URL=redis_url)
     alone = [start(RELOADING), start(RELOADING)]
     await shared.says("started", 2)
@@ -116,7 +118,7 @@ pause("parent again")
 
 @pytest.mark.parametrize("kind", REDIS_LAYERS)
 async def test_sync_senders_use_one_connection_per_process(redis_url, kind):
-    """One thread, eight threads, a fork: everything arrives in order, and not a word at the end."""
+    """From one thread, eight threads and a fork, messages arrive in order and nothing is logged."""
     async with REDIS_LAYERS[kind]([redis_url], capacity=5000) as receiver:
         inbox = await receiver.open_channel()
         await receiver.group_add("room", inbox.name)
@@ -133,9 +135,9 @@ async def test_sync_senders_use_one_connection_per_process(redis_url, kind):
 
 
 async def watched(script, redis_url, look):
-    """Run a script, and look whenever it pauses; fails if it fails or complains."""
+    """Run a script and check at each of its pauses; fail if it fails or prints a complaint."""
     process = await asyncio.create_subprocess_exec(
-        # Not in development mode, in which asyncio takes its time.
+        # Not in development mode, which slows asyncio down.
         *(sys.executable, "-W", "always::ResourceWarning", "-W", FORK_IS_MEANT),
         *("-c", script, redis_url),
         stdin=PIPE,
@@ -152,7 +154,7 @@ async def watched(script, redis_url, look):
 
 
 def senders(redis_url):
-    """Connections of the sending processes, as the server sees them."""
+    """Return the connections of the sending processes, as the server lists them."""
     with redis.Redis.from_url(redis_url) as client:
         return [one["name"] for one in client.client_list()].count("sender")
 
@@ -187,7 +189,7 @@ pause("sync")
 
 @pytest.mark.parametrize("kind", REDIS_LAYERS)
 async def test_process_that_only_publishes_subscribes_to_nothing(redis_url, kind):
-    """No channel, no client that waits, no inbox: one connection that has sent something."""
+    """The process has no channel, no reader and no inbox, only one connection that sends."""
 
     def look():
         with redis.Redis.from_url(redis_url) as client:
@@ -204,14 +206,14 @@ async def test_process_that_only_publishes_subscribes_to_nothing(redis_url, kind
 
 @pytest.fixture(params=KINDS)
 def layer(request, redis_url):
-    """A layer of each kind that nobody has opened."""
+    """A layer of each kind that is not open yet."""
     if request.param == "memory":
         return InMemoryChannelLayer()
     return REDIS_LAYERS[request.param]([redis_url])
 
 
 async def exchange(layer):
-    """A message to a channel and one to its group arrive."""
+    """Send a message to a channel and one to its group, and check that both arrive."""
     inbox = await layer.open_channel()
     await layer.group_add("room", inbox.name)
     await layer.group_send("room", {"type": "test", "to": "room"})
@@ -220,7 +222,7 @@ async def exchange(layer):
 
 
 async def used(layer, *, times=1):
-    """Open and close a layer; whatever it started has ended then."""
+    """Open and close a layer, and check that all its tasks have ended."""
     for _ in range(times):
         async with layer:
             await exchange(layer)
@@ -228,14 +230,14 @@ async def used(layer, *, times=1):
 
 
 def test_layer_opens_twice_on_one_loop_and_then_on_another(layer):
-    """It is as good as new each time, and no task is left."""
+    """The layer is as new each time, and no task is left."""
     asyncio.run(used(layer, times=2))
     asyncio.run(used(layer))
 
 
 @pytest.mark.parametrize("ending", ["closed", "left open"])
 def test_thirty_loops_use_one_layer(layer, ending, recwarn):
-    """As thirty tests with a loop each do, whether they close it or not; nothing accumulates."""
+    """Thirty tests with one loop each may close it or not; nothing accumulates."""
     for _ in range(30):
         asyncio.run(used(layer) if ending == "closed" else exchange(layer))
     gc.collect()

@@ -1,4 +1,4 @@
-"""The proxy does to connections what the scenarios rely on."""
+"""The proxy treats connections as the scenarios need it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def proxy(valkey):
 
 @pytest.fixture
 def connect(proxy):
-    """Opens plain sockets to the proxy."""
+    """Open plain sockets to the proxy."""
     opened = []
 
     def connect():
@@ -47,7 +47,7 @@ def subscribe(connection):
 
 
 def test_bytes_pass_both_ways(proxy, redis_url):
-    """As they are, however many; connections are counted."""
+    """Any number of bytes passes unchanged, and connections are counted."""
     value = bytes(range(256)) * 20_000
     with redis.Redis.from_url(proxy.url) as client:
         client.set("key", value)
@@ -78,7 +78,7 @@ def test_delay_is_added_in_each_direction_and_not_to_each_chunk(proxy, connect):
 
 
 def test_cut_resets_connections_and_refuses_new_ones(proxy, connect):
-    """Until the network is restored, on the same port."""
+    """The proxy refuses connections until the network is restored, on the same port."""
     connection = connect()
     ask(connection)
     assert proxy.cut() == 1
@@ -91,7 +91,7 @@ def test_cut_resets_connections_and_refuses_new_ones(proxy, connect):
 
 
 def test_cut_now_lets_new_connections_come(proxy, connect):
-    """Only those that were there break."""
+    """Only present connections break."""
     connection = connect()
     ask(connection)
     assert proxy.cut_now() == 1
@@ -101,7 +101,7 @@ def test_cut_now_lets_new_connections_come(proxy, connect):
 
 
 def test_blackhole_keeps_connections_and_forwards_nothing(proxy, connect):
-    """Old and new ones; what was sent arrives after the network is back."""
+    """Data on old and new connections arrives after the network is restored."""
     old = connect()
     ask(old)
     proxy.blackhole()
@@ -117,7 +117,7 @@ def test_blackhole_keeps_connections_and_forwards_nothing(proxy, connect):
 
 
 def test_one_kind_of_connections_is_chosen_by_what_was_sent(proxy, connect):
-    """The others notice nothing."""
+    """Other connections are not affected."""
     listener, other = connect(), connect()
     assert subscribe(listener).startswith(b"*3")
     assert ask(other) == b"+PONG\r\n"
@@ -129,7 +129,7 @@ def test_one_kind_of_connections_is_chosen_by_what_was_sent(proxy, connect):
 
 
 def test_connection_that_becomes_of_the_kind_is_cut_then(proxy, connect, redis_url):
-    """Before the server sees the command."""
+    """The connection is cut before the server sees the command."""
     proxy.cut(having_sent("SUBSCRIBE"))
     connection = connect()
     assert ask(connection) == b"+PONG\r\n"
@@ -140,7 +140,7 @@ def test_connection_that_becomes_of_the_kind_is_cut_then(proxy, connect, redis_u
 
 
 def test_command_is_recognized_however_it_is_cut_into_chunks():
-    """At any place within its first line and its name."""
+    """The cut may be at any place within its first line and its name."""
     for place in range(SUBSCRIBE.index(b"topic")):
         connection = Connection(None, None)
         connection.note(b"x" * 100 + SUBSCRIBE[:place])
@@ -149,7 +149,7 @@ def test_command_is_recognized_however_it_is_cut_into_chunks():
 
 
 def test_kind_of_connections_is_held_and_let_go(proxy, connect):
-    """A subscription that waits is confirmed when the network is back."""
+    """A waiting subscription is confirmed when the network is restored."""
     proxy.blackhole(having_sent("SUBSCRIBE"))
     listener, other = connect(), connect()
     assert ask(listener) == ask(other) == b"+PONG\r\n"
@@ -164,7 +164,7 @@ def test_kind_of_connections_is_held_and_let_go(proxy, connect):
 
 
 def test_client_of_a_dead_server_is_reset(connect, proxy):
-    """The proxy does not answer for it."""
-    proxy.target = 1  # nobody listens there
+    """The proxy does not answer in place of the server."""
+    proxy.target = 1  # no server listens there
     with pytest.raises(ConnectionResetError):
         ask(connect())

@@ -1,4 +1,4 @@
-"""Clients that are cut off again and again, by the socket, and miss nothing."""
+"""Clients miss no message although their sockets break again and again."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ from tests.servers.support import PATIENCE
 MESSAGES = 5000
 CUTS = 50
 
-# What may be under way between the sender and the client: so its end is never all replay.
+# Messages in transit between sender and client, so that the end is never all replay.
 AHEAD = 400
 
 UVICORN = "uvicorn --port {port} resumable:app"
 
-# How many messages, and how often the web process is killed meanwhile. `make soak` takes more.
+# Number of messages, and of kills of the web process. `make soak` uses more.
 SOAK = bool(os.environ.get("SOAK"))
 KILLED_MESSAGES, KILLS, KILL_PATIENCE = (10_000, 10, 300.0) if SOAK else (1_000, 2, 50.0)
 
 
 @pytest.fixture
 def servers(tmp_path, redis_url):
-    """Two processes, of which a client meets one or the other."""
+    """Two processes; a client meets one or the other."""
     started = []
     try:
         for number in range(2):
@@ -51,22 +51,22 @@ def servers(tmp_path, redis_url):
 
 
 class Client:
-    """Keeps its place, and what it got."""
+    """Records its position and its messages."""
 
     def __init__(self) -> None:
         self.places = {}
         self.got = []
         self.replayed = 0
-        # Set whenever something came.
+        # Set when a message arrives.
         self.progress = asyncio.Event()
 
     async def listen(self, server, until):
-        """Connect, take frames until there are so many of them in all, and break off."""
+        """Connect, read until the client has `count` frames in all, and break the connection."""
         url = f"{server.url('ws')}&resume={presented(self.places)}"
         async with websockets.connect(url, subprotocols=[SUBPROTOCOL], ping_interval=None) as ws:
             while len(self.got) < until or not self.places:
                 self.take(json.loads(await ws.recv()))
-            # Not a word of farewell: what is under way is lost.
+            # Without a close frame, messages in transit are lost.
             ws.transport.abort()
 
     def take(self, frame):
@@ -84,7 +84,7 @@ class Client:
 
 @pytest.mark.timeout(60)
 async def test_client_that_is_cut_off_fifty_times_gets_every_message_once(servers, redis_url):
-    """During 5,000 messages it is cut at random, and meets one of two servers each time."""
+    """During 5,000 messages the client is cut off at random and meets a random server."""
     rng = random.Random(5)
     client = Client()
     async with RedisStreamsChannelLayer([redis_url], history_size=MESSAGES) as layer:
@@ -98,7 +98,7 @@ async def test_client_that_is_cut_off_fifty_times_gets_every_message_once(server
                 await layer.group_send_many("room", [{"type": "number", "n": n} for n in numbers])
 
         async with asyncio.timeout(PATIENCE * 1.5):
-            # So that it has a place before anything is sent.
+            # The client needs a position before the first message.
             await client.listen(servers[0], 0)
             sending = asyncio.create_task(send())
             for until in sorted(rng.sample(range(1, MESSAGES), CUTS)):
@@ -111,7 +111,7 @@ async def test_client_that_is_cut_off_fifty_times_gets_every_message_once(server
 
 @pytest.mark.timeout(60)
 async def test_client_of_the_library_gets_every_message_once(servers, redis_url):
-    """The same by fast_channels.client, behind a proxy that breaks its connections."""
+    """fast_channels.client does it behind a proxy that breaks its connections."""
     rng = random.Random(6)
     cuts = set(rng.sample(range(MESSAGES), CUTS))
     got, replayed = [], 0
@@ -140,7 +140,7 @@ async def test_client_of_the_library_gets_every_message_once(servers, redis_url)
 
 @pytest.fixture
 def start_web(tmp_path, redis_url):
-    """Starts web processes, and ends what is left of them."""
+    """Start web processes, and end the remaining ones."""
     started = []
 
     def start():
@@ -155,7 +155,7 @@ def start_web(tmp_path, redis_url):
 
 @pytest.mark.timeout(2 * KILL_PATIENCE)
 async def test_web_process_that_is_killed_costs_its_clients_nothing(start_web, redis_url):
-    """They come back to another one, and have got every number once and in order."""
+    """Clients reconnect to another process and get every number once and in order."""
     rng = random.Random(8)
     web = start_web()
     got = []
@@ -196,7 +196,7 @@ class Snapshots(AsyncWebsocketConsumer):
 
 @pytest.mark.parametrize("connected", [True, False])
 async def test_log_that_is_emptied_is_told_as_such(valkey, redis_url, registry, connected):
-    """Whether the client is there or away: it is not recovered, and goes on with the new log."""
+    """A connected and a disconnected client get `recovered` false and continue with the new log."""
     layer = RedisStreamsChannelLayer([redis_url], check_interval=0.05)
     registry.register("streams", layer)
     async with layer:

@@ -1,9 +1,9 @@
 """
-Random sequences of joining, leaving, sending, cutting and resuming against a model, on every log.
+Random sequences of joins, sends, cuts and resumes against a model, on every log.
 
-The model knows the log of each group, and what each message leads to: nothing, one frame
-or two. So of every frame a client gets it is known whether it is the next one. `SOAK=1`
-tries many more sequences, each time others.
+The model knows the log of each group and the frames of each message: none, one or two.
+Therefore it knows for every frame of a client whether it is the next one. `SOAK=1` tries many
+more sequences, different ones each time.
 """
 
 from __future__ import annotations
@@ -53,22 +53,22 @@ PROFILE = settings(
     suppress_health_check=list(HealthCheck),
 )
 
-# Messages of a group that are kept, and that may wait in a channel.
+# Messages of a group that are kept, and messages that can wait in a channel.
 KEPT = 20
 CAPACITY = 4
 
 GROUPS = st.sampled_from(["red", "green"])
-# Two processes, as far as a broker can tell.
+# The broker sees them as two processes.
 PROCESSES = st.integers(0, 1)
 
 
 def frames_of(number):
-    """How many frames a message leads to."""
+    """Return how many frames a message leads to."""
     return number % 3
 
 
 class Numbers(AsyncWebsocketConsumer):
-    """Joins and leaves what its client names; two frames, one or none for every message."""
+    """Joins and leaves the groups that its client names; sends 0 to 2 frames per message."""
 
     resumable = True
     _at_delay = 0.0
@@ -81,7 +81,7 @@ class Numbers(AsyncWebsocketConsumer):
     async def number(self, message):
         for k in range(frames_of(message["n"])):
             await self.send(text_data=f"{message['group']} {message['n']} {k}")
-            # Where a cut may come between them, or a message meet the next.
+            # A cut may come between them, or the next message may.
             await a_while(message["pause"])
 
 
@@ -90,15 +90,15 @@ def consumer_of(process):
 
 
 class Client:
-    """One client, over all its connections, and what it must get next."""
+    """One client across all its connections, and the frames that it must get next."""
 
     def __init__(self, communicator) -> None:
         self.communicator = communicator
-        # Groups that it wants to be in.
+        # Groups that the client is to be in.
         self.groups = set()
 
     def check(self, logs, told):
-        """Hold what came against the places that the client had before."""
+        """Compare the frames with the positions that the client had before."""
         before, after = dict(self.places), self.communicator.places
         self.places = dict(after)
         if isinstance(told, Received):
@@ -109,7 +109,7 @@ class Client:
             self.check_report(logs[group], report, before.get(group))
         for group, position in told.get("at", {}).items():
             here, there = self.walk(logs[group], before[group]), Place.parse(position)
-            # Nothing that leads to a frame is left out.
+            # No message with frames is left out.
             assert next(here) > (there.position.offset, 10)
 
     def check_frame(self, logs, told, before):
@@ -124,13 +124,13 @@ class Client:
         if report.get("recovered"):
             assert report["position"] == before
         elif before is not None:
-            # While it was away, or slow, more was sent than is kept.
+            # While the client was away or slow, more was sent than is kept.
             place = Place.parse(before)
             assert len(log) - place.position.offset > KEPT - (place.frames is not None)
 
     @staticmethod
     def walk(log, text):
-        """All frames that come after a place: the offset of a message, and its number there."""
+        """Yield all frames after a position, as the message's offset and the frame's number."""
         place = Place.parse(text)
         offset = place.position.offset
         if place.frames is not None:
@@ -149,7 +149,7 @@ class Sent:
 
 
 class Resuming(RuleBasedStateMachine):
-    """Clients of two processes, or of one that is both."""
+    """Clients of two processes, or of one process that plays both."""
 
     clients = Bundle("clients")
 
@@ -158,7 +158,7 @@ class Resuming(RuleBasedStateMachine):
         self.kind = kind
         self.server = server
         self.loop = asyncio.new_event_loop()
-        # What nobody caught.
+        # Unhandled exceptions.
         self.unhandled = []
         self.loop.set_exception_handler(lambda _, context: self.unhandled.append(context))
         self.all = []
@@ -194,7 +194,7 @@ class Resuming(RuleBasedStateMachine):
         empty(self.server)
         return RedisStreamsChannelLayer([self.server.url], **options)
 
-    # -- what clients do ------------------------------------------------------
+    # -- steps of clients -----------------------------------------------------
 
     @rule(client=clients, group=GROUPS)
     def join(self, client, group):
@@ -209,15 +209,15 @@ class Resuming(RuleBasedStateMachine):
         client.places = dict(client.communicator.places)
 
     async def asked(self, client, what):
-        """Let the consumer do something, and return when it has."""
+        """Send the consumer a request, and return when it is done."""
         await client.communicator.send_to(what)
         while (told := await self.taken(client)) is None or getattr(told, "data", None) != what:
             if told is None:
-                # It was closed, and in coming back has joined what it is to be in.
+                # The connection was closed, and the new one has joined the client's groups.
                 await client.communicator.send_to(what)
 
     async def taken(self, client):
-        """Take the next frame; None if the connection is over, and was made anew."""
+        """Take the next frame; return None if the connection ended and was replaced."""
         communicator = client.communicator
         try:
             told = await communicator.receive_told(PATIENCE)
@@ -231,7 +231,7 @@ class Resuming(RuleBasedStateMachine):
 
     @rule(client=clients, count=st.integers(1, 30))
     def read(self, client, count):
-        """Take frames that have arrived. Others stay where they are, and are lost by a cut."""
+        """Take frames that have arrived. The others stay unread, and a cut loses them."""
 
         self.run(self.take_arrived(client, count))
 
@@ -252,7 +252,7 @@ class Resuming(RuleBasedStateMachine):
         ),
     )
     def cut(self, client, group, process, cuts):
-        """Cut a client off while others send; it comes back, perhaps to another server."""
+        """Cut a client off during traffic; it comes back, perhaps to another server."""
 
         async def cut():
             for count, pause, moment, seen in cuts:
@@ -272,7 +272,7 @@ class Resuming(RuleBasedStateMachine):
         for group in sorted(client.groups):
             await self.asked(client, f"join {group}")
 
-    # -- what others do -------------------------------------------------------
+    # -- steps of senders and servers -----------------------------------------
 
     @rule(group=GROUPS, count=st.integers(1, 30), pause=st.integers(0, 2))
     def send(self, group, count, pause):
@@ -312,7 +312,7 @@ class Resuming(RuleBasedStateMachine):
         self.nothing_is_unhandled()
 
     async def end(self):
-        """Everybody comes to have everything."""
+        """Check that every client gets all frames in the end."""
         for client in self.all:
             for group in client.groups:
                 log = self.logs[group]
@@ -330,12 +330,12 @@ class Resuming(RuleBasedStateMachine):
 
 @pytest.mark.timeout(0 if SOAK else 60)
 def test_clients_in_memory_get_what_the_model_says():
-    """Each frame once, in order, whoever is cut off when."""
+    """Each frame comes once and in order, no matter when a client is cut off."""
     run_state_machine_as_test(lambda: Resuming("memory", None), settings=PROFILE)
 
 
 @pytest.mark.timeout(0 if SOAK else 60)
 def test_clients_on_streams_get_what_the_model_says():
-    """The same between processes."""
+    """Each frame comes once and in order between processes too."""
     with ValkeyServer() as server:
         run_state_machine_as_test(lambda: Resuming("streams", server), settings=PROFILE)

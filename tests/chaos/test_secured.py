@@ -1,8 +1,8 @@
 """
-The contract over TLS, as a user with the rights of docs/redis-acl.md and no others.
+The contract over TLS, as a user with only the rights of docs/redis-acl.md.
 
-The bundled server is built without TLS, so a proxy in front of it ends TLS:
-what the client library does is the same.
+The bundled server is built without TLS, so a proxy in front of it terminates TLS. The client
+library does the same as with a TLS server.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ pytestmark = pytest.mark.usefixtures("no_other_authorities")
 
 @pytest.fixture(scope="module")
 def guarded():
-    """A server that knows the user of the document."""
+    """A server that has the documented user."""
     with ValkeyServer() as server, redis.Redis.from_url(server.url) as client:
         client.execute_command(*documented_rule().split())
         yield server
@@ -37,14 +37,14 @@ def guarded():
 
 @pytest.fixture(scope="module")
 def secured(guarded, authority):
-    """The same, to be spoken to in TLS."""
+    """The proxy that makes this server available over TLS."""
     with Proxy(guarded.port, tls=authority.server_context()) as proxy:
         yield proxy
 
 
 @pytest.fixture
 def url(guarded, secured, authority):
-    """Its address for that user; fails afterwards if anything was refused."""
+    """The address with that user; fails afterwards if a command was refused."""
     empty(guarded)
     with redis.Redis.from_url(guarded.url) as client:
         client.acl_log_reset()
@@ -54,7 +54,7 @@ def url(guarded, secured, authority):
 
 @pytest.fixture
 async def opened():
-    """Opens layers and closes them after the test."""
+    """Open layers, and close them after the test."""
     async with contextlib.AsyncExitStack() as stack:
         yield stack.enter_async_context
 

@@ -1,4 +1,4 @@
-"""The primary changes; Sentinels know where it is, and so do layers."""
+"""The primary changes; Sentinels know its address, and layers follow."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def names_of(client):
 
 
 async def test_sentinels_are_asked_and_hung_up_on(kind, make_layer, sentinels, server):
-    """No connection to them stays open, however often a connection was lost."""
+    """No connection to a Sentinel stays open, no matter how often a connection was lost."""
     name = {"sentinel_kwargs": {"client_name": "layer"}}
     layer = await make_layer(kind, [known_to(*sentinels, **name)])
     assert await works(layer)
@@ -49,36 +49,36 @@ async def test_sentinels_are_asked_and_hung_up_on(kind, make_layer, sentinels, s
     await within(RECOVERY, lambda: layer.statistics().gaps == 1)
     for sentinel in sentinels:
         with redis.Redis(port=sentinel.port) as client:
-            # A question may be under way at this moment.
+            # A question may be in transit at this moment.
             await within(RECOVERY, lambda client=client: "layer" not in names_of(client))
 
 
 async def test_sentinel_that_hangs_is_passed_over(make_layer, sentinels):
-    """While there is another one to ask."""
+    """The layer asks another Sentinel."""
     one, other = sentinels
     with paused(one):
         assert await works(await make_layer("queue", [known_to(one, other)]))
 
 
 async def test_name_that_no_sentinel_knows_is_named(kind, make_layer, sentinels):
-    """In the error of opening the layer."""
+    """The error of opening the layer has the name."""
     with pytest.raises(LayerUnavailable, match="No master found for 'other'"):
         await make_layer(kind, [known_to(*sentinels, name="other")])
 
 
 async def kill(pair):
-    """The primary is gone; Sentinels notice and promote the replica."""
+    """Kill the primary; Sentinels notice and promote the replica."""
     await asyncio.to_thread(pair.kill_primary)
 
 
 async def change_places(pair):
-    """Nobody dies; the old primary goes on as a replica."""
+    """Swap the roles without a crash; the old primary continues as a replica."""
     await asyncio.to_thread(pair.fail_over)
 
 
 @pytest.mark.parametrize("happens", [kill, change_places])
 async def test_failover_under_traffic_is_one_gap(happens, pair, make_layer, registry):
-    """Whatever is sent after it arrives, once, and nobody did anything about it."""
+    """Messages sent after the failover arrive once, without any help."""
     layers = {kind: await make_layer(kind, [pair.host]) for kind in LAYERS}
     for kind, layer in layers.items():
         registry.register(kind, layer)
@@ -94,7 +94,7 @@ async def test_failover_under_traffic_is_one_gap(happens, pair, make_layer, regi
             recovered = traffic.next
             await traffic.flows(recovered)
             await traffic.stop()
-            # What was accepted and is lost with the primary must not be called recovered.
+            # Accepted messages that the primary lost must not be called recovered.
             whole = all(each.gaps[0]["recovered"] for each in seen)
             await arrived(traffic, seen, since=0 if whole else recovered)
         assert [len(each.gaps) for each in everybody] == [1] * len(everybody)

@@ -1,4 +1,4 @@
-"""What `make shake` preloads does shake: order and time are not what they usually are."""
+"""The library that `make shake` preloads changes order and timing of events."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fast_channels.testing.server import ValkeyServer
 
 SOURCE = Path(__file__).with_name("shake.c")
 
-# `make shake` alone needs a compiler; a bare machine, on which all else must pass, has none.
+# Only `make shake` needs a compiler; all other tests must pass on a machine without one.
 pytestmark = pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler")
 
 
@@ -27,7 +27,7 @@ def library(tmp_path_factory):
 
 @pytest.fixture
 def shaken(library, monkeypatch):
-    """Makes a server that is shaken."""
+    """Make a server under the preloaded library."""
     monkeypatch.setenv("LD_PRELOAD", str(library))
 
     def make(**settings):
@@ -39,7 +39,7 @@ def shaken(library, monkeypatch):
 
 
 def test_commands_of_two_connections_change_places(shaken):
-    """What was sent first is executed last, now and then; nothing is lost."""
+    """Commands of two connections are executed out of order now and then; none is lost."""
     with shaken(PAUSES=0.5) as server:
         address = ("127.0.0.1", server.port)
         with socket.create_connection(address) as one, socket.create_connection(address) as other:
@@ -56,12 +56,12 @@ def test_commands_of_two_connections_change_places(shaken):
 
 
 def test_process_stands_still(shaken):
-    """For as long as the settings say."""
+    """The process stops for the configured time."""
     with shaken(PAUSES=1, SECONDS=0.2) as server:
         began = time.monotonic()
         with socket.create_connection(("127.0.0.1", server.port)) as one:
             for _ in range(10):
                 one.sendall(b"PING\r\n")
                 assert one.recv(64) == b"+PONG\r\n"
-        # On average it is a tenth of a second for each wait, of which there are two.
+        # Each of the two waits takes a tenth of a second on average.
         assert time.monotonic() - began > 0.5

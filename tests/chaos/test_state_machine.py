@@ -1,9 +1,9 @@
 """
 Random sequences of calls, cancellations and outages against a model, on every layer.
 
-The model knows which messages a channel must get, and which it may get: those
-that were under way when it left their group, when their sender was cancelled,
-or when the server was away. `SOAK=1` tries many more sequences, each time others.
+The model knows the messages that a channel must get and the ones that it may get: messages that
+were in transit when the channel left the group, when the sender was cancelled, or when the
+server was away. `SOAK=1` tries many more sequences, different ones each time.
 """
 
 from __future__ import annotations
@@ -52,41 +52,41 @@ PROFILE = settings(
 )
 
 GROUPS = st.sampled_from(["red", "green"])
-# Two processes, as far as a broker can tell.
+# The broker sees them as two processes.
 LAYERS = st.integers(0, 1)
-# When something is cancelled: after so many loop moment, or seconds.
+# Moments to cancel at: so many loop steps, or seconds.
 MOMENTS = st.integers(0, 20) | st.sampled_from([0.0003, 0.001, 0.002, 0.005])
-# The same, or never.
+# One of these moments, or no cancellation.
 PERHAPS = st.none() | MOMENTS
 
 
 @dataclass
 class Sent:
-    """A message, as one channel should see it."""
+    """A message from the point of view of one channel."""
 
     n: int
-    # Who sent it to what: within that, order is promised.
+    # Sender and target, because order is promised for each such pair.
     way: tuple
-    # Whether it has to arrive, or only may.
+    # True if it must arrive; False if it may.
     must: bool
-    # Whether it may be missing only if a gap says so.
+    # True if it may be missing only when a gap says so.
     gap: bool = False
 
 
 @dataclass(eq=False)
 class Channel:
-    """A channel and what the model knows of it."""
+    """A channel, and the model's knowledge of it."""
 
     layer: int
     name: str
-    # Mailbox as the layer has it.
+    # The layer's mailbox of this channel.
     mailbox: object
-    # How its next message is received.
+    # Receives the next message of this channel.
     get: object
     groups: set = field(default_factory=set)
     sent: list[Sent] = field(default_factory=list)
     got: list[int] = field(default_factory=list)
-    # What it was told of its losses.
+    # Losses that were reported to the channel.
     reported: int = 0
     gaps: int = 0
 
@@ -101,12 +101,12 @@ class Channel:
 
     @property
     def missing(self) -> int:
-        """How many messages have yet to arrive, or to be counted as dropped."""
+        """Return how many messages have yet to arrive or to be counted as dropped."""
         due = {s.n for s in self.sent if s.must} - set(self.got)
         return len(due) - self.mailbox.dropped
 
     def check(self, gaps):
-        """`gaps` is what the layer has counted: receive() does not tell of them."""
+        """Compare with the model; `gaps` is the layer's counter, because receive() skips gaps."""
         known = {s.n: s for s in self.sent}
         assert len(set(self.got)) == len(self.got), f"{self.name} got a message twice"
         assert set(self.got) <= set(known), f"{self.name} got what was not meant for it"
@@ -121,7 +121,7 @@ class Channel:
 
 
 class Layers(RuleBasedStateMachine):
-    """Drives two layers, or one that is both."""
+    """Drives two layers, or one layer in both roles."""
 
     channels = Bundle("channels")
 
@@ -130,7 +130,7 @@ class Layers(RuleBasedStateMachine):
         self.kind = kind
         self.server = server
         self.loop = asyncio.new_event_loop()
-        # What nobody caught.
+        # Unhandled exceptions.
         self.unhandled = []
         self.loop.set_exception_handler(lambda _, context: self.unhandled.append(context))
         self.open = []
@@ -138,9 +138,9 @@ class Layers(RuleBasedStateMachine):
         # Every number that was sent, with its way.
         self.sent = {}
         self.outages = 0
-        # What waits in the shared channel, oldest first.
+        # Messages that wait in the shared channel, oldest first.
         self.shared = []
-        # The layer whose receiver of it gave up last.
+        # The layer on which a receive from it was cancelled last.
         self.gave_up = None
 
     def run(self, coroutine):
@@ -151,7 +151,7 @@ class Layers(RuleBasedStateMachine):
         return self.loop.run_until_complete(in_time())
 
     async def done(self, coroutine, moment):
-        """Run a coroutine, cancelled after a while: its task, which is done."""
+        """Run a coroutine, cancel it after a while, and return its finished task."""
         task = asyncio.create_task(coroutine)
         if moment is not None:
             await a_while(moment)
@@ -229,12 +229,12 @@ class Layers(RuleBasedStateMachine):
     def leave(self, channel, group, moment):
         discard = self.layers[channel.layer].group_discard
         if self.run(self.done(discard(group, channel.name), moment)).cancelled():
-            # Nobody knows whether it was done, until it is done again.
+            # The outcome is unknown until the call is repeated.
             self.run(discard(group, channel.name))
         self.left(channel, group)
 
     def may_get_earlier_ones(self, channel, group):
-        """A message may be under way, to others in this process, when a channel joins."""
+        """A message may be in transit to other channels of this process when a channel joins."""
         known = {sent.n for sent in channel.sent}
         channel.sent += [
             Sent(n, way, must=False)
@@ -250,7 +250,7 @@ class Layers(RuleBasedStateMachine):
 
     @rule(channel=channels, group=GROUPS, others=st.lists(channels, max_size=3))
     def join_and_leave_at_once(self, channel, group, others):
-        """One leaves while others join; whoever is called last for a channel has its will."""
+        """A channel leaves while others join; the last call for each channel decides."""
         joining = [c for c in others if c is not channel]
         for other in joining:
             self.may_get_earlier_ones(other, group)
@@ -290,7 +290,7 @@ class Layers(RuleBasedStateMachine):
 
     @rule(layer=LAYERS, group=GROUPS, count=st.integers(1, 8), moment=PERHAPS)
     def group_send(self, layer, group, count, moment):
-        """The last one may be cancelled."""
+        """Send several messages to a group; the last call may be cancelled."""
         for left in reversed(range(count)):
             message = self.message(layer, group)
             sending = self.layers[layer].group_send(group, message)
@@ -301,7 +301,7 @@ class Layers(RuleBasedStateMachine):
 
     @rule(group=GROUPS, receiver=channels, comer=channels, seed=st.integers(0, 999))
     def much_at_once(self, group, receiver, comer, seed):
-        """Both layers send to a group while one receives and gives up, and one joins and leaves."""
+        """Both layers send to a group during a cancelled receive, a join and a leave."""
         self.may_get_earlier_ones(comer, group)
         self.left(comer, group)
         sent = []
@@ -317,7 +317,7 @@ class Layers(RuleBasedStateMachine):
             for _ in range(4):
                 burst = [self.message(layer, group) for _ in range(4)]
                 sent.extend(burst)
-                # Also of calls that overlap, the order is kept.
+                # Concurrent calls keep their order too.
                 await asyncio.gather(*(self.layers[layer].group_send(group, m) for m in burst))
 
         async def give_up():
@@ -348,26 +348,26 @@ class Layers(RuleBasedStateMachine):
 
     @rule(channel=channels)
     def finish(self, channel):
-        """Receive everything that is due; then all has to be as the model says."""
+        """Receive everything that is due; then the state must match the model."""
         self.run(self.all_reached(channel, gap=False))
         self.take_all(channel)
         channel.check(self.layers[channel.layer].statistics().gaps)
-        # What receive() skips is not told.
+        # Notices that receive() skips are not reported.
         if not channel.mailbox.refuses:
             assert channel.reported == channel.mailbox.dropped
 
     async def all_reached(self, channel, gap):
-        """Let a message arrive on every way; those sent on it earlier have arrived by then."""
+        """Send a message on every way; earlier messages on the same way have arrived by then."""
         for layer in (0, 1):
             for group in [None, *sorted(channel.groups)]:
                 await self.reached(channel, layer, group, gap)
 
     async def reached(self, channel, layer, group, gap):
         """
-        Send until something arrives; `gap` says whether the server may be away.
+        Send until a message arrives; `gap` says whether the server may be away.
 
-        A small mailbox may be full of what came before, and drop it. What the sender was
-        told about is not lost in silence, though receivers may hear of no gap.
+        A small mailbox may be full of earlier messages and drop this one. If the sender got an
+        error, the message is not lost in silence, even if receivers hear of no gap.
         """
         sender = self.layers[layer]
         while True:
@@ -419,7 +419,7 @@ class Layers(RuleBasedStateMachine):
     @keeps
     @rule(layer=LAYERS, moment=PERHAPS)
     def receive_shared(self, layer, moment):
-        # No precondition: what hypothesis may choose must not depend on races.
+        # No precondition: hypothesis' choices must not depend on races.
         if moment is None and not self.shared:
             return
         self.run(self.others_hold_nothing(layer))
@@ -427,14 +427,14 @@ class Layers(RuleBasedStateMachine):
         if task.cancelled():
             self.gave_up = self.layers[layer]
             return
-        # What one process took and puts back, another may overtake.
+        # Messages that one process puts back may be overtaken at another process.
         alone = self.gave_up in (None, self.layers[layer])
         number = task.result()["n"]
         assert number in self.shared[: 1 if alone else 2]
         self.shared.remove(number)
 
     async def others_hold_nothing(self, layer):
-        """What they took in advance and do not want goes back, or it would be overtaken."""
+        """Prefetched messages that other layers do not need go back, lest they are overtaken."""
         others = [other for other in self.layers if other is not self.layers[layer]]
         if self.kind == "queue":
             await becomes(lambda: not any(map(inspect.holds_messages, others)))
@@ -459,7 +459,9 @@ class Layers(RuleBasedStateMachine):
         self.recover()
 
     def recover(self):
-        """What was under way may be missing, if a gap says so. Then all is well again."""
+        """
+        Messages in transit may be missing if a gap says so. Afterwards everything works again.
+        """
         self.outages += 1
         for channel in self.open:
             for sent in channel.sent:
@@ -468,7 +470,7 @@ class Layers(RuleBasedStateMachine):
         for channel in self.open:
             self.run(self.all_reached(channel, gap=True))
 
-    # -- at every step ------------------------------------------------------------------
+    # -- after every step ---------------------------------------------------------------
 
     @invariant()
     def tables_are_those_of_the_model(self):
@@ -498,8 +500,8 @@ class Layers(RuleBasedStateMachine):
             raise
         finally:
             if failed:
-                # Races need not come again when the steps are repeated, so the
-                # first failure is worth more than hypothesis' account of it.
+                # Races may not happen again when the steps are repeated, so the first failure
+                # tells more than hypothesis' report.
                 traceback.print_exc()
             self.run(self.stop())
             left = [t.get_name() for t in asyncio.all_tasks(self.loop)]
@@ -509,7 +511,7 @@ class Layers(RuleBasedStateMachine):
         self.nothing_is_unhandled()
 
     def end(self):
-        """Everything arrives, everybody leaves, nothing remains."""
+        """Check that everything arrives, all channels close, and nothing remains."""
         note("the end")
         for channel in list(self.open):
             self.close_channel(channel)
@@ -541,5 +543,5 @@ def server(request):
     indirect=["server"],
 )
 def test_layer_does_what_the_model_says(kind, server):
-    """Whatever is called, cancelled and cut in whatever order."""
+    """The model holds for any order of calls, cancellations and cuts."""
     run_state_machine_as_test(lambda: Layers(kind, server), settings=PROFILE)

@@ -1,4 +1,7 @@
-"""Whom a layer trusts that speaks TLS, and what it says of others. See test_secured.py, too."""
+"""
+Certificates that a layer trusts over TLS, and its errors about others. See test_secured.py,
+too.
+"""
 
 from __future__ import annotations
 
@@ -12,19 +15,19 @@ from tests.chaos.support import works
 
 pytestmark = pytest.mark.usefixtures("no_other_authorities")
 
-# Both tests below are about words of the error, which that version leaves out.
+# Both tests below check words of the error that this version leaves out.
 OLD_CLIENT = redis.__version__.startswith("5.0.")
 
 
 @pytest.fixture(scope="module")
 def secured(valkey, authority):
-    """The shared server, to be spoken to in TLS."""
+    """The shared server, available over TLS."""
     with Proxy(valkey.port, tls=authority.server_context()) as proxy:
         yield proxy
 
 
 async def test_authority_may_stand_beside_the_address(kind, make_layer, secured, authority):
-    """As a keyword of its own, with an address or without."""
+    """The authority may be a keyword of its own, with an address or without."""
     trust = {"ssl_ca_certs": str(authority.certificate)}
     assert await works(await make_layer(kind, [{"address": secured.url, **trust}]))
     keywords = {"host": "127.0.0.1", "port": secured.port, "ssl": True, **trust}
@@ -33,7 +36,7 @@ async def test_authority_may_stand_beside_the_address(kind, make_layer, secured,
 
 @pytest.mark.skipif(OLD_CLIENT, reason="redis-py 5.0 says no more than 'Error 1'")
 async def test_server_of_an_unknown_authority_is_not_spoken_to(kind, make_layer, secured, tmp_path):
-    """The error says that it is the certificate, and nothing was sent."""
+    """The error names the certificate, and nothing was sent."""
     other = Authority(tmp_path, "another CA")
     url = f"{secured.url}?ssl_ca_certs={other.certificate}"
     with pytest.raises(LayerUnavailable, match="certificate verify failed"):
@@ -42,14 +45,14 @@ async def test_server_of_an_unknown_authority_is_not_spoken_to(kind, make_layer,
 
 @pytest.mark.skipif(OLD_CLIENT, reason="redis-py 5.0 says no more than 'Error 1'")
 async def test_server_for_another_name_is_not_spoken_to(kind, make_layer, secured, authority):
-    """A certificate is for an address. Older versions of redis-py have to be told so."""
+    """A certificate is for an address; older versions of redis-py need an option to check it."""
     options = f"ssl_ca_certs={authority.certificate}&ssl_check_hostname=True"
     with pytest.raises(LayerUnavailable, match="not valid for 'localhost'"):
         await make_layer(kind, [f"rediss://localhost:{secured.port}?{options}"])
 
 
 async def test_client_may_need_a_certificate(kind, make_layer, valkey, authority):
-    """With it the layer works, without it the error says so."""
+    """The layer works with the certificate; without it, the error says so."""
     certificate, key = authority.issue("client")
     with Proxy(valkey.port, tls=authority.server_context(asks_clients=True)) as proxy:
         trust = f"{proxy.url}?ssl_ca_certs={authority.certificate}"

@@ -1,7 +1,7 @@
 """
-Work goes on whoever is killed: workers, and the server while it writes to its disk.
+Work survives kills of workers, and of a server that writes to its disk.
 
-`SOAK=1` sends ten thousand numbers and kills many more.
+`SOAK=1` sends ten thousand numbers and kills many more processes.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ KILLS = 25 if SOAK else 3
 SERVER_KILLS = 6 if SOAK else 1
 WORKERS, CONCURRENCY = 2, 4
 
-# Seconds for all of it, on a busy machine.
+# Upper bound in seconds for everything on a busy machine.
 PATIENCE = 400 if SOAK else 50
 
 ROOT = Path(__file__).parents[2]
 
 
 class Crew:
-    """Worker processes, and what they have written down."""
+    """Worker processes, and the entries that they have written."""
 
     def __init__(self, log):
         self.log = log
@@ -53,7 +53,7 @@ class Crew:
             self.processes.append(subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=output))
 
     def kill_one(self):
-        """End the one that has been there for longest, and start another."""
+        """End the oldest worker, and start another."""
         process = self.processes.pop(0)
         process.kill()
         process.wait()
@@ -66,7 +66,7 @@ class Crew:
             process.wait()
 
     def entries(self, what):
-        """Yield who wrote so, and about which number."""
+        """Yield the worker and the number of each entry of one kind."""
         for path in self.log.glob("*.log"):
             for line in path.read_text().splitlines():
                 kind, n, _ = line.split(",")
@@ -90,7 +90,7 @@ def crew(server, tmp_path, monkeypatch):
 
 @pytest.fixture
 def server(tmp_path_factory):
-    """One that keeps what it was told, also when it is killed."""
+    """A server that keeps confirmed writes even if it is killed."""
     directory = tmp_path_factory.mktemp("data")
     options = ["--dir", str(directory), "--appendonly", "yes"]
     with ValkeyServer(options=options) as server:
@@ -98,7 +98,7 @@ def server(tmp_path_factory):
 
 
 async def send_all(layer, unsure):
-    """Send every number, as often as it takes; those that may be there twice are `unsure`."""
+    """Send every number until it is accepted; numbers that may be queued twice are `unsure`."""
     for n in range(NUMBERS):
         while True:
             try:
@@ -110,12 +110,12 @@ async def send_all(layer, unsure):
                 unsure.add(n)
                 await asyncio.sleep(0.05)
         if n % 20 == 0:
-            # So that there is time to kill somebody.
+            # The work must last long enough for the kills.
             await asyncio.sleep(0.02)
 
 
 async def at_random_moments(crew, times, strike):
-    """Strike so many times while the numbers are being done, evenly on the whole."""
+    """Call `strike` that many times during the work, evenly spread."""
     for stroke in range(times):
         least = NUMBERS * (stroke + random.uniform(0.2, 0.8)) / times * 0.9
         while len(await asyncio.to_thread(crew.done)) < least:
@@ -125,7 +125,7 @@ async def at_random_moments(crew, times, strike):
 
 @pytest.mark.timeout(PATIENCE + 30)
 async def test_killed_workers_lose_nothing(crew):
-    """Every number is done; twice only what was in the hands of one that was killed."""
+    """Every number is done; only the work of killed workers is done twice."""
     unsure = set()
     async with asyncio.timeout(PATIENCE), work_app.layer() as layer:
         sending = asyncio.create_task(send_all(layer, unsure))
@@ -144,7 +144,7 @@ async def test_killed_workers_lose_nothing(crew):
 
 @pytest.mark.timeout(PATIENCE + 30)
 async def test_killed_server_that_writes_to_its_disk_loses_nothing(crew, server):
-    """Every number is done; twice only what was in hands, or sent twice, for lack of an answer."""
+    """Every number is done; only leased or unanswered work is done or sent twice."""
     unsure = set()
 
     def strike():
@@ -168,12 +168,12 @@ async def all_done(crew):
         for process in crew.processes:
             assert process.poll() is None, (crew.log / "output").read_text()
         await asyncio.sleep(0.05)
-    # Work that is in hands for the second time.
+    # Work that is leased for the second time.
     await asyncio.sleep(2 * work_app.VISIBILITY_TIMEOUT if SOAK else 0.2)
 
 
 def report(crew, twice, unsure):
-    """For `pytest -s`."""
+    """Print figures for `pytest -s`."""
     begun = Counter(n for _, n in crew.entries("begins"))
     again = sum(times > 1 for times in begun.values())
     print(  # noqa: T201

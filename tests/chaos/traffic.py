@@ -1,4 +1,4 @@
-"""A sender that goes on whatever happens, and what must be true of its receivers."""
+"""A sender that continues through every failure, and the checks for its receivers."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ import contextlib
 from fast_channels.exceptions import LayerUnavailable
 from tests.chaos.support import RECOVERY, ROOM, number, within
 
-# Numbers that are to arrive before something happens, and after it.
+# Numbers that must arrive before something happens, and after it.
 ENOUGH = 20
 
 
 class Traffic:
-    """Sends 0, 1, 2 … to a group, whether the layer is available or not."""
+    """Sends 0, 1, 2 … to a group, no matter whether the layer is available."""
 
     def __init__(self, layer) -> None:
         self._layer = layer
         self._task = asyncio.create_task(self._send())
-        # The number that comes next, and those that the layer has accepted.
+        # The next number, and the numbers that the layer has accepted.
         self.next = 0
         self.accepted: list[int] = []
 
@@ -29,16 +29,16 @@ class Traffic:
                 await self._layer.group_send(ROOM, number(n))
                 self.accepted.append(n)
             except LayerUnavailable:
-                # Nobody knows whether it arrived, so it is not sent again.
+                # This number may have arrived, so it is not sent again.
                 pass
             await asyncio.sleep(0.01)
 
     def since(self, first: int) -> list[int]:
-        """Return what was accepted among the numbers from `first` on."""
+        """Return the accepted numbers from `first` on."""
         return [n for n in self.accepted if n >= first]
 
     async def flows(self, first: int, seconds: float = RECOVERY) -> None:
-        """Return when enough was accepted of the numbers from `first` on."""
+        """Return when enough of the numbers from `first` on were accepted."""
         await within(seconds, lambda: self._task.done() or len(self.since(first)) >= ENOUGH)
         if self._task.done():
             self._task.result()
@@ -50,7 +50,7 @@ class Traffic:
 
 
 async def arrived(traffic: Traffic, seen: list, since: int = 0) -> None:
-    """All that was accepted from a number on has arrived, in order, and nothing twice."""
+    """Check that all accepted numbers from `since` on have arrived in order, each once."""
     for each in seen:
         await within(RECOVERY, lambda each=each: traffic.accepted[-1] in each.numbers)
         lost = sorted(set(traffic.since(since)) - set(each.numbers))
@@ -59,7 +59,7 @@ async def arrived(traffic: Traffic, seen: list, since: int = 0) -> None:
 
 
 async def send_all(layer, count: int, progress: list[int]) -> None:
-    """Send every number once, however often that takes."""
+    """Send every number once, retrying as often as necessary."""
     for n in range(count):
         progress.append(n)
         while True:
@@ -67,5 +67,5 @@ async def send_all(layer, count: int, progress: list[int]) -> None:
                 await layer.group_send(ROOM, number(n), idempotency_key=str(n))
                 break
             except LayerUnavailable:
-                # It may have been accepted, so it is sent again under the same key.
+                # The server may have accepted it, so it is sent again under the same key.
                 await asyncio.sleep(0.01)

@@ -20,10 +20,10 @@ HERE = Path(__file__).resolve().parent
 
 # Development mode shows every ResourceWarning.
 UVICORN = "python -X dev -m uvicorn --port {port} rolling:app"
-# Without the parts that are written in C.
+# The pure Python protocols instead of the ones written in C.
 PLAIN = f"{UVICORN} --loop asyncio --http h11 --ws wsproto"
 
-# Not in that mode: uvicorn's workers never close the stdin that they open.
+# Without development mode: uvicorn's workers never close the stdin that they open.
 WORKERS = "uvicorn --port {port} --workers 2 rolling:app"
 PROGRAM = "python -X dev rolling.py {port}"
 
@@ -41,20 +41,20 @@ class WebProcess(ServerProcess):
         return await asyncio.to_thread(self.wait, timeout)
 
     def said(self, line: str) -> int:
-        """How often the application has printed a line that begins like this."""
+        """Return how often the application has printed a line that begins with `line`."""
         return sum(other.startswith(line) for other in self.output.splitlines())
 
     def lasted(self, line: str) -> float:
-        """Seconds from the first to the last line that begins like this and ends with its time."""
+        """Return the seconds from the first to the last line that begins with `line`."""
         lines = [other for other in self.output.splitlines() if other.startswith(line)]
         moments = [float(other.rpartition(" at ")[2]) for other in lines]
         return max(moments) - min(moments)
 
     async def says(self, line: str, count: int = 1) -> None:
-        """Return when it has done so."""
+        """Return when the application has printed such a line."""
         async with asyncio.timeout(PATIENCE):
             while self.said(line) < count:
-                # The output is a file, which cannot be waited for.
+                # The output is a file, so no event announces a new line.
                 await asyncio.sleep(0.01)
 
     def assert_nothing_to_complain_about(self) -> None:
@@ -67,12 +67,12 @@ class WebProcess(ServerProcess):
 async def clients(
     server: WebProcess, count: int
 ) -> AsyncGenerator[list[websockets.ClientConnection]]:
-    """Connect many clients; what is still open in the end is closed."""
+    """Connect many clients, and close the remaining ones at the end."""
     gate = asyncio.Semaphore(AT_ONCE)
 
     async def connected() -> websockets.ClientConnection:
         async with gate:
-            # No pings: they would say more about this machine than about the server.
+            # No pings: they would test this machine and not the server.
             return await websockets.connect(server.url("ws"), ping_interval=None)
 
     opened = await asyncio.gather(*(connected() for _ in range(count)))
@@ -83,13 +83,13 @@ async def clients(
 
 
 async def closed(client: websockets.ClientConnection) -> tuple[float, int | None]:
-    """Return when the server closed the connection, and its code."""
+    """Return the time at which the server closed the connection, and its code."""
     code, _ = await closing(client)
     return time.monotonic(), code
 
 
 async def fetched(server: WebProcess, path: str) -> tuple[int, bytes]:
-    """Return the status and the body of a response that is complete; fails if it is not."""
+    """Return status and body of a complete response; fail if it is incomplete."""
     async with httpx.AsyncClient(timeout=PATIENCE) as client:
         response = await client.get(f"http://127.0.0.1:{server.port}{path}")
         return response.status_code, response.content

@@ -1,4 +1,4 @@
-"""Work for processes that are killed: each writes down what it begins and what it has done."""
+"""Work for processes that are killed: each records the work it begins and completes."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from fast_channels.consumer import AsyncConsumer
 from fast_channels.layers import RedisStreamsChannelLayer, register_channel_layer
 from fast_channels.routing import ChannelNameRouter
 
-# Seconds after which work of a process that was killed goes to another.
+# Seconds after which the work of a killed process goes to another process.
 VISIBILITY_TIMEOUT = 4.0
 
 
 class Clerk(AsyncConsumer):
-    """Takes a moment for each number, so that there is always something in hands."""
+    """Takes a moment for each number, so that some work is always in progress."""
 
     def __init__(self):
-        # What was written is there for the reader, whatever ends this process.
+        # Flushed lines reach the parent, no matter how this process ends.
         path = Path(os.environ["WORK_LOG"], f"{os.getpid()}.log")
         self.log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 
@@ -40,7 +40,7 @@ def layer():
         [os.environ["REDIS_URL"]],
         capacity=1000,
         visibility_timeout=VISIBILITY_TIMEOUT,
-        # More often than anybody is killed here.
+        # More often than any process is killed in these tests.
         max_deliveries=100,
         check_interval=0.2,
     )

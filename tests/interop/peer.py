@@ -1,10 +1,9 @@
 """
-A process that speaks through channels_redis, and through nothing of ours.
+A process that uses channels_redis, and no code of this library.
 
-Runs in an environment of its own, since it brings other versions of the same
-libraries. Each line on stdin is a request, each line on stdout an answer; an
-answer may come late and out of order, because receiving waits. Ends when stdin
-does.
+The process has its own environment, because it needs other versions of the same libraries. Each
+line on stdin is a request and each line on stdout an answer. Answers may come late and out of
+order, because receiving waits. The process ends with its stdin.
 """
 
 import asyncio
@@ -20,14 +19,14 @@ KINDS = {"queue": RedisChannelLayer, "pubsub": RedisPubSubChannelLayer}
 
 class Peer:
     def __init__(self):
-        # Layers by the number they were given when they were made.
+        # Layers by number, in the order in which they were made.
         self.layers = []
 
     async def answer(self, request):
         reply = {"id": request["id"]}
         try:
             reply["result"] = await self.call(**request["call"])
-        except Exception as exc:  # noqa: BLE001 - whatever it is, the test is to see it
+        except Exception as exc:  # noqa: BLE001 - the test sees any exception
             reply["error"] = type(exc).__name__
             reply["detail"] = str(exc)
         sys.stdout.write(json.dumps(reply, default=to_json) + "\n")

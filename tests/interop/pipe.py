@@ -1,4 +1,4 @@
-"""JSON that can carry bytes, between the tests and the peer process; needs nothing but Python."""
+"""JSON that can carry bytes, between the tests and the peer process; needs only Python."""
 
 
 def to_json(value):

@@ -1,4 +1,4 @@
-"""What the interop tests share: the peer process, and the table of what both sides can agree on."""
+"""The peer process, and the table of the formats that both sides support."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parents[2]
 PEER_PYTHON = ROOT / ".venv-peers" / "bin" / "python"
 
-# Seconds that a message may take before a test gives up on it.
+# Seconds that a test waits for a message.
 PATIENCE = 15.0
 
 LAYERS = {"queue": RedisChannelLayer, "pubsub": RedisPubSubChannelLayer}
 
 
 class PeerError(Exception):
-    """What the peer's own layer raised; `kind` is the name of its class."""
+    """An exception of the peer's own layer; `kind` is the name of its class."""
 
     def __init__(self, kind: str, detail: str) -> None:
         super().__init__(f"{kind}: {detail}")
@@ -43,7 +43,7 @@ class PeerError(Exception):
 
 
 class PeerProcess:
-    """The process of peer.py. May be used from any event loop."""
+    """The process of peer.py. Tests may use it from any event loop."""
 
     def __init__(self) -> None:
         self._process = subprocess.Popen(
@@ -53,9 +53,9 @@ class PeerProcess:
             text=True,
         )
         self._numbers = itertools.count()
-        # Requests that have no answer yet.
+        # Requests without an answer yet.
         self._open: dict[int, concurrent.futures.Future[Any]] = {}
-        # Layers in the peer by what they were made from: one each, reused.
+        # Layers in the peer by their options, so that each is made once.
         self._layers: dict[str, int] = {}
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
@@ -68,7 +68,7 @@ class PeerProcess:
         request = json.dumps({"id": number, "call": call}, default=to_json)
         self._process.stdin.write(request + "\n")
         self._process.stdin.flush()
-        # The peer has a timeout for every call, so this ends unless it dies.
+        # The peer limits the time of every call, so this ends unless the peer dies.
         return await asyncio.wait_for(asyncio.wrap_future(answer), PATIENCE + 1)
 
     async def layer(self, kind: str, options: dict[str, Any]) -> int:
@@ -118,7 +118,7 @@ class PeerLayer:
         return await self._call("receive", channel)
 
     async def group_add(self, group: str, channel: str, *, subscribers: int = 1) -> None:
-        """`subscribers` is how many processes are in the group then, pub/sub only."""
+        """Join; for pub/sub, wait until `subscribers` processes are in the group."""
         await self._call("group_add", group, channel)
         if self._setup.kind == "pubsub":
             await self._servers.subscribed(f"{self._setup.prefix}__group__{group}", subscribers)
@@ -140,7 +140,7 @@ class PeerLayer:
 
 
 class Servers:
-    """Two Valkey servers, seen without any layer."""
+    """Two Valkey servers, accessed without any layer."""
 
     def __init__(self, servers: Sequence[ValkeyServer]) -> None:
         self.urls = [server.url for server in servers]
@@ -150,7 +150,7 @@ class Servers:
         """Return once `count` connections listen on a Redis channel."""
         async with asyncio.timeout(PATIENCE):
             while sum(raw.pubsub_numsub(topic)[0][1] for raw in self.raw) < count:
-                # No server tells anybody about a new subscription.
+                # The server does not announce new subscriptions.
                 await asyncio.sleep(0.005)
 
     def close(self) -> None:
@@ -160,7 +160,7 @@ class Servers:
 
 @dataclass(frozen=True)
 class Format:
-    """How messages look on the wire, as options of each side."""
+    """A format of messages on the wire, as options of each side."""
 
     ours: dict[str, Any] = field(default_factory=dict)
     theirs: dict[str, Any] | None = None
@@ -186,8 +186,8 @@ FORMATS = {
     "json": Format({"serializer_format": "json"}, carries_bytes=False),
     "encrypted": Format(KEYS),
     "encrypted_json": Format({**KEYS, "serializer_format": "json"}, carries_bytes=False),
-    # Half-way through a change of keys: each side encrypts with what is an old
-    # key to the other one.
+    # In the middle of a key change, each side encrypts with a key that is an old key to the
+    # other side.
     "rotated_keys": Format(
         {"symmetric_encryption_keys": ["new key", "old key"]},
         {"symmetric_encryption_keys": ["old key", "new key"]},

@@ -38,7 +38,7 @@ async def groups_on_every_host(setup):
 
 
 async def test_message_reaches_a_channel_of_the_peer(setup, ours, theirs):
-    """What we send to a name that channels_redis made is received there, unchanged."""
+    """A message to a name that channels_redis made is received there, unchanged."""
     if setup.kind == "queue":
         # The inbox decides about the host, and a process has one per prefix.
         prefixes = (f"p{number}" for number in itertools.count())
@@ -53,9 +53,8 @@ async def test_message_reaches_a_channel_of_the_peer(setup, ours, theirs):
 
 
 async def test_message_of_the_peer_reaches_our_channel(setup, ours, theirs):
-    """What channels_redis sends to a name that we made is received here, unchanged."""
-    # The peer hashes the full name, so it may be sent to a host where nobody
-    # of its own kind would look.
+    """A message of channels_redis to a name that we made is received here, unchanged."""
+    # The peer hashes the full name, so it may send to a host where its own kind would not look.
     for channel in await on_every_host(setup.hosts, ours.new_channel):
         await theirs.send(channel, setup.format.message)
         assert await received(ours, channel) == [setup.format.message]
@@ -76,14 +75,14 @@ async def test_group_message_reaches_members_on_both_sides_once(setup, ours, the
         for message in messages:
             await layer.group_send(group, message)
 
-        # A message that came twice would stand where the next one belongs.
+        # A duplicate would be in the place of the next message.
         for side, channel in members:
             assert await received(side, channel, 2) == messages
 
 
 @pytest.mark.parametrize("sender", ["sent_by_us", "sent_by_peer"])
 async def test_member_that_left_receives_nothing(setup, ours, theirs, sender):
-    """After group_discard on either side, the next thing a channel receives is a direct message."""
+    """After group_discard on either side, the next message of a channel is a direct one."""
     layer = ours if sender == "sent_by_us" else theirs
     group = fresh("room")
     stays, leaves = await ours.new_channel(), await ours.new_channel()
@@ -95,7 +94,7 @@ async def test_member_that_left_receives_nothing(setup, ours, theirs, sender):
 
     await ours.group_discard(group, leaves)
     await theirs.group_discard(group, their_leaves)
-    # On either side, members of one process get a message in the same moment.
+    # On either side, the members in one process get a message at the same moment.
     await layer.group_send(group, {"type": "for.members"})
     assert await received(ours, stays) == [{"type": "for.members"}]
     assert await received(theirs, their_stays) == [{"type": "for.members"}]
@@ -108,10 +107,10 @@ async def test_member_that_left_receives_nothing(setup, ours, theirs, sender):
 
 @pytest.mark.parametrize("setup", QUEUES, ids=str)
 class TestQueue:
-    """What only the queue layer has: shared names, and memberships of somebody else's channels."""
+    """Features that only the queue layer has: shared names, and memberships of foreign channels."""
 
     async def test_peer_sends_to_a_named_channel(self, setup, ours, theirs):
-        """What channels_redis puts into a named channel is taken by us, from every host."""
+        """We receive messages that channels_redis puts into a named channel, from every host."""
         name = fresh("jobs")
         messages = [{**setup.format.message, "number": number} for number in range(4)]
         for message in messages:
@@ -125,7 +124,7 @@ class TestQueue:
 
     @pytest.mark.parametrize("sender", ["sent_by_us", "sent_by_peer"])
     async def test_named_channel_in_a_group_receives(self, setup, ours, theirs, sender):
-        """A named channel that either side added to a group is sent what the group is sent."""
+        """A named channel that either side added to a group gets the group's messages."""
         layer = ours if sender == "sent_by_us" else theirs
         for adder in (ours, theirs):
             for group in await groups_on_every_host(setup):
@@ -164,8 +163,8 @@ class TestQueue:
             await theirs.group_add(group, channel)
         await ours.group_discard(group, leaves)
 
-        # One payload carries the names of all receivers in this process, so
-        # once one of them has the message, no other will get it any more.
+        # One payload carries the names of all receivers in this process. Therefore once one
+        # receiver has the message, no other receiver will get it any more.
         await theirs.group_send(group, {"type": "for.members"})
         assert await received(ours, stays) == [{"type": "for.members"}]
         await ours.send(leaves, {"type": "direct"})
@@ -182,7 +181,7 @@ async def both_channels(ours, theirs):
 @pytest.mark.parametrize("setup", [queue for queue in QUEUES if queue.hosts == 1], ids=str)
 class TestQueueOnOneHost:
     async def test_peer_receives_from_a_named_channel(self, setup, ours, theirs):
-        """What we put into a named channel is taken by channels_redis, in order."""
+        """channels_redis receives our messages to a named channel, in order."""
         name = fresh("jobs")
         messages = [{**setup.format.message, "number": number} for number in range(3)]
         for message in messages:
@@ -228,7 +227,7 @@ async def test_queue_filled_by_the_peer_is_full_for_us(one_queue, peer, servers)
 
 @pytest.mark.parametrize("kind", ["queue", "pubsub"])
 async def test_message_under_a_foreign_key_is_skipped_and_counted(kind, peer, servers):
-    """A peer with another encryption key reaches nobody, and harms nobody."""
+    """A message with another encryption key reaches no channel and does no harm."""
     setup = Setup(kind, "encrypted", 1)
     stranger = await setup.peer_layer(peer, servers, symmetric_encryption_keys=["another key"])
     theirs = await setup.peer_layer(peer, servers)

@@ -1,4 +1,4 @@
-"""The keys, types and bytes in Redis, looked at without any layer."""
+"""The keys, types and bytes in Redis, read without any layer."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def raw(servers):
 
 @pytest.fixture(params=["sent_by_us", "sent_by_peer"])
 async def sender(request, peer, servers):
-    """A queue layer on either side: what follows holds for both, in the same words."""
+    """A queue layer of either side; each test below holds for both."""
     expiry = {"expiry": EXPIRY, "group_expiry": GROUP_EXPIRY}
     if request.param == "sent_by_peer":
         yield await QUEUE.peer_layer(peer, servers, **expiry)
@@ -45,12 +45,12 @@ async def sender(request, peer, servers):
 
 @pytest.fixture
 def unread():
-    """A channel in an inbox that nobody reads, so that messages can be looked at."""
+    """A channel in an inbox without a reader, so that tests can look at its messages."""
     return f"specific.{fresh('x')[2:]}!local"
 
 
 def waiting(raw, key):
-    """Return the messages in an inbox, decoded with nothing of ours."""
+    """Return the messages in an inbox, decoded without this library."""
     assert raw.type(key) == b"zset"
     return [msgspec.msgpack.decode(member[RANDOM_PREFIX:]) for member in raw.zrange(key, 0, -1)]
 
@@ -106,7 +106,7 @@ class TestInbox:
         assert [message["number"] for message in waiting(raw, f"interop{name}")] == [0, 1, 2, 3, 4]
 
     async def test_inbox_is_forgotten_after_expiry(self, sender, raw):
-        """Redis deletes an inbox that nobody reads `expiry` seconds after the last message."""
+        """Redis deletes an inbox without a reader `expiry` seconds after the last message."""
         name = fresh("jobs")
         await sender.send(name, PLAIN)
         assert EXPIRY - 5 < raw.ttl(f"interop{name}") <= EXPIRY
@@ -124,7 +124,7 @@ class TestGroup:
         assert abs(score - seconds(raw)) < 5
 
     async def test_group_is_forgotten_after_group_expiry(self, sender, raw, unread):
-        """Redis deletes a group that nobody joins any more `group_expiry` seconds later."""
+        """Redis deletes a group `group_expiry` seconds after the last join."""
         group = fresh("room")
         await sender.group_add(group, unread)
         assert GROUP_EXPIRY - 5 < raw.ttl(f"interop:group:{group}") <= GROUP_EXPIRY
@@ -162,7 +162,7 @@ class TestOneProcess:
 
     @pytest.mark.parametrize("by", ["us", "peer"])
     async def test_broadcast_is_one_write_into_one_inbox(self, ours, peer, servers, raw, by):
-        """Fifty members receive a broadcast that Redis was given once, from either side."""
+        """Fifty members receive a broadcast that was written to Redis once, from either side."""
         theirs = await QUEUE.peer_layer(peer, servers)
         group = fresh("room")
         channels = [await ours.new_channel() for _ in range(self.CHANNELS)]
@@ -170,24 +170,24 @@ class TestOneProcess:
             await ours.group_add(group, channel)
 
         inbox = f"__keyspace@0__:interop{names.inbox_of(channels[0])}"
-        # Let Redis publish which commands (z: those of sorted sets) change a
-        # key, on a channel named after the key (K).
+        # Let Redis publish the commands that change a key (z: commands of sorted sets) on a
+        # channel named after the key (K).
         raw.config_set("notify-keyspace-events", "Kz")
         async with redis.asyncio.from_url(servers.urls[0]) as client, client.pubsub() as events:
             await events.subscribe(inbox)
-            # The first thing to come is the confirmation: what is sent on
-            # another connection is otherwise free to be there before.
+            # The confirmation comes first; without waiting for it, a message sent on another
+            # connection could be published before the subscription.
             await anext(events.listen())
             await (ours if by == "us" else theirs).group_send(group, PLAIN)
             for channel in channels:
                 assert await received(ours, channel) == [PLAIN]
-            # Comes after whatever the broadcast has caused.
+            # Comes after everything that the broadcast causes.
             await client.publish(inbox, "end")
             assert await commands(events) == ["zadd", "zpopmin"]
         raw.config_set("notify-keyspace-events", "")
 
     async def test_layer_that_closes_leaves_nothing(self, servers, raw, monkeypatch):
-        """Its groups have a member less, and nobody sends into an inbox without a reader."""
+        """The group has one member less, and no sender writes to the inbox without a reader."""
         monkeypatch.setattr(_inbox, "FAREWELL", PATIENCE)
         group = fresh("room")
         async with QUEUE.our_layer(servers) as layer:
@@ -199,7 +199,7 @@ class TestOneProcess:
 
 
 async def commands(events):
-    """Return what was done to a key until somebody published "end" on its channel."""
+    """Return the commands on a key until "end" is published on its channel."""
     found = []
     async with asyncio.timeout(PATIENCE):
         async for event in events.listen():
@@ -215,14 +215,14 @@ class TestPayload:
         ("setup", "prefix"), [(QUEUE, RANDOM_PREFIX), (PUBSUB, 0)], ids=["queue", "pubsub"]
     )
     async def test_msgpack_payload_equals_the_peers(self, peer, servers, setup, prefix):
-        """The same message becomes the same bytes on both sides: plain MessagePack."""
+        """Equal messages become equal bytes on both sides: plain MessagePack."""
         theirs = await setup.peer_layer(peer, servers)
         ours = setup.our_layer(servers).serialize(PLAIN)
         assert ours[prefix:] == b"\x83\xa1a\xc3\xa1b\xc0\xa1c\x81\xa1d\x90"
         assert ours[prefix:] == (await theirs.serialize(PLAIN))[prefix:]
 
     async def test_json_payload_is_plain_json(self, servers):
-        """Any JSON parser reads what serializer_format="json" publishes."""
+        """Any JSON parser reads the payload of serializer_format="json"."""
         layer = Setup("pubsub", "json", 1).our_layer(servers)
         assert json.loads(layer.serialize(PLAIN)) == PLAIN
 
@@ -276,11 +276,11 @@ class TestPubSub:
             assert await received(ours, channel) == [PLAIN]
 
     async def test_payload_is_the_message_alone(self, ours, servers):
-        """What travels is the serialized message: no address, no random prefix."""
+        """The payload is the serialized message, without an address or a random prefix."""
         group = fresh("room")
         async with redis.asyncio.from_url(servers.urls[0]) as client, client.pubsub() as listener:
             await listener.subscribe(f"interop__group__{group}")
-            # The first thing to come is the confirmation.
+            # The confirmation comes first.
             await anext(listener.listen())
             await ours.group_send(group, PLAIN)
             async with asyncio.timeout(PATIENCE):

@@ -1,7 +1,7 @@
 """
-The application that every server serves: one chat, mounted in FastAPI, in Starlette and as it is.
+The application for every server: one chat, mounted in FastAPI, in Starlette, and bare.
 
-The frameworks do not see each other: the first part of the path chooses.
+The first part of the path chooses, so the frameworks do not see each other.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ register_channel_layer("chat", InMemoryChannelLayer())
 
 
 class ChatConsumer(AsyncWebsocketConsumer):
-    """A room, from the query string; what happens to one member is told to the others."""
+    """A room named in the query string; members hear of each other's messages and disconnects."""
 
     channel_layer_alias = "chat"
 
@@ -29,7 +29,7 @@ class ChatConsumer(AsyncWebsocketConsumer):
         try:
             await super().__call__(scope, receive, send)
         finally:
-            # The server has got its application back: nothing can follow.
+            # The server has got its application back, so nothing can follow.
             await channel_layers["chat"].group_send(
                 self.room, {"type": "chat.message", "text": "ended"}
             )
@@ -46,7 +46,7 @@ class ChatConsumer(AsyncWebsocketConsumer):
                 raise RuntimeError("as asked")
             case ["outstay"]:
                 while not self.disconnected:
-                    # A handler is not told of the client's leaving, it can look.
+                    # The handler is not told that the client left, but it can check.
                     await asyncio.sleep(0.005)
                 for _ in range(3):
                     await self.send("too late")
@@ -55,7 +55,7 @@ class ChatConsumer(AsyncWebsocketConsumer):
                 await self.say(text_data)
 
     async def disconnect(self, code):
-        # For those who look when the server, and every other client, is gone.
+        # Printed for tests that look after the server and all other clients have gone.
         print(f"left {self.room}")  # noqa: T201 - the tests read the output
         await self.say(f"left {code}")
 
@@ -78,7 +78,7 @@ class JsonConsumer(AsyncJsonWebsocketConsumer):
 
 
 class ForwardingConsumer(AsyncWebsocketConsumer):
-    """Tells the room what it is told: numbers as they are, and words by way of a handler."""
+    """Repeats messages to the room: numbers without a handler, words through a handler."""
 
     channel_layer_alias = "chat"
     groups = ("forwarding",)

@@ -1,4 +1,4 @@
-"""ASGI servers as processes, and a WebSocket client to speak to them."""
+"""ASGI servers as processes, and a WebSocket client to talk to them."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).resolve().parent
 
-# Where a server finds the library that is being tested, whatever is installed.
+# The path from which a server imports the library under test, whatever is installed.
 SOURCE = Path(fast_channels.__file__).resolve().parents[1]
 
 # Seconds until a test gives up on a server or a message.
 PATIENCE = 15.0
 
-# Seconds for a server to start, as long as others start beside it.
+# Seconds for a server to start, as long as others start at the same time.
 START_PATIENCE = 40.0
 
 COALESCING = "fast_channels.servers.uvicorn:CoalescingWebSocketProtocol"
@@ -47,12 +47,12 @@ COMMANDS = {
 
 class ServerProcess:
     """
-    One server with an application, on a free port of loopback; its output in a file.
+    One server with an application, on a free port of loopback; its output goes to a file.
 
-    Serves the application of this directory unless told otherwise.
+    By default it serves the application of this directory.
     """
 
-    # Where the application is, and what it is called there.
+    # The folder of the application, and its name in there.
     folder = HERE
     application = "application:app"
 
@@ -82,7 +82,7 @@ class ServerProcess:
                 env={**os.environ, **own},
                 stdout=output,
                 stderr=output,
-                # A group of its own, since Granian's workers are processes too.
+                # Its own process group, because Granian's workers are processes too.
                 start_new_session=True,
             )
         self._wait_until_it_listens()
@@ -93,7 +93,7 @@ class ServerProcess:
             try:
                 socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
             except OSError:
-                # A server has no common way to say that it is ready.
+                # Servers have no common way to say that they are ready.
                 time.sleep(0.02)
             else:
                 return
@@ -102,7 +102,7 @@ class ServerProcess:
 
     @property
     def pid(self) -> int:
-        """Of the server, or of the parent of its workers."""
+        """Process id of the server, or of the parent of its workers."""
         return self._process.pid
 
     @property
@@ -110,7 +110,7 @@ class ServerProcess:
         return self.log.read_text(errors="replace")
 
     def new_output(self) -> str:
-        """Return what was printed since the last call."""
+        """Return the lines printed since the last call."""
         output = self.output
         new, self._seen = output[self._seen :], len(output)
         return new
@@ -123,42 +123,42 @@ class ServerProcess:
         self._process.send_signal(number)
 
     def tell_all(self, number: int = signal.SIGTERM) -> None:
-        """Send it to all of its processes, as a terminal or a supervisor may do."""
+        """Send a signal to all of its processes, as a terminal or a supervisor may do."""
         os.killpg(self._process.pid, number)
 
     def wait(self, timeout: float = PATIENCE) -> int:
-        """Wait for the end; returns the exit code, raises TimeoutExpired if it takes too long."""
+        """Wait for the end and return the exit code; raise TimeoutExpired if it takes too long."""
         return self._process.wait(timeout)
 
     def stop(self) -> None:
-        """Stop the server as a supervisor would; raises TimeoutExpired if it takes too long."""
+        """Stop the server as a supervisor would; raise TimeoutExpired if it takes too long."""
         if self._process.poll() is not None:
             return
         self._process.terminate()
         try:
             self._process.wait(PATIENCE)
         except subprocess.TimeoutExpired:
-            # It still runs, so the group is still the one that was started here.
+            # The server still runs, so the group is still the one that was started here.
             os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
             raise
 
 
 def complaints(output: str) -> list[str]:
-    """Return the lines of a server's output that show an error nobody handled."""
+    """Return the lines of a server's output that show an unhandled error."""
     words = ("Traceback", "Exception", "ERROR", "Error:")
     return [line for line in output.splitlines() if any(word in line for word in words)]
 
 
 class Room:
-    """A chat room that nobody else uses, on one server in one framework."""
+    """A chat room that no other test uses, on one server in one framework."""
 
     def __init__(self, server: ServerProcess, framework: str) -> None:
         self.name = uuid.uuid4().hex
         self.url = server.url(f"{framework}/ws/chat", self.name)
 
     async def enter(self) -> websockets.ClientConnection:
-        # Without a limit, so that a client who stops reading can still say goodbye.
+        # Without a limit, so that a client that stops reading can still close.
         return await websockets.connect(self.url, max_queue=None)
 
 
@@ -172,7 +172,7 @@ async def closing(client: websockets.ClientConnection) -> tuple[int | None, str 
     """Wait for the server to close; return its code and reason."""
     with contextlib.suppress(websockets.ConnectionClosed):
         async with asyncio.timeout(PATIENCE):
-            # Frames that nobody reads are not what is waited for.
+            # Skip frames before the close frame.
             while True:
                 await client.recv()
     return client.close_code, client.close_reason

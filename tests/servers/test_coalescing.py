@@ -1,4 +1,4 @@
-"""What is sent in one turn of the loop is written at once, and a client cannot tell."""
+"""Frames sent in one turn of the loop are written at once, without a visible difference."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ TEXT, CLOSE, PONG = 1, 8, 10
 
 MEBIBYTE = 1024 * 1024
 
-# Of frames that are sent in one turn: tiny, just collected, just not, and huge.
+# Sizes of frames that are sent in one turn: tiny, just collected, just not, and huge.
 SIZES = [1, 200, LARGE - 100, LARGE, MEBIBYTE, 70_000, 1, 3 * MEBIBYTE, 2] * 2
 
-# Texts of every length of header, and one that is longer as bytes than as text.
+# Texts with headers of every length, and one that is longer as bytes than as text.
 TEXTS = ["", "a" * 125, "b" * 126, "\N{PARTY POPPER}" * (LARGE - 1), "c" * 65_536, "b" * 126] * 2
 
-# What a client that reads nothing is sent: more than any kernel keeps for it.
+# Data for a client that reads nothing: more than any kernel buffers.
 FLOOD = 2_000
 PIECE = "x" * 10_000
 
 
 class Recorder(asyncio.Transport):
-    """A transport that remembers what it was asked for, and holds as much as a test says."""
+    """A transport that records its calls; a test decides how much it holds."""
 
     def __init__(self, held=0):
         super().__init__()
@@ -80,14 +80,14 @@ class TestTransport:
         return CoalescingTransport(below)
 
     async def test_lone_write_is_not_kept_back(self, transport, below):
-        """One in each turn is written before `write` returns."""
+        """A single write in a turn is passed on before `write` returns."""
         for number in range(1, 4):
             transport.write(b"one")
             assert below.calls == [b"one"] * number
             await asyncio.sleep(0)
 
     async def test_writes_of_one_turn_are_joined(self, transport, below):
-        """The first goes at once, and the others together when the turn is over."""
+        """The first write is passed on at once, and the others together when the turn is over."""
         for data in (b"a", b"b", b"c"):
             transport.write(data)
         assert below.calls == [b"a"]
@@ -108,7 +108,7 @@ class TestTransport:
         assert below.calls == [b"a", b"b", b"cd", b"e", b"f"]
 
     async def test_large_piece_is_written_at_once_and_as_it_is(self, transport, below):
-        """After what was written before it."""
+        """Earlier writes are passed on before it."""
         large = bytes(LARGE)
         transport.writelines([b"a", b"b", large, b"c"])
         assert below.calls == [b"a", b"b", large]
@@ -117,7 +117,9 @@ class TestTransport:
         assert below.calls == [b"a", b"b", large, b"c"]
 
     async def test_high_water_mark_counts_what_is_collected(self, transport, below):
-        """What goes over it is passed on, so that the transport underneath can pause the sender."""
+        """
+        Data above the mark is passed on, so that the transport underneath can pause the sender.
+        """
         transport.write(b"a")
         below.held = 65_536 - 100
         transport.write(bytes(60))
@@ -133,7 +135,7 @@ class TestTransport:
         [("close", [b"a", b"bc", "close"]), ("write_eof", [b"a", b"bc", "eof"])],
     )
     async def test_end_comes_after_what_was_written(self, transport, below, end, calls):
-        """`close` and `write_eof` wait for nothing, and lose nothing."""
+        """`close` and `write_eof` pass on everything at once and lose nothing."""
         transport.writelines([b"a", b"b", b"c"])
         getattr(transport, end)()
         assert below.calls == calls
@@ -141,7 +143,7 @@ class TestTransport:
         assert below.calls == calls
 
     async def test_abort_throws_away_what_was_collected(self, transport, below):
-        """As it does with what the client has not taken."""
+        """Collected data is discarded like data that the client has not taken."""
         transport.writelines([b"a", b"b"])
         transport.abort()
         await asyncio.sleep(0)
@@ -149,14 +151,14 @@ class TestTransport:
         assert transport.get_write_buffer_size() == 0
 
     async def test_nothing_is_written_to_a_connection_that_broke(self, transport, below):
-        """Which uvloop would report as an error."""
+        """uvloop would report such a write as an error."""
         transport.writelines([b"a", b"b"])
         below.closing = True
         await asyncio.sleep(0)
         assert below.calls == [b"a"]
 
     async def test_write_that_fails_is_reported_and_holds_up_nobody(self, transport, below):
-        """The error names its transport; the others of that turn are written."""
+        """The error names its transport; the other transports of that turn are written."""
         other_below = Recorder()
         other = CoalescingTransport(other_below)
         errors = []
@@ -172,10 +174,10 @@ class TestTransport:
 
 
 class Scenarios:
-    """The application: the path chooses what a connection is sent."""
+    """The application; the path chooses the frames of a connection."""
 
     def __init__(self):
-        # What a scenario and its test, in another thread, tell each other.
+        # Shared between a scenario and its test, which runs in another thread.
         self.happened = threading.Event()
         self.results = []
 
@@ -184,30 +186,30 @@ class Scenarios:
         self.results.clear()
         await receive()
         await send({"type": "websocket.accept"})
-        # The class that serves this connection.
+        # The protocol object of this connection.
         self.protocol = send.__self__
         await getattr(self, scope["path"].strip("/"))(receive, send)
 
     async def burst(self, receive, send):
-        """Many frames and the close frame, in one turn."""
+        """Send many frames and the close frame in one turn."""
         for number in range(200):
             await send({"type": "websocket.send", "text": f"message {number}"})
         await send({"type": "websocket.close", "code": 4000, "reason": "enough"})
 
     async def sizes(self, receive, send):
-        """Large and small frames, in one turn."""
+        """Send large and small frames in one turn."""
         for number, size in enumerate(SIZES):
             await send({"type": "websocket.send", "bytes": bytes([number]) * size})
         await send({"type": "websocket.close"})
 
     async def texts(self, receive, send):
-        """Some of them again and again."""
+        """Send some of the texts again and again."""
         for text in TEXTS:
             await send({"type": "websocket.send", "text": text})
         await send({"type": "websocket.close"})
 
     async def late(self, receive, send):
-        """One text too many."""
+        """Send one text after the close frame."""
         await send({"type": "websocket.close", "code": 4000})
         try:
             await send({"type": "websocket.send", "text": "too late"})
@@ -216,13 +218,13 @@ class Scenarios:
         self.happened.set()
 
     async def echo(self, receive, send):
-        """Every message twice."""
+        """Send every message twice."""
         while (event := await receive())["type"] == "websocket.receive":
             for _ in range(2):
                 await send({"type": "websocket.send", "text": event["text"]})
 
     async def blocked(self, receive, send):
-        """One frame, and then nobody else runs until the client has it."""
+        """Send one frame, then block the loop until the client has it."""
         # The answer to the handshake was written in an earlier turn.
         await receive()
         await send({"type": "websocket.send", "text": "now"})
@@ -230,9 +232,9 @@ class Scenarios:
         await send({"type": "websocket.close"})
 
     async def flood(self, receive, send):
-        """More than a client takes that does not read, without ever giving up the turn."""
+        """Send more than the client takes, without ever giving up the turn."""
         held, high = self.protocol.transport, self.protocol.transport.get_write_buffer_limits()[1]
-        # Runs when somebody has to wait.
+        # Runs only when the sender has to wait.
         asyncio.get_running_loop().call_soon(self.happened.set)
         most = 0
         for number in range(FLOOD):
@@ -244,7 +246,7 @@ class Scenarios:
         await send({"type": "websocket.close"})
 
     async def outstay(self, receive, send):
-        """Goes on sending several frames in a turn to a client that vanishes."""
+        """Continue to send several frames per turn to a client that vanishes."""
         try:
             for number in itertools.count():
                 for _ in range(5):
@@ -254,9 +256,9 @@ class Scenarios:
             self.happened.set()
 
     async def break_off(self, receive, send):
-        """The connection broke in this turn, which nobody has been told yet."""
+        """Break the connection in this turn, before any callback reports it."""
         await receive()
-        # What an event loop does when a write fails.
+        # The event loop does this when a write fails.
         self.protocol.transport._transport.abort()
         for number in range(20):
             await send({"type": "websocket.send", "text": str(number)})
@@ -265,13 +267,16 @@ class Scenarios:
         self.happened.set()
 
     async def shut_down(self, receive, send):
-        """Frames are waiting when the server begins to stop."""
+        """Let the server begin to stop while frames are waiting."""
         for number in range(20):
             await send({"type": "websocket.send", "text": str(number)})
         self.protocol.shutdown()
 
     async def leave(self, receive, send):
-        """The server begins to stop when the client has said goodbye, and is not gone yet."""
+        """
+        Let the server begin to stop after the client's close frame, while it is still
+        connected.
+        """
         event = await receive()
         self.protocol.shutdown()
         self.results.append(event["code"])
@@ -298,8 +303,8 @@ class Served:
         )
         config.load()
         if config.ssl is not None:
-            # The client reads in one thread and writes in another, which OpenSSL allows
-            # only as long as the server sends nothing of its own after the handshake.
+            # The client reads in one thread and writes in another. OpenSSL allows that only
+            # while the server sends nothing of its own after the handshake.
             config.ssl.num_tickets = 0
         self._server = uvicorn.Server(config)
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -314,7 +319,7 @@ class Served:
         return connect(url, ssl=self.context, max_size=None, **options)
 
     def connect_raw(self, path, *headers):
-        """Shake hands over a plain socket that holds next to nothing; return it and a reader."""
+        """Shake hands over a plain socket with tiny buffers; return it and a reader."""
         raw = socket.socket()
         raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         raw.settimeout(PATIENCE)
@@ -359,14 +364,14 @@ def running(request, authority):
 
 @pytest.fixture
 def served(running, caplog):
-    """Fails a test during which the server or its loop had anything to complain about."""
+    """Fail a test during which the server or its loop printed a complaint."""
     with caplog.at_level(logging.WARNING):
         yield running
     assert [record.getMessage() for record in caplog.get_records("call")] == []
 
 
 def frames(reader):
-    """Read unmasked frames up to the close frame; opcode and data of each."""
+    """Read unmasked frames up to the close frame; return opcode and data of each."""
     opcode = None
     while opcode != CLOSE:
         opcode, size = reader.read(1)[0] & 0x0F, reader.read(1)[0]
@@ -380,13 +385,13 @@ GOODBYE = struct.pack("!H", 1000)
 
 
 def masked(first, data):
-    """A frame as a client sends it, masked with zeros, which changes nothing."""
+    """Return a frame of a client, masked with zeros, which leave the data unchanged."""
     return bytes([first, 0x80 | len(data), 0, 0, 0, 0]) + data
 
 
 class TestServer:
     def test_connection_writes_through_the_transport(self, served):
-        """Uvicorn takes it for the connection's own."""
+        """Uvicorn uses it as the connection's own transport."""
         with served.connect("echo") as client:
             client.send("hello")
             assert [client.recv(PATIENCE), client.recv(PATIENCE)] == ["hello"] * 2
@@ -396,7 +401,7 @@ class TestServer:
 
     @pytest.mark.parametrize("compression", [None, "deflate"])
     def test_close_frame_comes_after_all_that_was_sent_before_it(self, served, compression):
-        """In the same turn, compressed or not; nothing is lost and nothing overtakes."""
+        """The frames are sent in the same turn, compressed or not; the close frame comes last."""
         with served.connect("burst", compression=compression) as client:
             for number in range(200):
                 assert client.recv(PATIENCE) == f"message {number}"
@@ -406,20 +411,20 @@ class TestServer:
 
     @pytest.mark.parametrize("compression", [None, "deflate"])
     def test_frames_of_all_sizes_keep_their_order(self, served, compression):
-        """Those of a mebibyte are not collected, and overtake nothing."""
+        """Frames of a mebibyte are not collected, and overtake nothing."""
         with served.connect("sizes", compression=compression) as client:
             said = [(data[0], len(data)) for data in client]
         assert said == list(enumerate(SIZES))
 
     @pytest.mark.parametrize("compression", [None, "deflate"])
     def test_texts_of_all_lengths_arrive_at_every_client(self, served, compression):
-        """Whether their frames were made for this client or for another."""
+        """Each client gets all texts, even if their frames were made for another client."""
         for _ in range(2):
             with served.connect("texts", compression=compression) as client:
                 assert list(client) == TEXTS
 
     def test_frame_of_a_text_is_made_once(self, served):
-        """For all clients; that of a long one is not kept."""
+        """All clients share the frame; the frame of a long text is not kept."""
         text_frame.cache_clear()
         for _ in range(2):
             with served.connect("texts", compression=None) as client:
@@ -428,7 +433,7 @@ class TestServer:
         assert text_frame.cache_info().misses == text_frame.cache_info().currsize == len(short)
 
     def test_frames_are_compressed_if_the_client_agreed_to_it(self, served):
-        """Texts that others are sent as they are, too."""
+        """Texts that other clients get uncompressed are compressed too."""
         agreed = "Sec-WebSocket-Extensions: permessage-deflate\r\n"
         for headers, first in [((), 0x81), ((agreed,), 0xC1)]:
             raw, reader = served.connect_raw("burst", *headers)
@@ -436,7 +441,7 @@ class TestServer:
                 assert reader.read(1)[0] == first
 
     def test_text_after_the_close_frame_is_an_error(self, served):
-        """Of the application, as without coalescing; the client sees nothing of it."""
+        """The application gets the error, as without coalescing; the client sees nothing of it."""
         raw, reader = served.connect_raw("late")
         with raw, reader:
             assert list(frames(reader)) == [(CLOSE, struct.pack("!H", 4000))]
@@ -447,7 +452,7 @@ class TestServer:
         assert "after sending 'websocket.close'" in error
 
     def test_pongs_and_answers_keep_their_order(self, served):
-        """To pings between messages, and between the fragments of one."""
+        """Pings may come between messages and between the fragments of one."""
         raw, reader = served.connect_raw("echo")
         with raw, reader:
             raw.sendall(
@@ -466,7 +471,7 @@ class TestServer:
         assert said == [*pongs, *echoes, (CLOSE, GOODBYE)]
 
     def test_lone_frame_is_not_kept_back(self, served):
-        """It is with the client although the loop has not had another turn since."""
+        """The client has it although the loop has not had another turn."""
         with served.connect("blocked") as client:
             client.send("go")
             assert client.recv(PATIENCE) == "now"
@@ -476,7 +481,10 @@ class TestServer:
         assert served.app.results == [True]
 
     def test_sender_waits_for_a_client_that_does_not_read(self, served):
-        """At the high-water mark, also within one turn; once it reads, all arrives in order."""
+        """
+        The sender waits at the high-water mark even within one turn; later all arrives in
+        order.
+        """
         raw, reader = served.connect_raw("flood")
         with raw, reader:
             assert served.app.happened.wait(PATIENCE)
@@ -488,7 +496,7 @@ class TestServer:
         assert said[-1][0] == CLOSE
 
     def test_client_that_vanishes_in_a_burst_is_told_to_the_sender_only(self, served):
-        """By `send`, as without coalescing; nothing is logged."""
+        """`send` raises as without coalescing, and nothing is logged."""
         raw, reader = served.connect_raw("outstay")
         with raw, reader:
             reader.read(2)
@@ -496,7 +504,7 @@ class TestServer:
         assert served.app.happened.wait(PATIENCE)
 
     def test_nothing_follows_the_close_frame(self, served):
-        """Which answers the client's; a sender that goes on hears of it."""
+        """The close frame answers the client's; `send` raises for a sender that continues."""
         raw, reader = served.connect_raw("outstay")
         with raw, reader:
             reader.read(2)
@@ -508,7 +516,7 @@ class TestServer:
         assert served.app.happened.wait(PATIENCE)
 
     def test_frames_for_a_connection_that_broke_are_dropped_quietly(self, served):
-        """When the turn ends, its socket is closed already; the application is told as ever."""
+        """The socket is already closed when the turn ends; the application is told as usual."""
         with served.connect("break_off") as client:
             client.send("go")
             with pytest.raises(websockets.ConnectionClosedError):
@@ -517,7 +525,7 @@ class TestServer:
         assert served.app.results == [False]
 
     def test_shutdown_comes_after_what_was_sent(self, served):
-        """All frames of the turn, then the close frame that says that the server stops."""
+        """All frames of the turn arrive, then the close frame of a stopping server."""
         with served.connect("shut_down") as client:
             assert [client.recv(PATIENCE) for _ in range(20)] == [str(n) for n in range(20)]
             with pytest.raises(websockets.ConnectionClosed) as closed:
@@ -525,7 +533,7 @@ class TestServer:
         assert closed.value.rcvd.code == 1012
 
     def test_shutdown_leaves_alone_who_is_leaving(self, served):
-        """Goodbye is said once; a second time would fail, and end the server's shutdown with it."""
+        """The server sends one close frame; a second one would fail and break the shutdown."""
         raw, reader = served.connect_raw("leave")
         with raw, reader:
             raw.sendall(masked(0x88, GOODBYE))
@@ -553,7 +561,7 @@ UNSUITABLE = {
 
 @pytest.mark.parametrize(("change", "sentence"), UNSUITABLE.values(), ids=UNSUITABLE)
 def test_unsuitable_uvicorn_is_named_at_import(change, sentence):
-    """With what to do about it."""
+    """The error says how to fix it."""
     script = f"""
 import importlib, sys, uvicorn
 MODULE = "uvicorn.protocols.websockets.websockets_sansio_impl"

@@ -1,4 +1,4 @@
-"""The same chat, served by each ASGI server, mounted in each framework, seen by a real client."""
+"""One chat on each ASGI server, mounted in each framework, seen by a real client."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def running(request, tmp_path_factory):
 
 @pytest.fixture
 def server(running):
-    """Fails a test during which the server printed an error that the test did not expect."""
+    """Fail a test during which the server printed an unexpected error."""
     yield running
     assert complaints(running.new_output()) == []
 
@@ -46,7 +46,7 @@ def room(server, framework):
 
 
 async def test_message_reaches_both_clients(room):
-    """Two clients in a room hear what either says, text as text."""
+    """Two clients in a room get each other's messages, text as text."""
     async with await room.enter() as first, await room.enter() as second:
         await first.send("hello")
         assert await heard(first) == await heard(second) == ["hello"]
@@ -55,7 +55,7 @@ async def test_message_reaches_both_clients(room):
 
 
 async def test_json_consumer_answers(server, framework):
-    """JSON goes in and out; what is no JSON closes with 1007, and a binary frame with 1003."""
+    """JSON goes in and out; invalid JSON closes with 1007, and a binary frame with 1003."""
     url = server.url(f"{framework}/ws/json")
     async with websockets.connect(url) as client:
         await client.send('{"type": "greeting", "count": [1, 2.5, null]}')
@@ -71,7 +71,7 @@ async def test_json_consumer_answers(server, framework):
 
 
 async def test_what_is_forwarded_and_what_is_handled_arrives_in_order(server, framework):
-    """At every client, on the way that each server offers."""
+    """Messages arrive in order at every client, in the way that each server offers."""
     url = server.url(f"{framework}/ws/forwarding")
     parts = [str(n) if n % 3 else f"word{n}" for n in range(60)]
     async with websockets.connect(url) as first, websockets.connect(url) as second:
@@ -96,8 +96,8 @@ async def test_rejected_client_sees_403(server, framework):
 
 
 async def test_disconnect_runs_once_when_a_client_leaves(room, server):
-    """Others hear one goodbye with the client's code, then that its consumer ended."""
-    # Hypercorn says 1006 to applications, whatever code the client gave.
+    """Other clients hear one goodbye with the client's code, then that its consumer ended."""
+    # Hypercorn always reports 1006 to applications.
     code = 1006 if server.name == "hypercorn" else 1001
     async with await room.enter() as watcher:
         async with await room.enter() as leaver:
@@ -108,12 +108,12 @@ async def test_disconnect_runs_once_when_a_client_leaves(room, server):
 
 
 async def test_disconnect_runs_once_when_a_client_vanishes(room):
-    """A connection that breaks without a goodbye ends its consumer all the same."""
+    """A connection that breaks without a close frame ends its consumer all the same."""
     async with await room.enter() as watcher:
         leaver = await room.enter()
         leaver.transport.abort()
         farewell, end = await heard(watcher, 2)
-        # What a server makes of a broken connection is its own affair.
+        # Servers differ in the code that they report for a broken connection.
         assert farewell in ("left 1005", "left 1006")
         assert end == "ended"
         await watcher.send("anybody there?")
@@ -121,7 +121,10 @@ async def test_disconnect_runs_once_when_a_client_vanishes(room):
 
 
 async def test_disconnect_runs_once_when_the_consumer_closes(room):
-    """Closing from a handler runs disconnect with that code, and the client's answer adds none."""
+    """
+    Closing from a handler runs disconnect once with that code; the client's answer adds no
+    call.
+    """
     async with await room.enter() as watcher:
         async with await room.enter() as leaver:
             await leaver.send("close 4002")
@@ -133,7 +136,7 @@ async def test_disconnect_runs_once_when_the_consumer_closes(room):
 
 @pytest.mark.parametrize("how", ["closes", "vanishes"])
 async def test_send_to_a_client_that_left_is_harmless(room, how):
-    """A handler that goes on sending after its client left runs to its end, without a traceback."""
+    """A handler that continues to send after its client left returns without a traceback."""
     async with await room.enter() as watcher:
         leaver = await room.enter()
         await leaver.send("outstay")
@@ -146,7 +149,7 @@ async def test_send_to_a_client_that_left_is_harmless(room, how):
 
 
 async def test_broadcasts_while_clients_leave_are_harmless(room):
-    """Clients who leave in the middle of a flood disturb neither the server nor those who stay."""
+    """Clients that leave during a flood disturb neither the server nor the remaining clients."""
     flood = [f"message {number}" for number in range(100)]
     async with await room.enter() as watcher:
         leavers = [await room.enter() for _ in range(6)]
@@ -170,7 +173,10 @@ async def test_broadcasts_while_clients_leave_are_harmless(room):
 
 
 async def test_failing_handler_closes_its_own_connection_only(room, running):
-    """An exception in a handler is 1011 for its client, one traceback, and nothing for others."""
+    """
+    An exception in a handler closes its client with 1011, logs one traceback, and ends nothing
+    else.
+    """
     async with await room.enter() as watcher:
         async with await room.enter() as unlucky:
             await unlucky.send("fail")
@@ -185,7 +191,7 @@ async def test_failing_handler_closes_its_own_connection_only(room, running):
 
 @pytest.mark.parametrize("name", COMMANDS)
 async def test_server_stops_while_clients_are_connected(name, tmp_path):
-    """A server that is told to stop ends in time, and nothing of ours fails in it."""
+    """A server that is told to stop ends in time, and no code of ours fails."""
     if name == "hypercorn" and sys.version_info >= (3, 12):
         pytest.skip("Hypercorn 0.18 waits for its clients there, whatever it serves")
     server = ServerProcess(name, tmp_path / "output.log")
@@ -197,7 +203,7 @@ async def test_server_stops_while_clients_are_connected(name, tmp_path):
     finally:
         await asyncio.to_thread(server.stop)
     await closing(client)
-    # Granian may end its loop without telling the application anything.
+    # Granian may end its loop without telling the application.
     fewest = 0 if name == "granian" else 1
     assert fewest <= server.output.count(f"left {room.name}") <= 1
     # Hypercorn's own tasks may report that they were cancelled.
