@@ -15,22 +15,21 @@ from tests import language
 RATES = {
     "src": {"what": 18.7, "who": 6.4, "nobody": 6.2},
     "examples": {"what": 14.8, "who": 9.7, "nobody": 7.0},
-    "tests": {"what": 20.0, "who": 6.2, "nobody": 6.1},
-    "pages": {"what": 14.1, "who": 3.9, "nobody": 3.0},
+    "tests": {"what": 15.0, "who": 5.0, "nobody": 4.4},
+    "pages": {"what": 12.0, "who": 3.2, "nobody": 2.5},
 }
 
 # Docstrings that still begin without a subject or an imperative, in areas that have some.
-UNFIT_DOCSTRINGS = {"src": 147, "examples": 33, "tests": 600}
+UNFIT_DOCSTRINGS = {"src": 140, "examples": 33, "tests": 535}
 
 # Top-level names that mean the same wherever they are, and so may be in several modules.
-COMMON_NAMES = {"T", "__all__", "logger"}
+COMMON_NAMES = {"T", "__all__", "__getattr__", "logger"}
 
 # Top-level names that several modules still share. Only remove from this list.
 SHARED_NAMES = {
     "BATCH",
     "CHECK_INTERVAL",
     "FLUSH",
-    "Heartbeat",
     "IDLE",
     "MOST",
     "MakeLayer",
@@ -38,7 +37,6 @@ SHARED_NAMES = {
     "PORTION",
     "PUSH",
     "Place",
-    "REASON_LIMIT",
     "Received",
     "SILENCE",
     "SUBPROTOCOL",
