@@ -1,4 +1,4 @@
-"""The same under Hypercorn, which asks before it stops: `python serve_hypercorn.py`."""
+"""Serve the application with Hypercorn: `python serve_hypercorn.py`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fast_channels import channel_layers
 
 
 async def drained() -> None:
-    """Return when this process was told to stop, and its connections have ended."""
+    """Return after the process was told to stop and its connections have ended."""
     told = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, told.set)
@@ -25,9 +25,9 @@ async def drained() -> None:
 async def main() -> None:
     config = Config()
     config.bind = [f"127.0.0.1:{os.environ.get('PORT', '8000')}"]
-    # For requests that are no consumer's: those have ended by then.
+    # For requests that no consumer serves. Connections of consumers have ended by then.
     config.graceful_timeout = 5
-    # Hypercorn's types know no scope but its own, and so no application of others.
+    # Hypercorn's types accept only applications for its own scope types.
     await serve(app, config, shutdown_trigger=drained)  # type: ignore[arg-type]
 
 

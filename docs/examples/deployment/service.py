@@ -1,7 +1,7 @@
 """
-A chat as it is deployed: `uvicorn service:app`.
+A chat that is ready to deploy: `uvicorn service:app`.
 
-REDIS_URL is the address of the server, DRAIN_TIMEOUT and DRAIN_SPREAD are in seconds.
+REDIS_URL is the address of the server; DRAIN_TIMEOUT and DRAIN_SPREAD are in seconds.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ if TYPE_CHECKING:
     from fast_channels.layers.base import BaseChannelLayer
     from fast_channels.type_defs import ChannelMessage
 
-# Uvicorn configures its own loggers and no others.
+# Uvicorn configures only its own loggers.
 logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
 logger = logging.getLogger("service")
 
-# Seconds between two lines that say how much was done.
+# Seconds between two lines of statistics in the log.
 REPORT_INTERVAL = 60.0
 
 channel_layers.register("chat", RedisPubSubChannelLayer(hosts=[os.environ["REDIS_URL"]]))
@@ -40,14 +40,14 @@ channel_layers.drain_spread = float(os.environ.get("DRAIN_SPREAD", "10"))
 
 
 class ChatConsumer(AsyncWebsocketConsumer):
-    """What one types, all read."""
+    """A chat in which every client reads what one of them types."""
 
     channel_layer_alias = "chat"
     groups = ["lobby"]
-    # A chat message is short, and nobody types faster than this.
+    # Chat messages are short, and people do not type faster than this.
     max_frame_size = 4_000
     rate_limit = RateLimit(per_second=5, burst=20)
-    # Per process. More than its memory and its descriptors allow are sent elsewhere.
+    # Per process: what its memory and its file descriptors allow.
     max_connections = 10_000
 
     async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:
@@ -61,7 +61,7 @@ class ChatConsumer(AsyncWebsocketConsumer):
 
 @contextlib.asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
-    """Keep the layers open, and report on them."""
+    """Keep the layers open, and log their statistics."""
     async with channel_layers.lifespan(app):
         reporting = asyncio.create_task(report())
         try:
@@ -71,7 +71,7 @@ async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
 
 
 async def report() -> None:
-    """Write the statistics of every layer into the log, again and again."""
+    """Log the statistics of every layer, once in each interval."""
     while True:
         await asyncio.sleep(REPORT_INTERVAL)
         for alias in channel_layers.list_aliases():
@@ -85,7 +85,7 @@ app = FastAPI(lifespan=lifespan, routes=[WebSocketRoute("/ws/chat", ChatConsumer
 # start of health
 @app.get("/healthz")
 async def healthz(response: Response) -> dict[str, str]:
-    """Say 503 while this process drains; a layer that is degraded comes back by itself."""
+    """Answer 503 while this process drains; a degraded layer recovers by itself."""
     if channel_layers.connections.refusing:
         response.status_code = 503
     return {alias: channel_layers[alias].health().state for alias in channel_layers.list_aliases()}
@@ -93,7 +93,7 @@ async def healthz(response: Response) -> dict[str, str]:
 
 # end of health
 # start of metrics
-# What Statistics counts as of now; all else only grows.
+# Fields of Statistics that say how many there are now. The other fields only grow.
 GAUGES = {"channels", "waiting", "groups", "members", "subscriptions"}
 
 
@@ -112,7 +112,7 @@ async def metrics() -> str:
 
 
 def numbers_of(layer: BaseChannelLayer) -> dict[str, int]:
-    """Return what is counted of a layer, and whether its server answers."""
+    """Return the counters of a layer, and 1 for `ready` if its server answers."""
     return {**asdict(layer.statistics()), "ready": int(layer.health().state == "ready")}
 
 
