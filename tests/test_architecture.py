@@ -26,6 +26,7 @@ RANKS = [
         "layers.codecs",
         "layers.broker",
         "layers.statistics",
+        "layers.waiters",
         "layers.options",
     },
     {"layers.delivery", "layers.work"},

@@ -207,3 +207,17 @@ async def test_health_is_that_of_the_process(memory):
     await memory.close()
     assert memory.health().state == "closed"
     assert InMemoryChannelLayer().health().state == "closed"
+
+
+async def test_receiver_that_came_while_others_were_served_is_served_later(memory):
+    """Two receivers are served together, and the third begins to wait before both have ended."""
+    receivers = [asyncio.create_task(memory.receive("shared")) for _ in range(2)]
+    await turns()
+    await memory._broker.push("shared", memory._encode({"type": "test"}), 10)
+    await memory._broker.push("shared", memory._encode({"type": "test"}), 10)
+    receivers += [asyncio.create_task(memory.receive("shared")) for _ in range(3)]
+    await turns()
+    for _ in range(3):
+        await memory.send("shared", {"type": "test"})
+    async with asyncio.timeout(5):
+        assert await asyncio.gather(*receivers) == [{"type": "test"}] * 5

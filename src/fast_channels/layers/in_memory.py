@@ -14,6 +14,7 @@ from .broker import Appended, Popped
 from .memory_log import MemoryLog
 from .memory_work import MemoryWork
 from .options import HISTORY_TTL, IDEMPOTENCY_WINDOW, HistoryOptions, WorkOptions
+from .waiters import Waiters
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -110,8 +111,9 @@ class MemoryBroker:
     def __init__(self, store: MemoryStore, capacity_of: Callable[[str], int]) -> None:
         self._store = store
         self._capacity_of = capacity_of
-        # What receivers of a queue wait on, per queue; the first is served first.
-        self._waiting: dict[str, deque[asyncio.Future[None]]] = {}
+        # Calls that wait for a payload, by queue. They are handed a turn, in which they look
+        # again, and not a payload: they may want to take it or to lease it.
+        self._waiting: dict[str, Waiters[None]] = {}
         # When to look whether work is to be handed out again, per queue somebody waits at.
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._deliver: Deliver | None = None
@@ -124,10 +126,8 @@ class MemoryBroker:
         self._deliver = None
         for timer in self._timers.values():
             timer.cancel()
-        for name, waiting in self._waiting.items():
-            for turn in waiting:
-                if not turn.done():
-                    turn.set_exception(LayerClosed(f"channel {name!r}"))
+        for name, waiters in self._waiting.items():
+            waiters.fail(LayerClosed(f"channel {name!r}"))
 
     async def publish(self, topic: str, payload: bytes) -> int:
         return await self._spread(topic, payload, ())
@@ -217,30 +217,24 @@ class MemoryBroker:
         self._store.members.clear()
 
     async def _turn(self, name: str) -> None:
-        """Wait until there may be something for this receiver."""
-        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        waiting = self._waiting.setdefault(name, deque())
-        waiting.append(turn)
+        """Wait until there may be a payload for this call."""
+        waiters = self._waiting.get(name)
+        if waiters is None:
+            # A turn that a cancelled call did not use goes to the next one.
+            waiters = self._waiting[name] = Waiters(lambda _: self._wake_receiver(name))
         self._look_later(name)
         try:
-            await turn
-        except BaseException:
-            # The turn may have come in the moment of the cancellation.
-            self._wake_receiver(name)
-            raise
+            await waiters.wait()
         finally:
-            if turn in waiting:
-                waiting.remove(turn)
-            if not waiting:
-                self._waiting.pop(name, None)
+            # Of several calls that were served together, the first to end removes the entry,
+            # and another call may have made a new one since.
+            if not waiters and self._waiting.get(name) is waiters:
+                del self._waiting[name]
 
     def _wake_receiver(self, name: str) -> None:
-        waiting = self._waiting.get(name)
-        while waiting and self._store.has(name):
-            turn = waiting.popleft()
-            if not turn.done():
-                turn.set_result(None)
-                break
+        waiters = self._waiting.get(name)
+        if waiters is not None and self._store.has(name):
+            waiters.hand_over(None)
 
     def _look_later(self, name: str) -> None:
         """Wake a receiver when work is to be handed out again, if one waits."""
@@ -248,7 +242,7 @@ class MemoryBroker:
         timer = self._timers.pop(name, None)
         if timer is not None:
             timer.cancel()
-        if due is not None and self._waiting.get(name):
+        if due is not None and name in self._waiting:
             loop, pause = asyncio.get_running_loop(), max(0.0, due - time.monotonic())
             self._timers[name] = loop.call_later(pause, self._look, name)
 
