@@ -11,8 +11,9 @@ page, and a comment on the line before the block names its source:
     <!-- from app.py#"hosts =" before "class Slug" -->        lines, by texts in them
     <!-- from step 3.2 -->                                    a step of the tutorial
 
-For lines, `"a"` alone goes to the end of the file, `"a" to "b"` includes the line with b,
-`"a" before "b"` does not, and `before "b"` begins at the top. Code loses the indentation that
+For lines, `line "a"` is one line, `"a"` goes from that line to the end of the file, `"a" to "b"`
+includes the line with b, `"a" before "b"` does not, and `before "b"` begins at the top. Several
+of these, with `; ` between them, are shown one after the other. Code loses the indentation that
 all its lines share; a step of the tutorial keeps it. Ruff also formats pages, so name several
 methods instead of taking the lines that have them: then two empty lines separate them.
 
@@ -44,7 +45,9 @@ LISTING = re.compile(
     r"^(?P=fence)$",
     re.DOTALL | re.MULTILINE,
 )
-LINES = re.compile(r'(?:"(?P<start>[^"]+)")? ?(?:(?P<kind>to|before) "(?P<end>[^"]+)")?', re.DOTALL)
+LINES = re.compile(
+    r'(?P<single>line )?(?:"(?P<start>[^"]+)")? ?(?:(?P<kind>to|before) "(?P<end>[^"]+)")?'
+)
 
 
 class BadListing(Exception):
@@ -103,7 +106,7 @@ def _selected(text: str, selection: str) -> str:
     if selection.startswith("region "):
         return _region(text, selection.removeprefix("region "))
     if '"' in selection:
-        return _lines(text, selection)
+        return "".join(dedent(_lines(text, part)) for part in selection.split("; "))
     return "\n\n".join(_definition(text, name) for name in selection.split(", "))
 
 
@@ -124,7 +127,7 @@ def _lines(text: str, selection: str) -> str:
     lines = text.splitlines(keepends=True)
     first = _line_with(lines, match["start"], 0) if match["start"] else 0
     if match["end"] is None:
-        return "".join(lines[first:])
+        return "".join(lines[first : first + 1 if match["single"] else None])
     # The text that ends a listing may also be in its first line.
     last = _line_with(lines, match["end"], first + 1 if match["kind"] == "before" else first)
     return "".join(lines[first : last + (match["kind"] == "to")])

@@ -71,6 +71,7 @@ def root(tmp_path, monkeypatch):
         ('chat.py#"@decorated" before "# start"', "@decorated\ndef greet(self):\n"),
         ('chat.py#before "NAMES"', "import os\n"),
         ('chat.py#"import os" to "import os"', "import os\n"),
+        ('chat.py#line "import os"; line "hello"', 'import os\nprint("hello")\n'),
     ],
 )
 def test_source_names_code(source, code, root):

@@ -42,7 +42,7 @@ async def test_page_shows_what_was_said_while_it_was_away(serve, page):
 async def test_event_source_comes_back_after_a_cut_and_after_a_refusal(serve, page, monkeypatch):
     """By itself, or made anew by the page; either way with what it has missed, once."""
     server = await serve("server-sent-events")
-    monkeypatch.setattr(server.module, "RETRY", (1, 10))
+    monkeypatch.setattr(server.module, "RETRY_MILLISECONDS", (1, 10))
     layer = server.module.channel_layers["news"]
 
     async def publish(text):

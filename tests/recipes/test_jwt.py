@@ -109,7 +109,7 @@ async def test_token_that_is_not_to_be_believed_closes_with_4401(load_recipe, ma
 
 async def test_nobody_is_sent_nothing(server, token, monkeypatch):
     """Without a token no group is joined, and after its patience the server closes."""
-    monkeypatch.setattr(server.module, "PATIENCE", 0.1)
+    monkeypatch.setattr(server.module, "TOKEN_TIMEOUT_SECONDS", 0.1)
     async with (
         server.socket("/ws/members") as nobody,
         server.socket("/ws/members", **bearer(token("ada"))) as ada,

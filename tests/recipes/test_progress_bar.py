@@ -14,7 +14,7 @@ from fast_channels.exceptions import LayerUnavailable
 @pytest.fixture
 async def server(serve, monkeypatch):
     server = await serve("progress-bar")
-    monkeypatch.setattr(server.module, "PACE", 0.0)
+    monkeypatch.setattr(server.module, "REPORT_INTERVAL_SECONDS", 0.0)
     return server
 
 
@@ -119,7 +119,7 @@ async def test_job_that_fails_says_so_where_it_stood(server, row):
 
 async def test_not_every_row_is_reported(server, monkeypatch):
     """The last report always is."""
-    monkeypatch.setattr(server.module, "PACE", 60.0)
+    monkeypatch.setattr(server.module, "REPORT_INTERVAL_SECONDS", 60.0)
     monkeypatch.setattr(server.module, "import_row", lambda _: None)
     path = await start(server, 5000)
     async with server.socket(path) as socket:

@@ -110,7 +110,7 @@ async def test_id_that_is_none_begins_anew(server):
 
 async def test_silent_stream_shows_signs_of_life(server, monkeypatch):
     """Comments, which EventSource passes over."""
-    monkeypatch.setattr(server.module, "HEARTBEAT", 0.01)
+    monkeypatch.setattr(server.module, "HEARTBEAT_SECONDS", 0.01)
     async with Events(server) as events:
         assert [await events.next(), await events.next()] == [{"": "here"}] * 2
 

@@ -1,4 +1,4 @@
-"""What one draws all others see: the sender gets nothing back."""
+"""Clients see what other clients draw, and get nothing back of their own."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ channel_layers.register("board", InMemoryChannelLayer(history_size=1000))
 
 
 class PointerConsumer(AsyncJsonWebsocketConsumer):
-    """Where others point. Worth something now or never."""
+    """Sends where other clients point, which matters only at that moment."""
 
     channel_layer_alias = "board"
     groups = ["pointers"]
@@ -32,14 +32,14 @@ class PointerConsumer(AsyncJsonWebsocketConsumer):
 
 
 class StrokeConsumer(AsyncJsonWebsocketConsumer):
-    """What others draw. Who was away is sent it later, and still nothing of their own."""
+    """Sends what other clients draw, even after a reconnect, and nothing of the client's own."""
 
     channel_layer_alias = "board"
     groups = ["strokes"]
     resumable = True
 
     async def connect(self) -> None:
-        # The page chooses it once. A connection that comes back has another channel_name.
+        # The page chooses its id once. After a reconnect, channel_name is another one.
         self.client = HTTPConnection(self.scope).query_params.get("client")
         await self.accept()
 

@@ -1,4 +1,4 @@
-"""Whoever watches an order hears of each change that an HTTP endpoint makes to it."""
+"""An HTTP endpoint changes an order, and every client that watches the order sees the change."""
 
 from __future__ import annotations
 
@@ -8,9 +8,13 @@ from typing import TYPE_CHECKING
 from fastapi import FastAPI
 from starlette.routing import WebSocketRoute
 
-from fast_channels import AsyncJsonWebsocketConsumer, InMemoryChannelLayer, channel_layers
-from fast_channels.exceptions import LayerUnavailable
-from fast_channels.layers.sync import SyncChannelLayer
+from fast_channels import (
+    AsyncJsonWebsocketConsumer,
+    InMemoryChannelLayer,
+    LayerUnavailable,
+    SyncChannelLayer,
+    channel_layers,
+)
 
 if TYPE_CHECKING:
     from fast_channels.type_defs import ChannelMessage
@@ -24,13 +28,13 @@ STATUS: dict[int, str] = {}
 
 
 class OrderConsumer(AsyncJsonWebsocketConsumer):
-    """Sends the status of one order, now and whenever it changes."""
+    """Sends the status of one order, at first and after every change."""
 
     channel_layer_alias = "orders"
 
     async def connect(self) -> None:
         order = self.scope["path_params"]["order"]
-        # Joined first, read then: no change can fall between the two.
+        # Join before reading, so that no change falls between the two.
         await self.join_group(f"order.{order}")
         await self.accept()
         await self.send_json({"status": STATUS.get(order, "unknown")})
@@ -51,14 +55,14 @@ async def change(order: int, status: str) -> dict[str, str]:
     try:
         await channel_layers["orders"].group_send(f"order.{order}", changed(status))
     except LayerUnavailable as error:
-        # The order is changed. An error would make the caller change it again.
-        logger.warning("nobody was told that order %d is %s: %s", order, status, error)
+        # The order is changed. After an error, the caller would change it again.
+        logger.warning("clients were not told that order %d is %s: %s", order, status, error)
     return {"status": status}
 
 
 @app.delete("/orders/{order}")
 def cancel(order: int) -> dict[str, str]:
-    """Not `async`, so FastAPI calls it in a thread, where there is nothing to await with."""
+    """Cancel an order. FastAPI runs a plain function in a thread, which cannot await."""
     STATUS[order] = "cancelled"
     SyncChannelLayer("orders").group_send(f"order.{order}", changed("cancelled"))
     return {"status": "cancelled"}

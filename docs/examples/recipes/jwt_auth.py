@@ -1,4 +1,4 @@
-"""Only who has a valid JSON Web Token takes part, and only while it is valid."""
+"""Clients take part while they have a valid JSON Web Token."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ channel_layers.register("members", InMemoryChannelLayer())
 
 KEY = os.environ.get("JWT_KEY", "only for this example, and of at least 32 bytes")
 
-# Seconds that a client has for its first frame.
-PATIENCE = 5.0
+# A client must send its token within this time.
+TOKEN_TIMEOUT_SECONDS = 5.0
 
 
 def token_for(user: str, seconds: int = 300) -> str:
-    """Make what a login endpoint would hand out."""
+    """Return a token, as a login endpoint would."""
     return jwt.encode({"sub": user, "exp": int(time.time()) + seconds}, KEY, algorithm="HS256")
 
 
 def claims_of(token: str) -> dict[str, Any]:
-    """Return what a token says; raises jwt.InvalidTokenError if it is not to be believed."""
+    """Return the claims of a token. Raises jwt.InvalidTokenError if it is not valid."""
     claims: dict[str, Any] = jwt.decode(
         token, KEY, algorithms=["HS256"], options={"require": ["exp", "sub"]}
     )
@@ -39,16 +39,19 @@ def claims_of(token: str) -> dict[str, Any]:
 
 class MemberConsumer(AsyncJsonWebsocketConsumer):
     """
-    A chat of members. In: `{"token": "..."}`, first and before the last one expires, and
+    A chat of members.
+
+    Clients send `{"token": "..."}` first, and again before that token expires, and
     `{"text": "..."}`. Browsers may offer the first token as sub-protocols, `["bearer", token]`.
     """
 
     channel_layer_alias = "members"
 
-    # Who it is; None until a token has said so.
     user: str | None = None
-    # Closes the connection when its time is over.
+    """The subject of the token; None before the first token."""
+
     timer: asyncio.Task[None] | None = None
+    """Closes the connection when the token expires."""
 
     async def connect(self) -> None:
         match self.scope["subprotocols"]:
@@ -57,7 +60,7 @@ class MemberConsumer(AsyncJsonWebsocketConsumer):
                 await self.admit(token)
             case _:
                 await self.accept()
-                self.close_in(PATIENCE, "no token came")
+                self.close_in(TOKEN_TIMEOUT_SECONDS, "no token came")
 
     async def receive_json(self, content: Any, **_: Any) -> None:
         match content:

@@ -1,4 +1,4 @@
-"""An answer that outlives its connection: who comes back, or comes later, gets all of it."""
+"""An answer outlives its connection: clients that come back or come later get all of it."""
 
 from __future__ import annotations
 
@@ -13,9 +13,12 @@ from fastapi import FastAPI
 from llm_stream import model
 from starlette.routing import WebSocketRoute
 
-from fast_channels import AsyncJsonWebsocketConsumer, channel_layers
-from fast_channels.exceptions import LayerUnavailable
-from fast_channels.layers import RedisStreamsChannelLayer
+from fast_channels import (
+    AsyncJsonWebsocketConsumer,
+    LayerUnavailable,
+    RedisStreamsChannelLayer,
+    channel_layers,
+)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -24,23 +27,25 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("answers")
 
-# Pieces of one answer that are kept, and for how many seconds after the last of them.
 layer = RedisStreamsChannelLayer(
     [os.environ.get("REDIS_URL", "redis://localhost:6399")],
     prefix="answers",
+    # Pieces to keep of each answer, and for how many seconds after the last one.
     history_size=10_000,
     history_ttl=900,
 )
 channel_layers.register("answers", layer)
 
-# Answers that are being written. The event loop itself does not keep a task alive.
+# Answers that the model is writing. The event loop alone does not keep a task alive.
 WRITING: set[asyncio.Task[None]] = set()
 
 
 class AnswerConsumer(AsyncJsonWebsocketConsumer):
     """
-    Out: `{"so_far": "..."}` first, which replaces whatever the client has, then
-    `{"text": "..."}` for each piece, and `{"end": "..."}`.
+    Sends one answer.
+
+    Clients first get `{"so_far": "..."}`, which replaces their text, then `{"text": "..."}`
+    for each piece, and `{"end": "..."}`.
     """
 
     channel_layer_alias = "answers"
@@ -49,7 +54,7 @@ class AnswerConsumer(AsyncJsonWebsocketConsumer):
         group = answer_group(self.scope["path_params"]["answer"])
         await self.accept()
         past = await self.channel_layer.history(group)
-        # What was sent between these two lines is in `joined`; what comes later, in the mailbox.
+        # `joined` has messages sent between these two calls; later ones come to the mailbox.
         joined = await self.channel_layer.join(group, self.channel_name, since=past.position)
         messages = [message for _, message in (*past.messages, *joined.messages)]
         text = "".join(message["text"] for message in messages if "text" in message)
@@ -68,7 +73,7 @@ class AnswerConsumer(AsyncJsonWebsocketConsumer):
 async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
     async with channel_layers.lifespan(app):
         yield
-        # While the layer is still open, so that readers hear of the end.
+        # The layer is still open, so readers get the end of their answers.
         for writing in WRITING:
             writing.cancel()
         await asyncio.gather(*WRITING, return_exceptions=True)
@@ -90,7 +95,7 @@ async def ask(prompt: str) -> dict[str, uuid.UUID]:
 
 
 async def write(group: str, prompt: str) -> None:
-    """Let the model answer to a group, whoever is in it."""
+    """Send the answer of the model to a group, even if the group is empty."""
     end = "failed"
     try:
         async for text in model(prompt):

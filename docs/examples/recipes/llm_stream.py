@@ -1,4 +1,4 @@
-"""The answer of a model, word for word, until it ends, is stopped, or nobody is there."""
+"""A model answers word by word, until it ends, the client stops it, or the client leaves."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ logger = logging.getLogger("answers")
 
 
 async def model(prompt: str) -> AsyncGenerator[str]:
-    """Stand in for a model, which costs money for as long as it is asked for more."""
+    """Stand in for a model, which costs money for every word."""
     for word in f"You asked: {prompt}".split():
         await asyncio.sleep(0.1)
         yield f"{word} "
@@ -27,19 +27,21 @@ async def model(prompt: str) -> AsyncGenerator[str]:
 
 class AnswerConsumer(AsyncJsonWebsocketConsumer):
     """
-    In: `{"ask": "..."}` and `{"stop": true}`.
-    Out: `{"text": "..."}` for each piece, and `{"end": "done"}`, `"stopped"` or `"failed"`.
+    Answers one question at a time.
+
+    Clients send `{"ask": "..."}` and `{"stop": true}`. They get `{"text": "..."}` for each
+    piece, and then `{"end": "done"}`, `"stopped"` or `"failed"`.
     """
 
-    # Bytes. What a client may ask for costs money, too.
     max_frame_size = 20_000
+    """The size of a question in bytes is limited, because long questions cost money, too."""
 
     answering: asyncio.Task[None] | None = None
 
     async def receive_json(self, content: Any, **_: Any) -> None:
         match content:
             case {"ask": str(prompt)} if self.answering is None:
-                # As a task: while a handler runs no other frame is handled, such as a stop.
+                # A task, because a running handler would delay other frames, such as a stop.
                 self.answering = asyncio.create_task(self.answer(prompt))
             case {"ask": str()}:
                 await self.send_json({"error": "one answer at a time"})
@@ -57,7 +59,7 @@ class AnswerConsumer(AsyncJsonWebsocketConsumer):
         try:
             async with contextlib.aclosing(model(prompt)) as pieces:
                 async for text in pieces:
-                    # Waits while the client reads too little, and so does the model.
+                    # Waits for a slow client, and the model waits as well.
                     await self.send_json({"text": text})
             end = "done"
         except Exception:
@@ -66,7 +68,7 @@ class AnswerConsumer(AsyncJsonWebsocketConsumer):
         await self.send_json({"end": end})
 
     async def stop(self) -> bool:
-        """End the answer, if there is one; returns when the model has been let go of."""
+        """Stop the answer, if there is one, and wait until the request to the model is closed."""
         answering, self.answering = self.answering, None
         if answering is None:
             return False

@@ -1,4 +1,4 @@
-"""A user has a group, and every tab of theirs is in it."""
+"""Every tab of a user is in the group of that user."""
 
 from __future__ import annotations
 
@@ -9,28 +9,32 @@ from fastapi import FastAPI
 from starlette.requests import HTTPConnection
 from starlette.routing import WebSocketRoute
 
-from fast_channels import AsyncJsonWebsocketConsumer, InMemoryChannelLayer, channel_layers
-from fast_channels.middleware import OriginValidator
+from fast_channels import (
+    AsyncJsonWebsocketConsumer,
+    InMemoryChannelLayer,
+    OriginValidator,
+    channel_layers,
+)
 
 if TYPE_CHECKING:
     from fast_channels.type_defs import ChannelMessage
 
 channel_layers.register("users", InMemoryChannelLayer())
 
-# Stands in for the sessions of a login: the value of a cookie, and whose it is.
+# Stands in for the sessions of a login: values of a cookie, and their users.
 SESSIONS = {"3f1c": "ada@example.org", "77ab": "bob@example.org"}
 
-# Whose pages may connect: browsers send cookies whatever page opens the connection.
+# Hosts whose pages may connect. Browsers also send cookies for pages of other hosts.
 ORIGINS = ["localhost", "127.0.0.1"]
 
 
 def user_group(user: str) -> str:
-    """Return the group of a user. Names of groups have no `@`, so the id is hashed."""
+    """Return the group of a user. The id is hashed, because group names must not contain `@`."""
     return f"user.{hashlib.sha256(user.encode()).hexdigest()}"
 
 
 class NoteConsumer(AsyncJsonWebsocketConsumer):
-    """What there is to tell a user, in each of their tabs."""
+    """Sends the notes for a user to each of their tabs."""
 
     channel_layer_alias = "users"
 
@@ -39,9 +43,9 @@ class NoteConsumer(AsyncJsonWebsocketConsumer):
         user = SESSIONS.get(session)
         if user is not None:
             await self.join_group(user_group(user))
-        # In any case: a handshake that is rejected shows a browser no code.
+        # Accept in any case: after a rejected handshake, a browser does not show the code.
         await self.accept()
-        # Looked up again after joining: who logged out before that was told without us.
+        # Check again after joining: a log-out before that did not reach this connection.
         if session not in SESSIONS:
             await self.close(4401, "log in first")
 

@@ -1,4 +1,4 @@
-"""How far a job has come, also for a page that was loaded again, or on another device."""
+"""Pages show the progress of a job, even after a reload or on another device."""
 
 from __future__ import annotations
 
@@ -11,10 +11,13 @@ from typing import TYPE_CHECKING
 from fastapi import BackgroundTasks, FastAPI
 from starlette.routing import WebSocketRoute
 
-from fast_channels import AsyncJsonWebsocketConsumer, channel_layers
-from fast_channels.exceptions import LayerUnavailable
-from fast_channels.layers import RedisStreamsChannelLayer
-from fast_channels.layers.sync import SyncChannelLayer
+from fast_channels import (
+    AsyncJsonWebsocketConsumer,
+    LayerUnavailable,
+    RedisStreamsChannelLayer,
+    SyncChannelLayer,
+    channel_layers,
+)
 
 if TYPE_CHECKING:
     from fast_channels.type_defs import ChannelMessage
@@ -22,47 +25,47 @@ if TYPE_CHECKING:
 layer = RedisStreamsChannelLayer(
     [os.environ.get("REDIS_URL", "redis://localhost:6399")],
     prefix="progress",
-    # Of each job the last report, for an hour.
+    # Keep the last report of each job for an hour.
     history_size=1,
     history_ttl=3600,
 )
 channel_layers.register("progress", layer)
 
-# Seconds between two reports, for people see no more.
-PACE = 0.2
+# People see no more than a few reports per second.
+REPORT_INTERVAL_SECONDS = 0.2
 
 
 class Progress:
-    """Reports to whoever watches a job. For blocking code, in any process."""
+    """Reports the progress of a job to its group, from blocking code in any process."""
 
     def __init__(self, job: uuid.UUID) -> None:
         self.group = job_group(job)
         self.layer = SyncChannelLayer(layer)
         self.number = self.percent = 0
-        # By time.monotonic().
         self.reported = 0.0
+        """The time.monotonic() of the last report."""
 
     def at(self, percent: int) -> None:
         self.percent = percent
-        if time.monotonic() - self.reported >= PACE:
+        if time.monotonic() - self.reported >= REPORT_INTERVAL_SECONDS:
             self.report("running")
 
     def report(self, state: str) -> None:
         self.number += 1
         self.reported = time.monotonic()
         message = {"state": state, "percent": self.percent, "number": self.number}
-        # The job goes on, also if nobody hears of it.
+        # A report that fails must not fail the job.
         with contextlib.suppress(LayerUnavailable):
             self.layer.group_send(self.group, {"type": "job.progress", **message})
 
 
 class ProgressConsumer(AsyncJsonWebsocketConsumer):
-    """Out: `{"state": "waiting" | "running" | "done" | "failed", "percent": n}`."""
+    """Sends `{"state": "waiting" | "running" | "done" | "failed", "percent": n}`."""
 
     channel_layer_alias = "progress"
 
-    # Of the last report that the client was sent.
     number = -1
+    """The number of the last report that the client has got."""
 
     async def connect(self) -> None:
         group = job_group(self.scope["path_params"]["job"])
@@ -73,7 +76,7 @@ class ProgressConsumer(AsyncJsonWebsocketConsumer):
         await self.job_progress(last.messages[-1].message if last.messages else waiting)
 
     async def job_progress(self, message: ChannelMessage) -> None:
-        # What came between joining and reading is in the mailbox and in the history.
+        # A report from between joining and reading is in the mailbox and in the history.
         if message["number"] > self.number:
             self.number = message["number"]
             await self.send_json({"state": message["state"], "percent": message["percent"]})
@@ -88,7 +91,7 @@ app = FastAPI(
 @app.post("/jobs")
 async def start(rows: int, tasks: BackgroundTasks) -> dict[str, uuid.UUID]:
     job = uuid.uuid4()
-    # In a thread of this process. A worker of RQ or Celery would call the same function.
+    # Runs in a thread of this process. A worker of RQ or Celery may call the same function.
     tasks.add_task(import_rows, job, rows)
     return {"job": job}
 
@@ -108,7 +111,7 @@ def import_rows(job: uuid.UUID, rows: int) -> None:
 
 def import_row(_row: int) -> None:
     """Stand in for real work, which blocks."""
-    # This is the work: a row here takes time and nothing else.
+    # A row takes time and does nothing else.
     time.sleep(0.01)
 
 

@@ -1,4 +1,4 @@
-"""News for `EventSource`: an HTTP response that never ends, fed by a layer."""
+"""News for `EventSource`: a consumer sends messages of a group in one endless HTTP response."""
 
 from __future__ import annotations
 
@@ -13,79 +13,85 @@ from fastapi.responses import FileResponse
 from starlette.requests import HTTPConnection
 from starlette.routing import Route
 
-from fast_channels import AsyncHttpConsumer, InMemoryChannelLayer, channel_layers
-from fast_channels.exceptions import InvalidPosition, StopConsumer
+from fast_channels import (
+    AsyncHttpConsumer,
+    InMemoryChannelLayer,
+    InvalidPosition,
+    StopConsumer,
+    channel_layers,
+)
 
 if TYPE_CHECKING:
     from fast_channels.layers.position import Position
     from fast_channels.type_defs import ChannelMessage
 
-# A client that is too slow for its mailbox is closed. It comes back and loses nothing.
+# A client that is too slow for its mailbox is closed, and reconnects without a loss.
 channel_layers.register("news", InMemoryChannelLayer(history_size=1000, overflow="close"))
 
 HEADERS = [
     (b"content-type", b"text/event-stream"),
     (b"cache-control", b"no-store"),
-    # nginx would collect events until they fill a buffer.
+    # Without this header, nginx collects events until they fill a buffer.
     (b"x-accel-buffering", b"no"),
 ]
 
-# Milliseconds that a client waits before it comes back; each is told another time, so that
-# they do not all come back at once.
-RETRY = (1000, 4000)
+# Each client waits for a random time in this range, so that they do not all reconnect at once.
+RETRY_MILLISECONDS = (1000, 4000)
 
-# Seconds between signs of life. Proxies end a response that is silent, often after 60.
-HEARTBEAT = 15.0
+# Proxies end a silent response, often after 60 seconds.
+HEARTBEAT_SECONDS = 15.0
 
 
 class NewsEvents(AsyncHttpConsumer):
-    """Events `news`, each with its position as id; `reset` if some are lost to this client."""
+    """Sends `news` events with their positions as ids, and `reset` if some news are lost."""
 
     channel_layer_alias = "news"
 
-    # Sends the signs of life.
-    heart: asyncio.Task[None] | None = None
+    heartbeat: asyncio.Task[None] | None = None
 
     async def handle(self, body: bytes) -> None:
         request = HTTPConnection(self.scope)
-        # Sent by the browser when it comes back, and by a page that made a new EventSource.
+        # Browsers send the header on a reconnect; our page sends `since` with a new EventSource.
         last = request.headers.get("last-event-id") or request.query_params.get("since")
-        # Before the response begins: what is sent after the client has seen that arrives.
+        # Join before the response begins, so that later messages reach the client.
         try:
             joined = await self.channel_layer.join("news", self.channel_name, since=last or None)
         except InvalidPosition:
             joined = await self.channel_layer.join("news", self.channel_name)
         await self.send_headers(headers=HEADERS)
-        await self.send_body(f"retry: {random.randint(*RETRY)}\n\n".encode(), more_body=True)
+        await self.send_body(
+            f"retry: {random.randint(*RETRY_MILLISECONDS)}\n\n".encode(), more_body=True
+        )
         if not joined.recovered:
             await self.send_event("reset", joined.position, {})
         for position, message in joined.messages:
             await self.send_event("news", position, message)
-        self.heart = asyncio.create_task(self.beat())
+        self.heartbeat = asyncio.create_task(self.send_heartbeats())
 
     async def news_item(self, message: ChannelMessage) -> None:
-        place = self.channel_layer.group_position(message)
-        if place is not None:
-            await self.send_event("news", place[1], message)
+        sent_to = self.channel_layer.group_position(message)
+        if sent_to is not None:
+            _group, position = sent_to
+            await self.send_event("news", position, message)
 
     async def layer_gap(self, message: ChannelMessage) -> None:
         if not message["recovered"]:
-            # The response ends, the client comes back, and is told what it missed.
+            # End the response: the client reconnects and gets the news that it missed.
             raise StopConsumer
 
     async def send_event(self, name: str, position: Position, data: ChannelMessage) -> None:
-        # JSON has no line breaks, which would end the field.
+        # A line break would end the field, but JSON has none.
         lines = f"event: {name}\nid: {position}\ndata: {msgspec.json.encode(data).decode()}\n\n"
         await self.send_body(lines.encode(), more_body=True)
 
-    async def beat(self) -> None:
+    async def send_heartbeats(self) -> None:
         while True:
-            await asyncio.sleep(HEARTBEAT)
+            await asyncio.sleep(HEARTBEAT_SECONDS)
             await self.send_body(b": here\n\n", more_body=True)
 
     async def disconnect(self) -> None:
-        if self.heart is not None:
-            self.heart.cancel()
+        if self.heartbeat is not None:
+            self.heartbeat.cancel()
 
 
 app = FastAPI(

@@ -1,4 +1,4 @@
-"""The application: starts reports, and tells all who watch when one is ready."""
+"""The application starts reports and notifies clients when a report is ready."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ queue = rq.Queue("reports", connection=redis.Redis.from_url(REDIS_URL))
 
 
 class ReportConsumer(AsyncJsonWebsocketConsumer):
-    """Tells which report is ready, and which process has built it."""
+    """Sends the name of each finished report, and the process that built it."""
 
     channel_layer_alias = "reports"
     groups = ["reports"]
@@ -38,7 +38,7 @@ app = FastAPI(
 
 @app.post("/reports/{name}", status_code=202)
 def start(name: str, by: Literal["celery", "rq"]) -> None:
-    # Both block, so this is no `async def`.
+    # Both calls block, so this is not an `async def`.
     if by == "celery":
         celery_tasks.build.delay(name)
     else:

@@ -1,4 +1,4 @@
-"""For a Celery worker: `celery --app celery_tasks worker`."""
+"""The tasks of a Celery worker: `celery --app celery_tasks worker`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""For cron: `python cron_job.py nightly`. The process ends when the broker has the message."""
+"""The script for cron: `python cron_job.py nightly`. It ends when the broker has the message."""
 
 from __future__ import annotations
 

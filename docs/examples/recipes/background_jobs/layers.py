@@ -1,11 +1,10 @@
-"""The layer, for every process that takes part: application, workers and cron jobs."""
+"""The layer for all processes: application, workers and cron jobs."""
 
 from __future__ import annotations
 
 import os
 
-from fast_channels import channel_layers
-from fast_channels.layers import RedisPubSubChannelLayer
+from fast_channels import RedisPubSubChannelLayer, channel_layers
 
 REDIS_URL = os.environ.get("REDIS_URL", "redis://localhost:6399")
 

@@ -1,4 +1,4 @@
-"""The job: ordinary blocking code that knows no queue."""
+"""The job is ordinary blocking code, independent of any queue."""
 
 from __future__ import annotations
 
@@ -7,15 +7,14 @@ import os
 
 from layers import layer
 
-from fast_channels.exceptions import LayerUnavailable
-from fast_channels.layers.sync import SyncChannelLayer
+from fast_channels import LayerUnavailable, SyncChannelLayer
 
-# Made once, also if this module is imported by a process that forks its workers.
+# One object is enough, even if a process imports this module and then forks its workers.
 sync_layer = SyncChannelLayer(layer)
 
 
 def build(name: str) -> None:
     message = {"type": "report.ready", "name": name, "process": os.getpid()}
-    # The report is there, and must not be built again because nobody could be told.
+    # The report is built. An error here would make the queue build it again.
     with contextlib.suppress(LayerUnavailable):
         sync_layer.group_send("reports", message)

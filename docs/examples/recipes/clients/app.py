@@ -1,4 +1,4 @@
-"""A chat that misses nothing, and the page for it."""
+"""A chat whose clients miss nothing, and its page."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ channel_layers.register("chat", InMemoryChannelLayer(history_size=1000))
 
 
 class ChatConsumer(AsyncJsonWebsocketConsumer):
-    """In and out: `{"text": "..."}`."""
+    """Sends every line, `{"text": "..."}`, to all clients."""
 
     channel_layer_alias = "chat"
     groups = ["lobby"]

@@ -9,7 +9,7 @@ socket.on("message", ({ data, replayed }) => {
 });
 
 socket.on("resumed", ({ recovered }) => {
-  // Longer away than the history reaches back.
+  // The client was away for longer than the history covers.
   if (recovered === false) location.reload();
 });
 
@@ -20,6 +20,6 @@ socket.on("state", ({ state }) => {
 document.querySelector("form").addEventListener("submit", (event) => {
   event.preventDefault();
   const field = event.target.elements.text;
-  // What is sent while there is no connection waits for the next one.
+  // Without a connection, a frame waits for the next one.
   if (socket.send({ text: field.value })) field.value = "";
 });

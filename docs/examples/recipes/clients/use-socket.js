@@ -1,15 +1,15 @@
 import { connect } from "fast-channels";
 import { useCallback, useEffect, useRef, useState } from "react";
 
-// Messages that are kept, the newest.
-const KEEP = 500;
+// Keep only the newest messages.
+const MAX_MESSAGES = 500;
 
-/** One socket for as long as the component is mounted: what came, how it stands, how to send. */
+/** Keep one socket while the component is mounted. Return its messages, its state and its `send`. */
 export function useSocket(url) {
   const socket = useRef(null);
   const [state, setState] = useState("connecting");
   const [messages, setMessages] = useState([]);
-  // Whether messages are missing, which the history no longer has.
+  // True if the history no longer has messages that this client missed.
   const [lost, setLost] = useState(false);
 
   useEffect(() => {
@@ -20,11 +20,11 @@ export function useSocket(url) {
     setLost(false);
     const handlers = [
       opened.on("state", (change) => setState(change.state)),
-      opened.on("message", (message) => setMessages((known) => [...known, message].slice(-KEEP))),
+      opened.on("message", (message) => setMessages((known) => [...known, message].slice(-MAX_MESSAGES))),
       opened.on("resumed", ({ recovered }) => recovered === false && setLost(true)),
     ];
     return () => {
-      handlers.forEach((takeOff) => takeOff());
+      handlers.forEach((remove) => remove());
       opened.close();
     };
   }, [url]);
