@@ -1,4 +1,4 @@
-"""Who is who, and who may read what: stands in for the tables of your application."""
+"""Sessions, members of rooms, and tickets. In your application, these are tables."""
 
 from __future__ import annotations
 
@@ -9,37 +9,37 @@ from dataclasses import dataclass
 
 from redis.asyncio import Redis
 
-# Seconds within which a ticket is used: the page asks for it just before it connects.
+# Seconds. A page asks for its ticket just before it connects.
 TICKET_LIFETIME = 30
 
 
 @dataclass(frozen=True)
 class Session:
-    """That somebody is signed in, and until when (Unix time in seconds)."""
+    """A user who is signed in, until `ends` (Unix time in seconds)."""
 
     user: str
     ends: float
 
 
-# By the secret that the client has, in a cookie or as a token.
+# Sessions by the secret that the client has, in a cookie or as a token.
 sessions: dict[str, Session] = {}
 
-# Users by the rooms that they may read.
+# Rooms and the users who may read them.
 members: dict[str, set[str]] = {}
 
 
 def session_of(secret: str | None) -> Session | None:
-    """Return the session of a secret; None if there is none, or it is over."""
+    """Return the session of a secret; None without one, or after its end."""
     session = sessions.get(secret or "")
     return session if session is not None and session.ends > time.time() else None
 
 
 class Tickets:
     """
-    Secrets that are good for one connection, and for half a minute.
+    Secrets that open one connection, within half a minute.
 
-    They are in Redis, since the process that serves the connection need not be
-    the one that gave the ticket.
+    Tickets are in Redis because one process may issue a ticket and another
+    process may serve the connection.
     """
 
     def __init__(self, url: str) -> None:
@@ -52,12 +52,12 @@ class Tickets:
         return ticket
 
     async def redeem(self, ticket: str) -> Session | None:
-        """Return the session, the first time; None for any other ticket."""
+        """Return the session of a ticket that was not used yet; None for any other."""
         secret = await self._redis.getdel(f"ticket:{ticket}")
         return session_of(secret if isinstance(secret, str) else None)
 
     async def close(self) -> None:
-        """Let go of the server."""
+        """Close the connections to Redis."""
         await self._redis.aclose()
 
 

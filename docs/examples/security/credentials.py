@@ -1,4 +1,4 @@
-"""How a credential gets to a WebSocket: each class puts a session, or None, into the scope."""
+"""Middleware that reads a credential and puts its session, or None, into the scope."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Credentials(BaseMiddleware):
-    """Finds out whose connection it is."""
+    """Base class: find the session of a connection."""
 
     async def __call__(
         self, scope: ChannelScope, receive: ASGIReceiveCallable, send: ASGISendCallable
@@ -24,12 +24,12 @@ class Credentials(BaseMiddleware):
         return await super().__call__({**scope, "session": session}, receive, send)
 
     async def session(self, scope: ChannelScope) -> Session | None:
-        """Return the session that the handshake shows."""
+        """Return the session of the credential in the handshake."""
         raise NotImplementedError
 
 
 class CookieCredentials(Credentials):
-    """For browsers. A cookie travels by itself, so this needs an OriginValidator around it."""
+    """Cookies, for browsers, which send them from any page: put an OriginValidator around."""
 
     async def session(self, scope: ChannelScope) -> Session | None:
         try:
@@ -40,7 +40,7 @@ class CookieCredentials(Credentials):
 
 
 class TokenCredentials(Credentials):
-    """For programs: browsers cannot set this header on a WebSocket."""
+    """Tokens in a header, for programs: browsers cannot set this header on a WebSocket."""
 
     async def session(self, scope: ChannelScope) -> Session | None:
         scheme, _, token = (header(scope, b"authorization") or "").partition(" ")
@@ -48,7 +48,7 @@ class TokenCredentials(Credentials):
 
 
 class TicketCredentials(Credentials):
-    """For browsers of another site: what stands in the address may be used once."""
+    """Tickets in the address, for pages of another site: each opens one connection."""
 
     async def session(self, scope: ChannelScope) -> Session | None:
         query = parse_qs(scope["query_string"].decode("latin-1"))
@@ -57,6 +57,6 @@ class TicketCredentials(Credentials):
 
 
 def header(scope: ChannelScope, name: bytes) -> str | None:
-    """Return a header of the handshake; None unless there is exactly one."""
+    """Return a header of the handshake; None unless it occurs exactly once."""
     values = [value for key, value in scope["headers"] if key.lower() == name]
     return values[0].decode("latin-1") if len(values) == 1 else None

@@ -1,4 +1,4 @@
-"""Rooms for their members alone: `uvicorn main:app`, with REDIS_URL in the environment."""
+"""Rooms that only their members can read: `uvicorn main:app`, with REDIS_URL set."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ ORIGINS = ["https://chat.example.org"]
 
 rooms = RoomConsumer.as_asgi()
 routes: list[BaseRoute] = [
-    # Pages of our own: the cookie comes by itself, so the origin has to be looked at.
+    # Pages of this site. A browser sends the cookie from any page, so check the origin.
     WebSocketRoute("/ws/rooms/{room}", OriginValidator(CookieCredentials(rooms), ORIGINS)),
-    # Pages that cannot send the cookie, such as those of another site or an app.
+    # Pages that cannot send the cookie, such as pages of another site or an app.
     WebSocketRoute("/ws/tickets/{room}", TicketCredentials(rooms)),
-    # Programs: they send no Origin, and no cookie opens this door.
+    # Programs send no Origin. This route ignores cookies.
     WebSocketRoute("/ws/services/{room}", TokenCredentials(rooms)),
     WebSocketRoute("/ws/first-message", FirstMessageConsumer.as_asgi()),
 ]
@@ -42,7 +42,7 @@ routes: list[BaseRoute] = [
 
 @contextlib.asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
-    """Keep the layers open."""
+    """Open the layers at the start, and close them with the tickets at the end."""
     async with channel_layers.lifespan(app):
         yield
     await tickets.close()
@@ -54,7 +54,7 @@ app = FastAPI(lifespan=lifespan, routes=routes)
 # start of ticket
 @app.post("/ticket")
 async def ticket(session: Annotated[str, Cookie()] = "") -> dict[str, str]:
-    """Give whoever is signed in a ticket for one WebSocket."""
+    """Issue a ticket for one WebSocket to a user who is signed in."""
     if session_of(session) is None:
         raise HTTPException(401)
     return {"ticket": await tickets.issue(session)}

@@ -1,4 +1,4 @@
-"""Consumers that know whom they serve, what those may read, and for how long."""
+"""Consumers that check who their client is, what it may read, and for how long."""
 
 from __future__ import annotations
 
@@ -14,31 +14,31 @@ from fast_channels.consumer import RateLimit
 if TYPE_CHECKING:
     from fast_channels.type_defs import ChannelMessage
 
-# Close codes of the application's own. The clients of this library do not come
-# back after one by themselves: the page first has to do something.
+# Close codes of this application. The clients of this library do not reconnect after
+# one by themselves: the page has to act first.
 SIGN_IN = 4401
 NOT_A_MEMBER = 4403
 
 
 # start of session
 class SessionConsumer(AsyncJsonWebsocketConsumer):
-    """A connection that ends when its session does."""
+    """A connection that ends with its session."""
 
     channel_layer_alias = "rooms"
     max_frame_size = 4_000
     rate_limit = RateLimit(per_second=5, burst=20)
 
     session: Session | None = None
-    # Closes the connection in time.
+    # The task that closes the connection when the session ends.
     watch: asyncio.Task[None] | None = None
 
     def begin(self, session: Session) -> None:
-        """Serve a session, until it is over."""
+        """Serve a session until its end."""
         self.session = session
         self.close_after(session.ends - time.time(), "the session is over")
 
     def close_after(self, seconds: float, reason: str) -> None:
-        """Close with SIGN_IN, instead of what was planned before."""
+        """Close with SIGN_IN after this time; replaces an earlier call."""
         self.cancel_watch()
         self.watch = asyncio.create_task(self._close_after(seconds, reason))
 
@@ -57,7 +57,7 @@ class SessionConsumer(AsyncJsonWebsocketConsumer):
 # end of session
 # start of room
 class RoomConsumer(SessionConsumer):
-    """What members of a room write, members read."""
+    """A room: what one member writes, all members read."""
 
     group = ""
 
@@ -72,13 +72,13 @@ class RoomConsumer(SessionConsumer):
             await self.accept()
 
     async def refuse(self, code: int, reason: str) -> None:
-        """Accept and close: a browser tells no script why a handshake was refused."""
+        """Accept, then close: a browser does not tell scripts why a handshake was refused."""
         await self.accept()
         await self.close(code, reason)
 
     async def enters(self, room: str, user: str) -> bool:
-        """Join the room, if the user may."""
-        # First: who is removed between the question and the answer hears of it here.
+        """Join the room and return True if the user may read it."""
+        # Join first: this group is told about a removal that happens during the check.
         await self.channel_layer.group_add(f"user.{user}", self.channel_name)
         if user not in members.get(room, ()):
             return False
@@ -89,8 +89,8 @@ class RoomConsumer(SessionConsumer):
     async def receive_json(self, content: Any, **kwargs: Any) -> None:
         text = content.get("text") if isinstance(content, dict) else None
         if isinstance(text, str) and self.session is not None:
-            # The type and the author are ours: a client that chose them could call
-            # any handler of everybody in the room, in anybody's name.
+            # The server sets type and author. A client that chose them could call any
+            # handler of every connection in the room, under any name.
             message = {"type": "room.message", "user": self.session.user, "text": text}
             await self.channel_layer.group_send(self.group, message)
 
@@ -103,7 +103,7 @@ class RoomConsumer(SessionConsumer):
 
 
 async def remove_member(room: str, user: str) -> None:
-    """Let a user read a room no longer, also on connections that are open."""
+    """Remove a user from a room, and from its open connections."""
     members[room].discard(user)
     message = {"type": "membership.ended", "room": room}
     await channel_layers["rooms"].group_send(f"user.{user}", message)
@@ -113,12 +113,12 @@ async def remove_member(room: str, user: str) -> None:
 # start of first message
 class FirstMessageConsumer(SessionConsumer):
     """
-    The first frame is `{"token": "..."}`; until then the client is nobody.
+    A client that signs in with its first frame, `{"token": "..."}`.
 
-    It has no `groups`: those of the class are joined before anybody has signed in.
+    The class has no `groups`, because they would be joined before the client signs in.
     """
 
-    # Frames of those who are nobody yet are few and small.
+    # Frames of clients that have not signed in are small.
     max_frame_size = 1_000
     # Seconds to sign in.
     patience = 5.0
@@ -134,7 +134,7 @@ class FirstMessageConsumer(SessionConsumer):
             await self.send_json({"user": self.session.user, "echo": content})
 
     async def sign_in(self, content: Any) -> None:
-        """Take the first frame for a token."""
+        """Begin the session of the token in the first frame, or close."""
         token = content.get("token") if isinstance(content, dict) else None
         session = session_of(token if isinstance(token, str) else None)
         if session is None:
