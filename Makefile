@@ -19,10 +19,11 @@ export no_proxy := $(no_proxy),127.0.0.1,localhost
 # The tests start some hundred processes, and each would compile everything again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help showcase tutorial broker docs pictures test shake soak test-oldest bench bench-quick check format clean
+.PHONY: help showcase sender tutorial broker docs pictures test shake soak test-oldest bench bench-quick check format clean
 
 help:
 	@echo "make showcase     start the showcase at http://localhost:8080"
+	@echo "make sender       send messages of every kind to the showcase, from outside its server"
 	@echo "make tutorial     make the folder tutorial/, where the tutorial begins"
 	@echo "make broker       start the embedded Valkey server alone, at port 6399"
 	@echo "make docs         build the documentation and test it; it begins at docs/_build/index.html"
@@ -39,6 +40,9 @@ help:
 
 showcase: .venv/.showcase
 	@$(BIN)/python sandbox/start_dev.py
+
+sender: .venv/.showcase
+	@$(BIN)/python -m sandbox.external_sender $(SENDER_ARGS)
 
 # Where a reader of the tutorial works; docs/tutorial tells what to do there.
 tutorial: .venv/.showcase

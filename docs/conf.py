@@ -16,7 +16,7 @@ version = release = fast_channels.__version__
 # The public addresses of the project; a release adds them to [project.urls] of pyproject.toml.
 urls = tomllib.loads((HERE.parent / "pyproject.toml").read_text())["project"].get("urls", {})
 
-# docstrings, excerpts, repository and step are in _ext/.
+# docstrings, excerpts and repository are in _ext/.
 extensions = [
     "myst_parser",
     "sphinx.ext.autodoc",
@@ -24,7 +24,6 @@ extensions = [
     "docstrings",
     "excerpts",
     "repository",
-    "step",
 ]
 # Code that pages show, and the site.
 exclude_patterns = ["_build", "examples", "diagrams"]

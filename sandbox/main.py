@@ -48,7 +48,7 @@ setup_layers()
 websockets = Router(
     routes=[
         WebSocketRoute("/system", SystemMessageConsumer.as_asgi()),
-        WebSocketRoute("/room/{room_name}", RoomChatConsumer.as_asgi()),
+        WebSocketRoute("/room/{room_name:path}", RoomChatConsumer.as_asgi()),
         WebSocketRoute("/backgroundjob", BackgroundJobConsumer.as_asgi()),
         WebSocketRoute("/chat", ChatConsumer.as_asgi()),
         WebSocketRoute("/reliable", ReliableChatConsumer.as_asgi()),

@@ -1,4 +1,4 @@
-"""One thing to say, over several layers: each consumer gets the message it has a handler for."""
+"""One alert over several layers: each consumer receives a message that it has a handler for."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ SEVERITIES = ("info", "warning", "error")
 
 async def broadcast_alert(text: str, severity: str) -> None:
     """
-    Tell whoever watches, everybody who has the page open, and the chat.
+    Send an alert to the monitoring clients, to every open page, and to the chat.
 
-    Raises LayerUnavailable if a broker does not answer. The layers of other
-    brokers deliver all the same.
+    Raises LayerUnavailable if a broker does not answer. Layers of other brokers deliver
+    nevertheless.
     """
     alert = {"type": "monitoring.alert", "severity": severity, "text": text}
     note = {"type": "notification", "title": "Alert", "message": text, "level": severity}
-    chat = {"type": "chat.message", "text": f"Alert: {text}"}
+    chat = {"type": "chat.message", "text": f"monitoring: {text}"}
     await asyncio.gather(
         channel_layers["monitoring"].group_send(MONITORING_GROUP, alert),
         channel_layers["notifications"].group_send(NOTIFICATION_GROUP, note),

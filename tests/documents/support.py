@@ -39,7 +39,7 @@ DOCUMENTS = [
 # What a page shows that is not written in it, or has no code.
 DIRECTIVES = {
     *("admonition", "caution", "hint", "important", "note", "seealso", "tip", "warning"),
-    *("contents", "eval-rst", "figure", "image", "include", "literalinclude", "step", "toctree"),
+    *("contents", "eval-rst", "figure", "image", "include", "literalinclude", "toctree"),
 }
 
 # Directives that may have blocks of code in them.

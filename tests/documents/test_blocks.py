@@ -97,7 +97,6 @@ def test_block_without_a_true_mark_is_noticed(text, wrong, tmp_path, monkeypatch
         "Text.\n<!-- fragment: within a paragraph -->\n```python\n1\n```",
         "<!-- from docs/listings.py#listing -->\n```python\n1\n```",
         "```{literalinclude} examples/x.py\n:pyobject: f\n```",
-        "```{step} 3.2\n```",
         "- in a list\n\n  <!-- fragment: a part -->\n  ```python\n  1\n  ```",
         "<details>\n\n<!-- fragment: a part -->\n```js\n1\n```\n\n</details>",
     ],

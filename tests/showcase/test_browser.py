@@ -13,7 +13,7 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import expect
 
-from sandbox.apps.showcase.consumer import RELIABLE_GROUP, SNAPSHOT_SIZE
+from sandbox.apps.showcase.consumer import LATEST_LINES, RELIABLE_GROUP, line_message
 from sandbox.layers import LAYERS
 from tests.showcase.support import WebServer, launched_browser, run_module
 
@@ -60,8 +60,11 @@ async def window(browser):
 
 @pytest_asyncio.fixture(loop_scope="module")
 async def open_page(browser, window, server):
-    """Opens tabs, and fails the test for what they complain about."""
+    """Opens tabs, and fails the test if one of them reports an error."""
     complaints = []
+    # Every tab shows the history of the reliable chat, and that of another test is none.
+    async with LAYERS["queue"](server.redis_url) as layer:
+        await layer.flush()
 
     async def open_one(*, clock=False):
         """Open a tab; with `clock`, its time stands still until the test says otherwise."""
@@ -113,8 +116,9 @@ async def activate(page, button: str) -> None:
 
 
 def entry(page, log: str, text: str):
-    """The entry of a log with exactly this text."""
-    return page.locator(f"#{log} .entry").filter(has=page.get_by_text(text, exact=True))
+    """Return the entry of a log with exactly this text, whoever its author is."""
+    said = page.locator(".said").filter(has_text=re.compile(f"^{re.escape(text)}$"))
+    return page.locator(f"#{log} .entry").filter(has=said)
 
 
 async def shown(page, log: str) -> list[str]:
@@ -130,6 +134,10 @@ async def both_chats_have(page, text: str) -> None:
         await expect(entry(page, log, text)).to_have_count(1)
 
 
+async def name_of(page) -> str:
+    return await page.locator("#chats-name").text_content()
+
+
 async def join(page, room: str) -> None:
     await say(page, "room-name", room)
     await expect(page.locator("#room-status")).to_have_text("connected")
@@ -142,12 +150,13 @@ async def run_job(page, job_type: str, content: str):
 
 
 async def test_line_typed_in_one_tab_appears_in_both_over_both_layers(open_page):
-    """Once in each chat."""
+    """Each chat shows the line once, with its author."""
     one, other = await open_page(), await open_page()
     await say(one, "chats-text", "to every tab")
-    for page in (one, other):
+    for page, author in ((one, "you"), (other, await name_of(one))):
+        await both_chats_have(page, "to every tab")
         for log in CHAT_LOGS:
-            await expect(entry(page, log, "to every tab")).to_have_count(1)
+            assert await shown(page, log) == [f"{author}: to every tab"]
     await expect(one.locator("#chats-text")).to_have_value("")
 
 
@@ -161,7 +170,7 @@ async def test_reliable_chat_makes_up_for_a_dropped_connection_and_plain_chat_do
     for chat in ("chat", "reliable"):
         await expect(away.locator(f"#{chat}-status")).to_have_text("disconnected")
     await expect(away.locator("#chats-drop")).to_contain_text("Reconnect (in ")
-    await expect(away.locator("#chats-hint")).to_contain_text("Dropped. Let others write")
+    await expect(away.locator("#chats-hint")).to_contain_text("Dropped. Now write in another tab")
     for text in ("missed 1", "missed 2", "missed 3"):
         await say(other, "chats-text", text)
         await both_chats_have(other, text)
@@ -174,46 +183,50 @@ async def test_reliable_chat_makes_up_for_a_dropped_connection_and_plain_chat_do
     await say(other, "chats-text", "after")
     for page in (away, other):
         await both_chats_have(page, "after")
+    name = await name_of(other)
     assert await shown(away, "chat-log") == [
-        "before",
-        "back: what was said meanwhile is missing here",
-        "after",
+        f"{name}: before",
+        "back: lines sent meanwhile are missing here",
+        f"{name}: after",
     ]
     assert await shown(away, "reliable-log") == [
-        "before",
-        "back: 3 messages were missed",
-        "missed 1 | replayed",
-        "missed 2 | replayed",
-        "missed 3 | replayed",
-        "after",
+        f"{name}: before",
+        "back: 3 lines missed",
+        f"{name}: missed 1 | replayed",
+        f"{name}: missed 2 | replayed",
+        f"{name}: missed 3 | replayed",
+        f"{name}: after",
     ]
-    # Who was there all the time has the same, and without a mark.
-    everything = ["before", "missed 1", "missed 2", "missed 3", "after"]
+    # The tab that was connected all the time has the same lines without a mark.
+    everything = [
+        f"you: {text}" for text in ("before", "missed 1", "missed 2", "missed 3", "after")
+    ]
     assert await shown(other, "chat-log") == everything
     assert await shown(other, "reliable-log") == everything
 
 
 async def test_dropped_connection_comes_back_by_itself_after_a_countdown(open_page):
-    """The button says when, and nothing can be sent until then."""
+    """The button counts down. Sending is disabled until then, and the text stays in its field."""
     page = await open_page(clock=True)
+    await expect(page.locator("#chats-send")).to_be_enabled()
     await activate(page, "chats-drop")
     await expect(page.locator("#chats-drop")).to_have_text("Reconnect (in 15 s)")
+    await expect(page.locator("#chats-send")).to_be_disabled()
     await say(page, "chats-text", "kept in the field")
-    for log in CHAT_LOGS:
-        await expect(entry(page, log, "not sent: there is no connection now")).to_have_count(1)
     await expect(page.locator("#chats-text")).to_have_value("kept in the field")
     await page.clock.run_for(14_000)
     await expect(page.locator("#chats-drop")).to_have_text("Reconnect (in 1 s)")
     await expect(page.locator("#reliable-status")).to_have_text("disconnected")
     await page.clock.run_for(1_000)
     await all_connected(page)
-    await expect(entry(page, "reliable-log", "back: no message was missed")).to_have_count(1)
+    await expect(entry(page, "reliable-log", "back: no line missed")).to_have_count(1)
+    await expect(page.locator("#chats-send")).to_be_enabled()
     await page.locator("#chats-text").press("Enter")
     await both_chats_have(page, "kept in the field")
 
 
-async def test_page_that_was_away_for_too_long_shows_the_last_messages(open_page, server):
-    """It says so, and marks them; there is no gap between them and what comes next."""
+async def test_page_that_was_away_for_too_long_shows_the_latest_lines(open_page, server):
+    """The page says so and marks them. No line is missing between them and the next one."""
     page = await open_page()
     await say(page, "chats-text", "before")
     await both_chats_have(page, "before")
@@ -221,7 +234,7 @@ async def test_page_that_was_away_for_too_long_shows_the_last_messages(open_page
     await expect(page.locator("#reliable-status")).to_have_text("disconnected")
     texts = [f"line {number}" for number in range(250)]
     async with LAYERS["queue"](server.redis_url) as layer:
-        messages = [{"type": "reliable.message", "text": text} for text in texts]
+        messages = [line_message("script", text) for text in texts]
         await layer.group_send_many(RELIABLE_GROUP, messages)
     await activate(page, "chats-drop")
     await expect(entry(page, "reliable-log", "line 249")).to_have_count(1)
@@ -229,26 +242,124 @@ async def test_page_that_was_away_for_too_long_shows_the_last_messages(open_page
     await say(page, "chats-text", "after")
     await both_chats_have(page, "after")
     assert await shown(page, "reliable-log") == [
-        "before",
-        f"too long away: here are the last {SNAPSHOT_SIZE} messages",
-        *(f"{text} | snapshot" for text in texts[-SNAPSHOT_SIZE:]),
-        "after",
+        "you: before",
+        f"too long away: here are the latest {LATEST_LINES} lines",
+        *(f"script: {text} | snapshot" for text in texts[-LATEST_LINES:]),
+        "you: after",
     ]
 
 
+async def test_reliable_chat_shows_its_history_after_a_reload(open_page):
+    """The lines, their authors and their times are back; the plain chat begins anew."""
+    page = await open_page()
+    name = await name_of(page)
+    for text in ("first", "second"):
+        await say(page, "chats-text", text)
+        await both_chats_have(page, text)
+    await page.reload()
+    await all_connected(page)
+    assert await name_of(page) == name
+    await expect(page.locator("#reliable-log .entry")).to_have_count(3)
+    assert await shown(page, "reliable-log") == [
+        "history: the latest 2 lines",
+        "you: first",
+        "you: second",
+    ]
+    for text in ("first", "second"):
+        await expect(entry(page, "reliable-log", text).locator("time")).to_contain_text("sent ")
+    await say(page, "chats-text", "third")
+    await both_chats_have(page, "third")
+    assert await shown(page, "chat-log") == ["you: third"]
+    # Coming back after that is not a reload: the same lines are not shown again.
+    await activate(page, "chats-drop")
+    await expect(page.locator("#reliable-status")).to_have_text("disconnected")
+    await activate(page, "chats-drop")
+    await expect(entry(page, "reliable-log", "back: no line missed")).to_have_count(1)
+    await expect(page.locator("#reliable-log .entry")).to_have_count(5)
+
+
+async def test_replayed_line_shows_when_it_was_sent(open_page, server):
+    """The time is that of sending, which the message carries, and not that of arrival."""
+    page = await open_page()
+    await activate(page, "chats-drop")
+    await expect(page.locator("#reliable-status")).to_have_text("disconnected")
+    async with LAYERS["queue"](server.redis_url) as layer:
+        message = line_message("script", "sent in the morning") | {"sent_at": 1_893_488_400}
+        await layer.group_send(RELIABLE_GROUP, message)
+    await activate(page, "chats-drop")
+    shown_time = entry(page, "reliable-log", "sent in the morning").locator("time")
+    await expect(shown_time).to_have_attribute("datetime", "2030-01-01T09:00:00.000Z")
+    await expect(shown_time).to_have_text(re.compile(r"^sent \d\d:\d\d:00$"))
+
+
+@pytest.mark.parametrize(("width", "height"), [(1440, 900), (390, 844)])
+async def test_chats_come_first_and_need_no_scrolling(open_page, width, height):
+    """The hint, the button, and both chats with their field fit the window, side by side."""
+    page = await open_page()
+    await page.set_viewport_size({"width": width, "height": height})
+    first = await page.evaluate("document.querySelector('main .panel').id")
+    assert first == "chats"
+    for name in ("chats-hint", "chats-drop", "chat-log", "reliable-log", "chats-send"):
+        await expect(page.locator(f"#{name}")).to_be_in_viewport(ratio=1)
+    plain, reliable = [await page.locator(f"#{log}").bounding_box() for log in CHAT_LOGS]
+    assert (plain["y"], plain["height"]) == (reliable["y"], reliable["height"])
+    assert plain["x"] + plain["width"] <= reliable["x"]
+
+
+async def test_layers_and_jobs_explain_themselves(open_page):
+    """Beside each layer's name stands what it does, and beside each kind of job as well."""
+    page = await open_page()
+    for badge in await page.locator(".layer").all():
+        line = await badge.locator("xpath=..").text_content()
+        assert re.search(r" layer: \w+", line), line
+    for option in await page.locator("#jobs-type option").all():
+        value = await option.get_attribute("value")
+        assert re.fullmatch(rf"{value}: [\w ,]+", await option.text_content())
+
+
+async def test_nothing_can_be_sent_without_a_connection(open_page, server):
+    """Every button that needs the server is disabled while it is away, and enabled afterwards."""
+    page = await open_page()
+    await join(page, "lobby")
+    buttons = page.locator("form.compose:not(#room-join) button")
+    assert await buttons.count() == 6
+    for button in await buttons.all():
+        await expect(button).to_be_enabled()
+    server.kill()
+    for button in await buttons.all():
+        await expect(button).to_be_disabled()
+    server.start()
+    for button in await buttons.all():
+        await expect(button).to_be_enabled()
+
+
+async def test_page_loads_nothing_from_elsewhere(open_page, server):
+    """Every request goes to the server of the page itself."""
+    page = await open_page()
+    requests = []
+    page.on("request", lambda request: requests.append(request.url))
+    page.on("websocket", lambda socket: requests.append(socket.url))
+    await page.reload()
+    await all_connected(page)
+    assert len(requests) > 10
+    own = (server.url, server.url.replace("http", "ws"), "data:")
+    assert [url for url in requests if not url.startswith(own)] == []
+
+
 async def test_notification_appears_in_every_tab(open_page):
-    """With its title."""
+    """It names the tab that sent it."""
     one, other = await open_page(), await open_page()
     await say(one, "notifications-text", "lunch is ready")
     arrived = other.locator("#notifications-log .entry")
-    await expect(arrived).to_contain_text("From the page lunch is ready")
+    await expect(arrived).to_contain_text(f"From {await name_of(one)} lunch is ready")
 
 
 async def test_system_socket_echoes(open_page):
-    """What was typed and what came back are both in the log."""
+    """The log has both the typed line and the echo."""
     page = await open_page()
     await say(page, "system-text", "anybody?")
     await expect(entry(page, "system-log", "echo: anybody?")).to_have_count(1)
+    assert "you: anybody?" in await shown(page, "system-log")
 
 
 async def test_room_is_entered_and_left(open_page):
@@ -264,13 +375,31 @@ async def test_room_is_entered_and_left(open_page):
     await expect(one.locator("#room-log .entry").last).to_contain_text(" left")
 
 
+@pytest.mark.parametrize(
+    "room", ["two words", "a/b", "crème brûlée", "☕ 日本", "50% & #1?", "x joined y"]
+)
+async def test_room_may_have_any_name(open_page, room):
+    """Both tabs get into the room that was typed, and read each other there."""
+    one, other = await open_page(), await open_page()
+    await join(one, room)
+    await expect(entry(one, "room-log", f"{await name_of(one)} joined {room}")).to_have_count(1)
+    await join(other, f"  {room} ")
+    await say(other, "room-text", "made it")
+    await expect(entry(one, "room-log", "made it")).to_have_count(1)
+    assert await shown(one, "room-log") == [
+        f"{await name_of(one)} joined {room}",
+        f"{await name_of(other)} joined {room}",
+        f"{await name_of(other)}: made it",
+    ]
+
+
 async def test_room_that_is_refused_says_why_and_is_not_tried_again(open_page):
     """The reason of the close frame is in the log, and the name can be changed."""
     page = await open_page()
-    await say(page, "room-name", "two words")
-    await expect(page.locator("#room-log")).to_contain_text("room name 'two words' is not allowed")
+    await say(page, "room-name", "x" * 100)
+    await expect(page.locator("#room-log")).to_contain_text("is too long: 94 letters or digits fit")
     await expect(page.locator("#room-status")).to_have_text("disconnected")
-    await join(page, "two-words")
+    await join(page, "x" * 94)
 
 
 async def test_bar_of_a_job_reaches_the_end_and_its_result_shows(open_page):
@@ -302,13 +431,13 @@ async def test_messages_of_the_outside_script_appear(open_page, server):
     )
     assert done.returncode == 0, done.stderr
     for name, text in (
-        ("chat", "Announcement: hello from a script outside the server"),
-        ("reliable", "This one waits for you if you are away"),
+        ("chat", "script: hello from outside the server"),
+        ("reliable", "script: This line waits for you if you are disconnected"),
         ("notifications", "version 2.0 is live"),
-        ("chat", "Maintenance tonight, told over three layers"),
-        ("reliable", "Maintenance tonight, told over three layers"),
-        ("chat", "Periodic announcement 1 of 1"),
-        ("reliable", "Periodic announcement 1 of 1"),
+        ("chat", "script: maintenance tonight, sent over three layers"),
+        ("reliable", "script: maintenance tonight, sent over three layers"),
+        ("chat", "script: announcement 1 of 1"),
+        ("reliable", "script: announcement 1 of 1"),
     ):
         await expect(page.locator(f"#{name}-log .entry", has_text=text)).to_have_count(1)
     for kind in ("user_login", "page_view", "button_click", "session_duration", "error"):
@@ -350,10 +479,10 @@ async def test_page_reconnects_by_itself_when_the_server_is_back(open_page, serv
     await expect(one.locator("#chat-status")).to_contain_text("retry in")
     await expect(unfinished.locator(".job-state")).to_have_text("lost")
     await say(one, "chats-text", "kept in the field")
-    await expect(one.locator("#chat-log")).to_contain_text("not sent: there is no connection")
+    await expect(one.locator("#chats-send")).to_be_disabled()
     await expect(one.locator("#chats-text")).to_have_value("kept in the field")
     async with LAYERS["queue"](server.redis_url) as layer:
-        message = {"type": "reliable.message", "text": "said while there was no server"}
+        message = line_message("script", "said while there was no server")
         await layer.group_send(RELIABLE_GROUP, message)
 
     server.start()
@@ -479,7 +608,7 @@ async def test_picture_of_the_page_with_messages_from_every_source(open_page, se
         ),
         redis_url=server.redis_url,
     )
-    await expect(page.locator("#reliable-log")).to_contain_text("Periodic announcement")
+    await expect(page.locator("#reliable-log")).to_contain_text("announcement 1 of 1")
     running = await run_job(page, "generate", "a small town by the sea")
     await expect(running.locator(".outcome")).to_have_text(re.compile("draft [2-6]"))
     picture = Path(os.environ["SHOWCASE_SCREENSHOT"])

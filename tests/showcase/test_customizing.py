@@ -58,7 +58,7 @@ async def test_alert_is_broadcast_over_several_layers(customized):
         expected = {"type": "alert", "severity": "error", "text": "disk is full"}
         assert await watcher.next_json() == expected
         assert (await notifications.next_json())["message"] == "disk is full"
-        assert await chat.next() == "Alert: disk is full"
+        assert await chat.next() == "monitoring: disk is full"
 
 
 async def test_alert_that_a_broker_does_not_take_is_answered_with_a_sentence(registry):

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import re
+import shlex
+import subprocess
 from contextlib import AsyncExitStack
 
 from fast_channels.testing.server import free_port
-from tests.showcase.support import run_module
+from tests.showcase.support import ROOT, run_module
 
 EVENTS = ("user_login", "page_view", "button_click", "session_duration", "error")
 
@@ -16,7 +19,7 @@ async def line(reliable):
 
 
 async def test_messages_of_every_kind_arrive_and_are_printed(showcase):
-    """Chat, reliable, notification, all five events, a broadcast and periodic announcements."""
+    """The script reaches both chats, notifications and analytics, and prints what it sends."""
     async with AsyncExitStack() as stack:
         chat, reliable, notifications, analytics = [
             await stack.enter_async_context(showcase.socket(route))
@@ -30,21 +33,21 @@ async def test_messages_of_every_kind_arrive_and_are_printed(showcase):
                 redis_url=showcase.redis_url,
             )
         )
-        assert await chat.next() == "Announcement: hello from a script outside the server"
-        assert await line(reliable) == "This one waits for you if you are away"
+        assert await chat.next() == "script: hello from outside the server"
+        assert await line(reliable) == "script: This line waits for you if you are disconnected"
         assert (await notifications.next_json())["title"] == "Deployment"
         for event in EVENTS:
             await analytics.until(event)
-        broadcast = "Maintenance tonight, told over three layers"
-        assert await chat.next() == broadcast
-        assert await line(reliable) == broadcast
+        broadcast = "maintenance tonight, sent over three layers"
+        assert await chat.next() == f"script: {broadcast}"
+        assert await line(reliable) == f"script: {broadcast}"
         assert (await notifications.next_json())["message"] == broadcast
         for number in (1, 2):
-            assert await chat.next() == f"Periodic announcement {number} of 2"
-            assert await line(reliable) == f"Periodic announcement {number} of 2"
+            assert await chat.next() == f"script: announcement {number} of 2"
+            assert await line(reliable) == f"script: announcement {number} of 2"
         done = await sender
     assert done.returncode == 0, done.stderr
-    for printed in ("Announcement: hello", "This one waits", "Deployment", *EVENTS, "2 of 2"):
+    for printed in ("hello from outside", "This line waits", "Deployment", *EVENTS, "2 of 2"):
         assert printed in done.stdout
 
 
@@ -58,3 +61,14 @@ def test_broker_that_does_not_answer_is_one_line_and_no_traceback():
     assert line.startswith("external_sender: ")
     assert f"127.0.0.1:{port}" in line
     assert "does not answer" in line
+
+
+def test_command_on_the_page_runs_the_script():
+    """`make sender` in the repository's folder starts the module, whose test is above."""
+    page = (ROOT / "sandbox" / "static" / "index.html").read_text()
+    (shown,) = re.findall("<code>(make .+?)</code>", page)
+    program, *arguments = shlex.split(shown)
+    done = subprocess.run(
+        [program, "--dry-run", *arguments], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.rstrip().endswith("python -m sandbox.external_sender")

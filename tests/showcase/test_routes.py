@@ -9,6 +9,7 @@ import urllib.request
 import pytest
 import websockets
 
+from sandbox.apps.room_chat.consumer import room_group
 from sandbox.tasks import JOBS
 
 pytestmark = pytest.mark.usefixtures("calm")
@@ -69,15 +70,59 @@ async def test_rooms_are_apart(showcase):
 
 
 @pytest.mark.parametrize(
-    "name", ["two%20words", "%E2%98%95", "a" * 95, "half!", "%F0%9F%98%80" * 60, "%00"]
+    ("path", "name"),
+    [
+        ("two%20words", "two words"),
+        ("%E2%98%95", "☕"),
+        ("half!", "half!"),
+        ("north%2Fsouth", "north/south"),
+        ("north/south", "north/south"),
+        ("%C3%A9t%C3%A9.2024", "été.2024"),
+    ],
 )
-async def test_room_name_that_is_no_group_name_is_refused_with_a_reason(showcase, name):
-    """The close frame says what a room may be called."""
+async def test_room_may_have_any_name(showcase, path, name):
+    """Spaces, slashes, periods and letters of any language are fine; the room is told its name."""
+    async with showcase.socket(f"room/{path}?name=ada") as client:
+        assert await client.next() == f"ada joined {name}"
+
+
+@pytest.mark.parametrize("name", ["a" * 95, "%F0%9F%98%80" * 60])
+async def test_room_name_that_is_too_long_is_refused_with_a_reason(showcase, name):
+    """The close frame gives the limit."""
     async with showcase.socket(f"room/{name}") as client:
         code, reason = await client.closed()
         assert code == 4400
         assert reason.startswith("room name '")
-        assert reason.endswith("is not allowed: use up to 94 ASCII letters, digits, -, _ or .")
+        limit = "94 letters or digits fit, fewer of other characters"
+        assert reason.endswith(f"is too long: {limit}")
+
+
+def test_no_two_rooms_share_a_group():
+    """The escape is unambiguous, because it also escapes its own period."""
+    names = ["a b", "a.20.b", "a%20b", "a.b", "ab", "a/b", "A B", "a\u00a0b", "a_b", "a-b"]
+    assert len({room_group(name) for name in names}) == len(names)
+
+
+@pytest.mark.parametrize(
+    ("query", "author"),
+    [
+        ("name=ada", "ada"),
+        ("name=J%C3%BCrgen-42", "Jürgen-42"),
+        ("", "guest-"),
+        ("name=", "guest-"),
+        ("name=two%20words", "guest-"),
+        ("name=" + "x" * 25, "guest-"),
+        ("name=root%3A", "guest-"),
+    ],
+)
+async def test_author_is_the_name_in_the_address_or_a_guest(showcase, query, author):
+    """A name that would make lines ambiguous is not used."""
+    async with showcase.socket(f"chat?{query}") as chat:
+        await chat.send("hello")
+        line = await chat.next()
+    assert line == f"{author}: hello" or (
+        author == "guest-" and re.fullmatch(r"guest-\S+: hello", line)
+    )
 
 
 async def test_longest_room_name_works(showcase):
@@ -89,32 +134,37 @@ async def test_longest_room_name_works(showcase):
 async def test_chat_reaches_everybody_and_keeps_its_order(showcase):
     """What one connection sends arrives at all, in the order in which it was sent."""
     lines = [f"line {number}" for number in range(20)]
-    async with showcase.socket("chat") as one, showcase.socket("chat") as other:
+    said = [f"ada: {line}" for line in lines]
+    async with showcase.socket("chat?name=ada") as one, showcase.socket("chat") as other:
         for line in lines:
             await one.send(line)
-        assert [await one.next() for _ in lines] == lines
-        assert [await other.next() for _ in lines] == lines
+        assert [await one.next() for _ in lines] == said
+        assert [await other.next() for _ in lines] == said
 
 
 async def test_reliable_chat_reaches_everybody_and_keeps_its_order(showcase):
     """Also those who do not speak the resume protocol."""
-    lines = [{"type": "line", "text": f"line {number}"} for number in range(20)]
-    async with showcase.socket("reliable") as one, showcase.socket("reliable") as other:
+    lines = [f"line {number}" for number in range(20)]
+    said = [f"ada: {line}" for line in lines]
+    async with showcase.socket("reliable?name=ada") as one, showcase.socket("reliable") as other:
         for line in lines:
-            await one.send_json({"text": line["text"]})
-        assert [await one.next_json() for _ in lines] == lines
-        assert [await other.next_json() for _ in lines] == lines
+            await one.send_json({"text": line})
+        assert [(await one.next_json())["text"] for _ in lines] == said
+        assert [(await other.next_json())["text"] for _ in lines] == said
 
 
 async def test_chat_layers_are_apart(showcase):
     """A line on one layer is not seen on the other."""
-    async with showcase.socket("chat") as chat, showcase.socket("reliable") as reliable:
+    async with (
+        showcase.socket("chat?name=ada") as chat,
+        showcase.socket("reliable?name=ada") as reliable,
+    ):
         await chat.send("on pub/sub")
         await chat.until("on pub/sub")
-        await reliable.send_json({"text": "on the queue"})
-        assert (await reliable.next_json())["text"] == "on the queue"
+        await reliable.send_json({"text": "on streams"})
+        assert (await reliable.next_json())["text"] == "ada: on streams"
         await chat.send("again")
-        assert await chat.next() == "again"
+        assert await chat.next() == "ada: again"
 
 
 async def test_notification_reaches_everybody(showcase):
@@ -173,7 +223,7 @@ async def test_unusable_line_of_the_reliable_chat_is_answered_with_a_sentence(
         await client.send_json(content)
         assert await client.next_json() == {"type": "error", "message": said}
         await client.send_json({"text": "fine"})
-        assert (await client.next_json())["text"] == "fine"
+        assert (await client.next_json())["text"].endswith(": fine")
 
 
 async def test_analytics_announces_a_connection_and_passes_events_on(showcase):

@@ -24,7 +24,7 @@ ROOM_CHAT = PAGES / "3-room-chat.md"
 
 
 def room_of(consumer_class) -> WebSocketRoute:
-    return WebSocketRoute("/room/{room_name}", consumer_class.as_asgi())
+    return WebSocketRoute("/room/{room_name:path}", consumer_class.as_asgi())
 
 
 async def test_finished_showcase_asks_for_the_broker(registry):

@@ -20,9 +20,13 @@ PREPARATION = PAGES / "1-preparation.md"
 
 @pytest.mark.parametrize("part", PARTS)
 def test_page_has_the_steps_of_its_part_each_once_and_in_order(part):
-    """Those of exercises, too; none of another part."""
-    shown = re.findall(r"^```\{step\} +(\S+)$", page(part).read_text(), re.MULTILINE)
-    assert shown == [number for number, step in all_steps().items() if step.part == part]
+    """Each step has its file above its code. docs/listings.py keeps the code equal to the file."""
+    lead_and_mark = re.compile(
+        r"^Step (\S+), in `(\S+)`:\n\n<!-- from step (\S+) -->$", re.MULTILINE
+    )
+    shown = lead_and_mark.findall(page(part).read_text())
+    steps = [step for step in all_steps().values() if step.part == part]
+    assert shown == [(step.number, f"sandbox/{step.path}", step.number) for step in steps]
 
 
 def test_example_of_a_step_is_one():

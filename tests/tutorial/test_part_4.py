@@ -98,7 +98,7 @@ async def test_exercise_of_part_4_is_solved(registry, load):
     assert call.strip() in BACKGROUND_JOBS.read_text()
     tasks = load("tasks.py", 4, end + call, end)
     tasks.tell_lobby = tell_lobby
-    rooms = Router(routes=[WebSocketRoute("/{room_name}", RoomChatConsumer.as_asgi())])
+    rooms = Router(routes=[WebSocketRoute("/{room_name:path}", RoomChatConsumer.as_asgi())])
     async with registry["chat"], registry["queue"] as queue:
         guest = WebsocketCommunicator(rooms, "/lobby")
         await guest.connect()

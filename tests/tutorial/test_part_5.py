@@ -57,29 +57,30 @@ async def test_script_speaks_to_three_layers_before_there_are_analytics(tmp_path
             done = await asyncio.to_thread(run_module, *command, redis_url=redis_url, folder=folder)
             assert done.returncode == 0, done.stderr
             for client in (chat, reliable, notifications):
-                await client.until("Maintenance tonight")
+                await client.until("maintenance tonight")
     assert "analytics" not in done.stdout
 
 
 async def test_reliable_chat_makes_up_for_a_lost_connection(stage):
     """What others wrote meanwhile is replayed, in order; the plain chat lacks it."""
     server = stage(5).server
-    async with connect(server.address("reliable"), json=True) as away:
+    async with connect(server.address("reliable?name=ada"), json=True) as away:
         await away.send({"text": "before"})
-        assert (await anext(away)).data["text"] == "before"
+        assert (await anext(away)).data["text"].endswith(": before")
         places = away.places
-    async with server.socket("reliable") as other, server.socket("chat") as chat:
+    async with server.socket("reliable?name=bob") as other, server.socket("chat") as chat:
         for text in ("1", "2", "3"):
             await other.send_json({"text": text})
-            await other.until(text)
+            await other.until(f"bob: {text}")
         await chat.send("for those who are here")
         await chat.until("for those")
     async with connect(server.address("reliable"), json=True, places=places) as back:
         missed = [await anext(back) for _ in range(3)]
-    assert [(m.data["text"], m.replayed) for m in missed] == [("1", True), ("2", True), ("3", True)]
-    async with server.socket("chat") as chat:
+    expected = [(f"bob: {text}", True) for text in ("1", "2", "3")]
+    assert [(m.data["text"], m.replayed) for m in missed] == expected
+    async with server.socket("chat?name=ada") as chat:
         await chat.send("after")
-        assert await chat.next() == "after"
+        assert await chat.next() == "ada: after"
 
 
 async def test_analytics_worker_counts_what_waited_for_it(stage):
@@ -149,7 +150,7 @@ async def test_customised_application_hears_alerts_of_a_script(stage, tmp_path):
             ):
                 terminal.type_in('{"type": "alert", "severity": "error", "text": "no disk at all"}')
                 assert (await notifications.next_json())["message"] == "no disk at all"
-                assert await chat.next() == "Alert: no disk at all"
+                assert await chat.next() == "monitoring: no disk at all"
 
 
 def test_one_command_for_everything_is_in_the_folder(tmp_path):

@@ -66,11 +66,15 @@ async def test_after_part_3_a_room_spans_processes(stage):
     assert await is_missing(first, "backgroundjob")
 
 
-async def test_room_name_that_no_group_can_have_is_refused(stage):
-    """The close frame has the reason that the page shows."""
-    async with stage(3).server.socket("room/two%20words") as client:
+async def test_room_name_that_is_too_long_is_refused(stage):
+    """The close frame has the reason that the page quotes; other names make rooms."""
+    running = stage(3)
+    async with running.server.socket("room/two%20words?name=ada") as client:
+        assert await client.next() == "ada joined two words"
+    async with running.server.socket(f"room/{'x' * 95}") as client:
         code, reason = await client.closed()
-    assert (code, reason) == (4400, block_with(ROOM_CHAT, "two words", "text").strip())
+    assert code == 4400
+    assert_printed(block_with(ROOM_CHAT, "is too long", "text"), reason)
 
 
 async def test_room_tells_when_the_broker_was_away(stage):
@@ -102,7 +106,7 @@ async def test_exercises_of_parts_1_and_3_are_solved(stage):
         posted = await http.post(f"{second.url}{target.path}?{target.query}")
         assert posted.status_code == 204
         assert await client.until("hello") == "hello"
-        refused = await http.post(f"{second.url}/rooms/two words?text=hello")
+        refused = await http.post(f"{second.url}/rooms/{'x' * 95}?text=hello")
         assert refused.status_code == 422
     statistics = (await get(second, "/statistics")).json()
     assert statistics.keys() == {"memory", "chat"}

@@ -38,7 +38,8 @@ async def test_system_messages_answer_after_part_2(stage, open_page):
     await expect(page.locator("#system-log .entry")).to_contain_text(
         ["welcome: an echo, no layer involved", "Is anybody there?", "echo: Is anybody there?"]
     )
-    await expect(page.locator("#chat-status")).to_have_text("")
+    await expect(page.locator("#chat-status")).to_have_text("disconnected")
+    await expect(page.locator("#chats-send")).to_be_disabled()
     await take_picture("part-2.png", page.locator("#system"))
 
 

@@ -1,53 +1,54 @@
-"""Room chat: the group comes from the path."""
+"""Room chat: the path of the address names the group."""
 
 from __future__ import annotations
 
 import contextlib
+import re
 from typing import TYPE_CHECKING
 
 from fast_channels.exceptions import InvalidName, LayerUnavailable
-from sandbox.apps.lines import LineConsumer
+from sandbox.apps.lines import LineConsumer, author_name
 
 if TYPE_CHECKING:
     from fast_channels.type_defs import ChannelMessage
 
-# Close codes from 4000 on are an application's own. The page does not try again after one.
+# Codes from 4000 on belong to the application. The page does not reconnect after one.
 ROOM_NAME_NOT_ALLOWED = 4400
 
 
 class RoomChatConsumer(LineConsumer):
-    """Everybody in a room reads what anybody types there, and who comes and goes."""
+    """Everybody in a room reads every line, and who joins and leaves."""
 
     channel_layer_alias = "chat"
 
-    # Group of the room, or None as long as none was entered.
+    # The group of the room, or None until this connection is in one.
     group: str | None = None
-    # What others in the room call this connection.
-    guest = ""
+    # The name that others in the room see.
+    author = ""
 
     async def connect(self) -> None:
         await self.accept()
-        room = self.scope["path_params"]["room_name"]
+        room = self.scope["path_params"]["room_name"].strip()
         try:
             await self.enter(room)
         except InvalidName:
-            # After accept(): a browser hides the reason of a handshake that was refused.
+            # After accept(), because a browser hides the reason of a refused handshake.
             await self.close(ROOM_NAME_NOT_ALLOWED, refusal(room))
 
     async def enter(self, room: str) -> None:
-        group = f"room-{room}"
+        group = room_group(room)
         await self.channel_layer.group_add(group, self.channel_name)
         self.group = group
-        self.guest = f"guest-{self.channel_name[-4:].lower()}"
-        await self.tell_room(f"{self.guest} joined {room}")
+        self.author = author_name(self)
+        await self.tell_room(f"{self.author} joined {room}")
 
     async def receive_line(self, line: str) -> None:
-        await self.tell_room(f"{self.guest}: {line}")
+        await self.tell_room(f"{self.author}: {line}")
 
     async def disconnect(self, code: int) -> None:
-        # Without a broker nobody can be told.
+        # Without a broker there is no way to tell the room.
         with contextlib.suppress(LayerUnavailable):
-            await self.tell_room(f"{self.guest} left")
+            await self.tell_room(f"{self.author} left")
 
     async def tell_room(self, text: str) -> None:
         if self.group is not None:
@@ -58,7 +59,17 @@ class RoomChatConsumer(LineConsumer):
         await self.send(message["text"])
 
 
+def room_group(room: str) -> str:
+    """
+    Return the group of a room.
+
+    Rooms have any name, groups only some ASCII characters: the others are written as their
+    number between periods, "tea room" as "tea.20.room".
+    """
+    return "room-" + re.sub(r"[^a-zA-Z0-9_-]", lambda found: f".{ord(found[0]):x}.", room)
+
+
 def refusal(room: str) -> str:
-    """Why `room` was refused, in the 123 bytes that a close frame has for it."""
+    """Return why `room` was refused, in the 123 bytes that a close frame has for it."""
     shown = ascii(room) if len(ascii(room)) <= 30 else ascii(room)[:26] + "...'"
-    return f"room name {shown} is not allowed: use up to 94 ASCII letters, digits, -, _ or ."
+    return f"room name {shown} is too long: 94 letters or digits fit, fewer of other characters"

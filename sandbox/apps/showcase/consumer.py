@@ -1,16 +1,19 @@
-"""Two chats, notifications, analytics: each on the layer that is made for its messages."""
+"""Two chats, notifications and analytics, each on the layer that suits its messages."""
 
 from __future__ import annotations
 
 import re
+import time
 import uuid
 from typing import TYPE_CHECKING, Any
 
 from fast_channels.consumer import AsyncJsonWebsocketConsumer
 from fast_channels.exceptions import ChannelLayerError
-from sandbox.apps.lines import LineConsumer, NotSent, checked
+from sandbox.apps.lines import LineConsumer, NotSent, author_name, checked, query
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from fast_channels.type_defs import ChannelMessage
 
 CHAT_GROUP = "chat_room"
@@ -18,11 +21,11 @@ RELIABLE_GROUP = "reliable_chat"
 NOTIFICATION_GROUP = "notifications"
 ANALYTICS_GROUP = "analytics"
 
-# Where events wait for a worker, see sandbox/worker_app.py.
+# The channel from which a worker takes events, see sandbox/worker_app.py.
 ANALYTICS_CHANNEL = "analytics"
 
-# Lines for a client that was away for longer than the history reaches back.
-SNAPSHOT_SIZE = 20
+# Lines for a client that is new, or was away for longer than the history reaches back.
+LATEST_LINES = 20
 
 NOTIFICATION_LEVELS = ("info", "warning", "error")
 
@@ -31,13 +34,14 @@ EVENT_NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
 
 
 class ChatConsumer(LineConsumer):
-    """Chat over Redis pub/sub. The framework joins and leaves the groups named here."""
+    """Chat over Redis pub/sub. The framework joins and leaves the groups listed here."""
 
     channel_layer_alias = "chat"
     groups = [CHAT_GROUP]
 
     async def receive_line(self, line: str) -> None:
-        await self.channel_layer.group_send(CHAT_GROUP, {"type": "chat.message", "text": line})
+        message = {"type": "chat.message", "text": f"{author_name(self)}: {line}"}
+        await self.channel_layer.group_send(CHAT_GROUP, message)
 
     async def chat_message(self, message: ChannelMessage) -> None:
         await self.send(message["text"])
@@ -45,44 +49,54 @@ class ChatConsumer(LineConsumer):
 
 class ReliableChatConsumer(AsyncJsonWebsocketConsumer):
     """
-    Chat over streams: who lost the connection is sent what was said meanwhile.
+    Chat over streams: a client that was disconnected receives what it missed.
 
-    In: `{"text": "..."}`. Out: `{"type": "line", "text": "..."}`, and for the one who sent
-    nonsense `{"type": "error", "message": "..."}`. Who was away for too long is sent
-    `{"type": "snapshot", "lines": [{"position": "...", "text": "..."}]}`, by
-    whose positions a client finds the lines that it has.
+    In: `{"text": "..."}`. Out: `{"type": "line", "text": "ada: ...", "sent_at": 1767225600.0}`,
+    or `{"type": "error", "message": "..."}` to a client that sent something else.
+
+    `{"type": "history", "lines": [...]}` comes first if the address has `?history=1`, and
+    `{"type": "snapshot", "lines": [...]}` after too long an absence. Their lines have a
+    "position" besides, by which a client recognises the lines that it has already.
     """
 
     channel_layer_alias = "queue"
     groups = [RELIABLE_GROUP]
     resumable = True
 
+    async def connect(self) -> None:
+        await self.accept()
+        if "history" in query(self):
+            await self.send_latest("history")
+
     async def receive_json(self, content: Any, **_: Any) -> None:
         try:
-            message = {"type": "reliable.message", "text": checked_line(content)}
+            message = line_message(author_name(self), checked_text(content))
             await self.channel_layer.group_send(RELIABLE_GROUP, message)
         except (NotSent, ChannelLayerError) as error:
             await self.send_json({"type": "error", "message": f"not sent: {error}"})
 
     async def reliable_message(self, message: ChannelMessage) -> None:
-        await self.send_json({"type": "line", "text": message["text"]})
+        await self.send_json({"type": "line", **line_of(message)})
 
     async def not_recovered(self, group: str) -> None:
-        history = await self.channel_layer.history(group, limit=SNAPSHOT_SIZE)
+        await self.send_latest("snapshot")
+
+    async def send_latest(self, frame_type: str) -> None:
+        history = await self.channel_layer.history(RELIABLE_GROUP, limit=LATEST_LINES)
         lines = [
-            {"position": str(position), "text": message["text"]}
+            {"position": str(position), **line_of(message)}
             for position, message in history.messages
         ]
-        await self.send_json({"type": "snapshot", "lines": lines})
+        await self.send_json({"type": frame_type, "lines": lines})
 
 
 class NotificationConsumer(AsyncJsonWebsocketConsumer):
     """
-    Notifications in JSON, for everybody.
+    Notifications in JSON, to every connection.
 
-    In: `{"message": "...", "title": "...", "level": "info"}`, the last two
-    optional. Out: the same with `"type": "notification"`, or
-    `{"type": "error", "message": "..."}` for the one who sent nonsense.
+    In: `{"message": "...", "title": "...", "level": "info"}`; only `message` is required.
+    Out: these three with `"type": "notification"`, or `{"type": "error", "message": "..."}`
+    to a client that sent something else.
     """
 
     channel_layer_alias = "notifications"
@@ -101,9 +115,9 @@ class NotificationConsumer(AsyncJsonWebsocketConsumer):
 
 class AnalyticsConsumer(LineConsumer):
     """
-    What happens, in events such as "page_view /pricing", many and small.
+    Events such as "page_view /pricing", many and small.
 
-    They are work: a worker counts them, and tells the group what it has counted.
+    Each event is work: a worker counts it and tells the group.
     """
 
     channel_layer_alias = "analytics"
@@ -130,19 +144,29 @@ class AnalyticsConsumer(LineConsumer):
 
 
 def analytics_event(name: str, detail: str) -> dict[str, str]:
-    """Return the message for an event. By its id it is counted once, however often it is done."""
+    """Return the message for an event. By its id, a worker counts it once if it is redelivered."""
     return {"type": "analytics.event", "id": uuid.uuid4().hex, "name": name, "detail": detail}
 
 
-def checked_line(content: Any) -> str:
-    """Return the line in a client's JSON; raises NotSent if there is none."""
+def line_message(author: str, text: str) -> dict[str, Any]:
+    """Return the message for a line. It carries its time, because it may be read much later."""
+    return {"type": "reliable.message", "text": f"{author}: {text}", "sent_at": time.time()}
+
+
+def line_of(message: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a client receives of a message of the reliable chat."""
+    return {"text": message["text"], "sent_at": message["sent_at"]}
+
+
+def checked_text(content: Any) -> str:
+    """Return the line in a client's JSON. Raise NotSent if it has none."""
     if not isinstance(content, dict) or not isinstance(content.get("text"), str):
         raise NotSent('a line is an object such as {"text": "..."}')
     return checked(content["text"])
 
 
 def checked_notification(content: Any) -> dict[str, str]:
-    """Return the notification in a client's JSON; raises NotSent if there is none."""
+    """Return the notification in a client's JSON. Raise NotSent if it has none."""
     if not isinstance(content, dict) or not isinstance(content.get("message"), str):
         raise NotSent('a notification is an object such as {"message": "...", "level": "info"}')
     title, level = content.get("title", "Notification"), content.get("level", "info")

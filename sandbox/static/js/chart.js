@@ -1,6 +1,6 @@
 /**
- * Events per second of the last minute, as stacked bars: one bar per second,
- * one colour per kind. The bar on the right is the second that is still going on.
+ * Events per second of the last minute, as stacked bars: one bar per second, one colour per
+ * kind. The bar on the right is the current second, which is not over yet.
  */
 
 const SECONDS = 60;
@@ -10,8 +10,8 @@ const RIGHT = 6;
 const TOP = 10;
 const BOTTOM = 26;
 
-// Part of a second's width that its bar takes.
-const FILLED = 0.78;
+// The share of a second's width that its bar takes.
+const BAR_SHARE = 0.78;
 
 export class RateChart {
   /** Called with { last, peak, total } after each drawing. */
@@ -29,7 +29,7 @@ export class RateChart {
     this.#kinds = kinds;
   }
 
-  /** Draws now and at every full second, since time moves the bars. */
+  /** Draws now and at every full second, because time moves the bars. */
   start() {
     this.#draw();
     setTimeout(() => this.start(), 1000 - (Date.now() % 1000));
@@ -51,7 +51,7 @@ export class RateChart {
     return last;
   }
 
-  /** A burst of events is one drawing. */
+  /** Draws once per frame, however many events arrive. */
   #schedule() {
     if (this.#scheduled) return;
     this.#scheduled = true;
@@ -67,7 +67,7 @@ export class RateChart {
     const sums = this.#buckets.map((bucket) => sum(bucket.counts));
     const peak = Math.max(0, ...sums);
     const scale = roundScale(peak);
-    // One unit of the drawing is one pixel, so that text keeps its size on a phone.
+    // One unit of the drawing is one pixel, so that text has its usual size on a phone.
     this.#width = this.#svg.clientWidth;
     this.#svg.setAttribute("viewBox", `0 0 ${this.#width} ${HEIGHT}`);
     this.#svg.replaceChildren(
@@ -88,7 +88,7 @@ export class RateChart {
       .map((kind) => {
         const height = (counts[kind] / scale) * (HEIGHT - TOP - BOTTOM);
         top -= height;
-        const attributes = { x, y: top, width: width * FILLED, height, class: "bar" };
+        const attributes = { x, y: top, width: width * BAR_SHARE, height, class: "bar" };
         const bar = shape("rect", attributes);
         bar.dataset.series = kind;
         return bar;
@@ -123,7 +123,7 @@ function grid(scale, right) {
   ];
 }
 
-/** The next of 4, 10, 20, 40, 100, 200 ...: numbers whose half is a whole number. */
+/** Returns the next of 4, 10, 20, 40, 100, 200 ..., whose halves are whole numbers. */
 function roundScale(peak) {
   for (let power = 1; ; power *= 10) {
     const scale = [4, 10, 20].map((step) => step * power).find((step) => step >= peak);

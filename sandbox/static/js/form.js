@@ -1,4 +1,4 @@
-/** Forms that send one line and keep it when it could not be sent. */
+/** Forms that send one line. */
 
 /** Calls `send(text)` on submit; clears the field if that returned true. */
 export function onSubmit(form, field, send) {
@@ -14,13 +14,25 @@ export function submit(field, send) {
   field.focus();
 }
 
-/** Says why the field kept its text. */
+/**
+ * Enables a button while all of the sockets are connected. The field beside it stays enabled, so
+ * that a line which is being written is not lost with the connection.
+ */
+export function enableWhileOpen(button, ...sockets) {
+  const update = () => {
+    button.disabled = sockets.some((socket) => socket.state !== "open");
+  };
+  for (const socket of sockets) socket.on("state", update);
+  update();
+}
+
+/** Explains why the field kept its text: the connection was lost at this moment. */
 export function notConnected(log) {
   log.add("not sent: there is no connection now", { kind: "error" });
   return false;
 }
 
-/** Text sockets say "not sent: ..." to a line that they refuse, and "notice: ..." about themselves. */
+/** Text sockets answer "not sent: ..." to a line that they refuse, and "notice: ..." about themselves. */
 export function kindOf(text) {
   if (text.startsWith("not sent: ")) return "error";
   return text.startsWith("notice: ") ? "event" : "";

@@ -1,12 +1,20 @@
-/** How this page connects: with the library's client, which comes back by itself. */
+/** How this page connects: with the library's client, which reconnects by itself. */
 
 import { connect } from "/static/fast-channels/fast-channels.js";
+import { NAME } from "./name.js";
 
 /**
- * `json` sends and receives values instead of text. `resume` is for a consumer that is
- * resumable: what is missed while the connection is lost arrives after it.
+ * With `json`, values are sent and received instead of text. With `resume`, a resumable consumer
+ * sends what was missed while the connection was lost. With `history`, the first connection
+ * begins with the latest lines.
  */
-export function open(path, { json = false, resume = false } = {}) {
-  // A line that cannot be sent now stays in its field, so none has to wait in the socket.
-  return connect(path, { json, resume, bufferSize: 0, retryCap: 10_000 });
+export function open(path, { json = false, resume = false, history = false } = {}) {
+  const url = new URL(path, location.href);
+  url.searchParams.set("name", NAME);
+  if (history) url.searchParams.set("history", "1");
+  // A line that cannot be sent now stays in its field, so no line waits in the socket.
+  const socket = connect(url, { json, resume, bufferSize: 0, retryCap: 10_000 });
+  // A connection after the first one continues where that one ended.
+  socket.on("state", ({ state }) => state === "open" && socket.url.searchParams.delete("history"));
+  return socket;
 }

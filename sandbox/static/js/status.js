@@ -1,4 +1,4 @@
-/** The badge that says how a socket is: in words, with a shape and a colour to match. */
+/** The badge that shows the state of a socket: in words, with a shape and a colour. */
 
 const WORDS = {
   open: "connected",

@@ -1,7 +1,7 @@
 """
-A script outside the server: `python -m sandbox.external_sender` in another terminal.
+A script outside the server: `make sender`, or `python -m sandbox.external_sender`.
 
-It knows the layers and the names of the groups, nothing about connections.
+The script knows the layers and the names of the groups, and nothing about connections.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import argparse
 import asyncio
 import random
 import sys
+from typing import Any
 
 from fast_channels.exceptions import LayerUnavailable
 from fast_channels.layers import channel_layers
@@ -19,6 +20,7 @@ from sandbox.apps.showcase.consumer import (
     NOTIFICATION_GROUP,
     RELIABLE_GROUP,
     analytics_event,
+    line_message,
 )
 from sandbox.layers import setup_layers
 
@@ -30,19 +32,23 @@ EVENTS = (
     ("error", "checkout timed out"),
 )
 
-# Seconds between two rounds of events, so that they make a curve and not a spike.
-EVENT_PAUSE = 0.5
+# Between two rounds of events, so that the chart shows a curve and not a spike.
+EVENT_PAUSE_SECONDS = 0.5
+
+# The author of its lines in the chats.
+AUTHOR = "script"
 
 
 class Sender:
-    """Sends to the groups that the consumers of the showcase join, and prints what it did."""
+    """Sends to the groups that the consumers of the showcase join, and prints each message."""
 
     async def chat(self, text: str) -> None:
-        await self._send("chat", CHAT_GROUP, {"type": "chat.message", "text": text})
+        message = {"type": "chat.message", "text": f"{AUTHOR}: {text}"}
+        await self._send("chat", CHAT_GROUP, message)
         print(f"chat           {text}")
 
     async def reliable(self, text: str) -> None:
-        await self._send("queue", RELIABLE_GROUP, {"type": "reliable.message", "text": text})
+        await self._send("queue", RELIABLE_GROUP, line_message(AUTHOR, text))
         print(f"reliable chat  {text}")
 
     async def notify(self, title: str, text: str, level: str = "info") -> None:
@@ -56,11 +62,11 @@ class Sender:
         print(f"analytics      {name} {detail}")
 
     async def both(self, text: str) -> None:
-        """To both chats, of which one has it also for those who are away."""
+        """Send to both chats. The reliable one keeps the line for clients that are disconnected."""
         await self.chat(text)
         await self.reliable(text)
 
-    # TODO 5.10: tell all who listen to any of three layers
+    # TODO 5.10: send over three layers at once
 
     # TODO 5.11: send a message to a group of the layer with this alias
 
@@ -72,17 +78,17 @@ async def run(arguments: argparse.Namespace) -> None:
 
 
 async def tell_everything(sender: Sender, arguments: argparse.Namespace) -> None:
-    await sender.chat("Announcement: hello from a script outside the server")
-    await sender.reliable("This one waits for you if you are away")
+    await sender.chat("hello from outside the server")
+    await sender.reliable("This line waits for you if you are disconnected")
     await sender.notify("Deployment", "version 2.0 is live")
     for _ in range(arguments.rounds):
         for name, detail in EVENTS:
             await sender.event(name, detail)
-        await asyncio.sleep(EVENT_PAUSE)
-    await sender.broadcast("Maintenance tonight, told over three layers")
+        await asyncio.sleep(EVENT_PAUSE_SECONDS)
+    await sender.broadcast("maintenance tonight, sent over three layers")
     for number in range(1, arguments.count + 1):
         await asyncio.sleep(arguments.interval)
-        await sender.both(f"Periodic announcement {number} of {arguments.count}")
+        await sender.both(f"announcement {number} of {arguments.count}")
         await sender.event(*random.choice(EVENTS))
 
 
@@ -91,7 +97,7 @@ def parse_arguments() -> argparse.Namespace:
         prog="python -m sandbox.external_sender",
         description="Send messages of every kind to the open showcase page.",
     )
-    parser.add_argument("--count", type=int, default=3, help="periodic announcements (3)")
+    parser.add_argument("--count", type=int, default=3, help="announcements at the end (3)")
     parser.add_argument("--interval", type=float, default=1.0, help="seconds between them (1)")
     parser.add_argument("--rounds", type=int, default=4, help="rounds of analytics events (4)")
     return parser.parse_args()

@@ -1,5 +1,5 @@
 import { RateChart } from "../chart.js";
-import { kindOf, notConnected } from "../form.js";
+import { enableWhileOpen, kindOf, notConnected } from "../form.js";
 import { element, Log } from "../log.js";
 import { open } from "../socket.js";
 import { showStatus } from "../status.js";
@@ -14,6 +14,7 @@ export function analyticsPanel(panel) {
   const socket = open("/ws/analytics");
 
   showStatus(panel.querySelector("#analytics-status"), socket);
+  enableWhileOpen(panel.querySelector("#analytics-send"), socket);
   socket.on("message", ({ data }) => {
     const remark = kindOf(data);
     log.add(data, { kind: remark });
@@ -36,7 +37,7 @@ function kindOfEvent(text) {
   return KINDS.includes(name) ? name : "other";
 }
 
-/** Draws one entry per kind; the function it returns counts one more. */
+/** Draws one entry per kind; returns a function that counts one more event of a kind. */
 function legend(list) {
   const counters = new Map();
   for (const kind of KINDS) {

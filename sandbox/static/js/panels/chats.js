@@ -1,23 +1,26 @@
 /**
- * Two chats and one connection that can be dropped: the reliable one makes up for what was
- * said meanwhile, the plain one has missed it.
+ * Two chats and one connection that can be dropped. When it is back, the reliable chat receives
+ * the lines that it missed, and the plain chat does not.
  */
 
-import { kindOf, notConnected, onSubmit } from "../form.js";
+import { enableWhileOpen, kindOf, notConnected, onSubmit } from "../form.js";
 import { Log } from "../log.js";
+import { NAME } from "../name.js";
 import { open } from "../socket.js";
 import { showStatus } from "../status.js";
 
-// Seconds after which a connection that was dropped comes back.
-const AWAY = 15;
+// A dropped connection comes back after this many seconds.
+const AWAY_SECONDS = 15;
 
-const DROPPED = "Dropped. Let others write now: in another tab, or with the script.";
-const BACK = "Back. The reliable chat makes up for what was said; the plain chat has missed it.";
+const DROPPED = "Dropped. Now write in another tab: it goes out over both chats, but not to this tab.";
 
 export function chatsPanel(panel) {
   const plain = plainChat(panel);
   const reliable = reliableChat(panel);
+  const sockets = [plain.socket, reliable.socket];
 
+  panel.querySelector("#chats-name").textContent = NAME;
+  enableWhileOpen(panel.querySelector("#chats-send"), ...sockets);
   onSubmit(panel.querySelector("#chats-form"), panel.querySelector("#chats-text"), (text) => {
     // Not `||`: one chat must not wait for the other to fail.
     const sent = [
@@ -26,7 +29,7 @@ export function chatsPanel(panel) {
     ];
     return sent.includes(true);
   });
-  dropButton(panel, [plain.socket, reliable.socket]);
+  dropButton(panel, sockets);
 }
 
 function plainChat(panel) {
@@ -35,11 +38,13 @@ function plainChat(panel) {
   let lost = false;
 
   showStatus(panel.querySelector("#chat-status"), socket);
-  socket.on("message", ({ data }) => log.add(data, { kind: kindOf(data) }));
+  socket.on("message", ({ data }) => {
+    const kind = kindOf(data);
+    if (kind) log.add(data, { kind });
+    else log.addLine(data);
+  });
   socket.on("state", ({ state }) => {
-    if (state === "open" && lost) {
-      log.add("back: what was said meanwhile is missing here", { kind: "event" });
-    }
+    if (state === "open" && lost) log.add("back: lines sent meanwhile are missing here", { kind: "event" });
     lost = state !== "open";
   });
   return { log, socket };
@@ -47,37 +52,40 @@ function plainChat(panel) {
 
 function reliableChat(panel) {
   const log = new Log(panel.querySelector("#reliable-log"));
-  const socket = open("/ws/reliable", { json: true, resume: true });
+  const socket = open("/ws/reliable", { json: true, resume: true, history: true });
 
   showStatus(panel.querySelector("#reliable-status"), socket);
   socket.on("resumed", ({ recovered, missed }) => {
     if (recovered) log.add(`back: ${counted(missed)} missed`, { kind: "event" });
   });
   socket.on("message", ({ data, position, replayed }) => {
-    if (data.type === "line") showLine(log, data.text, position, replayed ? "replayed" : "");
-    if (data.type === "snapshot") showSnapshot(log, data.lines);
+    if (data.type === "line" && replayed) showLine(log, { ...data, position }, "replayed");
+    if (data.type === "line" && !replayed) showLine(log, { text: data.text, position });
+    if (data.type === "history" && data.lines.length) {
+      log.add(`history: the latest ${counted(data.lines.length)}`, { kind: "event" });
+      for (const line of data.lines) showLine(log, line);
+    }
+    if (data.type === "snapshot") {
+      const count = data.lines.length ? `here are the latest ${data.lines.length} lines` : "no line is kept";
+      log.add(`too long away: ${count}`, { kind: "event" });
+      for (const line of data.lines) showLine(log, line, "snapshot");
+    }
     if (data.type === "error") log.add(data.message, { kind: "error" });
   });
   return { log, socket };
 }
 
-/** What is in a snapshot may also be on its way, or have been shown before. */
-function showLine(log, text, position, mark) {
-  if (!log.has(position)) log.add(text, { position, mark });
+/** A line of the history may arrive a second time, or have been shown before. */
+function showLine(log, { text, position, sent_at }, mark = "") {
+  if (!log.has(position)) log.addLine(text, { position, mark, sentAt: sent_at });
 }
 
-function showSnapshot(log, lines) {
-  const count = lines.length ? `here are the last ${lines.length} messages` : "no message is kept";
-  log.add(`too long away: ${count}`, { kind: "event" });
-  for (const { text, position } of lines) showLine(log, text, position, "snapshot");
+function counted(lines) {
+  if (lines === 0) return "no line";
+  return lines === 1 ? "1 line" : `${lines} lines`;
 }
 
-function counted(missed) {
-  if (missed === 0) return "no message was";
-  return missed === 1 ? "1 message was" : `${missed} messages were`;
-}
-
-/** Closes the sockets, and opens them again after a while or when it is pressed again. */
+/** Closes the sockets, and opens them after a while or when the button is pressed again. */
 function dropButton(panel, sockets) {
   const button = panel.querySelector("#chats-drop");
   const hint = panel.querySelector("#chats-hint");
@@ -87,7 +95,7 @@ function dropButton(panel, sockets) {
 
   const drop = () => {
     for (const socket of sockets) socket.close();
-    left = AWAY;
+    left = AWAY_SECONDS;
     timer = setInterval(count, 1000);
     hint.textContent = DROPPED;
     draw();
@@ -96,7 +104,7 @@ function dropButton(panel, sockets) {
     clearInterval(timer);
     left = 0;
     for (const socket of sockets) socket.connect();
-    hint.textContent = BACK;
+    hint.textContent = "Back. The reliable chat receives what it missed; in the plain chat it is lost.";
     draw();
   };
   const count = () => {
@@ -105,7 +113,9 @@ function dropButton(panel, sockets) {
     else comeBack();
   };
   const draw = () => {
+    panel.dataset.dropped = left ? "yes" : "no";
     button.textContent = left ? `Reconnect (in ${left} s)` : label;
   };
   button.addEventListener("click", () => (left ? comeBack() : drop()));
+  button.disabled = false;
 }

@@ -1,4 +1,4 @@
-import { submit } from "../form.js";
+import { enableWhileOpen, submit } from "../form.js";
 import { element } from "../log.js";
 import { open } from "../socket.js";
 import { showStatus } from "../status.js";
@@ -13,6 +13,7 @@ export function jobsPanel(panel) {
   const showError = errorLine(panel.querySelector("#jobs-error"));
 
   showStatus(panel.querySelector("#jobs-status"), socket);
+  enableWhileOpen(panel.querySelector("#jobs-form button"), socket);
   socket.on("message", ({ data }) => {
     if (data.type === "error") showError(data.message);
     else list.apply(data);
@@ -32,7 +33,7 @@ export function jobsPanel(panel) {
   });
 }
 
-/** One card per job. Reports of the worker find their card by the job's id. */
+/** One card per job. The worker's reports have the job's id. */
 class JobList {
   #list;
   #cards = new Map();
@@ -50,7 +51,7 @@ class JobList {
     if (message.type === "job.failed") card.end("failed", message.reason);
   }
 
-  /** The worker answers to the connection that asked. When that is gone, so is the answer. */
+  /** The worker answers the connection that asked. When that is lost, so is the answer. */
   loseUnfinished() {
     for (const card of this.#cards.values()) {
       if (!card.ended) card.end("lost", "the connection was lost, and the answer with it");

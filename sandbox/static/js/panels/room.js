@@ -1,20 +1,20 @@
 import { kindOf, notConnected, onSubmit } from "../form.js";
 import { Log } from "../log.js";
+import { spoken } from "../name.js";
 import { open } from "../socket.js";
 import { showStatus } from "../status.js";
 
-// What RoomChatConsumer sends: "guest-1f2e: text", "guest-1f2e joined lobby", "guest-1f2e left".
-const SAID = /^(guest-\S+:) (.*)$/s;
-const COMING_AND_GOING = /^guest-\S+ (joined \S+|left)$/;
+// RoomChatConsumer sends "Otter-27: text", "Otter-27 joined lobby" and "Otter-27 left".
+const COMING_AND_GOING = /^\S+ (joined .+|left)$/s;
 
-// We left by ourselves. After any other close for good the room refused us.
+// The close code after which this page left by itself. With any other, the room refused it.
 const LEFT = 1000;
 
 export function roomPanel(panel) {
   const log = new Log(panel.querySelector("#room-log"));
   const name = panel.querySelector("#room-name");
   const text = panel.querySelector("#room-text");
-  // One per visit, since each room has an address of its own.
+  // One per visit, because each room has an address of its own.
   let socket = null;
 
   const enter = (room) => {
@@ -31,16 +31,18 @@ export function roomPanel(panel) {
   };
   panel.querySelector("#room-join").addEventListener("submit", (event) => {
     event.preventDefault();
+    const room = name.value.trim();
     if (socket && socket.state !== "closed") socket.close();
-    else enter(name.value.trim());
+    else if (room) enter(room);
   });
+  panel.querySelector("#room-toggle").disabled = false;
   onSubmit(panel.querySelector("#room-form"), text, (line) => socket.send(line) || notConnected(log));
 }
 
 function show(log, message) {
-  const [, title, text] = SAID.exec(message) ?? [];
-  if (title) log.add(text, { title });
-  else log.add(message, { kind: COMING_AND_GOING.test(message) ? "event" : kindOf(message) });
+  const kind = kindOf(message);
+  if (!kind && spoken(message).author) log.addLine(message);
+  else log.add(message, { kind: COMING_AND_GOING.test(message) ? "event" : kind });
 }
 
 const PLACEHOLDERS = {
@@ -48,7 +50,7 @@ const PLACEHOLDERS = {
   closed: "Connect to a room first",
 };
 
-/** A room is chosen while disconnected, and typed into while connected. */
+/** A room is chosen while disconnected, and written to while connected. */
 function allow(panel, state) {
   const field = panel.querySelector("#room-text");
   const send = panel.querySelector("#room-form button");

@@ -1,31 +1,32 @@
-"""Room chat: the group comes from the path."""
+"""Room chat: the path of the address names the group."""
 
 from __future__ import annotations
 
 import contextlib
+import re
 from typing import TYPE_CHECKING
 
 from fast_channels.exceptions import InvalidName, LayerUnavailable
-from sandbox.apps.lines import LineConsumer
+from sandbox.apps.lines import LineConsumer, author_name
 
 if TYPE_CHECKING:
     from fast_channels.type_defs import ChannelMessage
 
-# Close codes from 4000 on are an application's own. The page does not try again after one.
+# Codes from 4000 on belong to the application. The page does not reconnect after one.
 ROOM_NAME_NOT_ALLOWED = 4400
 
 
 class RoomChatConsumer(LineConsumer):
-    """Everybody in a room reads what anybody types there, and who comes and goes."""
+    """Everybody in a room reads every line, and who joins and leaves."""
 
     channel_layer_alias = "chat"
 
-    # Group of the room, or None as long as none was entered.
+    # The group of the room, or None until this connection is in one.
     group: str | None = None
-    # What others in the room call this connection.
-    guest = ""
+    # The name that others in the room see.
+    author = ""
 
-    # TODO 3.2: enter the room that the path names, or close with a reason
+    # TODO 3.2: enter the room in the address, or close with a reason
 
     # TODO 3.3: join the group of the room
 
@@ -38,7 +39,17 @@ class RoomChatConsumer(LineConsumer):
     # TODO 3.5: handle messages of the type room.message
 
 
+def room_group(room: str) -> str:
+    """
+    Return the group of a room.
+
+    Rooms have any name, groups only some ASCII characters: the others are written as their
+    number between periods, "tea room" as "tea.20.room".
+    """
+    return "room-" + re.sub(r"[^a-zA-Z0-9_-]", lambda found: f".{ord(found[0]):x}.", room)
+
+
 def refusal(room: str) -> str:
-    """Why `room` was refused, in the 123 bytes that a close frame has for it."""
+    """Return why `room` was refused, in the 123 bytes that a close frame has for it."""
     shown = ascii(room) if len(ascii(room)) <= 30 else ascii(room)[:26] + "...'"
-    return f"room name {shown} is not allowed: use up to 94 ASCII letters, digits, -, _ or ."
+    return f"room name {shown} is too long: 94 letters or digits fit, fewer of other characters"
