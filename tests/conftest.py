@@ -12,14 +12,14 @@ from fast_channels.testing.server import ValkeyServer
 
 @pytest.fixture(scope="session")
 def valkey():
-    """A running server. Tests that stop a server start one of their own."""
+    """A running server. A test that stops a server starts its own."""
     with ValkeyServer() as server:
         yield server
 
 
 @pytest.fixture(scope="session")
 def second_valkey():
-    """Another one, for layers on two hosts."""
+    """Another running server, for layers on two hosts."""
     with ValkeyServer() as server:
         yield server
 
@@ -33,7 +33,7 @@ def redis_url(valkey):
 
 @pytest.fixture
 def registry():
-    """The registry that consumers look in, empty before and after."""
+    """The registry that consumers use, empty before and after the test."""
     channel_layers.clear()
     yield channel_layers
     channel_layers.clear()

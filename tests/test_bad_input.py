@@ -1,8 +1,8 @@
 """
-What bad input gets: a sentence that names the value and the remedy, or a close code.
+Bad input gets a sentence that names the value and the remedy, or a close code.
 
-None of it takes down another connection, and no traceback appears where the
-client is to blame.
+Bad input never affects another connection, and the log has no traceback if the client is at
+fault.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Chat(AsyncWebsocketConsumer):
 
 
 class JsonChat(AsyncJsonWebsocketConsumer, Chat):
-    """The same, and sends every JSON frame to the group."""
+    """Like `Chat`, and sends every JSON frame to the group."""
 
     async def receive_json(self, content, **kwargs):
         message = {"type": "chat.message", "text": content["text"]}
@@ -68,7 +68,7 @@ async def connected(consumer) -> WebsocketCommunicator:
 
 
 async def closed_with(client) -> tuple[int, str]:
-    """Code and reason of the next event, which must be a close, and the last."""
+    """Return code and reason of the next event, which must be a close and the last event."""
     event = await client.receive_output()
     assert event["type"] == "websocket.close"
     await client.wait()
@@ -82,7 +82,7 @@ def tracebacks(caplog) -> list:
 
 @pytest.fixture
 async def bystander(layer):
-    """Another connection in the same group, which must go on as if nothing had happened."""
+    """Another connection in the same group, which must continue undisturbed."""
     client = await connected(Chat())
     yield client
     await layer.group_send("room", {"type": "chat.message", "text": "still here"})
@@ -92,10 +92,10 @@ async def bystander(layer):
 
 
 class TestFromTheClient:
-    """The client is to blame: a close code, and no traceback."""
+    """The client is at fault: the answer is a close code, without a traceback."""
 
     async def test_malformed_json_closes_with_1007(self, bystander, caplog):
-        """The reason says that it is JSON, and what is wrong with it."""
+        """The reason says that the JSON is invalid, and why."""
         client = await connected(JsonChat())
         await client.send_to('{"text": ')
         code, reason = await closed_with(client)
@@ -104,7 +104,7 @@ class TestFromTheClient:
         assert not tracebacks(caplog)
 
     async def test_binary_frame_to_a_json_consumer_closes_with_1003(self, bystander, caplog):
-        """The reason says what is understood."""
+        """The reason names the accepted kind of frame."""
         client = await connected(JsonChat())
         await client.send_to(bytes_data=b"\x00\x01")
         code, reason = await closed_with(client)
@@ -141,7 +141,7 @@ class TestFromTheClient:
 
 
 class TestFromTheLayer:
-    """A message that nobody can handle is counted and skipped; every connection lives on."""
+    """A message without a handler is counted and skipped; every connection stays open."""
 
     @pytest.mark.parametrize("type_", ["no.such.handler", "close", "_private"])
     async def test_type_without_a_handler_is_skipped(self, layer, bystander, caplog, type_):
@@ -164,7 +164,7 @@ class TestFromTheLayer:
 
 
 class TestFromTheSender:
-    """What cannot be sent is an error where it is sent, and reaches nobody."""
+    """The sender gets an error for an invalid message, and no receiver gets the message."""
 
     @pytest.mark.parametrize(
         ("name", "what"),
@@ -172,7 +172,7 @@ class TestFromTheSender:
         ids=["space", "150 characters"],
     )
     async def test_group_name_is_refused(self, layer, bystander, name, what):
-        """The sentence has the name, what is wrong, and what is allowed."""
+        """The sentence has the name, the problem, and the allowed names."""
         channel = await layer.new_channel()
         for call in (
             layer.group_send(name, {"type": "chat.message"}),
@@ -190,7 +190,7 @@ class TestFromTheSender:
     async def test_group_name_in_a_handler_closes_this_connection_only(
         self, layer, bystander, caplog
     ):
-        """It is the server's mistake: 1011, and the log shows where."""
+        """The server is at fault: the code is 1011, and the log has the place."""
 
         class Joining(Chat):
             async def receive(self, text_data=None, bytes_data=None):
@@ -204,7 +204,7 @@ class TestFromTheSender:
 
     @pytest.mark.parametrize("message", ["text", ["type"], None, 5, b"bytes"], ids=repr)
     async def test_message_that_is_no_mapping_is_refused(self, layer, bystander, message):
-        """The sentence has the message, its type, and what it must be."""
+        """The sentence has the message, its type, and the required type."""
         with pytest.raises(InvalidMessage) as caught:
             await layer.group_send("room", message)
         sentence = str(caught.value)
@@ -220,7 +220,9 @@ class TestFromTheSender:
         ],
     )
     async def test_int_key_is_refused(self, layer, bystander, message, where):
-        """It would arrive as a string, or not at all; the sentence says where, and what to do."""
+        """
+        The key would arrive as a string or not at all; the sentence says where, and the remedy.
+        """
         with pytest.raises(InvalidMessage) as caught:
             await layer.group_send("room", message)
         assert str(caught.value).startswith(f"{where} is 7 (int)")
@@ -237,7 +239,7 @@ class TestFromTheSender:
     async def test_value_that_would_not_arrive_as_it_is_is_refused(
         self, layer, bystander, value, remedy
     ):
-        """The sentence has the path, the value, its type, and what to send instead."""
+        """The sentence has the path, the value, its type, and a type to send instead."""
         with pytest.raises(InvalidMessage) as caught:
             await layer.group_send("room", {"type": "chat.message", "at": [{"then": value}]})
         sentence = str(caught.value)
@@ -249,7 +251,7 @@ class TestFromTheSender:
 
 class TestFromTheConfiguration:
     async def test_unregistered_alias_is_named_with_the_known_ones(self, bystander):
-        """The connection fails where it begins, with the consumer's name."""
+        """The connection fails at its start, with the consumer's name."""
 
         class Misspelt(Chat):
             channel_layer_alias = "bad inputt"
@@ -272,7 +274,7 @@ class TestFromTheConfiguration:
         ids=["password", "user and password", "password as an option"],
     )
     async def test_redis_that_does_not_answer_is_named(self, bystander, layer_class, url):
-        """Soon, with the address and without the password, for whatever was asked."""
+        """Every call fails soon, with the address and without the password."""
         port = free_port()
         layer = layer_class([url.format(port=port)])
         began = time.monotonic()
@@ -293,7 +295,7 @@ class TestFromTheConfiguration:
         await layer.close()
 
     async def test_application_does_not_start_without_its_redis(self, bystander):
-        """The lifespan opens every layer, and says which one does not answer."""
+        """The lifespan opens every layer, and names the one that does not answer."""
         port = free_port()
         layer = RedisPubSubChannelLayer([f"redis://127.0.0.1:{port}"])
         registry = ChannelLayerRegistry()
@@ -305,7 +307,7 @@ class TestFromTheConfiguration:
 
 class TestFromTheConsumer:
     async def test_second_accept_is_named(self, bystander):
-        """The sentence has the class, and where accept() belongs."""
+        """The sentence has the class, and the place for accept()."""
 
         class Twice(Chat):
             async def connect(self):
@@ -321,7 +323,7 @@ class TestFromTheConsumer:
         await client.disconnect()
 
     async def test_send_after_the_client_left_is_quiet(self, layer, bystander, caplog):
-        """It is counted; the client is to blame, and nothing is logged."""
+        """The frame is counted, but not logged: the client is at fault."""
 
         class Late(Chat):
             async def disconnect(self, code):

@@ -23,11 +23,11 @@ SETUP = ["--setup", "tests.worker_app:setup"]
 
 @pytest.fixture(autouse=True)
 def aliases(registry):
-    """The command registers layers."""
+    """Keep the aliases that the command registers out of other tests."""
 
 
 def test_version_is_printed(capsys):
-    """And nothing else is done."""
+    """The command does nothing else."""
     with pytest.raises(SystemExit) as end:
         main(["--version"])
     assert end.value.code == 0
@@ -53,7 +53,7 @@ def test_version_is_printed(capsys):
     ],
 )
 def test_mistake_is_one_sentence(arguments, sentence, capsys):
-    """On stderr, with exit code 2."""
+    """The sentence goes to stderr, and the exit code is 2."""
     assert main(["worker", *arguments]) == 2
     printed = capsys.readouterr().err
     assert sentence in printed
@@ -65,7 +65,7 @@ def test_mistake_is_one_sentence(arguments, sentence, capsys):
     "arguments", [[], ["worker"], ["worker", ROUTER], ["worker", ROUTER, "echo", "--concurrency=0"]]
 )
 def test_incomplete_command_is_told_how_to_use_it(arguments, capsys):
-    """By argparse, with the same exit code."""
+    """argparse prints the usage, with the same exit code."""
     with pytest.raises(SystemExit) as end:
         main(arguments)
     assert end.value.code == 2
@@ -74,7 +74,7 @@ def test_incomplete_command_is_told_how_to_use_it(arguments, capsys):
 
 @pytest.mark.parametrize("number", ["0", "-1", "many"])
 def test_concurrency_that_is_none_is_told_what_it_is(number, capsys):
-    """In words of whoever types it, not in those of the source."""
+    """The error names the option of the command, and no Python name."""
     with pytest.raises(SystemExit):
         main(["worker", ROUTER, "echo", f"--concurrency={number}"])
     sentence = f"argument --concurrency: {number!r} is not a whole number of at least 1"
@@ -82,7 +82,7 @@ def test_concurrency_that_is_none_is_told_what_it_is(number, capsys):
 
 
 def test_signal_after_the_end_changes_nothing(registry):
-    """A second one, from whoever is impatient, may come when the loop is closed."""
+    """An impatient user may send a second signal after the loop has closed."""
     with restored_signals():
         main(["worker", ROUTER, "echo", "--setup", "tests.worker_app:setup_stopping"])
         signal.raise_signal(signal.SIGTERM)
@@ -99,7 +99,7 @@ def restored_signals():
 
 
 def test_broker_that_does_not_answer_is_one_sentence(monkeypatch, capsys):
-    """With another exit code: it may come back."""
+    """The exit code differs, because the broker may come back."""
     monkeypatch.setenv("REDIS_URL", "redis://127.0.0.1:1")
     assert main(["worker", ROUTER, "echo", *SETUP]) == 1
     assert "does not answer" in capsys.readouterr().err
@@ -107,7 +107,7 @@ def test_broker_that_does_not_answer_is_one_sentence(monkeypatch, capsys):
 
 @pytest.fixture
 def worker(redis_url, tmp_path):
-    """A process that works on the channel "echo", and logs into tmp_path."""
+    """Start a process that works on the channel "echo", and logs into tmp_path."""
     with (tmp_path / "log").open("w") as output:
         process = subprocess.Popen(
             [sys.executable, "-m", "fast_channels", "worker", ROUTER, "echo", *SETUP],
@@ -122,7 +122,7 @@ def worker(redis_url, tmp_path):
 
 
 async def test_worker_works_until_it_is_told_to_stop(redis_url, worker, tmp_path):
-    """By SIGTERM: it ends with 0, and what is sent later waits."""
+    """After SIGTERM the process ends with 0, and later messages wait."""
     async with RedisStreamsChannelLayer([redis_url]) as layer:
         inbox = await layer.open_channel()
         await layer.group_add("echoes", inbox.name)

@@ -54,7 +54,7 @@ async def for_ever():
 
 
 async def test_few_connections_are_closed_at_once(live):
-    """However long the spread is: there is no crowd to spread."""
+    """A long spread makes no difference, because there is no crowd to spread."""
     found = await served(live, module.MIN_BATCH)
     async with asyncio.timeout(PATIENCE):
         await live.drain(60, 60)
@@ -63,7 +63,7 @@ async def test_few_connections_are_closed_at_once(live):
 
 
 async def test_many_connections_are_closed_in_batches(live):
-    """The oldest first, with pauses that fill the spread."""
+    """The oldest connections come first, with pauses that fill the spread."""
     size = module.MIN_BATCH
     found = await served(live, 3 * size)
     await live.drain(PATIENCE, 0.6)
@@ -76,7 +76,7 @@ async def test_many_connections_are_closed_in_batches(live):
 
 
 async def test_connections_that_leave_by_themselves_shorten_the_drain(live):
-    """Nothing is waited for when nobody is left."""
+    """The drain returns as soon as no connection is left."""
     found = await served(live, 3 * module.MIN_BATCH)
     draining = asyncio.create_task(live.drain(60, 60))
     await becomes(found[0].task.done)
@@ -87,7 +87,7 @@ async def test_connections_that_leave_by_themselves_shorten_the_drain(live):
 
 
 async def test_drain_without_connections_is_quick_and_silent(live, caplog):
-    """As at the end of most tests of an application."""
+    """Most tests of an application end like this."""
     caplog.set_level(logging.INFO)
     async with asyncio.timeout(PATIENCE):
         await live.drain(60, 60)
@@ -95,7 +95,7 @@ async def test_drain_without_connections_is_quick_and_silent(live, caplog):
 
 
 async def test_connection_that_does_not_end_is_cancelled_at_the_deadline(live, caplog):
-    """Its task goes on without an error and without a trace; one line says whose it was."""
+    """The task continues without an error and without a trace; one line names the connection."""
     hanging, swift = await served(live, 2)
     hanging.work = for_ever
     await live.drain(0.05, 0)
@@ -106,7 +106,7 @@ async def test_connection_that_does_not_end_is_cancelled_at_the_deadline(live, c
 
 
 async def test_cleanup_that_hangs_is_cancelled_too(live):
-    """The drain returns all the same, after it was cancelled twice."""
+    """The drain returns although the cleanup had to be cancelled twice."""
 
     async def work():
         try:
@@ -122,7 +122,7 @@ async def test_cleanup_that_hangs_is_cancelled_too(live):
 
 
 async def test_drain_ends_whatever_a_connection_does(live, caplog):
-    """One that cannot be cancelled is left behind, and an error says so."""
+    """A connection that cannot be cancelled is left behind, and an error says so."""
     released = asyncio.Event()
 
     async def work():
@@ -140,7 +140,7 @@ async def test_drain_ends_whatever_a_connection_does(live, caplog):
 
 
 async def test_cancellation_by_somebody_else_passes(live):
-    """A server that gives up a task is told that it was given up."""
+    """A server that cancels a task sees the cancellation."""
 
     async def work():
         try:
@@ -161,7 +161,7 @@ async def test_cancellation_by_somebody_else_passes(live):
 
 
 async def test_connections_are_refused_from_a_drain_until_resume(live):
-    """Each is asked to close as soon as it begins, also during the drain."""
+    """A new connection is asked to close as soon as it begins, even during the drain."""
     assert not live.refusing
     (busy,) = await served(live, 1, work=asyncio.Event().wait)
     draining = asyncio.create_task(live.drain(0.2, 0))
@@ -180,7 +180,7 @@ async def test_connections_are_refused_from_a_drain_until_resume(live):
 
 
 async def test_concurrent_drains_are_one(live):
-    """The second call returns with the first, and asks nobody again."""
+    """The second call returns with the first, and asks no connection again."""
     released = asyncio.Event()
     (one,) = await served(live, 1, work=released.wait)
     drains = [asyncio.create_task(live.drain(60, 0)) for _ in range(3)]
@@ -196,7 +196,7 @@ async def test_concurrent_drains_are_one(live):
 
 
 async def test_drain_leaves_other_loops_alone(live):
-    """An application in another thread keeps its connections, and takes more."""
+    """An application in another thread keeps its connections, and accepts more."""
     elsewhere = asyncio.get_running_loop().create_future()
     here = asyncio.get_running_loop()
 
@@ -221,7 +221,7 @@ async def test_drain_leaves_other_loops_alone(live):
 
 @pytest.mark.parametrize(("timeout", "spread"), [(-1, 0), (1, -1), (1, 2)])
 async def test_impossible_times_are_refused(live, timeout, spread):
-    """Before anything is closed; the sentence has both."""
+    """The error comes before any connection is closed, and has both times."""
     (one,) = await served(live, 1)
     with pytest.raises(ValueError, match=f"{spread!r} s.*{timeout!r} s"):
         await live.drain(timeout, spread)
@@ -234,7 +234,7 @@ async def test_impossible_times_are_refused(live, timeout, spread):
 
 
 class Server:
-    """Writes down the signals that it is told of."""
+    """Records the signals that reach it."""
 
     def __init__(self):
         self.told = []
@@ -250,7 +250,7 @@ def server():
 
 @pytest.fixture
 def handled(server):
-    """SIGTERM and SIGINT are the server's, as under uvicorn."""
+    """Let the server handle SIGTERM and SIGINT, as uvicorn does."""
     before = {n: signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)}
     for number in before:
         signal.signal(number, server.handle_exit)
@@ -280,7 +280,7 @@ class Held:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 async def test_server_is_told_after_the_drain(registry, server, handled, number):
-    """As of a Ctrl+C, after which it ends with exit code 0; and only once."""
+    """The server gets SIGINT, after which it ends with exit code 0, and only once."""
     async with registry.lifespan():
         held = Held(registry)
         await turns()
@@ -298,7 +298,7 @@ async def test_server_is_told_after_the_drain(registry, server, handled, number)
 
 
 async def test_signal_that_comes_again_at_once_is_the_same(registry, server, handled):
-    """Systemd tells all processes, and the server's parent process tells its workers again."""
+    """systemd signals all processes, and the server's parent process signals its workers again."""
     async with registry.lifespan():
         held = Held(registry)
         await turns()
@@ -312,7 +312,7 @@ async def test_signal_that_comes_again_at_once_is_the_same(registry, server, han
 
 
 async def test_second_signal_goes_straight_to_the_server(registry, server, handled, monkeypatch):
-    """As what it is, and so do all that follow; the end of the drain adds none."""
+    """The server gets the signal itself and all later ones; the end of the drain adds none."""
     monkeypatch.setattr(module, "REPEATED_SIGNAL_SECONDS", -1.0)
     async with registry.lifespan():
         held = Held(registry)
@@ -327,7 +327,7 @@ async def test_second_signal_goes_straight_to_the_server(registry, server, handl
 
 
 async def test_worker_is_told_once_more_by_its_parent(registry, server, handled, monkeypatch):
-    """By SIGTERM, whatever the first signal was, and whenever it comes to it."""
+    """The parent process sends SIGTERM at any time, even if the first signal was another one."""
     monkeypatch.setattr(module, "REPEATED_SIGNAL_SECONDS", -1.0)
     monkeypatch.setattr(module.multiprocessing, "parent_process", lambda: "uvicorn's")
     async with registry.lifespan():
@@ -354,7 +354,7 @@ async def test_handlers_are_restored_when_the_lifespan_ends(registry, server, ha
 
 
 async def test_handler_that_came_later_is_left_in_place(registry, server, handled):
-    """If it calls the one before, that passes the signal on."""
+    """If the handler calls the previous one, that passes the signal on."""
     async with registry.lifespan():
         ours = signal.getsignal(signal.SIGTERM)
 
@@ -368,7 +368,7 @@ async def test_handler_that_came_later_is_left_in_place(registry, server, handle
 
 
 async def test_ctrl_c_that_is_not_the_servers_is_left_alone(registry, server, handled):
-    """Then the server is told of SIGTERM as of SIGTERM."""
+    """The server gets SIGTERM as SIGTERM then."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     async with registry.lifespan():
         assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
@@ -386,7 +386,7 @@ async def test_signals_are_left_alone_if_asked_to(registry, server, handled):
 
 @pytest.mark.parametrize("handler", [signal.SIG_DFL, signal.SIG_IGN])
 async def test_signal_that_no_server_handles_is_left_alone(registry, handled, handler):
-    """A script with layers dies of it as ever."""
+    """A script with layers ends by it as usual."""
     signal.signal(signal.SIGTERM, handler)
     async with registry.lifespan():
         assert signal.getsignal(signal.SIGTERM) == handler
@@ -395,7 +395,7 @@ async def test_signal_that_no_server_handles_is_left_alone(registry, handled, ha
 
 @pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
 def test_signal_that_the_event_loop_handles_is_left_alone(registry, handled, loop):
-    """Hypercorn and Granian hear of it in that way, drain or not."""
+    """Hypercorn and Granian get the signal in this way, with or without a drain."""
     factory = asyncio.new_event_loop
     if loop == "uvloop":
         factory = pytest.importorskip("uvloop").new_event_loop
@@ -414,7 +414,7 @@ def test_signal_that_the_event_loop_handles_is_left_alone(registry, handled, loo
 
 
 async def test_lifespan_in_another_thread_leaves_signals_alone(registry, server, handled):
-    """Only the main thread may handle them; so test clients can have lifespans."""
+    """Only the main thread may handle signals; thus test clients can have lifespans."""
 
     async def main():
         async with registry.lifespan():
@@ -424,7 +424,7 @@ async def test_lifespan_in_another_thread_leaves_signals_alone(registry, server,
 
 
 async def test_lifespan_within_a_lifespan_passes_signals_on(registry, server, handled):
-    """Both drain, and the server is told once."""
+    """Both drain, and the server gets the signal once."""
     inner = ChannelLayerRegistry()
     async with registry.lifespan(), inner.lifespan():
         signal.raise_signal(signal.SIGTERM)

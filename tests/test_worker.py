@@ -1,4 +1,4 @@
-"""Workers: what becomes of a message in the hands of a consumer, and how a worker ends."""
+"""How workers handle messages, and how a worker ends."""
 
 from __future__ import annotations
 
@@ -26,26 +26,26 @@ PATIENCE = 5.0
 
 
 class Probe:
-    """What consumers of a test do, and have done."""
+    """The behavior that a test asks of its consumers, and a record of their calls."""
 
     def __init__(self):
         self.seen = []
         self.errors = []
         self.consumers = set()
-        # Handlers of "slow" wait for this; begun is set when one does.
+        # Handlers of "slow" wait for `go_on`; `begun` is set when one does.
         self.go_on = asyncio.Event()
         self.begun = asyncio.Event()
 
 
 class Unspeakable(Exception):
-    """Its text is an error, too."""
+    """The text of this error cannot be read: its own str() raises."""
 
     def __str__(self):
         return self.detail
 
 
 class Handyman(AsyncConsumer):
-    """Does a bit of everything."""
+    """Has a handler for every case of these tests."""
 
     def __init__(self, probe):
         self.probe = probe
@@ -106,7 +106,7 @@ def router(probe):
 
 @pytest.fixture
 async def start(layer, router):
-    """Starts workers, and stops them after the test."""
+    """Start workers, and stop them after the test."""
     async with contextlib.AsyncExitStack() as stack:
 
         def start(*channels, **options):
@@ -131,7 +131,7 @@ async def becomes(condition):
 
 
 async def test_messages_reach_the_handler_of_their_type(layer, probe, start):
-    """Of a consumer for each place, which knows its channel, its layer and the delivery."""
+    """Each place of a worker has a consumer that knows its channel, its layer and the delivery."""
     worker, _ = start("work", "more", concurrency=2)
     for n in range(10):
         await layer.send("work", {"type": "count", "n": n})
@@ -145,7 +145,7 @@ async def test_messages_reach_the_handler_of_their_type(layer, probe, start):
 
 
 async def test_one_at_a_time_is_in_order(layer, probe, start):
-    """With a concurrency of 1."""
+    """A concurrency of 1 keeps the order."""
     await layer.send_many("work", [{"type": "count", "n": n} for n in range(20)])
     start(concurrency=1)
     await becomes(lambda: len(probe.seen) == 20)
@@ -153,7 +153,7 @@ async def test_one_at_a_time_is_in_order(layer, probe, start):
 
 
 async def test_handler_that_raises_is_tried_again_and_then_dead(layer, probe, start, caplog):
-    """The hook hears of each failure, the log too, and others go on meanwhile."""
+    """The hook and the log get each failure, and other messages are handled meanwhile."""
     worker, _ = start(concurrency=1)
     await layer.send_many("work", [{"type": "fail"}, {"type": "count", "n": 1}])
     await becomes(lambda: worker.statistics().failed == 2)
@@ -169,7 +169,7 @@ async def test_handler_that_raises_is_tried_again_and_then_dead(layer, probe, st
 
 
 async def test_error_that_cannot_be_told_is_a_failure_like_others(layer, start):
-    """Work that raises it is tried again, and then dead; the worker goes on."""
+    """Even a message with such an error is retried, then dead; the worker continues."""
     worker, _ = start(concurrency=1)
     await layer.send_many("work", [{"type": "fail.badly"}, {"type": "count", "n": 1}])
     await becomes(lambda: worker.statistics().failed == 2)
@@ -187,7 +187,7 @@ async def test_error_that_cannot_be_told_is_a_failure_like_others(layer, start):
     ],
 )
 async def test_message_without_a_handler_is_a_dead_letter_at_once(layer, start, message, reason):
-    """It would not get one by waiting."""
+    """Waiting would not give the consumer a handler."""
     worker, _ = start()
     await layer.send("work", message)
     await becomes(lambda: worker.statistics().rejected == 1)
@@ -196,7 +196,7 @@ async def test_message_without_a_handler_is_a_dead_letter_at_once(layer, start, 
 
 
 async def test_payload_that_is_no_message_is_a_dead_letter(layer, probe, start):
-    """The next one is handled."""
+    """The worker handles the next message."""
     worker, _ = start()
     await inspect.broker(layer).push("work", b"\xc1", 100)
     await layer.send("work", {"type": "count", "n": 1})
@@ -207,14 +207,14 @@ async def test_payload_that_is_no_message_is_a_dead_letter(layer, probe, start):
 
 
 async def test_stop_consumer_in_a_handler_is_the_end_of_its_message(layer, start):
-    """The worker goes on."""
+    """The worker continues."""
     worker, _ = start(concurrency=1)
     await layer.send_many("work", [{"type": "stop"}, {"type": "count", "n": 1}])
     await becomes(lambda: worker.statistics().done == 2)
 
 
 async def test_consumer_has_no_client_to_send_to(layer, probe, start):
-    """The error says where to send instead."""
+    """The error says how to reach a client instead."""
     worker, _ = start()
     await layer.send("work", {"type": "answer"})
     await becomes(lambda: worker.statistics().failed == 2)
@@ -222,7 +222,7 @@ async def test_consumer_has_no_client_to_send_to(layer, probe, start):
 
 
 async def test_handler_that_awaits_what_was_cancelled_has_failed(layer, probe, start):
-    """It is not taken for a worker that is to end."""
+    """The worker does not mistake it for its own cancellation."""
     worker, _ = start()
     await layer.send("work", {"type": "cancelled"})
     await becomes(lambda: worker.statistics().failed == 2)
@@ -230,7 +230,7 @@ async def test_handler_that_awaits_what_was_cancelled_has_failed(layer, probe, s
 
 
 async def test_stopping_finishes_what_is_in_hands(layer, probe, start, caplog):
-    """And takes nothing more; what waits stays."""
+    """The worker takes nothing more, and waiting messages stay."""
     caplog.set_level(logging.INFO)
     worker, running = start(concurrency=1)
     await layer.send_many("work", [{"type": "slow"}, {"type": "count", "n": 1}])
@@ -247,7 +247,7 @@ async def test_stopping_finishes_what_is_in_hands(layer, probe, start, caplog):
 
 @pytest.mark.parametrize("hurry", [False, True], ids=["timeout", "second-signal"])
 async def test_what_is_not_finished_in_time_is_given_back(layer, probe, start, hurry):
-    """At once to somebody else, and uncounted; asked twice, a worker does not wait."""
+    """Another worker gets it at once, without a counted failure; a second stop does not wait."""
     worker, running = start(drain_timeout=60 if hurry else 0.05)
     await layer.send("work", {"type": "slow"})
     await probe.begun.wait()
@@ -262,7 +262,7 @@ async def test_what_is_not_finished_in_time_is_given_back(layer, probe, start, h
 
 
 async def test_cancelled_worker_gives_back_what_it_has(layer, probe, start):
-    """Likewise."""
+    """The work goes to another worker."""
     _, running = start()
     await layer.send("work", {"type": "slow"})
     await probe.begun.wait()
@@ -274,7 +274,7 @@ async def test_cancelled_worker_gives_back_what_it_has(layer, probe, start):
 
 
 async def test_worker_reports_progress(layer, start, caplog):
-    """When something has changed."""
+    """The worker logs its progress only when a number has changed."""
     caplog.set_level(logging.INFO)
     start(report_interval=0.02)
     await layer.send("work", {"type": "count", "n": 1})
@@ -284,7 +284,7 @@ async def test_worker_reports_progress(layer, start, caplog):
 
 
 async def test_layer_that_hands_out_no_work_is_refused(router, redis_url):
-    """The error names one that does."""
+    """The error names a layer that supports work."""
     layer = RedisPubSubChannelLayer([redis_url])
     with pytest.raises(MissingCapability, match="use RedisStreamsChannelLayer"):
         await Worker(router, ["work"], layer=layer).run()
@@ -302,13 +302,13 @@ async def test_layer_that_hands_out_no_work_is_refused(router, redis_url):
     ids=str,
 )
 async def test_worker_that_cannot_be_is_refused(layer, router, options, error):
-    """Before it begins."""
+    """The error comes before any work begins."""
     with pytest.raises(error):
         Worker(router, **{"channels": ["work"], "layer": layer, **options})
 
 
 def test_unknown_channel_is_told_beside_the_known():
-    """In one sentence."""
+    """The error is one sentence."""
     router = ChannelNameRouter({"work": AsyncConsumer.as_asgi()})
     with pytest.raises(UnknownChannel) as error:
         router.find("wrok")
@@ -316,7 +316,7 @@ def test_unknown_channel_is_told_beside_the_known():
 
 
 def test_router_refuses_what_cannot_do_work():
-    """A consumer of WebSockets, a class without as_asgi(), a name that is none."""
+    """The router refuses a WebSocket consumer, a class without as_asgi(), and an unknown name."""
     with pytest.raises(InvalidRouter):
         ChannelNameRouter({"work": AsyncWebsocketConsumer.as_asgi()})
     with pytest.raises(InvalidRouter, match="as_asgi"):
@@ -326,7 +326,7 @@ def test_router_refuses_what_cannot_do_work():
 
 
 async def test_router_is_an_application_for_the_scope_of_a_channel(probe):
-    """As elsewhere: the consumer handles what it receives."""
+    """The consumer handles the messages that it receives, as with any scope."""
 
     class Collector(AsyncConsumer):
         async def count(self, message):

@@ -1,8 +1,8 @@
 """
-What a user with a type checker writes: checked by `make check`, run by nobody.
+Code of a user with a type checker: `make check` checks it, and no test runs it.
 
-That consumers, middleware and communicators take each other's applications and
-those of the frameworks, and that handlers may say more exactly what they take.
+Consumers, middleware and communicators accept applications of each other and of the frameworks,
+and handlers may narrow the types of their parameters.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ class Foreign:
 
 
 class Own(BaseMiddleware):
-    """Ours, in the words of Starlette."""
+    """Middleware of this library, called with Starlette's types."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self.inner(dict(scope), receive, send)

@@ -16,7 +16,7 @@ from fast_channels.routing import ChannelNameRouter
 
 
 class Echo(AsyncConsumer):
-    """Sends what it was told to where it was told."""
+    """Sends each message to the group that it names."""
 
     async def echo(self, message):
         await self.channel_layer.group_send(message["group"], {**message, "type": "echoed"})
@@ -34,6 +34,6 @@ def setup_memory():
 
 
 def setup_stopping():
-    """As if SIGTERM came as soon as the worker works."""
+    """Send SIGTERM as soon as the worker starts."""
     setup_memory()
     asyncio.get_running_loop().call_later(0.02, signal.raise_signal, signal.SIGTERM)

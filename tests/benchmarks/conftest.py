@@ -1,4 +1,4 @@
-"""The suite reads /proc and pins processes to cores, which only Linux has."""
+"""The benchmarks read /proc and pin processes to cores, which only Linux has."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Medians, ratios and tables: what is shown is what was measured."""
+"""Medians, ratios and tables show the measured numbers."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def result(*rows):
 
 
 def test_row_gives_median_and_spread_of_its_rounds():
-    """A round that was disturbed moves the median little, and shows in the spread."""
+    """A disturbed round changes the median little, and shows in the spread."""
     measured_row = row("ours-pubsub", 90, 10, 100)
     assert measured_row.median("per_second") == 90
     assert measured_row.spread("per_second") == (10, 100)
@@ -45,7 +45,7 @@ def test_row_gives_median_and_spread_of_its_rounds():
 
 
 def test_ratio_is_of_medians_and_absent_without_a_reference():
-    """Nobody is compared with a contender that was not measured."""
+    """No ratio is shown for a contender without measurements."""
     bare, ours = row("bare-pubsub", 200), row("ours-pubsub", 90, 110)
     assert ratio(ours, bare, "per_second") == 0.5
     assert ratio(ours, None, "per_second") is None
@@ -53,14 +53,14 @@ def test_ratio_is_of_medians_and_absent_without_a_reference():
 
 
 def test_reference_is_the_first_of_a_family_that_was_measured():
-    """One that failed is no reference."""
+    """A contender that failed is not a reference."""
     rows = [row("ours-pubsub"), row("ours-queue", 5), row("ours-memory", 6)]
     assert reference(rows, "ours") is rows[1]
     assert reference(rows, "bare") is None
 
 
 def test_stored_result_comes_back_as_it_was(tmp_path):
-    """With its rows, their rounds and what went wrong."""
+    """The result keeps its rows, their rounds and the errors."""
     stored = result(row("ours-pubsub", 1, 2))
     stored.rows[0].error = "too slow"
     stored.save(tmp_path / "deep" / "fanout.json")
@@ -89,18 +89,18 @@ def test_table_shows_medians_spreads_and_ratios():
     ],
 )
 def test_row_that_measured_the_load_says_so(shares, remark):
-    """Whoever had no time left is named."""
+    """The remark names the process that was saturated."""
     assert remark in table_of_case(benchmark(), [row("ours-pubsub", 1, **shares)])
 
 
 def test_row_of_a_busy_server_has_no_remark():
-    """Then the server is what was measured, however busy the rest was together."""
+    """The server is the measured process, however busy the others were in total."""
     shares = {"client_share": 0.6, "load_share": 0.95, "server_share": 0.99}
     assert "limited" not in table_of_case(benchmark(), [row("ours-pubsub", 1, **shares)])
 
 
 def test_table_of_sizes_shows_growth():
-    """The largest against the smallest that was reached, instead of ratios."""
+    """The table compares the largest size with the smallest instead of showing ratios."""
     metrics = [Metric(str(size), str(size)) for size in (10, 100, 1000)]
     grown = Row("a case", "ours-memory", "ours", {"10": [2.0], "100": [3.0]})
     lines = table_of_case(benchmark(None, *metrics, is_scaling=True), [grown]).splitlines()
@@ -109,7 +109,7 @@ def test_table_of_sizes_shows_growth():
 
 
 def test_table_of_cases_has_a_line_for_each():
-    """There is one contender, so nobody is compared; one that failed is told of apart."""
+    """With one contender there are no ratios; a failed case has a line of its own."""
     made = benchmark(is_by_case=True)
     first, second = row("ours-streams", 1), row("ours-streams", 2)
     first.case, second.case = "few", "many"
@@ -122,7 +122,7 @@ def test_table_of_cases_has_a_line_for_each():
 
 
 def test_comparison_shows_the_change_and_both_ratios_to_bare():
-    """A machine that is slow today is slow for bare, too."""
+    """A machine that is slow today is slow for bare ASGI, too."""
     before = result(row("bare-pubsub", 100), row("ours-pubsub", 50))
     now = result(row("bare-pubsub", 50), row("ours-pubsub", 40))
     line = comparison(benchmark(), before, now).splitlines()[-1]
@@ -130,7 +130,7 @@ def test_comparison_shows_the_change_and_both_ratios_to_bare():
 
 
 def test_standing_names_who_is_better_first():
-    """By the main metric; where less is better, less is ahead."""
+    """The main metric decides; where less is better, less comes first."""
     rows = [row("bare-pubsub", 10), row("ours-pubsub", 20), row("fc1-pubsub", 80)]
     slow = benchmark(None, Metric("per_second", "ms", better="lower"))
     behind, ahead = standing([(slow, result(*rows))]).splitlines()[2].split("|")[2:4]
@@ -139,7 +139,7 @@ def test_standing_names_who_is_better_first():
 
 
 def test_contenders_take_turns():
-    """A B A B, not A A B B."""
+    """The order is A B A B, not A A B B."""
     turns = []
 
     def run(contender, place):
@@ -152,7 +152,7 @@ def test_contenders_take_turns():
 
 
 def test_contender_that_fails_hides_nobody():
-    """It is left out after the second time, and the table says why."""
+    """The contender is left out after its second failure, and the table says why."""
     turns = []
 
     def run(contender, place):
@@ -168,7 +168,7 @@ def test_contender_that_fails_hides_nobody():
 
 
 def test_contenders_that_stand_take_short_turns():
-    """They are started once; A B B A. Who cannot rest is started for each whole round."""
+    """They are started once and take turns A B B A; others are started for each round."""
     turns, started = [], []
 
     @contextlib.contextmanager
@@ -190,7 +190,7 @@ def test_contenders_that_stand_take_short_turns():
 
 
 def test_contender_that_fails_while_it_stands_hides_nobody():
-    """After its second failure it is left out; one that cannot start has no turn at all."""
+    """The contender is left out after its second failure; one that cannot start has no turn."""
 
     @contextlib.contextmanager
     def stand(contender, place):
@@ -218,7 +218,7 @@ def test_ratio_is_the_median_of_the_rounds():
 
 
 def take(run, words, rounds, stand=None, layers=("pubsub",)):
-    """Let contenders take turns, beside a server that is not there to be emptied."""
+    """Let contenders take turns, without a server to empty."""
     found = result()
     made = benchmark(run, stand=stand, layers=layers)
     contenders = made.contenders(words.split(","), [])
@@ -233,20 +233,20 @@ class NoServer:
 
 
 def test_unknown_contender_is_an_error_that_names_the_known():
-    """So is none at all that a benchmark could run."""
+    """A benchmark without any contender is an error, too."""
     with pytest.raises(ValueError, match="'nobody'; there are bare-pubsub"):
         chosen(["nobody"], ["pubsub"], "fanout")
 
 
 def test_benchmark_without_a_frame_is_a_failure():
-    """Nothing is measured by dividing by nothing."""
+    """Dividing by zero frames would measure nothing."""
     moment = Moment(0.0, 5, *[0.0] * 6)
     with pytest.raises(MissingDeliveries, match="not one frame"):
         measured(moment, moment)
 
 
 def test_names_of_contenders_are_unique_and_their_parts_exist():
-    """Each has an application, and a server that is known."""
+    """Each contender has an application, and a known server."""
     assert len({contender.name for contender in CONTENDERS}) == len(CONTENDERS)
     for contender in CONTENDERS:
         assert (ROOT / "benchmarks" / "apps" / f"{contender.app}.py").exists()
@@ -254,7 +254,7 @@ def test_names_of_contenders_are_unique_and_their_parts_exist():
 
 
 def test_update_replaces_what_is_between_markers_and_nothing_else(tmp_path):
-    """Twice is as good as once; a name without markers is an error."""
+    """A second update changes nothing; a name without markers is an error."""
     page = tmp_path / "page.md"
     page.write_text("one\n<!-- a -->\nold\n<!-- end of a -->\ntwo\n")
     for _ in range(2):
@@ -265,7 +265,7 @@ def test_update_replaces_what_is_between_markers_and_nothing_else(tmp_path):
 
 
 def test_document_has_a_place_for_every_benchmark():
-    """One between markers, for its tables."""
+    """Each benchmark has one place between markers for its tables."""
     text = (ROOT / "docs" / "performance.md").read_text()
     for name in (*cases.ALL, "machine", "standing"):
         assert f"<!-- {name} -->" in text

@@ -1,4 +1,4 @@
-"""The suite itself, with real servers and clients, for a moment."""
+"""The benchmarks themselves, with real servers and clients, for a moment."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from fast_channels.testing.server import ValkeyServer
 
 
 def run(*arguments):
-    """Run the suite on this interpreter, with no more than the tests have installed."""
+    """Run the benchmarks on this interpreter, with only the packages that tests have."""
     command = [sys.executable, "-m", "benchmarks", *arguments]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
 
@@ -48,7 +48,7 @@ def joined(missed, *, recovered=True):
 
 @pytest.mark.timeout(120)
 def test_fanout_measures_bare_and_ours(tmp_path):
-    """Every broadcast reaches every client, or there would be no row without an error."""
+    """Every broadcast reaches every client; otherwise the row would have an error."""
     done = run(
         *("fanout", "--contenders", "bare,ours-pubsub", "--clients", "3", "--window", "2"),
         *("--rounds", "1", "--seconds", "1.2", "--output", str(tmp_path)),
@@ -64,7 +64,7 @@ def test_fanout_measures_bare_and_ours(tmp_path):
 
 @pytest.mark.timeout(120)
 def test_pipeline_and_broadcast_measure_ours(tmp_path):
-    """Those that need no server under test."""
+    """These benchmarks need no server under test."""
     done = run(
         *("pipeline", "broadcast", "--contenders", "ours", "--audience", "5"),
         *("--rounds", "1", "--seconds", "0.1", "--output", str(tmp_path)),
@@ -75,7 +75,7 @@ def test_pipeline_and_broadcast_measure_ours(tmp_path):
 
 
 def test_process_ends_with_its_block():
-    """Also when the block ends with an error."""
+    """The process ends even if the block raises."""
     worker = Worker("clients", ["--port", "1"])
     with contextlib.suppress(ZeroDivisionError), worker:
         assert psutil.pid_exists(worker.pid)
@@ -84,20 +84,20 @@ def test_process_ends_with_its_block():
 
 
 def test_process_that_cannot_start_says_why():
-    """The last line of what it wrote to standard error."""
+    """The error has the last line that the process wrote to standard error."""
     with pytest.raises(ChildFailed, match=r"No module named benchmarks\.load\.nothing"):
         Worker("nothing").__enter__()
 
 
 def test_process_ends_when_nobody_tells_it_what_to_do():
-    """However the suite came to its end, what it has started is gone."""
+    """The processes of a benchmark end, no matter how the benchmark ended."""
     with Worker("clients", ["--port", "1"]) as worker:
         worker.process.stdin.close()
         assert worker.process.wait(20) == 0
 
 
 def test_credit_is_given_when_the_last_client_has_received():
-    """Not when the first has, and once for each broadcast."""
+    """A broadcast counts once, when its last client has received it."""
     reading, writing = os.pipe()
     os.set_blocking(reading, False)
     tally = Tally(writing)
@@ -115,7 +115,9 @@ def test_credit_is_given_when_the_last_client_has_received():
 
 @pytest.mark.timeout(120)
 def test_replay_measures_clients_that_come_back():
-    """Each has each message once and in order, and then the next one, or it would fail."""
+    """
+    Each client gets each message once and in order, and then the next one; otherwise it fails.
+    """
     with ValkeyServer() as valkey:
         place = Place(valkey, Settings(returning=3))
         with scene(STREAMS, place) as one:
@@ -128,7 +130,7 @@ def test_replay_measures_clients_that_come_back():
 
 @pytest.mark.timeout(120)
 def test_history_is_measured_when_it_is_full():
-    """The message before the oldest is kept, too, and where the log stands; no other is."""
+    """The history keeps one message before the oldest, and the position of the log."""
     with ValkeyServer() as valkey:
         found = measured(Case(2, 100), STREAMS, Place(valkey, Settings(appended=1000)))
     assert found["messages"] == 3
@@ -148,7 +150,7 @@ def test_history_is_measured_when_it_is_full():
     ],
 )
 async def test_client_that_resumes_takes_nothing_but_what_it_missed(frames, error):
-    """What is missing, comes twice or is of another place is an error."""
+    """A missing, duplicate or foreign message is an error."""
     goal = Goal()
     client = Resuming(goal, 10)
     client.wants = 12
@@ -160,7 +162,7 @@ async def test_client_that_resumes_takes_nothing_but_what_it_missed(frames, erro
 
 
 async def test_client_that_resumes_is_done_when_it_has_all():
-    """Not before the last message, and also if there is none."""
+    """The client finishes after the last message, or at once if it missed none."""
     goal = Goal()
     client = Resuming(goal, 10)
     client.wants = 12

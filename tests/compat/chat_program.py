@@ -1,8 +1,8 @@
 """
-A program as people write it for fast-channels 1.1: layers, a consumer, a test.
+A program as users write it for fast-channels 1.1: layers, a consumer, a test.
 
-It knows nothing of what came later. Takes the address of a server from
-REDIS_CHANNEL_URL; prints what two clients saw.
+The program uses no later features. It takes the address of a server from REDIS_CHANNEL_URL and
+prints the messages of two clients.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ PATIENCE = 15
 
 
 def setup_channel_layers():
-    """Register the layers of this application, unless that was done before."""
+    """Register the layers of this application, unless they are registered already."""
     if has_layers():
         return
 
@@ -42,7 +42,7 @@ class ChatConsumer(AsyncWebsocketConsumer):
     """Joins its group by declaring it."""
 
     channel_layer_alias = "chat"
-    groups = ["chat_room"]  # noqa: RUF012 - written as people write it
+    groups = ["chat_room"]  # noqa: RUF012 - written as users write it
 
     async def connect(self):
         await self.accept()
@@ -65,7 +65,7 @@ class ChatConsumer(AsyncWebsocketConsumer):
 
 
 class QueueChatConsumer(AsyncWebsocketConsumer):
-    """Joins and leaves its group by hand."""
+    """Joins and leaves its group by calls."""
 
     channel_layer_alias = "queue"
 
@@ -137,7 +137,7 @@ async def main():
 
 if __name__ == "__main__":
     setup_channel_layers()
-    # As in a worker that is started by something that has done it already.
+    # A worker may run setup again in a process that has done it.
     setup_channel_layers()
     asyncio.run(main())
-    print("everything passed")  # noqa: T201 - its result
+    print("everything passed")  # noqa: T201 - the program's result

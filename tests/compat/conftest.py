@@ -21,7 +21,7 @@ def kind(request):
 
 @pytest.fixture
 def redis_layer(kind, server):
-    """Makes layers of one kind, all on the same server."""
+    """Make layers of one kind, all on the same server."""
     return lambda **options: REDIS_LAYERS[kind](hosts=[server.url], **options)
 
 

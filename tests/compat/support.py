@@ -1,11 +1,11 @@
-"""What the compatibility tests share."""
+"""Helpers of the compatibility tests."""
 
 from __future__ import annotations
 
 import re
 
-# asyncio's debug mode, part of `-X dev`, remarks on every step that took long.
-# That is about the machine the tests run on.
+# asyncio's debug mode, part of `-X dev`, logs every slow step. That depends on the machine that
+# runs the tests.
 SLOW_STEP = re.compile(r"Executing <.* took [\d.]+ seconds")
 
 

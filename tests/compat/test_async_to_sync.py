@@ -30,7 +30,7 @@ async def inbox(redis_layer):
 
 
 async def counts(receiving, channel, total):
-    """Return the numbers that arrived from each thread, in the order they did."""
+    """Return the numbers that arrived from each thread, in order of arrival."""
     arrived = {}
     async with asyncio.timeout(PATIENCE):
         for _ in range(total):
@@ -44,7 +44,7 @@ def in_order(threads):
 
 
 async def test_process_without_a_loop_sends_from_its_threads(kind, server, inbox):
-    """What a sync program sends arrives in another process, in each thread's order; no warning."""
+    """Messages of a sync program arrive in another process, in each thread's order; no warning."""
     receiving, channel, group = inbox
     program = await asyncio.create_subprocess_exec(
         *(sys.executable, "-X", "dev", "-W", "error", SENDER, kind, server.url, group),
@@ -58,7 +58,7 @@ async def test_process_without_a_loop_sends_from_its_threads(kind, server, inbox
 
 
 async def test_one_thread_sends_again_and_again(inbox, redis_layer):
-    """Every call arrives, though the loop of the call before it is gone."""
+    """Every call arrives, although the loop of the previous call is gone."""
     receiving, channel, group = inbox
     sending = redis_layer()
 

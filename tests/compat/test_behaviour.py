@@ -1,4 +1,4 @@
-"""What working code relies on beyond names: consumers as applications, layers by themselves."""
+"""Behavior that working code relies on: consumers as applications, and layers on their own."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PATIENCE = 15.0
 
 
 class EchoConsumer(AsyncWebsocketConsumer):
-    """Says what it hears."""
+    """Sends every frame back."""
 
     def __init__(self, greeting="hello"):
         self.greeting = greeting
@@ -40,7 +40,7 @@ class TestHandlerName:
         [("chat.message", "chat_message"), ("http.response.start", "http_response_start")],
     )
     def test_dots_become_underscores(self, type_, name):
-        """The handler of a type is the method of that name."""
+        """A message type names the method of its handler."""
         assert get_handler_name({"type": type_}) == name
 
     @pytest.mark.parametrize(
@@ -49,14 +49,14 @@ class TestHandlerName:
         ids=str,
     )
     def test_message_without_a_usable_type_is_a_value_error(self, message):
-        """A missing type, or one that would name a private method, has no handler."""
+        """A missing type, or a type that would name a private method, has no handler."""
         with pytest.raises(ValueError, match="message type"):
             get_handler_name(message)
 
 
 class TestApplication:
     def test_as_asgi_is_an_object_that_shows_its_consumer(self):
-        """Routers that treat functions in their own way see an object, named like the class."""
+        """Routers that treat functions specially see an object, named like the class."""
         application = EchoConsumer.as_asgi(greeting="good morning")
         assert type(application).__name__ != "function"
         assert callable(application)
@@ -66,7 +66,7 @@ class TestApplication:
         assert application.__doc__ == "Says what it hears."
 
     async def test_initkwargs_reach_every_consumer(self):
-        """What as_asgi is given, the class is given for each connection."""
+        """Each connection's consumer gets the arguments of as_asgi."""
         application = EchoConsumer.as_asgi(greeting="good morning")
         for _ in range(2):
             client = WebsocketCommunicator(application, "/")
@@ -83,14 +83,14 @@ class TestApplication:
         ids=["by_itself", "in_a_starlette_route"],
     )
     async def test_class_is_an_application(self, application):
-        """as_asgi() can be served as it is, and mounted in a route."""
+        """as_asgi() can be served on its own, and mounted in a route."""
         client = WebsocketCommunicator(application, "/")
         assert await client.connect() == (True, None)
         assert await client.receive_from() == "hello"
         await client.disconnect()
 
     async def test_instance_is_an_application(self):
-        """A consumer that was made by hand serves a connection itself."""
+        """A consumer instance serves a connection itself."""
         client = WebsocketCommunicator(EchoConsumer("made by hand"), "/")
         assert await client.connect() == (True, None)
         assert await client.receive_from() == "made by hand"
@@ -108,7 +108,7 @@ class TestApplication:
         await client.disconnect()
 
     async def test_json_consumer_understands_events_with_both_keys(self):
-        """`bytes: None` beside a text is no binary frame."""
+        """`bytes: None` next to a text is not a binary frame."""
 
         class Echo(AsyncJsonWebsocketConsumer):
             async def receive_json(self, content, **kwargs):
@@ -159,7 +159,7 @@ class TestApplication:
             await client.disconnect()
 
     async def test_stop_consumer_ends_a_consumer_of_any_protocol(self):
-        """AsyncConsumer dispatches whatever it is sent, and StopConsumer ends it cleanly."""
+        """AsyncConsumer dispatches every event, and StopConsumer ends it cleanly."""
 
         class Counter(AsyncConsumer):
             async def test_question(self, message):
@@ -207,7 +207,7 @@ class TestApplication:
         await client.wait()
 
     async def test_consumer_without_a_layer_can_see_that(self):
-        """Classes that serve with and without one ask `if self.channel_layer`."""
+        """Consumers that work with and without a layer ask `if self.channel_layer`."""
 
         class Curious(AsyncWebsocketConsumer):
             async def connect(self):
@@ -221,7 +221,7 @@ class TestApplication:
 
 
 class TestLayer:
-    """A layer used without any consumer, as scripts and tests do."""
+    """A layer used without any consumer, as in scripts and tests."""
 
     async def test_channel_receives_without_a_consumer(self, layer):
         """new_channel, send and receive are enough."""
@@ -230,14 +230,14 @@ class TestLayer:
         assert await received(layer, channel) == {"type": "hello", "count": 1}
 
     async def test_message_waits_for_its_receiver(self, layer):
-        """What is sent to a named channel before anybody receives is kept."""
+        """A named channel keeps messages that are sent before any receiver comes."""
         if isinstance(layer, RedisPubSubChannelLayer):
             pytest.skip("pub/sub keeps nothing for those who come later")
         await layer.send("waiting_room", {"type": "hello"})
         assert await received(layer, "waiting_room") == {"type": "hello"}
 
     async def test_full_channel_refuses_and_keeps_the_first_messages(self, layer):
-        """send raises ChannelFull at capacity; what was accepted before is received."""
+        """send raises ChannelFull at capacity; earlier messages are received."""
         channel = await layer.new_channel()
         for number in range(layer.capacity):
             await layer.send(channel, {"type": "hello", "number": number})
@@ -247,14 +247,14 @@ class TestLayer:
             assert (await received(layer, channel))["number"] == number
 
     async def test_group_send_never_raises_channel_full(self, layer):
-        """A broadcast to a full channel is nobody's error."""
+        """A broadcast to a full channel raises no error."""
         channel = await layer.new_channel()
         await layer.group_add("room", channel)
         for number in range(layer.capacity + 10):
             await layer.group_send("room", {"type": "hello", "number": number})
 
     async def test_leaving_a_group_never_joined_is_fine(self, layer):
-        """group_discard has nothing to say about it."""
+        """group_discard raises nothing."""
         await layer.group_discard("room", await layer.new_channel())
 
     async def test_flushed_layer_is_as_new(self, layer):
@@ -268,7 +268,10 @@ class TestLayer:
         assert await received(layer, channel) == {"type": "direct"}
 
     async def test_queue_closes_by_the_name_of_its_pools(self, server):
-        """Programs that end with close_pools() let go of the server, and may go on using it."""
+        """
+        Programs that end with close_pools() disconnect from the server, and can use the layer
+        again.
+        """
         layer = RedisChannelLayer(hosts=[server.url])
         for _ in range(2):
             channel = await layer.new_channel()
@@ -278,7 +281,7 @@ class TestLayer:
             assert layer.health().state == "closed"
 
     async def test_names_never_repeat_whatever_the_seed(self, layer):
-        """Programs that seed `random` alike still get channels of their own."""
+        """Programs that seed `random` alike get different channels."""
         made = set()
         for _ in range(10):
             random.seed(1)
@@ -286,7 +289,7 @@ class TestLayer:
         assert len(made) == 100
 
     async def test_cancelled_receive_loses_nothing(self, layer):
-        """A receiver that gave up leaves the next message to the next receiver."""
+        """A cancelled receive leaves the next message to the next receiver."""
         channel = await layer.new_channel()
         receiver = asyncio.create_task(layer.receive(channel))
         await asyncio.sleep(0)
@@ -296,16 +299,16 @@ class TestLayer:
         assert await received(layer, channel) == {"type": "hello"}
 
     async def test_receive_with_short_timeouts_loses_nothing(self, layer):
-        """Polling with wait_for sees every message once."""
+        """Polling with wait_for returns every message once."""
         assert sorted(await polled(layer, 30)) == list(range(30))
 
     async def test_receive_with_short_timeouts_keeps_the_order(self, layer):
-        """Polling with wait_for sees messages as they were sent."""
+        """Polling with wait_for returns messages in the order of sending."""
         assert await polled(layer, 30) == list(range(30))
 
 
 async def polled(layer, total):
-    """Send numbers to a named channel, and return them as a receiver in a hurry sees them."""
+    """Send numbers to a named channel, and return them as received with short timeouts."""
     if isinstance(layer, RedisPubSubChannelLayer):
         channel = await layer.new_channel()
     else:

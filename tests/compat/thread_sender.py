@@ -1,8 +1,8 @@
 """
 Sync code that broadcasts with async_to_sync: from the main thread, then from eight at once.
 
-Arguments: the kind of layer, the server's address, the group. Each message says
-from which thread it is and its number there.
+Arguments: the kind of layer, the server's address, the group. Each message has its thread, and
+its number in that thread.
 """
 
 import sys

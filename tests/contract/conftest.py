@@ -1,4 +1,4 @@
-"""What every backend needs to be held to a contract."""
+"""Fixtures for the contract of each backend."""
 
 from __future__ import annotations
 
@@ -9,6 +9,6 @@ import pytest
 
 @pytest.fixture
 async def opened():
-    """Opens layers and closes them after the test."""
+    """Open layers, and close them after the test."""
     async with contextlib.AsyncExitStack() as stack:
         yield stack.enter_async_context

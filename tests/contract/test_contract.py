@@ -19,7 +19,7 @@ class TestInMemory(LayerContract):
         made = {}
 
         async def make(**options):
-            # There is one process, so everybody shares one layer.
+            # All tests run in one process, so they share one layer.
             key = repr(sorted(options.items()))
             if key not in made:
                 made[key] = await opened(InMemoryChannelLayer(**options))
@@ -109,7 +109,7 @@ class TestRedisPubSubOnTwoHosts(LayerContract):
 
 
 class TestEncryptedJson(LayerContract):
-    """The queue in the form that shares least with the others."""
+    """The queue in the configuration that differs most from the others."""
 
     @pytest.fixture
     def options(self, redis_url):

@@ -1,4 +1,4 @@
-"""Every backend of this library that keeps a history keeps its contract."""
+"""Every backend of this library with a history keeps the history contract."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class TestInMemory(HistoryContract):
         made = {}
 
         async def make(**options):
-            # There is one process, so everybody shares one layer.
+            # All tests run in one process, so they share one layer.
             key = repr(sorted(options.items()))
             if key not in made:
                 made[key] = await opened(InMemoryChannelLayer(**options))

@@ -1,4 +1,4 @@
-"""Every backend that hands out work keeps its contract."""
+"""Every backend of this library with acknowledged work keeps the work contract."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class TestInMemory(WorkContract):
         made = {}
 
         async def make(**options):
-            # There is one process, so everybody shares one layer.
+            # All tests run in one process, so they share one layer.
             key = repr(sorted(options.items()))
             if key not in made:
                 made[key] = await opened(InMemoryChannelLayer(**options))
@@ -33,7 +33,7 @@ class TestRedisStreams(WorkContract):
 
 
 class TestRedisStreamsOnTwoHosts(WorkContract):
-    """Encrypted, besides."""
+    """Encrypted as well."""
 
     @pytest.fixture
     async def make_layer(self, opened, redis_url, second_valkey):

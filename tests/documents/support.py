@@ -1,4 +1,4 @@
-"""Documents, and the blocks of code in them."""
+"""Documents, and the code blocks in them."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ DOCUMENTS = [
     ),
 ]
 
-# What a page shows that is not written in it, or has no code.
+# Directives whose content comes from elsewhere, or has no code.
 DIRECTIVES = {
     *("admonition", "caution", "hint", "important", "note", "seealso", "tip", "warning"),
     *("contents", "eval-rst", "figure", "image", "include", "literalinclude", "toctree"),
 }
 
-# Directives that may have blocks of code in them.
+# Directives that may contain code blocks.
 CONTAINERS = {"admonition", "caution", "hint", "important", "note", "seealso", "tip", "warning"}
 
 RUN_BY = re.compile(r"<!-- run by (?P<file>tests/[\w/]+\.py)::(?P<test>\w+) -->")
@@ -51,7 +51,7 @@ FRAGMENT = re.compile(r"<!-- fragment: (?P<reason>\S.*?) -->", re.DOTALL)
 
 @dataclass(frozen=True)
 class Block:
-    """A block of code, with the comment on the line before it."""
+    """A code block, with the comment on the line before it."""
 
     document: Path
     line: int
@@ -61,7 +61,7 @@ class Block:
 
     @property
     def directive(self) -> str | None:
-        """The name of a directive, such as `literalinclude`; None for code."""
+        """Return the name of a directive, such as `literalinclude`; None for code."""
         match = re.match(r"\{([\w-]+)\}", self.language)
         return match[1] if match else None
 
@@ -75,7 +75,7 @@ def name_of(document: Path) -> str:
 
 
 def all_blocks(document: Path) -> list[Block]:
-    """The blocks of a document, whatever their language, in their order."""
+    """Return the blocks of a document in any language, in their order."""
     return list(_blocks(document, document.read_text(), 0))
 
 
@@ -94,7 +94,7 @@ def _blocks(document: Path, text: str, start: int) -> Iterator[Block]:
 
 
 def _mark(before: Token | None, token: Token) -> str:
-    """Return the comment that ends on the line before a block; empty if there is none."""
+    """Return the comment that ends on the line before a block; empty without one."""
     if before is None or before.type != "html_block" or before.map is None or token.map is None:
         return ""
     if before.map[1] != token.map[0]:
@@ -112,7 +112,7 @@ def blocks(document: Path, language: str) -> list[str]:
 
 
 def block_with(document: Path, text: str, language: str = "python") -> str:
-    """The one block of a language, Python if none is given, that contains a text."""
+    """Return the one block of a language, by default Python, that contains a text."""
     (found,) = [block for block in blocks(document, language) if text in block]
     return found
 
@@ -125,7 +125,7 @@ def run_pytest(folder: Path) -> subprocess.CompletedProcess[str]:
 
 @contextlib.contextmanager
 def served(folder: Path, block: str) -> Iterator[int]:
-    """Run the line of a block that starts uvicorn, in a folder; yields its port."""
+    """Run the line of a block that starts uvicorn, in a folder; yield its port."""
     port = free_port()
     (line,) = [line for line in block.splitlines() if line.startswith("uvicorn")]
     command = [sys.executable, "-m", *line.split(), "--port", str(port)]

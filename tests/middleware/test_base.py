@@ -1,4 +1,4 @@
-"""The shape of a middleware."""
+"""Middleware classes have one shape."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from fast_channels.testing import WebsocketCommunicator
 
 
 class Recorded:
-    """An application that writes down what it was called with."""
+    """An application that records its calls."""
 
     def __init__(self) -> None:
         self.calls = []
@@ -29,7 +29,7 @@ async def send(event):
 
 class TestBaseMiddleware:
     async def test_application_gets_a_copy_of_the_scope(self):
-        """What is put into it inside does not leak to the outside."""
+        """Changes inside do not reach the outer scope."""
         inner = Recorded()
         scope = {"type": "websocket", "path": "/"}
         await BaseMiddleware(inner)(scope, receive, send)
@@ -38,7 +38,7 @@ class TestBaseMiddleware:
         assert seen == {"type": "websocket", "path": "/", "by the application": True}
 
     async def test_receive_send_and_the_result_pass_through(self):
-        """A middleware that changes nothing is not noticed."""
+        """A middleware without changes has no effect."""
         inner = Recorded()
         assert await BaseMiddleware(inner)({"type": "http"}, receive, send) == "the result"
         assert inner.calls[0][1:] == (receive, send)

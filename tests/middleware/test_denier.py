@@ -1,4 +1,4 @@
-"""The application that rejects."""
+"""WebsocketDenier rejects every connection."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ class TestWebsocketDenier:
         await client.wait()
 
     async def test_as_asgi_returns_an_application(self):
-        """It can be routed to like a consumer."""
+        """A route can contain it like a consumer."""
         client = WebsocketCommunicator(WebsocketDenier.as_asgi(), "/")
         assert await client.connect() == (False, 1000)
         await client.wait()
 
     async def test_client_that_left_already_gets_no_answer(self):
-        """There is nobody to reject."""
+        """The client has left, so the denier sends nothing."""
         client = WebsocketCommunicator(WebsocketDenier(), "/")
         await client.send_input({"type": "websocket.disconnect", "code": 1001})
         await client.wait()

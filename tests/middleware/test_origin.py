@@ -1,4 +1,4 @@
-"""Which origins are let through."""
+"""OriginValidator allows and rejects connections by their origin."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fast_channels.testing import ApplicationCommunicator, WebsocketCommunicator
 
 
 async def let_through(allowed, *origins: bytes, name=b"origin") -> bool:
-    """Whether a connection with these Origin headers reaches the application."""
+    """Return whether a connection with these Origin headers reaches the application."""
     application = OriginValidator(AsyncWebsocketConsumer.as_asgi(), allowed)
     headers = [(b"host", b"example.com"), *((name, origin) for origin in origins)]
     client = WebsocketCommunicator(application, "/", headers=headers)
@@ -30,7 +30,7 @@ class TestPatterns:
         ("pattern", "origin"),
         [
             ("*", b"http://anything.example"),
-            # a host, whatever scheme and port
+            # a host, with any scheme and port
             ("example.com", b"http://example.com"),
             ("example.com", b"https://example.com"),
             ("example.com", b"https://example.com:8443"),
@@ -43,7 +43,7 @@ class TestPatterns:
             ("example.com:80", b"http://example.com"),
             ("example.com:443", b"https://example.com"),
             (".example.com:8000", b"http://www.example.com:8000"),
-            # with a scheme, whose default port may be left out on either side
+            # with a scheme; its default port may be left out on either side
             ("http://example.com", b"http://example.com"),
             ("http://example.com", b"http://example.com:80"),
             ("http://example.com:80", b"http://example.com"),
@@ -68,7 +68,7 @@ class TestPatterns:
         ],
     )
     async def test_origin_that_matches_is_let_through(self, pattern, origin):
-        """Each pattern alone is enough, wherever it stands in the list."""
+        """A single pattern is enough, anywhere in the list."""
         assert await let_through([pattern], origin)
         assert await let_through(["other.example", pattern], origin)
 
@@ -105,11 +105,11 @@ class TestPatterns:
         ],
     )
     async def test_other_origin_is_rejected(self, pattern, origin):
-        """Nothing is guessed: a pattern allows what it says."""
+        """A pattern matches nothing but itself."""
         assert not await let_through([pattern], origin)
 
     async def test_empty_list_rejects_everything(self):
-        """Nothing allowed is nothing allowed."""
+        """An empty list allows nothing."""
         assert not await let_through([], b"http://example.com")
         assert not await let_through([])
 
@@ -119,7 +119,7 @@ class TestPatterns:
         assert await let_through(["example.com"], b"http://example.com", name=name)
 
     async def test_patterns_may_come_from_a_generator(self):
-        """They are read once, when the middleware is made."""
+        """The middleware reads the patterns once, when it is made."""
         application = OriginValidator(AsyncWebsocketConsumer.as_asgi(), (p for p in ["a.example"]))
         for _ in range(2):
             headers = [(b"origin", b"http://a.example")]
@@ -148,7 +148,7 @@ class TestOriginsThatSayNothing:
         ids=repr,
     )
     async def test_missing_or_malformed_origin_is_allowed_by_a_star_only(self, origins):
-        """What cannot be told is not trusted, and raises nothing."""
+        """An origin that cannot be parsed is rejected without an error."""
         assert not await let_through(["example.com", ".example.com"], *origins)
         assert await let_through(["*"], *origins)
 
@@ -168,7 +168,7 @@ class TestMistakes:
 
     @pytest.mark.parametrize("pattern", ["http://example.com:port", "example.com:99999", "[::1"])
     def test_malformed_pattern_raises_when_it_is_given(self, pattern):
-        """Not when the first client comes."""
+        """The error comes before the first client."""
         with pytest.raises(ValueError, match="is malformed") as caught:
             OriginValidator(AsyncWebsocketConsumer.as_asgi(), ["*", pattern])
         assert repr(pattern) in str(caught.value)
@@ -193,7 +193,7 @@ class TestOverriding:
         assert seen == [urlsplit("http://example.com:81"), None]
 
     async def test_application_inside_gets_the_scope_unchanged(self):
-        """The middleware only looks at it."""
+        """The middleware only reads it."""
         scopes = []
 
         async def application(scope, receive, send):

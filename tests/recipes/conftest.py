@@ -32,7 +32,7 @@ def at_home(registry, redis_url, monkeypatch):
 
 @pytest.fixture
 async def serve(at_home):
-    """Serves the application of a page by the command that stands there."""
+    """Serve the application of a page with the command on the page."""
     async with contextlib.AsyncExitStack() as stack:
 
         async def serve_one(page):
@@ -44,7 +44,7 @@ async def serve(at_home):
 
 @pytest.fixture
 def load_recipe(at_home):
-    """Loads the module of a page without serving it."""
+    """Load the module of a page without serving it."""
 
     def load_one(page):
         folder, module, _ = command_of(page)

@@ -1,4 +1,4 @@
-"""Recipes as their readers run them: by the command on the page, over real sockets."""
+"""Recipes as their readers run them: with the command on the page, over real sockets."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ EXAMPLES = ROOT / "docs" / "examples" / "recipes"
 # Seconds until a test gives up on a message.
 PATIENCE = 30.0
 
-# What stands on a page to be typed: where, and which application.
+# The command on a page: its folder and the application.
 COMMAND = re.compile(r"^cd docs/examples/recipes(\S*)\nuvicorn ([\w.]+):(\w+)$", re.MULTILINE)
 
 
 def command_of(page: str) -> tuple[Path, str, str]:
-    """Return the folder, the module and the application that a page says to run."""
+    """Return the folder, the module and the application of the command on a page."""
     ((folder, module, application),) = COMMAND.findall((PAGES / f"{page}.md").read_text())
     return EXAMPLES / folder.strip("/"), module, application
 
 
 def load(folder: Path, name: str) -> ModuleType:
-    """Import a module of an example anew, as a server that is started in its folder does."""
+    """Import a module of an example anew, like a server that is started in its folder."""
     assert str(folder) in sys.path
     for other in folder.glob("*.py"):
         sys.modules.pop(other.stem, None)
@@ -54,7 +54,7 @@ class Server:
         self.module = module
         self.port = free_port()
         app = getattr(module, application)
-        # What it configures of logging would stay for the tests that follow.
+        # Its logging configuration would affect later tests.
         config = uvicorn.Config(app, port=self.port, log_config=None, lifespan="on")
         self._server = uvicorn.Server(config)
         self._serving: asyncio.Task[None] | None = None
@@ -63,7 +63,7 @@ class Server:
         self._serving = asyncio.create_task(self._server.serve())
         while not self._server.started:
             assert not self._serving.done(), self._serving.result()
-            # It has no other way to say that it listens.
+            # The server has no other way to say that it listens.
             await asyncio.sleep(0.005)
         return self
 
@@ -71,12 +71,12 @@ class Server:
         await self.stop()
 
     async def stop(self) -> None:
-        """End it as SIGTERM would. Stopping twice is fine."""
+        """End the server as SIGTERM would. Stopping twice is fine."""
         self._server.should_exit = True
         await self._serving
 
     def cut(self) -> None:
-        """Break every connection, as a network does that is gone."""
+        """Break every connection, like a network failure."""
         self._abort(lambda _: True)
 
     def cut_sockets(self) -> None:
@@ -95,7 +95,7 @@ class Server:
         return Socket(f"ws://127.0.0.1:{self.port}{path}", options)
 
     async def request(self, method: str, path: str, **options: Any) -> Any:
-        """Return the JSON of a response that is no error."""
+        """Return the JSON of a successful response."""
         async with httpx.AsyncClient(base_url=self.url, timeout=PATIENCE) as client:
             response = await client.request(method, path, **options)
         response.raise_for_status()

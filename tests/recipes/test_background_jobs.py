@@ -20,7 +20,7 @@ from tests.recipes.support import EXAMPLES, PAGES, PATIENCE
 
 FOLDER = EXAMPLES / "background_jobs"
 
-# Where a worker finds the library that is being tested, whatever is installed.
+# The path from which a worker imports the library under test, whatever is installed.
 SOURCE = Path(fast_channels.__file__).resolve().parents[1]
 
 
@@ -40,7 +40,7 @@ def command(program):
 
 @pytest.fixture
 def run(redis_url, tmp_path):
-    """Runs a program of the page, in its folder, until it is left; its output is in a file."""
+    """Run a program of the page in its folder while the test lasts; its output goes to a file."""
 
     @contextlib.contextmanager
     def run_one(program, *more):
@@ -54,7 +54,7 @@ def run(redis_url, tmp_path):
                 env=environment,
                 stdout=output,
                 stderr=output,
-                # A group of its own, with the processes that it forks.
+                # Its own process group, which has the forked processes too.
                 start_new_session=True,
             )
         try:
@@ -67,7 +67,8 @@ def run(redis_url, tmp_path):
             try:
                 process.wait(PATIENCE)
             except subprocess.TimeoutExpired:
-                # Celery's once did not end, nobody knows why. What is tested is what it sends.
+                # A Celery worker once did not end, for unknown reasons. The test is about its
+                # messages.
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
 
@@ -75,9 +76,9 @@ def run(redis_url, tmp_path):
 
 
 async def test_report_of_celery_reaches_the_browser(server, run):
-    """From a process that the worker has forked."""
+    """The report comes from a process that the worker has forked."""
     async with server.socket("/ws/reports") as socket:
-        # Without asking other workers, which takes a second.
+        # Skip asking other workers, which takes a second.
         with run("celery", "--without-mingle", "--without-gossip") as worker:
             await server.request("POST", "/reports/sales?by=celery")
             await server.request("POST", "/reports/stock?by=celery")
@@ -87,7 +88,7 @@ async def test_report_of_celery_reaches_the_browser(server, run):
 
 
 async def test_report_of_rq_reaches_the_browser(server, run):
-    """From a process of its own for each job."""
+    """The report comes from a process of its own for each job."""
     async with server.socket("/ws/reports") as socket:
         with run("rq") as worker:
             await server.request("POST", "/reports/sales?by=rq")
@@ -98,7 +99,7 @@ async def test_report_of_rq_reaches_the_browser(server, run):
 
 
 async def test_report_of_a_cron_job_reaches_the_browser(server, run):
-    """Though the process ends as soon as it has sent."""
+    """The message arrives although the process ends right after sending it."""
     async with server.socket("/ws/reports") as socket:
         with run("python") as process:
             assert (await socket.next())["ready"] == "nightly"
@@ -106,7 +107,7 @@ async def test_report_of_a_cron_job_reaches_the_browser(server, run):
 
 
 async def test_job_may_run_in_many_threads(server):
-    """They share what sends."""
+    """The threads share one sender."""
     names = [f"report-{n}" for n in range(50)]
     async with server.socket("/ws/reports") as socket:
         with ThreadPoolExecutor(8) as threads:
@@ -118,7 +119,7 @@ async def test_job_may_run_in_many_threads(server):
 
 
 def test_outage_does_not_fail_a_job(load_recipe, monkeypatch):
-    """The queue would run it again."""
+    """The queue would run a failed job again."""
     module = load_recipe("background-jobs")
     asked = []
 
@@ -132,7 +133,7 @@ def test_outage_does_not_fail_a_job(load_recipe, monkeypatch):
 
 
 async def test_layer_that_blocks_says_what_to_do_in_async_code(load_recipe):
-    """It would stop the loop that it waits for."""
+    """The layer would block the loop that it waits for."""
     module = load_recipe("background-jobs")
     with pytest.raises(RuntimeError, match="was called on a running event loop"):
         module.reports.build("sales")

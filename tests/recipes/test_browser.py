@@ -14,7 +14,7 @@ pytestmark = pytest.mark.browser
 
 @pytest.fixture
 async def page():
-    """A tab; the test fails for errors of its scripts."""
+    """A tab; the test fails on errors of its scripts."""
     errors = []
     async with launched_browser() as browser:
         tab = await browser.new_page()
@@ -24,7 +24,7 @@ async def page():
 
 
 async def test_page_shows_what_was_said_while_it_was_away(serve, page):
-    """It says something itself, is cut off, and is back with all that it has missed."""
+    """The page sends a message, is cut off, and comes back with all missed messages."""
     server = await serve("clients")
     await page.goto(server.url)
     await expect(page.locator("#state")).to_have_text("open")
@@ -40,7 +40,7 @@ async def test_page_shows_what_was_said_while_it_was_away(serve, page):
 
 
 async def test_event_source_comes_back_after_a_cut_and_after_a_refusal(serve, page, monkeypatch):
-    """By itself, or made anew by the page; either way with what it has missed, once."""
+    """EventSource reconnects itself or is replaced by the page, and gets missed events once."""
     server = await serve("server-sent-events")
     monkeypatch.setattr(server.module, "RETRY_MILLISECONDS", (1, 10))
     layer = server.module.channel_layers["news"]
@@ -56,7 +56,7 @@ async def test_event_source_comes_back_after_a_cut_and_after_a_refusal(serve, pa
     server.cut()
     await publish("two")
     await expect(page.locator("li")).to_have_text(["one", "two"])
-    # What a process that drains answers, or a proxy without a server.
+    # The answer of a draining process, or of a proxy without a server.
     refused = []
 
     async def refuse(route):
@@ -71,7 +71,7 @@ async def test_event_source_comes_back_after_a_cut_and_after_a_refusal(serve, pa
     assert refused
 
 
-# Promises of a socket that a script makes: when it opened, and with which code it closed.
+# Promises about a socket of the script: when it opened, and the code it closed with.
 WATCH_SOCKET = """
 globalThis.WebSocket = class extends WebSocket {
   constructor(url) {
@@ -84,11 +84,11 @@ globalThis.WebSocket = class extends WebSocket {
 
 
 async def test_tab_that_has_a_session_hears_of_a_note(serve, page):
-    """And is closed by the log-out: by what the page says to type into the console."""
+    """The log-out that the page says to type into the console closes the tab."""
     server = await serve("one-user-many-tabs")
     typed = block_with(PAGES / "one-user-many-tabs.md", "document.cookie", "js")
     await page.add_init_script(WATCH_SOCKET)
-    # Another page of the same server: the scripts of /docs are on the network.
+    # Another page of the same server, because the scripts of /docs need the network.
     await page.goto(f"{server.url}/openapi.json")
     typed = typed.replace("localhost:8000", server.url.removeprefix("http://"))
     # The value of the last line is a function, which would be called.

@@ -17,7 +17,7 @@ TESTS = Path(__file__).with_name("react.test.js")
 
 @pytest.fixture
 async def server(serve):
-    """The application of the page, and what the tests need to disturb it."""
+    """The application of the page, and controls to disturb it."""
     server = await serve("clients")
     saying = asyncio.Lock()
     consumer = server.module.ChatConsumer
@@ -27,7 +27,7 @@ async def server(serve):
         async with saying:
             await connect(self, message)
 
-    # The pause before a client comes back is random: it may be shorter than saying all this.
+    # The pause before a client reconnects is random and may be shorter than these steps.
     consumer.websocket_connect = connect_afterwards
 
     @server.module.app.post("/cut-and-say")
@@ -45,9 +45,9 @@ async def server(serve):
 
 
 async def test_hook_and_component_do_what_their_tests_say(server):
-    """All tests of react.test.js pass, by the React that package.json asks for."""
+    """All tests of react.test.js pass, with the React that package.json asks for."""
     if not (FOLDER / "node_modules" / "react").exists():
-        # Where nobody watches, a test that quietly does not run is a lie.
+        # On CI, a skipped test would look like a success.
         (pytest.fail if os.environ.get("CI") else pytest.skip)(f"run `npm install` in {FOLDER}")
     environment = {"RECIPE": str(FOLDER), "SERVER": f"ws://127.0.0.1:{server.port}"}
     assert await run_node_tests(TESTS, **environment) == 4

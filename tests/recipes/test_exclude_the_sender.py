@@ -13,7 +13,7 @@ async def server(serve):
 
 
 async def test_others_see_where_one_points_and_the_sender_gets_nothing(server):
-    """The next frame that the sender gets is another's."""
+    """The next frame of the sender comes from another client."""
     async with server.socket("/ws/pointers") as one, server.socket("/ws/pointers") as two:
         await one.send([1, 2])
         assert await two.next() == [1, 2]
@@ -22,7 +22,7 @@ async def test_others_see_where_one_points_and_the_sender_gets_nothing(server):
 
 
 async def test_who_comes_back_is_not_sent_its_own(load_recipe):
-    """It gets what others have drawn while it was away, though its channel is another one."""
+    """The client gets everything that others have drawn meanwhile, although its channel is new."""
     module = load_recipe("exclude-the-sender")
     async with module.channel_layers["board"] as layer:
         client = ResumingCommunicator(module.StrokeConsumer.as_asgi(), "/?client=mine")

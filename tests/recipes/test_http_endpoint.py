@@ -15,7 +15,7 @@ async def server(serve):
 
 
 async def test_who_watches_an_order_hears_of_a_change(server):
-    """Everyone at that order, whether the endpoint is async or runs in a thread; no other."""
+    """All clients of that order hear it, from async endpoints and from threads; no others do."""
     async with (
         server.socket("/ws/orders/7") as one,
         server.socket("/ws/orders/7") as two,
@@ -33,14 +33,14 @@ async def test_who_watches_an_order_hears_of_a_change(server):
 
 
 async def test_who_comes_later_is_sent_the_present_status(server):
-    """What was sent to the group before it came is made up for by what is stored."""
+    """The stored status makes up for messages that were sent before the client came."""
     await server.request("PUT", "/orders/7", params={"status": "paid"})
     async with server.socket("/ws/orders/7") as socket:
         assert await socket.next() == {"status": "paid"}
 
 
 async def test_change_while_the_status_is_read_is_not_missed(server, monkeypatch):
-    """It is joined first: a change that comes after reading arrives by the layer."""
+    """The consumer joins first, so a later change arrives through the layer."""
     reading, changed = asyncio.Event(), asyncio.Event()
     consumer = server.module.OrderConsumer
     accept = consumer.accept
@@ -65,7 +65,7 @@ async def test_change_while_the_status_is_read_is_not_missed(server, monkeypatch
 
 
 async def test_outage_of_the_broker_does_not_fail_the_change(server, monkeypatch, caplog):
-    """The order is changed, and the log says that clients were not told."""
+    """The order is changed; the log says that no client was notified."""
 
     async def unavailable(*_):
         raise LayerUnavailable("the broker", "refused")

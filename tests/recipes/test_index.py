@@ -1,4 +1,4 @@
-"""docs/recipes/index.md, and what holds for all pages beside it."""
+"""docs/recipes/index.md, and rules for all pages next to it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.recipes.support import EXAMPLES, PAGES, command_of
 INDEX = (PAGES / "index.md").read_text()
 RECIPES = sorted(page.stem for page in PAGES.glob("*.md") if page.stem != "index")
 
-# What is installed under another name than it is imported by, or with something else.
+# Packages that are installed under another name than they are imported by, or with another one.
 INSTALLED_AS = {
     "fast_channels": "fast-channels",
     "jwt": "pyjwt",
@@ -24,7 +24,7 @@ INSTALLED_AS = {
 
 
 def imported():
-    """The top-level names of the modules that the examples import."""
+    """Return the top-level names of the modules that the examples import."""
     for path in EXAMPLES.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.ImportFrom):
@@ -34,7 +34,7 @@ def imported():
 
 
 def test_what_the_recipes_import_is_installed_as_the_index_says():
-    """The one command has all of it, and nothing else."""
+    """The one command has all packages, and no others."""
     (line,) = re.findall(r"^pip install (.*)$", INDEX, re.MULTILINE)
     said = {re.sub(r"\[.*?\]", "", word.strip("'")) for word in line.split()}
     own = {path.stem for path in EXAMPLES.rglob("*.py")}
@@ -43,7 +43,7 @@ def test_what_the_recipes_import_is_installed_as_the_index_says():
 
 
 def test_every_recipe_is_in_the_index():
-    """In the table, and in the contents of the site, in the same order."""
+    """The table and the contents of the site have them in the same order."""
     linked = re.findall(r"^\| \[[^]]+\]\((\S+)\.md\)", INDEX, re.MULTILINE)
     assert sorted(linked) == RECIPES
     (contents,) = re.findall(r"^:hidden:\n\n(.*?)^```", INDEX, re.DOTALL | re.MULTILINE)
@@ -52,21 +52,21 @@ def test_every_recipe_is_in_the_index():
 
 @pytest.mark.parametrize("page", RECIPES)
 def test_every_recipe_can_be_started(page):
-    """Its page has one command, whose folder has that module."""
+    """Each page has one command, and its folder has that module."""
     folder, module, _ = command_of(page)
     assert (folder / f"{module}.py").exists()
 
 
 @pytest.mark.parametrize("page", RECIPES)
 def test_every_recipe_says_what_can_go_wrong(page):
-    """And what to watch for."""
+    """Each page has the sections about failures and about things to watch."""
     text = (PAGES / f"{page}.md").read_text()
     assert "\n## What to watch for\n" in text
     assert "\n## What can go wrong\n" in text
 
 
 def test_every_example_is_shown():
-    """Each file of an example is on a page as a whole."""
+    """Each file of an example is shown as a whole on a page."""
     pages = "".join((PAGES / f"{page}.md").read_text() for page in RECIPES)
     shown = set(re.findall(r"<!-- from docs/examples/recipes/(\S+) -->", pages))
     files = {

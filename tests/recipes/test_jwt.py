@@ -24,7 +24,7 @@ def token(server):
 
 
 async def test_token_is_found_beside_the_resume_protocol(server, token):
-    """A client that may resume offers that, too."""
+    """A client that may resume offers that protocol as well."""
     offered = ["fast-channels.resume.v1", "bearer", token("ada")]
     async with server.socket("/ws/members", subprotocols=offered) as socket:
         assert socket.connection.subprotocol == "bearer"
@@ -37,7 +37,7 @@ def bearer(token):
 
 
 async def test_member_with_a_token_takes_part(server, token):
-    """Whether it is the first frame or was offered as a sub-protocol."""
+    """The token may be the first frame or a sub-protocol."""
     async with (
         server.socket("/ws/members") as first,
         server.socket("/ws/members", **bearer(token("bob"))) as second,
@@ -49,7 +49,7 @@ async def test_member_with_a_token_takes_part(server, token):
 
 
 async def test_token_that_expires_during_the_connection_closes_it(server, token, monkeypatch):
-    """With 4401, as soon as its time is over."""
+    """The code is 4401, as soon as the token expires."""
     soon = {"sub": "ada", "exp": time.time() + 0.1}
     monkeypatch.setattr(server.module, "claims_of", lambda _: soon)
     async with server.socket("/ws/members", **bearer(token("ada"))) as socket:
@@ -58,7 +58,7 @@ async def test_token_that_expires_during_the_connection_closes_it(server, token,
 
 
 async def test_newer_token_keeps_the_connection_open(load_recipe):
-    """The timer of the first one is no more; another runs until the newer one expires."""
+    """The timer of the first token is cancelled; another runs until the newer one expires."""
     module = load_recipe("jwt")
     consumer = module.MemberConsumer()
     offered = ["bearer", module.token_for("ada", 60)]
@@ -108,7 +108,7 @@ async def test_token_that_is_not_to_be_believed_closes_with_4401(load_recipe, ma
 
 
 async def test_nobody_is_sent_nothing(server, token, monkeypatch):
-    """Without a token no group is joined, and after its patience the server closes."""
+    """A client without a token joins no group, and the server closes it after a while."""
     monkeypatch.setattr(server.module, "TOKEN_TIMEOUT_SECONDS", 0.1)
     async with (
         server.socket("/ws/members") as nobody,
@@ -116,21 +116,21 @@ async def test_nobody_is_sent_nothing(server, token, monkeypatch):
     ):
         await ada.send({"text": "for members"})
         await ada.next()
-        # The first that it gets is the end.
+        # The first event that the client gets is the close.
         with pytest.raises(ConnectionClosedError, match="no token came"):
             await nobody.next()
         assert nobody.connection.close_code == 4401
 
 
 async def test_frame_before_the_token_closes(server):
-    """It is not handled."""
+    """The frame is not handled."""
     async with server.socket("/ws/members") as socket:
         await socket.send({"text": "hello"})
         assert await socket.closed() == (4400, "send a token, then texts")
 
 
 async def test_token_of_somebody_else_closes(server, token):
-    """A connection is one user's."""
+    """A connection belongs to one user."""
     async with server.socket("/ws/members", **bearer(token("ada"))) as socket:
         await socket.send({"token": token("bob")})
         assert await socket.closed() == (4401, "the token is somebody else's")

@@ -11,7 +11,7 @@ from tests.recipes.support import PATIENCE, Server, command_of
 
 
 class Model:
-    """Says a piece whenever a test lets it, and notes when it is let go of."""
+    """Yields a piece whenever a test allows it, and records when it is closed."""
 
     def __init__(self):
         self.pieces = asyncio.Queue()
@@ -55,7 +55,7 @@ def model(server, monkeypatch):
 
 
 async def test_answer_comes_in_pieces(serve):
-    """As the model on the page says them; then another question may be asked."""
+    """The client gets the pieces of the model on the page; then it may ask another question."""
     server = await serve("llm-stream")
     async with server.socket("/ws/answers") as socket:
         for _ in range(2):
@@ -70,7 +70,7 @@ async def test_answer_comes_in_pieces(serve):
 
 
 async def test_stop_lets_go_of_the_model(server, model):
-    """In the middle of an answer, of which the client has what came before."""
+    """The client keeps the part of the answer that came before."""
     async with server.socket("/ws/answers") as socket:
         await socket.send({"ask": "why"})
         model.say("Be", "cause")
@@ -78,7 +78,7 @@ async def test_stop_lets_go_of_the_model(server, model):
         await socket.send({"stop": True})
         assert await socket.next() == {"end": "stopped"}
         assert model.closed.is_set()
-        # Nothing is answered any more, so there is nothing to stop, and room for a question.
+        # No answer is being written, so a stop has no effect and a question is possible.
         await socket.send({"stop": True})
         await socket.send({"ask": "and then"})
         model.say("Then", None)
@@ -86,7 +86,7 @@ async def test_stop_lets_go_of_the_model(server, model):
 
 
 async def test_leaving_lets_go_of_the_model(server, model):
-    """It is not asked for more once nobody is there."""
+    """No more pieces are requested after the client has left."""
     async with server.socket("/ws/answers") as socket:
         await socket.send({"ask": "why"})
         await happens(model.asked)
@@ -95,7 +95,7 @@ async def test_leaving_lets_go_of_the_model(server, model):
 
 
 async def test_second_question_is_refused_while_one_is_answered(server, model):
-    """The first answer goes on."""
+    """The first answer continues."""
     async with server.socket("/ws/answers") as socket:
         await socket.send({"ask": "why"})
         await socket.send({"ask": "why not"})
@@ -105,7 +105,7 @@ async def test_second_question_is_refused_while_one_is_answered(server, model):
 
 
 async def test_model_that_fails_is_told_to_the_client(server, model, caplog):
-    """The connection stays, and the traceback is in the log."""
+    """The connection stays open, and the log has the traceback."""
     async with server.socket("/ws/answers") as socket:
         await socket.send({"ask": "why"})
         model.say("Be", ZeroDivisionError())
@@ -119,7 +119,7 @@ async def test_model_that_fails_is_told_to_the_client(server, model, caplog):
 
 
 async def test_client_that_does_not_read_holds_the_model_back(load_recipe, monkeypatch):
-    """No more is asked of it than the server has room for."""
+    """The server requests no more pieces than it has room for."""
     module, model = load_recipe("llm-stream"), Model()
     monkeypatch.setattr(module, "model", model)
     client = WebsocketCommunicator(module.AnswerConsumer.as_asgi(), "/")
@@ -141,7 +141,7 @@ async def test_client_that_does_not_read_holds_the_model_back(load_recipe, monke
 
 
 async def test_deploy_cuts_an_answer_off(server, model):
-    """The client is told to come back, and the model is let go of."""
+    """The client is told to reconnect, and the model is closed."""
     async with server.socket("/ws/answers") as socket:
         await socket.send({"ask": "why"})
         await happens(model.asked)
@@ -153,7 +153,7 @@ async def test_deploy_cuts_an_answer_off(server, model):
 class TestAnswerThatOutlivesItsConnection:
     @pytest.fixture
     async def server(self, at_home):
-        """As its page says, it stands beside the other one."""
+        """The page serves it next to the other application."""
         folder, _, application = command_of("llm-stream")
         async with Server(at_home(folder, "llm_resume"), application) as server:
             yield server
@@ -164,7 +164,7 @@ class TestAnswerThatOutlivesItsConnection:
         return f"/ws/answers/{(await server.request('POST', '/answers?prompt=why'))['answer']}"
 
     async def test_who_comes_back_gets_all_of_it(self, server, model, answer):
-        """What was said before, at the moment and afterwards, once and in order."""
+        """The client gets earlier, current and later pieces once and in order."""
         async with server.socket(answer) as socket:
             assert await socket.next() == {"so_far": ""}
             model.say("one ", "two ")
@@ -189,7 +189,7 @@ class TestAnswerThatOutlivesItsConnection:
     async def test_nothing_is_missed_or_doubled_while_the_model_writes_at_full_speed(
         self, server, model, answer
     ):
-        """Readers come at any moment of it, and all read the same."""
+        """Readers that come at any moment read the same text."""
         pieces = [f"{n} " for n in range(300)]
 
         async def read():
@@ -203,7 +203,7 @@ class TestAnswerThatOutlivesItsConnection:
         for start in range(0, 300, 30):
             model.say(*pieces[start : start + 30])
             reading.append(asyncio.create_task(read()))
-            # One after the other, and all while the model writes.
+            # One after the other, all while the model writes.
             await asyncio.sleep(0)
         model.say(None)
         async with asyncio.timeout(PATIENCE):
@@ -212,7 +212,7 @@ class TestAnswerThatOutlivesItsConnection:
     async def test_end_of_the_process_is_told_to_readers_of_other_processes(
         self, server, model, answer
     ):
-        """The model is let go of, and the history says that there is nothing more to come."""
+        """The model is closed, and the history says that the answer is over."""
         layer = server.module.layer
         async with server.socket(answer) as socket:
             await socket.next()

@@ -16,7 +16,7 @@ async def server(serve):
 
 @pytest.fixture
 def tab(server):
-    """Opens a tab; by default of a page of our own."""
+    """Open a tab; by default on a page of this site."""
 
     def open_tab(headers, origin="http://localhost:8000"):
         return server.socket("/ws/notes", additional_headers=headers, origin=origin)
@@ -34,7 +34,7 @@ async def test_every_tab_of_a_user_gets_a_note_and_nobody_else_does(server, tab)
 
 
 async def test_log_out_closes_every_tab_of_a_user(server, tab):
-    """With 4401; a tab that is opened later is refused with it, and other users stay."""
+    """The code is 4401; later tabs are refused with it, and other users stay."""
     async with tab(ADA) as first, tab(ADA) as second, tab(BOB) as other:
         await server.request("POST", "/users/ada@example.org/log-out")
         assert await first.closed() == await second.closed() == (4401, "logged out")
@@ -45,7 +45,7 @@ async def test_log_out_closes_every_tab_of_a_user(server, tab):
 
 
 async def test_tab_that_joins_during_a_log_out_is_closed(server, tab, monkeypatch):
-    """It was not in the group yet when that was told."""
+    """The tab was not in the group yet when the log-out was announced."""
     consumer = server.module.NoteConsumer
     join_group = consumer.join_group
 
@@ -59,7 +59,7 @@ async def test_tab_that_joins_during_a_log_out_is_closed(server, tab, monkeypatc
 
 
 async def test_unknown_session_is_closed_with_a_code_that_the_page_sees(tab):
-    """A session that nobody has, and none at all."""
+    """Unknown and missing sessions are closed."""
     for headers in ({"Cookie": "session=guessed"}, {}):
         async with tab(headers) as socket:
             assert await socket.closed() == (4401, "log in first")
@@ -67,7 +67,7 @@ async def test_unknown_session_is_closed_with_a_code_that_the_page_sees(tab):
 
 @pytest.mark.parametrize("origin", ["https://evil.example", None])
 async def test_page_of_another_site_is_rejected(tab, origin):
-    """Though the browser sends the cookie."""
+    """The page is rejected although the browser sends the cookie."""
     with pytest.raises(InvalidStatus, match="403"):
         async with tab(ADA, origin):
             pass

@@ -20,7 +20,7 @@ async def server(serve, monkeypatch):
 
 @pytest.fixture
 def row(server, monkeypatch):
-    """Lets the job go on by one row, or fail at it."""
+    """Let the job continue by one row, or fail at it."""
     gate = threading.Semaphore(0)
     bad = threading.Event()
 
@@ -32,7 +32,7 @@ def row(server, monkeypatch):
     monkeypatch.setattr(server.module, "import_row", import_row)
     gate.bad = bad
     yield gate
-    # A job must not keep the server of a test that failed.
+    # A waiting job must not keep the server of a failed test alive.
     gate.release(100)
 
 
@@ -46,7 +46,7 @@ async def start(server, rows):
 
 
 async def follow(socket):
-    """Return what a bar shows until its end."""
+    """Return the values of a bar until its end."""
     shown = [await socket.next()]
     while shown[-1]["state"] not in ("done", "failed"):
         shown.append(await socket.next())
@@ -54,7 +54,7 @@ async def follow(socket):
 
 
 async def test_bar_goes_from_its_start_to_its_end(server):
-    """Never back; the job on the page, at its own pace."""
+    """The bar never goes back; the job of the page runs at its own pace."""
     async with server.socket(await start(server, 20)) as socket:
         shown = await follow(socket)
     assert shown[-1] == {"state": "done", "percent": 100}
@@ -63,7 +63,7 @@ async def test_bar_goes_from_its_start_to_its_end(server):
 
 
 async def test_page_that_is_loaded_again_shows_how_far_the_job_is(server, row):
-    """Half-way, without a new report; and then what comes, to the end."""
+    """The page shows the progress half-way without a new report, and follows until the end."""
     path = await start(server, 4)
     async with server.socket(path) as socket:
         row.release(2)
@@ -78,7 +78,7 @@ async def test_page_that_is_loaded_again_shows_how_far_the_job_is(server, row):
 
 
 async def test_report_between_joining_and_reading_is_shown_once(server, monkeypatch):
-    """It is in the mailbox and in the history."""
+    """The report is both in the mailbox and in the history."""
     layer, job = server.module.layer, uuid.uuid4()
     history = layer.history
 
@@ -98,13 +98,13 @@ async def test_report_between_joining_and_reading_is_shown_once(server, monkeypa
 
 
 async def test_job_that_has_not_begun_is_waiting(server):
-    """So is one that nobody knows."""
+    """An unknown job is waiting, too."""
     async with server.socket(f"/ws/jobs/{uuid.uuid4()}") as socket:
         assert await socket.next() == {"state": "waiting", "percent": 0}
 
 
 async def test_job_that_fails_says_so_where_it_stood(server, row):
-    """Also to who comes later."""
+    """Clients that connect later are told, too."""
     path = await start(server, 4)
     async with server.socket(path) as socket:
         row.release(1)
@@ -118,7 +118,7 @@ async def test_job_that_fails_says_so_where_it_stood(server, row):
 
 
 async def test_not_every_row_is_reported(server, monkeypatch):
-    """The last report always is."""
+    """The last report is always sent."""
     monkeypatch.setattr(server.module, "REPORT_INTERVAL_SECONDS", 60.0)
     monkeypatch.setattr(server.module, "import_row", lambda _: None)
     path = await start(server, 5000)

@@ -12,7 +12,7 @@ from tests.recipes.support import PATIENCE
 
 
 class Events:
-    """`async with Events(server)`: what a browser's EventSource makes of the response."""
+    """`async with Events(server)` parses the response like a browser's EventSource."""
 
     def __init__(self, server, last=None, path="/events"):
         self.client = httpx.AsyncClient(base_url=server.url, timeout=PATIENCE)
@@ -54,7 +54,7 @@ async def publish(server, *texts):
 
 
 async def test_news_are_events_with_positions_as_ids(server):
-    """In order, in a response that no proxy keeps back."""
+    """Events come in order, and response headers keep proxies from buffering them."""
     async with Events(server) as events:
         assert events.response.headers["content-type"] == "text/event-stream"
         assert events.response.headers["x-accel-buffering"] == "no"
@@ -70,7 +70,7 @@ async def test_news_are_events_with_positions_as_ids(server):
 
 @pytest.mark.parametrize("presented", ["header", "query"])
 async def test_who_comes_back_gets_what_it_missed_and_then_what_is_live(server, presented):
-    """By the id of the last event that it has, once and in order."""
+    """The id of the client's last event decides; events come once and in order."""
     async with Events(server) as events:
         await publish(server, "one")
         last = (await events.next())["id"]
@@ -86,7 +86,7 @@ async def test_who_comes_back_gets_what_it_missed_and_then_what_is_live(server, 
 
 
 async def test_what_the_history_no_longer_has_is_told(server):
-    """With one event `reset`, whose id is where the client stands now."""
+    """The client gets one event `reset`, with the client's present position as its id."""
     async with Events(server) as events:
         await publish(server, "one")
         last = (await events.next())["id"]
@@ -102,21 +102,23 @@ async def test_what_the_history_no_longer_has_is_told(server):
 
 
 async def test_id_that_is_none_begins_anew(server):
-    """A client may present anything."""
+    """A client may send anything as the id."""
     async with Events(server, "nonsense") as events:
         await publish(server, "one")
         assert await events.texts(1) == ["one"]
 
 
 async def test_silent_stream_shows_signs_of_life(server, monkeypatch):
-    """Comments, which EventSource passes over."""
+    """The response has comments, which EventSource ignores."""
     monkeypatch.setattr(server.module, "HEARTBEAT_SECONDS", 0.01)
     async with Events(server) as events:
         assert [await events.next(), await events.next()] == [{"": "here"}] * 2
 
 
 async def test_client_that_is_too_slow_is_closed_and_loses_nothing(server, monkeypatch):
-    """The response breaks off; what did not fit into its mailbox comes when it is back."""
+    """
+    The response breaks off; messages beyond the mailbox come after the client has reconnected.
+    """
     layer, room = server.module.channel_layers["news"], asyncio.Event()
     consumer = server.module.NewsEvents
     send_event = consumer.send_event
@@ -138,7 +140,7 @@ async def test_client_that_is_too_slow_is_closed_and_loses_nothing(server, monke
 
 
 async def test_loss_that_cannot_be_made_up_for_ends_the_response(server):
-    """The client comes back and is told; a gap in which nothing was lost ends nothing."""
+    """The client reconnects and is told; a gap without losses ends nothing."""
     consumer = server.module.NewsEvents
     gap = {"type": "layer.gap", "groups": ["news"], "since": 0.0, "until": 1.0}
     found = []
@@ -155,7 +157,7 @@ async def test_loss_that_cannot_be_made_up_for_ends_the_response(server):
 
 
 async def test_leaving_ends_the_signs_of_life(server, monkeypatch):
-    """Nothing is left of a client that is gone."""
+    """A client that has left keeps no task running."""
     tasks = asyncio.all_tasks()
 
     def left():

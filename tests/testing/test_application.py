@@ -1,4 +1,4 @@
-"""Driving any ASGI application from a test."""
+"""Tests drive any ASGI application with ApplicationCommunicator."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Stubborn:
 
 class TestEvents:
     async def test_application_gets_the_scope_and_the_events_in_order(self):
-        """And its own events come out in order."""
+        """The application's own events come out in order."""
         scopes = []
 
         async def application(scope, receive, send):
@@ -68,7 +68,7 @@ class TestEvents:
         await communicator.wait()
 
     async def test_application_starts_with_the_first_use(self):
-        """Not before: a communicator may be made where no loop runs yet."""
+        """Before that, no task exists: a communicator may be made without a running loop."""
         started = []
 
         async def application(scope, receive, send):
@@ -81,11 +81,11 @@ class TestEvents:
         assert started == [True]
 
     def test_communicator_can_be_made_without_a_loop(self):
-        """A fixture need not be async."""
+        """A fixture may be sync."""
         assert ApplicationCommunicator(echo, SCOPE).scope == SCOPE
 
     async def test_future_is_the_task_of_the_application(self):
-        """The same one each time."""
+        """The future is always the same object."""
         communicator = ApplicationCommunicator(echo, SCOPE)
         assert communicator.future is communicator.future
         assert not communicator.future.done()
@@ -104,16 +104,16 @@ class TestEvents:
 
 
 class TestFailures:
-    """What the application raises comes out here."""
+    """Exceptions of the application come out of the communicator."""
 
     async def test_error_comes_out_of_receive_output(self):
-        """With its own type and text."""
+        """The error keeps its type and text."""
         communicator = ApplicationCommunicator(saying(then=LookupError("no shelf")), SCOPE)
         with pytest.raises(LookupError, match="no shelf"):
             await communicator.receive_output()
 
     async def test_error_comes_out_of_wait(self):
-        """With its own type and text."""
+        """The error keeps its type and text."""
         communicator = ApplicationCommunicator(saying(then=LookupError("no shelf")), SCOPE)
         with pytest.raises(LookupError, match="no shelf"):
             await communicator.wait()
@@ -125,7 +125,7 @@ class TestFailures:
             await communicator.receive_nothing()
 
     async def test_outputs_before_the_failure_are_delivered_first(self):
-        """In order, also if it has failed before anybody asked."""
+        """Outputs come in order, even if the application has failed before the first read."""
         events = [{"type": "one"}, {"type": "two"}, {"type": "three"}]
         communicator = ApplicationCommunicator(saying(*events, then=LookupError()), SCOPE)
         await asyncio.wait([communicator.future])
@@ -142,17 +142,17 @@ class TestFailures:
             await communicator.receive_output()
 
     async def test_end_without_an_output_raises_a_sentence(self):
-        """A test that waits for something is told that nothing will come, at once."""
+        """A waiting test learns at once that no output will come."""
         communicator = ApplicationCommunicator(saying(), SCOPE)
         with pytest.raises(RuntimeError, match="ended without sending anything more"):
             await communicator.receive_output(timeout=60)
 
 
 class TestTimeouts:
-    """In seconds; the application is cancelled, and has ended, when one passes."""
+    """Timeouts are in seconds; after a timeout the application is cancelled and has ended."""
 
     async def test_receive_output_raises_and_cancels(self):
-        """The sentence says how long it has waited."""
+        """The error says how long it waited."""
         application = Stubborn()
         communicator = ApplicationCommunicator(application, SCOPE)
         with pytest.raises(TimeoutError, match=r"sent nothing within 0\.01 s"):
@@ -161,7 +161,7 @@ class TestTimeouts:
         assert application.cleaned_up
 
     async def test_wait_raises_and_cancels(self):
-        """The sentence says how long it has waited."""
+        """The error says how long it waited."""
         application = Stubborn()
         communicator = ApplicationCommunicator(application, SCOPE)
         with pytest.raises(TimeoutError, match=r"still runs after 0\.01 s"):
@@ -171,10 +171,10 @@ class TestTimeouts:
 
     @pytest.mark.parametrize("wait", ["receive_output", "wait"])
     async def test_standstill_of_the_process_is_not_time_for_the_application(self, wait):
-        """It could do nothing meanwhile, and has most of its time left."""
+        """The application could do nothing meanwhile, and keeps most of its time."""
 
         async def application(scope, receive, send):
-            # The circumstance under test: longer than the timeout, and nothing can run.
+            # The case under test: the loop is blocked for longer than the timeout.
             time.sleep(1.2)  # noqa: ASYNC251 - no await would stop the loop
             await asyncio.sleep(0.01)
             await send({"type": "event"})
@@ -183,7 +183,7 @@ class TestTimeouts:
         await getattr(communicator, wait)(timeout=1)
 
     async def test_none_is_no_timeout(self):
-        """As elsewhere in asyncio."""
+        """None waits without limit, as elsewhere in asyncio."""
 
         async def application(scope, receive, send):
             await asyncio.sleep(0.05)
@@ -194,7 +194,7 @@ class TestTimeouts:
         await communicator.wait(timeout=None)
 
     async def test_no_task_is_left_by_a_timeout(self):
-        """Nor a warning about one."""
+        """Python prints no warning about one."""
         before = asyncio.all_tasks()
         communicator = ApplicationCommunicator(silent, SCOPE)
         with pytest.raises(TimeoutError):
@@ -203,7 +203,7 @@ class TestTimeouts:
         assert asyncio.all_tasks() == before
 
     async def test_nothing_is_lost_by_a_timeout_that_does_not_pass(self):
-        """Waiting does not swallow the next event."""
+        """A wait that ends in time keeps the next event."""
         communicator = ApplicationCommunicator(echo, SCOPE)
         for number in range(20):
             receiving = asyncio.create_task(communicator.receive_output(timeout=5))
@@ -215,7 +215,7 @@ class TestTimeouts:
 
 class TestReceiveNothing:
     async def test_silence_is_true(self):
-        """And the application goes on."""
+        """The application continues."""
         communicator = ApplicationCommunicator(echo, SCOPE)
         assert await communicator.receive_nothing(timeout=0.02)
         await communicator.send_input({"type": "event"})
@@ -223,20 +223,20 @@ class TestReceiveNothing:
         communicator.stop()
 
     async def test_output_that_waits_is_false_and_kept(self):
-        """Looking takes nothing away."""
+        """A look at the queue takes nothing from it."""
         communicator = ApplicationCommunicator(saying({"type": "one"}), SCOPE)
         await asyncio.wait([communicator.future])
         assert not await communicator.receive_nothing()
         assert await communicator.receive_output() == {"type": "one"}
 
     async def test_output_that_comes_meanwhile_is_false(self):
-        """It need not wait for the whole time then."""
+        """receive_nothing() returns before its time is over."""
         communicator = ApplicationCommunicator(saying({"type": "one"}), SCOPE)
         async with asyncio.timeout(5):
             assert not await communicator.receive_nothing(timeout=60)
 
     async def test_end_is_true_at_once(self):
-        """Who has ended will not send anything."""
+        """An application that has ended sends nothing."""
         communicator = ApplicationCommunicator(saying(), SCOPE)
         async with asyncio.timeout(5):
             assert await communicator.receive_nothing(timeout=60)
@@ -244,7 +244,7 @@ class TestReceiveNothing:
 
 class TestStop:
     async def test_stop_cancels(self):
-        """It does not wait; the application cleans up by itself."""
+        """stop() does not wait; the application cleans up by itself."""
         application = Stubborn()
         communicator = ApplicationCommunicator(application, SCOPE)
         assert not communicator.future.done()
@@ -254,7 +254,7 @@ class TestStop:
         assert application.cleaned_up
 
     async def test_stop_raises_what_the_application_raised(self):
-        """Unless it is asked not to."""
+        """stop() can be asked not to raise."""
         communicator = ApplicationCommunicator(saying(then=LookupError()), SCOPE)
         await asyncio.wait([communicator.future])
         with pytest.raises(LookupError):
@@ -262,18 +262,18 @@ class TestStop:
         communicator.stop(exceptions=False)
 
     def test_stop_before_the_first_use_is_fine(self):
-        """There is nothing to stop, and nothing is started for it."""
+        """stop() has no task to cancel, and starts none."""
         ApplicationCommunicator(silent, SCOPE).stop()
 
     async def test_stop_twice_is_fine(self):
-        """Also after the application has ended."""
+        """The application may even have ended."""
         communicator = ApplicationCommunicator(saying(), SCOPE)
         await communicator.wait()
         communicator.stop()
         communicator.stop()
 
     async def test_wait_after_stop_returns(self):
-        """Being cancelled on request is no failure."""
+        """A requested cancellation is not a failure."""
         communicator = ApplicationCommunicator(silent, SCOPE)
         assert not communicator.future.done()
         communicator.stop()

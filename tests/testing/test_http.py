@@ -17,7 +17,7 @@ class Echo(AsyncHttpConsumer):
 
 class TestScope:
     def test_scope_is_that_of_a_request(self):
-        """Path decoded, query string as it is, method in upper case."""
+        """The path is decoded, the query string is unchanged, the method is in upper case."""
         scope = HttpCommunicator(
             Echo(), "/caf%C3%A9?a=%20", method="post", headers=[(b"a", b"1")]
         ).scope
@@ -40,7 +40,7 @@ class TestScope:
 
 class TestResponse:
     async def test_response_is_a_mapping_of_its_parts(self):
-        """The application has ended when it is returned."""
+        """The application has ended when the response is returned."""
         http = HttpCommunicator(Echo(), "/", method="PUT", body=b"hello")
         assert await http.get_response() == {
             "status": 201,
@@ -50,7 +50,7 @@ class TestResponse:
         assert http.future.done()
 
     async def test_application_has_ended_when_the_response_is_returned(self):
-        """What it does after the last piece is part of the request."""
+        """The application's work after the last piece is part of the request."""
         done = []
 
         async def application(scope, receive, send):
@@ -76,7 +76,7 @@ class TestResponse:
         assert response == {"status": 200, "headers": [], "body": b"ab"}
 
     async def test_request_may_be_sent_in_pieces(self):
-        """get_response() sends nothing if somebody did."""
+        """get_response() sends nothing if the test has sent pieces."""
         http = HttpCommunicator(Echo(), "/", body=b"one ")
         await http.send_request(more_body=True)
         await http.send_input({"type": "http.request", "body": b"two"})
@@ -91,7 +91,7 @@ class TestResponse:
         ids=["body first", "two starts"],
     )
     async def test_events_in_the_wrong_order_fail_the_test(self, events):
-        """The sentence shows what came and what should have."""
+        """The error shows the actual and the expected event."""
 
         async def application(scope, receive, send):
             for event in events:
@@ -103,7 +103,7 @@ class TestResponse:
         await http.wait()
 
     async def test_application_that_does_not_answer_times_out(self):
-        """After `timeout` seconds."""
+        """The timeout is `timeout` seconds."""
 
         async def application(scope, receive, send):
             while True:
@@ -113,7 +113,7 @@ class TestResponse:
             await HttpCommunicator(application, "/").get_response(timeout=0.01)
 
     async def test_error_in_the_application_comes_out(self):
-        """With its own type and text."""
+        """The error keeps its type and text."""
 
         async def application(scope, receive, send):
             raise LookupError("no shelf")
@@ -122,7 +122,7 @@ class TestResponse:
             await HttpCommunicator(application, "/").get_response()
 
     async def test_response_that_ends_early_fails_the_test(self):
-        """It is told at once, not after the timeout."""
+        """The test fails at once, not after the timeout."""
 
         async def application(scope, receive, send):
             await send({"type": "http.response.start", "status": 200})

@@ -37,14 +37,14 @@ class TestScope:
         ],
     )
     def test_path_is_decoded_and_the_query_string_is_not(self, path, in_scope, query):
-        """As a server does it."""
+        """The communicator decodes like a server."""
         scope = WebsocketCommunicator(Echo(), path).scope
         assert scope["type"] == "websocket"
         assert scope["path"] == in_scope
         assert scope["query_string"] == query
 
     def test_headers_and_subprotocols_are_lists(self):
-        """Whatever they were given as."""
+        """Lists come from any iterable."""
         scope = WebsocketCommunicator(Echo(), "/").scope
         assert scope["headers"] == []
         assert scope["subprotocols"] == []
@@ -62,7 +62,7 @@ class TestScope:
 
     @pytest.mark.parametrize("path", [b"/ws", None, 5])
     def test_path_that_is_no_string_raises_a_sentence(self, path):
-        """It shows what came and what it should be."""
+        """The error shows the actual value and the expected type."""
         with pytest.raises(TypeError, match="must be a string such as") as caught:
             WebsocketCommunicator(Echo(), path)
         assert repr(path) in str(caught.value)
@@ -70,7 +70,7 @@ class TestScope:
 
 class TestConnect:
     async def test_acceptance_has_the_subprotocol_and_the_headers(self):
-        """The headers are those of the handshake's response."""
+        """The headers are the ones of the handshake's response."""
         client = WebsocketCommunicator(Echo(), "/", subprotocols=["v2", "v1"])
         assert client.response_headers is None
         assert await client.connect() == (True, "v2")
@@ -78,7 +78,7 @@ class TestConnect:
         await client.disconnect()
 
     async def test_rejection_has_the_close_code(self):
-        """The application has ended, or will without more input."""
+        """The application has ended, or will end without more input."""
         client = WebsocketCommunicator(Rejecting(), "/")
         assert await client.connect() == (False, 4001)
         await client.wait()
@@ -95,7 +95,7 @@ class TestConnect:
         await client.wait()
 
     async def test_accept_without_headers_is_fine(self):
-        """They are optional in the ASGI specification."""
+        """The ASGI specification makes headers optional."""
 
         async def application(scope, receive, send):
             await receive()
@@ -107,7 +107,7 @@ class TestConnect:
         await client.wait()
 
     async def test_other_answer_fails_the_test(self):
-        """The sentence shows what came instead."""
+        """The error shows the actual event."""
 
         async def application(scope, receive, send):
             await send({"type": "websocket.send", "text": "too early"})
@@ -128,7 +128,7 @@ class TestConnect:
             await client.connect()
 
     async def test_application_that_does_not_answer_times_out(self):
-        """After `timeout` seconds."""
+        """The timeout is `timeout` seconds."""
 
         class Undecided(AsyncWebsocketConsumer):
             async def connect(self):
@@ -157,31 +157,31 @@ class TestFrames:
         assert type(received) is type(frame)
 
     async def test_json_goes_both_ways(self, client):
-        """As a text frame."""
+        """JSON travels as a text frame."""
         await client.send_json_to({"a": [1, None, "ü"]})
         assert await client.receive_json_from() == {"a": [1, None, "ü"]}
 
     @pytest.mark.parametrize("data", [{}, {"text_data": "a", "bytes_data": b"b"}], ids=repr)
     async def test_neither_or_both_raises(self, client, data):
-        """A frame is one of the two."""
+        """A frame has exactly one of the two."""
         with pytest.raises(ValueError, match="either text_data or bytes_data"):
             await client.send_to(**data)
 
     async def test_binary_frame_is_no_json(self, client):
-        """The sentence shows the frame."""
+        """The error shows the frame."""
         await client.send_to(bytes_data=b"{}")
         with pytest.raises(AssertionError, match="binary"):
             await client.receive_json_from()
 
     async def test_silence_can_be_asked_for(self, client):
-        """receive_nothing() is true until something comes."""
+        """receive_nothing() is true until an event comes."""
         assert await client.receive_nothing(timeout=0.01)
         await client.send_to("hello")
         assert not await client.receive_nothing()
         assert await client.receive_from() == "hello"
 
     async def test_frame_that_does_not_come_times_out(self):
-        """And the consumer is cancelled."""
+        """The consumer is cancelled."""
         client = WebsocketCommunicator(Echo(), "/")
         await client.connect()
         with pytest.raises(TimeoutError):
@@ -197,7 +197,7 @@ class TestFrames:
         ],
     )
     async def test_event_with_both_keys_is_a_frame(self, event, frame):
-        """One of them None, as the ASGI specification allows."""
+        """One of them is None, as the ASGI specification allows."""
 
         async def application(scope, receive, send):
             await send({"type": "websocket.send", **event})
@@ -208,7 +208,7 @@ class TestFrames:
         "event", [{}, {"text": "a", "bytes": b"a"}, {"text": None, "bytes": None}]
     )
     async def test_event_that_is_no_frame_fails_the_test(self, event):
-        """A server would not know what to send."""
+        """A server could not send such an event."""
 
         async def application(scope, receive, send):
             await send({"type": "websocket.send", **event})
@@ -217,7 +217,7 @@ class TestFrames:
             await WebsocketCommunicator(application, "/").receive_from()
 
     async def test_close_in_place_of_a_frame_fails_the_test(self):
-        """The sentence shows the code."""
+        """The error shows the code."""
 
         class Closing(Echo):
             async def receive(self, text_data=None, bytes_data=None):
@@ -233,7 +233,7 @@ class TestFrames:
 
 class TestDisconnect:
     async def test_code_reaches_the_application(self):
-        """And the call returns when the application has ended."""
+        """The call returns when the application has ended."""
         codes = []
 
         class Listening(Echo):
@@ -247,7 +247,7 @@ class TestDisconnect:
         assert client.future.done()
 
     async def test_application_that_does_not_end_times_out(self):
-        """After `timeout` seconds."""
+        """The timeout is `timeout` seconds."""
 
         async def application(scope, receive, send):
             while True:
