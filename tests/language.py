@@ -49,7 +49,7 @@ UNFIT = re.compile(
 NAMES = {"ASGI", "Celery", "Django", "FastAPI", "JSON", "Lua", "Python", "Redis", "Starlette"}
 
 DIRECTIVE = re.compile(r"#+!?\s*(noqa(:\s*[A-Z0-9, ]+)?|type:\s*\S+|pyright:\s*\S+|pragma:.*)\s*-?")
-CODE = re.compile(r"``?[^`]*``?|https?://\S+")
+CODE = re.compile(r"``?[^`]*``?|https?://\S+|<!--.*?-->")
 WORD = re.compile(r"[A-Za-z]+(?:['-][A-Za-z]+)*")
 
 

@@ -59,10 +59,10 @@ def test_every_recipe_can_be_started(page):
 
 @pytest.mark.parametrize("page", RECIPES)
 def test_every_recipe_says_what_can_go_wrong(page):
-    """Each page has the sections about failures and about things to watch."""
+    """Every page ends with notes and a table of symptoms."""
     text = (PAGES / f"{page}.md").read_text()
-    assert "\n## What to watch for\n" in text
-    assert "\n## What can go wrong\n" in text
+    assert "\n## Notes\n" in text
+    assert "\n## Troubleshooting\n" in text
 
 
 def test_every_example_is_shown():
