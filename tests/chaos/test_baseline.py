@@ -328,11 +328,11 @@ class SlowBroker(MemoryBroker):
         super().__init__(*args)
         self.topics = set()
 
-    async def start(self, deliver, interrupted):
+    async def start(self, deliver, report_outage):
         def heard(topic, payload, *, positions):
             return deliver(topic, payload, positions=positions) if topic in self.topics else 0
 
-        await super().start(heard, interrupted)
+        await super().start(heard, report_outage)
 
     async def subscribe(self, topic):
         await asyncio.sleep(SLOW / 2)

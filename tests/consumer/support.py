@@ -184,7 +184,7 @@ class FragileBroker(MemoryBroker):
     def __init__(self, *args) -> None:
         super().__init__(*args)
         # Called by tests in the role of a connection that was lost and came back.
-        self.interrupted = None
+        self.report_outage = None
         # subscribe() waits for this.
         self.confirming = asyncio.Event()
         self.confirming.set()
@@ -193,9 +193,9 @@ class FragileBroker(MemoryBroker):
         # Raised by subscribe(), if set.
         self.failure: Exception | None = None
 
-    async def start(self, deliver, interrupted):
-        await super().start(deliver, interrupted)
-        self.interrupted = interrupted
+    async def start(self, deliver, report_outage):
+        await super().start(deliver, report_outage)
+        self.report_outage = report_outage
 
     async def subscribe(self, topic):
         self.asked.append(topic)

@@ -18,6 +18,7 @@ from fast_channels.consumer import (
 from fast_channels.consumer.dispatch import LOGGED_TYPES, get_handler_name
 from fast_channels.exceptions import ConsumerStateError, StopConsumer, UnknownLayer
 from fast_channels.layers import InMemoryChannelLayer, channel_layers
+from fast_channels.layers.broker import Outage
 from fast_channels.layers.mailbox import FRAME_LIMIT
 from fast_channels.middleware import BaseMiddleware
 from fast_channels.testing import ApplicationCommunicator, WebsocketCommunicator
@@ -551,7 +552,7 @@ class TestGap:
                 await self.send("caught up")
 
         client = await connect(Catching())
-        fragile_layer.broker.interrupted(["room", "elsewhere"], 1.0, 2.5, False)
+        fragile_layer.broker.report_outage(Outage(1.0, 2.5, lost=["room", "elsewhere"]))
         assert await client.receive_from() == "caught up"
         assert gaps == [
             {
@@ -567,7 +568,7 @@ class TestGap:
     async def test_consumer_without_a_handler_goes_on(self, fragile_layer, connect, caplog):
         """A gap that nobody asks about is no reason to close."""
         client = await connect(Recorder())
-        fragile_layer.broker.interrupted(["room"], 1.0, 2.0, False)
+        fragile_layer.broker.report_outage(Outage(1.0, 2.0, lost=["room"]))
         await fragile_layer.group_send("room", {"type": "chat.message", "text": "next"})
         assert await client.receive_from() == "next"
         assert fragile_layer.statistics().unknown_type == 0

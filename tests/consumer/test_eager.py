@@ -16,6 +16,7 @@ from fast_channels.layers import (
     RedisPubSubChannelLayer,
     channel_layers,
 )
+from fast_channels.layers.broker import Outage
 from fast_channels.layers.codecs import MsgPackCodec
 from tests.consumer.support import (
     ALIAS,
@@ -322,7 +323,7 @@ async def test_gap_stands_in_its_place_among_notes(fragile_layer):
 
     wire = await connected(Told())
     deliver(fragile_layer, note("before"))
-    fragile_layer.broker.interrupted([GROUP], 1.0, 2.0, False)
+    fragile_layer.broker.report_outage(Outage(1.0, 2.0, lost=[GROUP]))
     deliver(fragile_layer, note("after"))
     await until(lambda: texts(wire.sent) == ["before", "gap", "after"])
     await leave(wire)
@@ -332,7 +333,7 @@ async def test_on_gap_close_closes_a_forwarding_consumer(fragile_layer):
     """Notes behind the gap are not sent any more."""
     consumer = type("Strict", (Forwarder,), {"on_gap": "close"})()
     wire = await connected(consumer)
-    fragile_layer.broker.interrupted([GROUP], 1.0, 2.0, False)
+    fragile_layer.broker.report_outage(Outage(1.0, 2.0, lost=[GROUP]))
     deliver(fragile_layer, note("too late"))
     await wire.ended()
     assert texts(wire.sent) == []

@@ -20,7 +20,8 @@ from fast_channels.exceptions import (
     MissingCapability,
 )
 from fast_channels.layers import InMemoryChannelLayer, channel_layers
-from fast_channels.testing import ResumingCommunicator, WebsocketCommunicator
+from fast_channels.layers.broker import Outage
+from fast_channels.testing import ResumingCommunicator, WebsocketCommunicator, inspect
 from fast_channels.testing.resuming import Received
 from tests.consumer.support import ALIAS, closes, drained, errors, rest, settled, until
 
@@ -634,7 +635,7 @@ async def test_gap_that_cannot_be_made_up_for_is_told_while_connected(durable_la
     await say("a")
     await client.receive_from()
     durable_layer._broker._log.clear()
-    durable_layer._interrupted(["room"], 1.0, 2.0, False)
+    inspect.report_outage(durable_layer, Outage(1.0, 2.0, lost=["room"]))
     assert await client.receive_from() == "snapshot of room"
     assert client.resumed["room"]["recovered"] is False
     await say("b")
@@ -647,7 +648,7 @@ async def test_gap_that_the_log_has_no_hole_at_is_none(durable_layer, say, resum
     """The layer did not know better, and the log does."""
     client = await resume(Snapshots.as_asgi())
     await say("a")
-    durable_layer._interrupted(["room"], 1.0, 2.0, False)
+    inspect.report_outage(durable_layer, Outage(1.0, 2.0, lost=["room"]))
     await say("b")
     assert await texts(client, 2) == ["a", "b"]
     assert "recovered" not in client.resumed["room"]
@@ -834,7 +835,7 @@ async def test_history_that_cannot_be_read_closes_with_1012(durable_layer, say, 
         raise LayerUnavailable(durable_layer, "it is away")
 
     durable_layer._broker.read = read
-    durable_layer._interrupted(["room"], 1.0, 2.0, False)
+    inspect.report_outage(durable_layer, Outage(1.0, 2.0, lost=["room"]))
     assert closes(await rest(client)) == [(1012, "the history cannot be read")]
 
 

@@ -14,6 +14,7 @@ from fast_channels.exceptions import (
     LayerUnavailable,
     StopConsumer,
 )
+from fast_channels.layers.broker import Outage
 from fast_channels.testing import WebsocketCommunicator
 from tests.consumer.support import (
     ALIAS,
@@ -242,7 +243,7 @@ class TestEndings:
 
         consumer = Careful()
         client = await connect(consumer)
-        fragile_layer.broker.interrupted(["room"], 1.0, 2.0, False)
+        fragile_layer.broker.report_outage(Outage(1.0, 2.0, lost=["room"]))
         [(code, reason)] = closes(await rest(client))
         assert code == 1012
         assert reason

@@ -9,6 +9,7 @@ import pytest
 
 from fast_channels.consumer import close_codes
 from fast_channels.layers import InMemoryChannelLayer
+from fast_channels.layers.broker import Outage
 from fast_channels.layers.mailbox import Notice
 from fast_channels.testing import WebsocketCommunicator, inspect
 from tests.documents.support import ROOT, block_with
@@ -42,9 +43,9 @@ async def test_notices_of_the_page_are_told(registry):
     layer = registry["chat"]
     client = WebsocketCommunicator(space["CarefulConsumer"].as_asgi(), "/")
     await client.connect()
-    inspect.interrupt(layer, ["lobby"], 1.0, 2.0, False)
+    inspect.report_outage(layer, Outage(1.0, 2.0, lost=["lobby"]))
     assert await client.receive_from() == "messages of ['lobby'] may have been lost"
-    inspect.interrupt(layer, ["lobby"], 1.0, 2.0, True)
+    inspect.report_outage(layer, Outage(1.0, 2.0, recovered=["lobby"]))
     (mailbox,) = inspect.hub(layer).mailboxes.values()
     mailbox.put_notice(Notice(type="layer.overflow", dropped=3))
     assert await client.receive_from() == "3 messages were lost"

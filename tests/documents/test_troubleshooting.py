@@ -34,6 +34,7 @@ from fast_channels.layers import (
 from fast_channels.layers import (
     registry as registry_module,
 )
+from fast_channels.layers.broker import Outage
 from fast_channels.layers.sync import SyncChannelLayer
 from fast_channels.middleware import OriginValidator
 from fast_channels.routing import ChannelNameRouter
@@ -502,7 +503,7 @@ async def close_after_a_gap(registry) -> tuple[int, str]:
     registry.register("chat", layer)
     client = WebsocketCommunicator(Careful.as_asgi(), "/")
     await client.connect()
-    layer.broker.interrupted(["lobby"], 1.0, 2.0, False)
+    layer.broker.report_outage(Outage(1.0, 2.0, lost=["lobby"]))
     return await close_of(client)
 
 

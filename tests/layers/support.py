@@ -121,16 +121,16 @@ class RecordingBroker:
         self.calls = []
         self.held = {}
         self.refused = {}
-        self.deliver = self.interrupted = None
+        self.deliver = self.report_outage = None
 
-    async def start(self, deliver, interrupted):
+    async def start(self, deliver, report_outage):
         self.calls.append(("start",))
-        self.deliver, self.interrupted = deliver, interrupted
+        self.deliver, self.report_outage = deliver, report_outage
         await self._answer("start")
 
     async def stop(self):
         self.calls.append(("stop",))
-        self.deliver = self.interrupted = None
+        self.deliver = self.report_outage = None
 
     async def publish(self, topic, payload):
         self.calls.append(("publish", topic))

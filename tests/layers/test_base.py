@@ -16,7 +16,9 @@ from fast_channels.exceptions import (
     MissingCapability,
 )
 from fast_channels.layers import BaseChannelLayer, InMemoryChannelLayer, RedisChannelLayer
+from fast_channels.layers.broker import Outage
 from fast_channels.layers.mailbox import Mailbox
+from fast_channels.testing import inspect
 from tests.layers.support import RecordingLayer, arrives, becomes, received, turns
 
 
@@ -318,7 +320,7 @@ async def test_interruption_is_told_to_each_channel_once(recording):
     first, second, other = [await recording.open_channel() for _ in range(3)]
     for group, inbox in [("b", first), ("a", first), ("a", second), ("c", other)]:
         await recording.group_add(group, inbox.name)
-    recording.broker.interrupted(["a", "b", "unknown"], 1.0, 2.5, True)
+    recording.broker.report_outage(Outage(1.0, 2.5, recovered=["a", "b", "unknown"]))
     gap = {"type": "layer.gap", "since": 1.0, "until": 2.5, "recovered": True}
     assert await arrives(first) == {**gap, "groups": ["a", "b"]}
     assert await arrives(second) == {**gap, "groups": ["a"]}
@@ -331,7 +333,7 @@ async def test_gap_is_not_seen_by_receive(memory):
     """It is for consumers; receive() waits for what somebody sent."""
     name = await memory.new_channel()
     await memory.group_add("room", name)
-    memory._interrupted(["room"], 1.0, 2.0, False)
+    inspect.report_outage(memory, Outage(1.0, 2.0, lost=["room"]))
     await memory.send(name, {"type": "test"})
     assert await memory.receive(name) == {"type": "test"}
 

@@ -13,12 +13,13 @@ from relay import DONE, PUBLISH, SUBSCRIBE, UNSUBSCRIBE, frame, read_frame
 
 from fast_channels.exceptions import LayerUnavailable
 from fast_channels.layers.base import BaseChannelLayer
+from fast_channels.layers.broker import Outage
 from fast_channels.layers.health import Health
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from fast_channels.layers.broker import Deliver, Interrupted
+    from fast_channels.layers.broker import Deliver
 
 logger = logging.getLogger(__name__)
 
@@ -82,8 +83,8 @@ class RelayBroker:
         self._health = Health("connecting", time.time())
         self._task: asyncio.Task[None] | None = None
 
-    async def start(self, deliver: Deliver, interrupted: Interrupted) -> None:
-        self._deliver, self._interrupted = deliver, interrupted
+    async def start(self, deliver: Deliver, report_outage: Callable[[Outage], None]) -> None:
+        self._deliver, self._report_outage = deliver, report_outage
         try:
             link = await self._connect()
         except CONNECTION_ERRORS as exc:
@@ -151,7 +152,7 @@ class RelayBroker:
                         logger.exception("lost %s, for a reason that nobody expects", self)
                     self._is_down(link, exc)
                 link, came = await self._connect_again()
-                self._interrupted(list(self._topics), since, time.time(), False)
+                self._report_outage(Outage(since, time.time(), lost=list(self._topics)))
                 for topic, payload in came:
                     self._deliver(topic, payload)
                 self._is_up(link)

@@ -9,38 +9,42 @@ docs/backend.md; to check one, subclass `fast_channels.testing.contract`.
 from __future__ import annotations
 
 import functools
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeGuard, runtime_checkable
 
 from fast_channels.exceptions import MissingCapability
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
     from .health import Health
     from .position import Position
 
 
-class Interrupted(Protocol):
-    """What a broker calls after an interruption."""
+@dataclass(frozen=True)
+class Outage:
+    """
+    A time in which a broker may have missed payloads, reported once it is over.
 
-    def __call__(
-        self,
-        topics: Iterable[str],
-        since: float,
-        until: float,
-        recovered: bool,
-        /,
-        *,
-        lost: Iterable[str] = (),
-    ) -> None:
-        """
-        Tell the members of topics, since and until when: Unix times in seconds.
+    Every channel that is a member of one of the topics is told with one `layer.gap`. A channel
+    with a topic in `lost` is told of the lost topics only.
+    """
 
-        `recovered` is whether everything published meanwhile has arrived after all,
-        except in the topics of `lost`. Without `topics`, no connection was lost.
-        """
-        ...
+    since: float
+    """When it began: Unix time in seconds."""
+
+    until: float
+    """When the broker was in order again: Unix time in seconds."""
+
+    recovered: Collection[str] = ()
+    """Topics of which every payload that was published meanwhile has arrived after all."""
+
+    lost: Collection[str] = ()
+    """Topics of which payloads may be missing."""
+
+    reconnected: bool = True
+    """False if payloads are missing although no connection was lost."""
 
 
 class Deliver(Protocol):
@@ -61,14 +65,16 @@ class Broker(Protocol):
     Moves payloads between processes. Knows topics and bytes, nothing else.
 
     A broker never decodes a payload, never sees a consumer, and calls
-    `deliver` and `interrupted` only on the loop that called `start`.
+    `deliver` and `report_outage` only on the loop that called `start`.
     """
 
-    async def start(self, deliver: Deliver, interrupted: Interrupted) -> None:
+    async def start(self, deliver: Deliver, report_outage: Callable[[Outage], None]) -> None:
         """
-        Get ready; from now on `deliver(topic, *payloads)` in arrival order.
+        Connect; from now on call `deliver(topic, *payloads)` in the order of arrival.
 
-        Raises LayerUnavailable if nobody answers at the configured address.
+        Call `report_outage` after each outage, once all subscriptions are in order again and
+        before anything newer is delivered. Raises LayerUnavailable if no server answers at the
+        configured address.
         """
         ...
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from fast_channels.type_defs import ChannelCapacityDict, Overflow
 
-    from .broker import DeadPayload, Deliver, Interrupted, Lease, LogSlice
+    from .broker import DeadPayload, Deliver, Lease, LogSlice, Outage
     from .codecs import Codec
     from .mailbox import Mailbox
     from .position import Position
@@ -118,8 +118,11 @@ class MemoryBroker:
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._deliver: Deliver | None = None
 
-    async def start(self, deliver: Deliver, interrupted: Interrupted) -> None:  # noqa: ARG002
-        # Nothing can interrupt a process within itself.
+    async def start(
+        self,
+        deliver: Deliver,
+        report_outage: Callable[[Outage], None],  # noqa: ARG002 - there are no outages
+    ) -> None:
         self._deliver = deliver
 
     async def stop(self) -> None:

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
     from fast_channels.type_defs import ChannelCapacityDict, ChannelMessage, Overflow
 
+    from .broker import Outage
     from .position import Position
 
 # Seconds that closing a channel waits for the broker to confirm. It is done in
@@ -152,7 +153,7 @@ class Wiring(NameRules):
         subscriptions = Subscriptions(self._hub, broker)
         self._health = Health("connecting", time.time())
         try:
-            await broker.start(self._deliver, self._interrupted)
+            await broker.start(self._deliver, self._report_outage)
             self._broker, self._subscriptions = broker, subscriptions
             self._queue = broker if isinstance(broker, Queue) else None
             self._log = broker if isinstance(broker, Log) else None
@@ -176,31 +177,21 @@ class Wiring(NameRules):
     def _deliver(self, topic: str, *payloads: bytes, positions: Sequence[Position] = ()) -> int:
         return self._hub.deliver(topic, *payloads, positions=positions)
 
-    def _interrupted(
-        self,
-        topics: Iterable[str],
-        since: float,
-        until: float,
-        recovered: bool,
-        /,
-        *,
-        lost: Iterable[str] = (),
-    ) -> None:
-        """Tell every channel that was subscribed to one of `topics`, once."""
-        topics = list(topics)
-        # Without a connection that was lost, something may be missing all the same.
-        self._hub.counters.reconnects += bool(topics) or not lost
+    def _report_outage(self, outage: Outage) -> None:
+        """Tell every channel that was subscribed to one of the topics, once."""
+        self._hub.counters.reconnects += outage.reconnected
         self._hub.counters.gaps += 1
-        # Who has lost something is told of that alone.
-        worse = self._affected(lost)
-        for channel, affected in {**self._affected(topics), **worse}.items():
-            groups = sorted(g for g in map(self._group_name, affected) if g is not None)
-            good = recovered and channel not in worse
-            gap = {"groups": groups, "since": since, "until": until, "recovered": good}
-            self._hub.mailboxes[channel].put_notice(Notice(type="layer.gap", **gap))
+        lost = self._affected(outage.lost)
+        # A channel that has lost something is told of that alone.
+        for channel, topics in {**self._affected(outage.recovered), **lost}.items():
+            groups = sorted(g for g in map(self._group_name, topics) if g is not None)
+            gap = {"groups": groups, "since": outage.since, "until": outage.until}
+            recovered = channel not in lost
+            notice = Notice(type="layer.gap", **gap, recovered=recovered)
+            self._hub.mailboxes[channel].put_notice(notice)
 
     def _affected(self, topics: Iterable[str]) -> dict[str, list[str]]:
-        """Return the channels to be told when `topics` were interrupted, with which of them."""
+        """Return the channels to be told after an outage of `topics`, with which of them."""
         return self._hub.channels_in(topics)
 
     # -- sending ------------------------------------------------------------

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Iterable
 
     from fast_channels.layers.base import BaseChannelLayer
+    from fast_channels.layers.broker import Outage
     from fast_channels.layers.hub import Hub
     from fast_channels.layers.mailbox import Mailbox
     from fast_channels.type_defs import ChannelMessage
@@ -44,15 +44,9 @@ def encode(layer: BaseChannelLayer, message: ChannelMessage) -> bytes:
     return layer._encode(message)
 
 
-def interrupt(
-    layer: BaseChannelLayer,
-    topics: Iterable[str],
-    since: float,
-    until: float,
-    recovered: bool,
-) -> None:
-    """Report an outage from `since` to `until` to the members of `topics`, as a broker does."""
-    layer._interrupted(topics, since, until, recovered)
+def report_outage(layer: BaseChannelLayer, outage: Outage) -> None:
+    """Report an outage to the members of its topics, as a broker does."""
+    layer._report_outage(outage)
 
 
 def group_members(layer: BaseChannelLayer) -> dict[str, list[str]]:

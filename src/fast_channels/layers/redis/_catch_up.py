@@ -16,14 +16,15 @@ import time
 from typing import TYPE_CHECKING
 
 from fast_channels.exceptions import BrokerRefused, LayerClosed, LayerUnavailable
+from fast_channels.layers.broker import Outage
 
 from ._log import Notification
 from ._reader import reconnect_delays
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    from fast_channels.layers.broker import Deliver, Interrupted, LogEntry, LogSlice
+    from fast_channels.layers.broker import Deliver, LogEntry, LogSlice
     from fast_channels.layers.position import Position
 
     from ._log import StreamLog
@@ -147,7 +148,7 @@ class CatchUp:
         turn: int,
         check_interval: float,
         deliver: Deliver,
-        interrupted: Interrupted,
+        report_outage: Callable[[Outage], None],
     ) -> None:
         self._log = log
         # Payloads to deliver before consumers get a turn.
@@ -158,7 +159,7 @@ class CatchUp:
         self._compare_at = time.monotonic() + check_interval
         self._round: list[str] = []
         self._deliver = deliver
-        self._interrupted = interrupted
+        self._report_outage = report_outage
         # By the names of the logs, since that is what arrives.
         self._cursors: dict[str, TopicCursor] = {}
         # Names of those that have to be looked at, and what the task sleeps on.
@@ -342,14 +343,15 @@ class CatchUp:
         told = self._outages[:outages]
         since = told[0][0] if told else self._well
         until = told[-1][1] if told else began
-        worse = [c.topic for key, (c, _) in lost.items() if not self._gone(key, c)]
+        worse = {c.topic for key, (c, _) in lost.items() if not self._gone(key, c)}
         if told:
             # All topics were looked at. Of those that are refused nothing is known.
             topics = sorted(c.topic for key, c in self._cursors.items() if key not in refused)
-            self._interrupted(topics, since, until, True, lost=worse)
+            recovered = [topic for topic in topics if topic not in worse]
+            self._report_outage(Outage(since, until, recovered=recovered, lost=worse))
             del self._outages[:outages]
         elif worse:
-            self._interrupted((), since, until, False, lost=worse)
+            self._report_outage(Outage(since, until, lost=worse, reconnected=False))
         for key, (cursor, stretch) in lost.items():
             await self._apply(key, cursor, stretch)
         if refused:

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from fast_channels.exceptions import BrokerRefused, LayerUnavailable
 from fast_channels.layers import names
 from fast_channels.layers.base import BaseChannelLayer
+from fast_channels.layers.broker import Outage
 from fast_channels.layers.options import checked_seconds
 
 from ._client import SEND_TIMEOUT_SECONDS, sum_of
@@ -36,7 +37,7 @@ from .serializers import OpenCodec, registry
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-    from fast_channels.layers.broker import Deliver, Interrupted, Popped
+    from fast_channels.layers.broker import Deliver, Popped
     from fast_channels.layers.health import Health
     from fast_channels.layers.position import Position
     from fast_channels.type_defs import ChannelCapacityDict, ChannelMessage, Overflow
@@ -94,10 +95,10 @@ class RedisQueueBroker:
         self._taps: dict[str, QueueReader] = {}
         # Taps that are being stopped because nobody wants anything from them.
         self._stopping: set[asyncio.Task[None]] = set()
-        self._interrupted: Interrupted | None = None
+        self._report_outage: Callable[[Outage], None] | None = None
 
-    async def start(self, deliver: Deliver, interrupted: Interrupted) -> None:
-        self._interrupted = interrupted
+    async def start(self, deliver: Deliver, report_outage: Callable[[Outage], None]) -> None:
+        self._report_outage = report_outage
         self._inboxes = [
             Inbox(server, self._keys, self._inbox_keys, self._options, deliver, self._returned)
             for server in self._servers
@@ -319,8 +320,12 @@ class RedisQueueBroker:
         if at_home or not recovered:
             # Direct messages, too: those of peers may go by any server.
             topics.append(self._keys.inbox)
-        if self._interrupted is not None:
-            self._interrupted(topics, since, until, recovered)
+        if self._report_outage is None:
+            return
+        if recovered:
+            self._report_outage(Outage(since, until, recovered=topics))
+        else:
+            self._report_outage(Outage(since, until, lost=topics))
 
     def __str__(self) -> str:
         return ", ".join(map(str, self._servers))

@@ -16,6 +16,7 @@ from redis.exceptions import InvalidResponse, ResponseError
 from fast_channels.exceptions import BrokerRefused, InvalidChannelLayerError
 from fast_channels.layers import names
 from fast_channels.layers.base import BaseChannelLayer
+from fast_channels.layers.broker import Outage
 from fast_channels.layers.mailbox import Notice
 from fast_channels.layers.options import checked_seconds
 
@@ -27,9 +28,9 @@ from ._server import Server, health_of, ping_all
 from .serializers import SealedCodec, registry
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
-    from fast_channels.layers.broker import Deliver, Interrupted
+    from fast_channels.layers.broker import Deliver
     from fast_channels.layers.health import Health
     from fast_channels.type_defs import ChannelCapacityDict, ChannelMessage, Overflow
 
@@ -211,10 +212,10 @@ class RedisPubSubBroker:
         self.beats = beats
         self.heartbeat_interval = heartbeat_interval
         self._subscribers: list[Subscriber] = []
-        self._interrupted: Interrupted | None = None
+        self._report_outage: Callable[[Outage], None] | None = None
 
-    async def start(self, deliver: Deliver, interrupted: Interrupted) -> None:
-        self._interrupted = interrupted
+    async def start(self, deliver: Deliver, report_outage: Callable[[Outage], None]) -> None:
+        self._report_outage = report_outage
         self._subscribers = [Subscriber(server, self, deliver) for server in self._servers]
         await ping_all(self._servers)
 
@@ -242,10 +243,10 @@ class RedisPubSubBroker:
     def health(self) -> Mapping[str, Health]:
         return health_of(self._servers)
 
-    def returned(self, topics: Iterable[str], since: float, until: float) -> None:
-        if self._interrupted is not None:
-            # What was published meanwhile went to nobody.
-            self._interrupted(topics, since, until, False)
+    def returned(self, topics: Collection[str], since: float, until: float) -> None:
+        if self._report_outage is not None:
+            # The server has not kept what was published meanwhile.
+            self._report_outage(Outage(since, until, lost=topics))
 
     def _index(self, topic: str) -> int:
         return consistent_hash(topic, len(self._servers))
@@ -326,17 +327,8 @@ class RedisPubSubChannelLayer(BaseChannelLayer):
             self._heartbeat_interval,
         )
 
-    def _interrupted(
-        self,
-        topics: Iterable[str],
-        since: float,
-        until: float,
-        recovered: bool,
-        /,
-        *,
-        lost: Iterable[str] = (),
-    ) -> None:
-        super()._interrupted(topics, since, until, recovered, lost=lost)
+    def _report_outage(self, outage: Outage) -> None:
+        super()._report_outage(outage)
         self._announce(self._on_reconnect)
 
     def _announce(self, type_: str | None) -> None:

@@ -41,7 +41,7 @@ from .serializers import OpenCodec, registry
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from fast_channels.layers.broker import Deliver, Interrupted, LogSlice
+    from fast_channels.layers.broker import Deliver, LogSlice, Outage
     from fast_channels.layers.health import Health
     from fast_channels.layers.position import Position
     from fast_channels.type_defs import ChannelCapacityDict, ChannelMessage, Overflow
@@ -67,10 +67,10 @@ class Shard:
         )
         self._cursors: CatchUp | None = None
 
-    async def start(self, deliver: Deliver, interrupted: Interrupted) -> None:
+    async def start(self, deliver: Deliver, report_outage: Callable[[Outage], None]) -> None:
         options = self._options
         self._cursors = CatchUp(
-            self.log, options.batch, options.check_interval, deliver, interrupted
+            self.log, options.batch, options.check_interval, deliver, report_outage
         )
         await self._notices.start(self._cursors.arrived, self._returned)
 
@@ -109,17 +109,9 @@ class Shard:
     def _lost(self) -> None:
         self.cursors.lost()
 
-    def _returned(
-        self,
-        _topics: Iterable[str],
-        since: float,
-        until: float,
-        _recovered: bool,
-        /,
-        *,
-        lost: Iterable[str] = (),  # noqa: ARG002 - what is lost the logs will say
-    ) -> None:
-        self.cursors.returned(since, until)
+    def _returned(self, outage: Outage) -> None:
+        # The logs tell what is lost.
+        self.cursors.returned(outage.since, outage.until)
 
 
 class RedisStreamsBroker(RedisWorkQueue):
@@ -139,8 +131,8 @@ class RedisStreamsBroker(RedisWorkQueue):
         # Of a plain channel.
         self._capacity_of = capacity_of
 
-    async def start(self, deliver: Deliver, interrupted: Interrupted) -> None:
-        starts = (shard.start(deliver, interrupted) for shard in self._shards)
+    async def start(self, deliver: Deliver, report_outage: Callable[[Outage], None]) -> None:
+        starts = (shard.start(deliver, report_outage) for shard in self._shards)
         for failed in await asyncio.gather(*starts, return_exceptions=True):
             if isinstance(failed, BaseException):
                 raise failed
