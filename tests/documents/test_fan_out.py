@@ -1,4 +1,4 @@
-"""What docs/fan-out.md shows works as it is written, on the chat of README.md."""
+"""The code of docs/fan-out.md works as it is written, on the chat of README.md."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ async def test_chat_runs_on_the_protocol_of_the_page(tmp_path):
 
 
 async def test_chat_that_forwards_does_the_same(registry):
-    """Its class takes the place of the first one, and both clients read what one types."""
+    """The class replaces that of the README, and both clients read a message."""
     forwarding = block_with(PAGE, "forwards = ")
     consumer = forwarding[forwarding.index("class ") :]
     first = re.compile(r"^class ChatConsumer.*?(?=^app = )", re.DOTALL | re.MULTILINE)

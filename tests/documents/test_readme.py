@@ -1,4 +1,4 @@
-"""What README.md shows works as it is written."""
+"""The code and the commands of README.md work as they are written."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def chat_server(chat):
         yield port
 
 
-async def test_chat_of_the_readme_shows_everybody_what_one_types(chat_server):
-    """Two clients see what one of them types."""
+async def test_both_clients_of_the_chat_see_a_message(chat_server):
+    """Two clients see the text that one of them types."""
     url = f"ws://127.0.0.1:{chat_server}/ws/chat"
     async with connect(url) as one, connect(url) as two:
         await one.send("hello")

@@ -1,4 +1,4 @@
-"""What docs/resume.md shows works as it is written."""
+"""The code of docs/resume.md works as it is written."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PAGE = ROOT / "docs" / "resume.md"
 
 
 async def test_chat_of_the_page_misses_nothing(registry):
-    """Its client receives what was said while it was away, and is told if that was too long."""
+    """The client receives missed messages, and a notice if the history has lost them."""
     names = {}
     exec(block_with(PAGE, "resumable = "), names)
     layer = registry["chat"]
@@ -35,8 +35,8 @@ async def test_chat_of_the_page_misses_nothing(registry):
         await client.cut()
 
 
-async def test_client_of_the_page_prints_what_it_receives(capsys):
-    """It listens until the server has nothing more to say."""
+async def test_client_of_the_page_prints_each_frame(capsys):
+    """The client listens until the server closes."""
 
     async def serve_one(connection):
         await connection.send("hello")

@@ -17,14 +17,12 @@ from fastapi import FastAPI, Response
 from fastapi.responses import PlainTextResponse
 from starlette.routing import WebSocketRoute
 
-from fast_channels import AsyncWebsocketConsumer, channel_layers
-from fast_channels.consumer import RateLimit
-from fast_channels.layers import RedisPubSubChannelLayer
+from fast_channels import AsyncWebsocketConsumer, RateLimit, RedisPubSubChannelLayer, channel_layers
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
-    from fast_channels.layers.base import BaseChannelLayer
+    from fast_channels import BaseChannelLayer
     from fast_channels.type_defs import ChannelMessage
 
 # Uvicorn configures only its own loggers.
@@ -40,14 +38,14 @@ channel_layers.drain_spread = float(os.environ.get("DRAIN_SPREAD", "10"))
 
 
 class ChatConsumer(AsyncWebsocketConsumer):
-    """A chat in which every client reads what one of them types."""
+    """A chat: every client reads every message."""
 
     channel_layer_alias = "chat"
     groups = ["lobby"]
     # Chat messages are short, and people do not type faster than this.
     max_frame_size = 4_000
     rate_limit = RateLimit(per_second=5, burst=20)
-    # Per process: what its memory and its file descriptors allow.
+    # Per process, as far as its memory and its file descriptors allow.
     max_connections = 10_000
 
     async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:

@@ -2,8 +2,7 @@
 
 import os
 
-from fast_channels import BaseChannelLayer, InMemoryChannelLayer
-from fast_channels.layers import RedisPubSubChannelLayer
+from fast_channels import BaseChannelLayer, InMemoryChannelLayer, RedisPubSubChannelLayer
 
 
 def make_layer() -> BaseChannelLayer:

@@ -1,4 +1,4 @@
-"""Rooms: what one client types, every client in the room reads."""
+"""Chat rooms: every client in a room reads every message."""
 
 from typing import Any
 

@@ -2,7 +2,7 @@
 
 from layer import make_layer
 
-from fast_channels.layers.sync import SyncChannelLayer
+from fast_channels import SyncChannelLayer
 
 layer = SyncChannelLayer(make_layer())
 layer.group_send("room.7", {"type": "room.message", "text": "the report is ready"})

@@ -15,7 +15,7 @@ TICKET_LIFETIME = 30
 
 @dataclass(frozen=True)
 class Session:
-    """A user who is signed in, until `ends` (Unix time in seconds)."""
+    """The session of a user, valid until `ends` (Unix time in seconds)."""
 
     user: str
     ends: float
@@ -24,7 +24,7 @@ class Session:
 # Sessions by the secret that the client has, in a cookie or as a token.
 sessions: dict[str, Session] = {}
 
-# Rooms and the users who may read them.
+# Users that may read a room, by room.
 members: dict[str, set[str]] = {}
 
 

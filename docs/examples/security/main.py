@@ -13,9 +13,7 @@ from fastapi import Cookie, FastAPI, HTTPException
 from sockets import FirstMessageConsumer, RoomConsumer
 from starlette.routing import BaseRoute, WebSocketRoute
 
-from fast_channels import channel_layers
-from fast_channels.layers import RedisPubSubChannelLayer
-from fast_channels.middleware import OriginValidator
+from fast_channels import OriginValidator, RedisPubSubChannelLayer, channel_layers
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -54,7 +52,7 @@ app = FastAPI(lifespan=lifespan, routes=routes)
 # start of ticket
 @app.post("/ticket")
 async def ticket(session: Annotated[str, Cookie()] = "") -> dict[str, str]:
-    """Issue a ticket for one WebSocket to a user who is signed in."""
+    """Issue a ticket for one WebSocket to a signed-in user."""
     if session_of(session) is None:
         raise HTTPException(401)
     return {"ticket": await tickets.issue(session)}

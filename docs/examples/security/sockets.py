@@ -1,4 +1,4 @@
-"""Consumers that check who their client is, what it may read, and for how long."""
+"""Consumers that check the user, the rooms and the end of a session."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from accounts import Session, members, session_of
 
-from fast_channels import AsyncJsonWebsocketConsumer, channel_layers
-from fast_channels.consumer import RateLimit
+from fast_channels import AsyncJsonWebsocketConsumer, RateLimit, channel_layers
 
 if TYPE_CHECKING:
     from fast_channels.type_defs import ChannelMessage
@@ -57,7 +56,7 @@ class SessionConsumer(AsyncJsonWebsocketConsumer):
 # end of session
 # start of room
 class RoomConsumer(SessionConsumer):
-    """A room: what one member writes, all members read."""
+    """A room in which all members read every message."""
 
     group = ""
 

@@ -1,4 +1,4 @@
-"""The application that the tests beside this file are about."""
+"""The application that the other files of this folder test."""
 
 from typing import Any
 
@@ -10,17 +10,17 @@ from fast_channels import (
     AsyncHttpConsumer,
     AsyncJsonWebsocketConsumer,
     AsyncWebsocketConsumer,
+    ChannelNameRouter,
     channel_layers,
 )
 from fast_channels.middleware import BaseMiddleware
-from fast_channels.routing import ChannelNameRouter
 
-# Who may come, by their tokens. A real application asks a database, or checks a signature.
+# Users by their tokens. A real application asks a database, or checks a signature.
 USERS = {"token-of-ann": "ann", "token-of-bob": "bob"}
 
 
 class TokenAuth(BaseMiddleware):
-    """Puts the user of the token in the query string into the scope; None if there is none."""
+    """Middleware that puts the user of the token in the query string, or None, into the scope."""
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> Any:
         token = scope["query_string"].decode().removeprefix("token=")
@@ -28,7 +28,7 @@ class TokenAuth(BaseMiddleware):
 
 
 class Room(AsyncJsonWebsocketConsumer):
-    """A chat room, for those who are known."""
+    """A chat room for known users."""
 
     channel_layer_alias = "chat"
 
@@ -57,7 +57,7 @@ class Room(AsyncJsonWebsocketConsumer):
 
 
 class News(AsyncWebsocketConsumer):
-    """Headlines, of which nobody misses any."""
+    """Headlines that clients receive even after a reconnect."""
 
     channel_layer_alias = "chat"
     groups = ["news"]
@@ -68,14 +68,14 @@ class News(AsyncWebsocketConsumer):
 
 
 class Count(AsyncHttpConsumer):
-    """Says how long the body of a request is."""
+    """An endpoint that returns the length of the request body."""
 
     async def handle(self, body: bytes) -> None:
         await self.send_response(200, str(len(body)).encode())
 
 
 class Reports(AsyncConsumer):
-    """Work: makes a report, and tells the room that asked for it."""
+    """Work: make a report, and tell the room that asked for it."""
 
     async def report_make(self, message: Any) -> None:
         event = {"type": "chat.message", "who": "reports", "text": "ready"}

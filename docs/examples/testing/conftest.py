@@ -1,4 +1,4 @@
-"""Fixtures: a layer for each test in the place of the real one, and clients that are stopped."""
+"""Fixtures: a new layer for each test, and clients that end with it."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -16,14 +16,14 @@ Join = Callable[..., Awaitable[WebsocketCommunicator]]
 
 @pytest.fixture
 async def layer() -> AsyncIterator[BaseChannelLayer]:
-    """A layer of this test alone: what it keeps, it forgets with it."""
+    """A layer for this test only, without messages of other tests."""
     async with InMemoryChannelLayer(history_size=100) as layer:
         yield layer
 
 
 @pytest.fixture(autouse=True)
 def registered(layer: BaseChannelLayer) -> Iterator[None]:
-    """Consumers find it under the alias that they ask for; afterwards all is as it was."""
+    """Register the layer under the alias of the consumers, and restore the registry afterwards."""
     before = {alias: channel_layers[alias] for alias in channel_layers.list_aliases()}
     channel_layers.clear()
     channel_layers.register("chat", layer)
@@ -35,7 +35,7 @@ def registered(layer: BaseChannelLayer) -> Iterator[None]:
 
 @pytest.fixture
 async def join() -> AsyncIterator[Join]:
-    """Connects clients to a path of the application, and stops those that a test leaves behind."""
+    """Connect clients to a path of the application; stop them at the end, even after a failure."""
     clients = []
 
     async def join(path: str, **options: Any) -> WebsocketCommunicator:
@@ -53,6 +53,6 @@ async def join() -> AsyncIterator[Join]:
 
 @pytest.fixture(scope="session")
 def valkey() -> Iterator[ValkeyServer]:
-    """A real server for all tests of a run, on a free port; it keeps nothing on disk."""
+    """A real server for all tests of a run, on a free port, without files on disk."""
     with ValkeyServer() as server:
         yield server

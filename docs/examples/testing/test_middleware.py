@@ -1,17 +1,16 @@
-"""Middleware by itself: around an application that shows what reaches it."""
+"""Middleware alone, around a consumer that shows its scope."""
 
 from typing import Any
 
 import pytest
 from chat import TokenAuth
 
-from fast_channels import AsyncWebsocketConsumer
-from fast_channels.middleware import OriginValidator
+from fast_channels import AsyncWebsocketConsumer, OriginValidator
 from fast_channels.testing import WebsocketCommunicator
 
 
 class Mirror(AsyncWebsocketConsumer):
-    """Says what it finds in the scope."""
+    """A consumer that sends the user in its scope."""
 
     async def connect(self) -> None:
         await self.accept()
@@ -22,7 +21,7 @@ class Mirror(AsyncWebsocketConsumer):
     ("query", "user"), [("?token=token-of-ann", "ann"), ("?token=forged", None), ("", None)]
 )
 async def test_token_becomes_a_user(query: str, user: Any) -> None:
-    """A token that nobody has been given is like none."""
+    """An unknown token counts as no token."""
     client = WebsocketCommunicator(TokenAuth(Mirror.as_asgi()), f"/{query}")
     await client.connect()
     assert await client.receive_from() == f"user: {user}"
@@ -33,7 +32,7 @@ async def test_token_becomes_a_user(query: str, user: Any) -> None:
     ("origin", "accepted"), [(b"https://example.com", True), (b"https://evil.test", False)]
 )
 async def test_page_of_another_site_is_rejected(origin: bytes, accepted: bool) -> None:
-    """Headers are pairs of bytes, with the names in lower case, as servers give them."""
+    """Headers are pairs of bytes with lower-case names, as servers send them."""
     application = OriginValidator(Mirror.as_asgi(), ["example.com"])
     client = WebsocketCommunicator(application, "/", headers=[(b"origin", origin)])
     assert (await client.connect())[0] is accepted

@@ -1,4 +1,4 @@
-"""The same over a real server, with a second layer in the place of another process."""
+"""Tests on a real server, with a second layer in place of another process."""
 
 import asyncio
 import uuid
@@ -7,8 +7,7 @@ from collections.abc import AsyncIterator
 import pytest
 from conftest import Join
 
-from fast_channels import BaseChannelLayer, channel_layers
-from fast_channels.layers import RedisPubSubChannelLayer
+from fast_channels import BaseChannelLayer, RedisPubSubChannelLayer, channel_layers
 from fast_channels.testing.server import ValkeyServer
 
 
@@ -18,13 +17,13 @@ def made(server: ValkeyServer, prefix: str) -> RedisPubSubChannelLayer:
 
 @pytest.fixture
 def prefix() -> str:
-    """Tests that share a server do not hear each other."""
+    """A prefix of its own, so that tests on one server do not share groups."""
     return f"test-{uuid.uuid4().hex}"
 
 
 @pytest.fixture
 async def layer(valkey: ValkeyServer, prefix: str) -> AsyncIterator[BaseChannelLayer]:
-    """In this file the layer that conftest.py registers is this one."""
+    """Override the fixture: conftest.py registers this layer for the tests in this file."""
     async with made(valkey, prefix) as layer:
         yield layer
 
@@ -32,7 +31,7 @@ async def layer(valkey: ValkeyServer, prefix: str) -> AsyncIterator[BaseChannelL
 async def test_message_of_another_process_arrives(
     join: Join, valkey: ValkeyServer, prefix: str
 ) -> None:
-    """Two layers on one server and prefix are what two processes have."""
+    """Two layers on one server with one prefix behave like two processes."""
     ann = await join("/ws/room/lobby?token=token-of-ann")
     message = {"type": "chat.message", "who": "elsewhere", "text": "hello"}
     async with made(valkey, prefix) as other_process:
@@ -41,7 +40,7 @@ async def test_message_of_another_process_arrives(
 
 
 async def test_outage_is_told_to_channels(prefix: str) -> None:
-    """A server of its own for a test that ends it."""
+    """A test that kills its server starts one of its own."""
     with ValkeyServer() as server:
         async with made(server, prefix) as layer:
             channel_layers.register("chat", layer)

@@ -1,4 +1,4 @@
-"""A client that was away."""
+"""A client that reconnects."""
 
 from chat import app
 
@@ -7,7 +7,7 @@ from fast_channels.testing import ResumingCommunicator
 
 
 async def test_client_that_was_away_gets_what_it_has_missed(layer: BaseChannelLayer) -> None:
-    """cut() loses the connection; again() is the same client on a new one."""
+    """cut() breaks the connection; again() reconnects the same client."""
     reader = ResumingCommunicator(app, "/ws/news")
     await reader.connect()
     assert reader.speaks

@@ -12,13 +12,13 @@ BOB = "/ws/room/lobby?token=token-of-bob"
 
 
 async def test_stranger_is_rejected() -> None:
-    """connect() tells whether the application accepts, and the code if it does not."""
+    """connect() returns True if the application accepts, and the close code if not."""
     stranger = WebsocketCommunicator(app, "/ws/room/lobby")
     assert await stranger.connect() == (False, 1000)
 
 
 async def test_what_one_writes_all_in_the_room_see() -> None:
-    """Each communicator is one client; they meet in the layer."""
+    """Each communicator is one client; the layer connects them."""
     ann, bob = WebsocketCommunicator(app, ANN), WebsocketCommunicator(app, BOB)
     assert await ann.connect() == (True, None)
     assert await bob.connect() == (True, None)
@@ -30,7 +30,7 @@ async def test_what_one_writes_all_in_the_room_see() -> None:
 
 
 async def test_another_room_hears_nothing(join: Join) -> None:
-    """receive_nothing() waits 0.1 s; what proves more is a later message that comes first."""
+    """receive_nothing() waits 0.1 s. A later message that arrives first proves more."""
     ann, elsewhere = await join(ANN), await join("/ws/room/other?token=token-of-bob")
     await ann.send_json_to({"text": "hello"})
     assert await ann.receive_json_from() == {"who": "ann", "text": "hello"}
@@ -38,7 +38,7 @@ async def test_another_room_hears_nothing(join: Join) -> None:
 
 
 async def test_message_from_outside_arrives(join: Join, layer: BaseChannelLayer) -> None:
-    """The test sends to the group, as a script or another process would."""
+    """The test sends to the group, like a script or another process."""
     ann = await join(ANN)
     message = {"type": "chat.message", "who": "script", "text": "lunch"}
     await layer.group_send("room.lobby", message)
@@ -48,7 +48,7 @@ async def test_message_from_outside_arrives(join: Join, layer: BaseChannelLayer)
 async def test_room_is_told_who_leaves_and_the_layer_is_left(
     join: Join, layer: BaseChannelLayer
 ) -> None:
-    """disconnect() ends with the code of a client, and returns when the consumer has ended."""
+    """disconnect() leaves with a code, and returns when the consumer has ended."""
     ann, bob = await join(ANN), await join(BOB)
     await bob.disconnect(code=1001)
     assert await ann.receive_json_from() == {"who": "bob", "text": "left with 1001"}
@@ -60,7 +60,7 @@ async def test_room_is_told_who_leaves_and_the_layer_is_left(
 async def test_handler_that_raises_ends_its_own_connection(
     join: Join, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A list has no get(): the client sees 1011, the log the traceback, and the test no error."""
+    """A list has no get(): the client sees 1011, the log has the traceback, the test no error."""
     ann = await join(ANN)
     await ann.send_json_to(["hello"])
     assert (await ann.receive_output())["code"] == 1011
@@ -69,7 +69,7 @@ async def test_handler_that_raises_ends_its_own_connection(
 
 
 async def test_frame_that_is_no_json_closes_with_1007(join: Join) -> None:
-    """receive_output() returns any event, here the close frame; wait() the end after it."""
+    """receive_output() returns any event, here the close frame; wait() returns at the end."""
     ann = await join(ANN)
     await ann.send_to(text_data="{")
     event = await ann.receive_output()

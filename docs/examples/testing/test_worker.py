@@ -1,4 +1,4 @@
-"""Work, done by a worker in the test."""
+"""Work that a worker does within the test."""
 
 import asyncio
 import contextlib
@@ -8,14 +8,18 @@ from typing import Any
 from chat import router
 from conftest import Join
 
-from fast_channels import AsyncConsumer, BaseChannelLayer, InMemoryChannelLayer
-from fast_channels.routing import ChannelNameRouter
-from fast_channels.worker import Worker
+from fast_channels import (
+    AsyncConsumer,
+    BaseChannelLayer,
+    ChannelNameRouter,
+    InMemoryChannelLayer,
+    Worker,
+)
 
 
 @contextlib.asynccontextmanager
 async def working(router: ChannelNameRouter, layer: BaseChannelLayer) -> AsyncIterator[Worker]:
-    """A worker at work; at the end of the block it finishes what it has."""
+    """Run a worker; at the end of the block it finishes its work and stops."""
     worker = Worker(router, ["reports"], layer=layer)
     running = asyncio.create_task(worker.run())
     yield worker
@@ -24,7 +28,7 @@ async def working(router: ChannelNameRouter, layer: BaseChannelLayer) -> AsyncIt
 
 
 async def test_report_is_made_and_told(join: Join, layer: BaseChannelLayer) -> None:
-    """The message goes from the consumer to the worker, and back to the group."""
+    """The message goes from the consumer to the worker, and the answer to the group."""
     ann = await join("/ws/room/lobby?token=token-of-ann")
     async with working(router, layer) as worker:
         await ann.send_json_to({"report": True})
@@ -33,7 +37,7 @@ async def test_report_is_made_and_told(join: Join, layer: BaseChannelLayer) -> N
 
 
 async def test_consumer_asks_for_a_report(join: Join, layer: BaseChannelLayer) -> None:
-    """Without a worker the test takes the work itself, and sees what it is."""
+    """Without a worker, the test takes the work itself and compares it."""
     ann = await join("/ws/room/lobby?token=token-of-ann")
     await ann.send_json_to({"report": True})
     async with asyncio.timeout(5), layer.take("reports") as work:
@@ -41,7 +45,7 @@ async def test_consumer_asks_for_a_report(join: Join, layer: BaseChannelLayer) -
 
 
 class Failing(AsyncConsumer):
-    """Tells the test when it fails for the second time."""
+    """A consumer that fails, and sets an event the second time."""
 
     def __init__(self, second: asyncio.Event) -> None:
         self.second = second
@@ -53,7 +57,7 @@ class Failing(AsyncConsumer):
 
 
 async def test_work_that_fails_twice_is_a_dead_letter() -> None:
-    """Tries again after 0.01 s instead of 1 s, and twice instead of five times."""
+    """The layer retries after 0.01 s instead of 1 s, and after two failures instead of five."""
     second = asyncio.Event()
     failing = ChannelNameRouter({"reports": Failing.as_asgi(second=second)})
     async with InMemoryChannelLayer(retry_backoff=(0.01, 0.01), max_deliveries=2) as layer:
