@@ -1,8 +1,8 @@
-"""What clients of the shop see, whoever serves them; `Client` is a WebsocketCommunicator."""
+"""Conversations with both versions of the shop; `Client` is a WebsocketCommunicator."""
 
 
 async def check(application, Client, cookie):  # noqa: N803 - it is a class
-    """Two clients chat, a stranger is sent away, and a client asks for a name."""
+    """Two clients chat, a stranger is rejected, and a client asks for a name."""
     headers = [(b"origin", b"https://example.com"), (b"cookie", cookie)]
 
     stranger = Client(application, "/ws/chat/lobby/", headers[:1])
@@ -30,13 +30,13 @@ async def check(application, Client, cookie):  # noqa: N803 - it is a class
 
 
 async def check_announcement(client, request):
-    """What a view sends arrives; `request` is an HttpCommunicator."""
+    """A message that a view sends arrives; `request` is an HttpCommunicator."""
     assert (await request.get_response(timeout=15))["body"] == b"announced"
     assert await client.receive_json_from(timeout=15) == {"who": "shop", "text": "sale"}
 
 
 async def check_mail(client):
-    """What is work for a worker is done by it, and told."""
+    """A worker sends a mail and notifies the client."""
     await client.send_json_to({"text": "mail: hi"})
     told = [await client.receive_json_from(timeout=15) for _ in range(2)]
     assert told[0] == {"who": "ann", "text": "mail: hi"}

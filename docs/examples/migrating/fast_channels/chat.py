@@ -1,4 +1,4 @@
-"""Written for fast-channels 1.1; it runs on 1.1 and on 2.0, without a change."""
+"""An application for fast-channels 1.1, which runs unchanged on 1.1 and on 2.0."""
 
 import os
 
@@ -63,7 +63,7 @@ class ChatConsumer(AsyncWebsocketConsumer):
 
 
 class OrderConsumer(AsyncJsonWebsocketConsumer):
-    """Joins and leaves its group by hand."""
+    """Calls group_add and group_discard itself."""
 
     channel_layer_alias = "orders"
 
@@ -84,7 +84,7 @@ class OrderConsumer(AsyncJsonWebsocketConsumer):
 
 
 def place_order(number):
-    """Called by jobs, in a thread without an event loop."""
+    """Send from a job, which runs in a thread without an event loop."""
     layer = get_channel_layer("orders")
     async_to_sync(layer.group_send)("orders", {"type": "order.placed", "order": number})
 

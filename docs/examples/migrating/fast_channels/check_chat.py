@@ -1,4 +1,4 @@
-"""What clients of chat.py see, with either version: `python check_chat.py`."""
+"""Clients of chat.py get the same frames with both versions: `python check_chat.py`."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""The application around chat.py, as it is served today."""
+"""The application around chat.py, for 2.0."""
 
 from chat import ChatConsumer, Language, OrderConsumer
 from fastapi import FastAPI
@@ -6,7 +6,7 @@ from starlette.routing import Mount, WebSocketRoute
 
 from fast_channels import channel_layers
 
-# A Mount, or another FastAPI(routes=...), in the place of the sub-application.
+# A Mount, or another FastAPI(routes=...), replaces the sub-application.
 websockets = Mount(
     "/ws",
     routes=[

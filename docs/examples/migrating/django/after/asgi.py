@@ -1,4 +1,4 @@
-"""What uvicorn serves: `uvicorn asgi:application`."""
+"""The application for uvicorn: `uvicorn asgi:application`."""
 
 import os
 
@@ -8,26 +8,30 @@ from starlette.applications import Starlette
 from starlette.convertors import StringConvertor, register_url_convertor
 from starlette.routing import Mount, WebSocketRoute
 
-from fast_channels import channel_layers, register_channel_layer
-from fast_channels.layers import RedisChannelLayer, RedisStreamsChannelLayer
-from fast_channels.middleware import OriginValidator
-from fast_channels.routing import ChannelNameRouter
+from fast_channels import (
+    ChannelNameRouter,
+    OriginValidator,
+    RedisChannelLayer,
+    RedisStreamsChannelLayer,
+    channel_layers,
+    register_channel_layer,
+)
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "settings")
 django_application = get_asgi_application()
 
-# What follows needs Django to be set up.
+# These imports need a configured Django.
 from auth import DjangoUser  # noqa: E402
 from consumers import ChatConsumer, FindConsumer, MailConsumer  # noqa: E402
 
 hosts = [os.environ.get("REDIS_URL", "redis://localhost:6379")]
 register_channel_layer("default", RedisChannelLayer(hosts, prefix="shop", capacity=500, expiry=30))
-# For what must be done: acknowledged, tried again, and never expired.
+# Work is acknowledged, retried, and never expires.
 register_channel_layer("work", RedisStreamsChannelLayer(hosts, prefix="shop-work", capacity=500))
 
 
 class Slug(StringConvertor):
-    """What <slug:...> is in Django's paths; such names may be part of a group's name."""
+    """Django's <slug:...>. A slug is also allowed in group names."""
 
     regex = "[-a-zA-Z0-9_]+"
 
@@ -48,7 +52,7 @@ application = Starlette(
     routes=[
         websocket("/ws/chat/{room:slug}/", ChatConsumer),
         websocket("/ws/find/", FindConsumer),
-        # Django raises for a WebSocket, and a Mount would give it all that have no route.
+        # Django raises for a WebSocket, and the Mount would pass it every other WebSocket.
         WebSocketRoute("/{path:path}", reject),
         Mount("/", django_application),
     ],

@@ -1,4 +1,4 @@
-"""What AuthMiddlewareStack does: the user of Django's session cookie, in the scope."""
+"""A replacement of AuthMiddlewareStack: puts the user of the session cookie into the scope."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class DjangoUser(BaseMiddleware):
-    """Sets scope["user"] as request.user is in a view: AnonymousUser if nobody is logged in."""
+    """Sets scope["user"] like request.user in a view: an AnonymousUser without a log-in."""
 
     async def __call__(
         self, scope: ChannelScope, receive: ASGIReceiveCallable, send: ASGISendCallable
@@ -36,5 +36,5 @@ class DjangoUser(BaseMiddleware):
 def user_of(session_key: str | None) -> AbstractBaseUser | AnonymousUser:
     request = HttpRequest()
     request.session = import_module(settings.SESSION_ENGINE).SessionStore(session_key)
-    # Checks the session as Django does for a request, against a password that was changed, too.
+    # Checks the session as for a request: a changed password ends it.
     return get_user(request)

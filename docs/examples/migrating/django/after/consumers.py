@@ -1,4 +1,4 @@
-"""The same consumers: one that has hardly changed, two that have become asynchronous."""
+"""The consumers after the move: one almost unchanged, two made asynchronous."""
 
 from database import database_sync_to_async
 from django.contrib.auth.models import User

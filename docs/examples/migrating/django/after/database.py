@@ -1,4 +1,4 @@
-"""What channels.db has, for any code that runs beside Django's request cycle."""
+"""A replacement of channels.db, for code outside of Django's request cycle."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 
 def database_sync_to_async(function: Callable[P, T]) -> Callable[P, Coroutine[None, None, T]]:
-    """Run a function that uses the ORM in a thread, on a connection that is not too old."""
+    """Run a function that uses the ORM in a thread, on a fresh connection."""
 
     @functools.wraps(function)
     def with_fresh_connection(*args: P.args, **kwargs: P.kwargs) -> T:

@@ -1,4 +1,4 @@
-"""The same project without Channels: CHANNEL_LAYERS and ASGI_APPLICATION have moved to asgi.py."""
+"""The project without Channels: CHANNEL_LAYERS and ASGI_APPLICATION have moved to asgi.py."""
 
 import os
 import tempfile

@@ -1,9 +1,9 @@
-"""The pages of the project. Views are synchronous, and reach the sockets with the facade."""
+"""The pages of the project. Synchronous views send to sockets with SyncChannelLayer."""
 
 from django.http import HttpRequest, HttpResponse
 from django.urls import path
 
-from fast_channels.layers.sync import SyncChannelLayer
+from fast_channels import SyncChannelLayer
 
 
 def announce(request: HttpRequest) -> HttpResponse:

@@ -1,4 +1,4 @@
-"""What daphne or uvicorn serves, and what `manage.py runworker mails` works with."""
+"""The application for daphne or uvicorn, and for `manage.py runworker mails`."""
 
 import os
 
@@ -11,7 +11,7 @@ from django.urls import path
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "settings")
 django_application = get_asgi_application()
 
-# What follows needs Django to be set up.
+# These imports need a configured Django.
 from consumers import ChatConsumer, FindConsumer, MailConsumer  # noqa: E402
 
 websockets = URLRouter(

@@ -1,4 +1,4 @@
-"""Consumers of Django Channels: one that is asynchronous, two that are not."""
+"""Consumers of Django Channels: one asynchronous, two synchronous."""
 
 from asgiref.sync import async_to_sync
 from channels.consumer import SyncConsumer

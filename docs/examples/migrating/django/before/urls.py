@@ -1,4 +1,4 @@
-"""The pages of the project. Views are synchronous, and reach the sockets with async_to_sync."""
+"""The pages of the project. Synchronous views send to sockets with async_to_sync."""
 
 from asgiref.sync import async_to_sync
 from channels.layers import get_channel_layer
