@@ -47,6 +47,7 @@ def joined(missed, *, recovered=True):
 
 
 @pytest.mark.timeout(120)
+@pytest.mark.slow
 def test_fanout_measures_bare_and_ours(tmp_path):
     """Every broadcast reaches every client; otherwise the row would have an error."""
     done = run(
@@ -63,6 +64,7 @@ def test_fanout_measures_bare_and_ours(tmp_path):
 
 
 @pytest.mark.timeout(120)
+@pytest.mark.slow
 def test_pipeline_and_broadcast_measure_ours(tmp_path):
     """These benchmarks need no server under test."""
     done = run(

@@ -112,6 +112,7 @@ async def test_two_thousand_joins_and_leaves_leave_nothing(layer, url):
         await many_cycles(layer, CYCLES, "round")
 
 
+@pytest.mark.slow
 async def test_a_thousand_joins_and_leaves_take_no_memory(layer):
     """The layer forgets names that were used once."""
     tracemalloc.start()

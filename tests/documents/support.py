@@ -28,6 +28,8 @@ DOCUMENTS = [
     README,
     CONTRIBUTING,
     ROOT / "CHANGELOG.md",
+    ROOT / "RELEASING.md",
+    ROOT / "SECURITY.md",
     ROOT / "clients" / "js" / "README.md",
     *sorted(
         path

@@ -1,8 +1,8 @@
 """
 Commands, extras and modules that documents name are there.
 
-The only blocks that are nothing but such commands are in README.md, CONTRIBUTING.md and
-docs/performance.md.
+The only blocks with nothing but such commands are in README.md, CONTRIBUTING.md, RELEASING.md
+and docs/performance.md.
 """
 
 from __future__ import annotations
