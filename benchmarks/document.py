@@ -1,4 +1,4 @@
-"""Puts tables and plots between the markers of docs/performance.md; the rest of it is prose."""
+"""Put tables and plots between the markers of docs/performance.md; the other text is prose."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
 
 class NoMarker(Exception):
-    """The document has no place for a benchmark."""
+    """The document has no markers for a benchmark."""
 
 
 def update(document: Path, parts: Mapping[str, str]) -> None:
-    """Replace what is between `<!-- name -->` and `<!-- end of name -->`, for each name."""
+    """Replace the text between `<!-- name -->` and `<!-- end of name -->`, for each name."""
     text = document.read_text(encoding="utf-8")
     for name, part in parts.items():
         begin, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
@@ -29,13 +29,13 @@ def update(document: Path, parts: Mapping[str, str]) -> None:
         if not pattern.search(text):
             raise NoMarker(f"{document} has no {begin} followed by {end}")
         block = f"{begin}\n{part}\n{end}" if part else f"{begin}\n{end}"
-        # Escaped, for a part may have backslashes that mean nothing here.
+        # A backslash in a part must not be read as a reference to a group.
         text = pattern.sub(block.replace("\\", r"\\"), text)
     document.write_text(text, encoding="utf-8")
 
 
 def section(benchmark: Benchmark, result: Result, plots: Sequence[Path]) -> str:
-    """What the document shows of one benchmark."""
+    """Return the part of the document for one benchmark: plots, tables and the command."""
     images = [f"![{benchmark.title}]({plot.parent.name}/{plot.name})" for plot in plots]
     command = f"`{result.command}`, {rounds(result)}, load average before {result.load_before:.1f}"
     return "\n\n".join([*images, tables(benchmark, result), command])
@@ -47,7 +47,7 @@ def rounds(result: Result) -> str:
 
 
 def standing(measured: Sequence[tuple[Benchmark, Result]]) -> str:
-    """Whom we are behind and whom ahead of, case by case: what is lost is said first."""
+    """Return the summary: which contenders are ahead of us and which behind, case by case."""
     lines = ["| | behind | ahead of |", "|---|---|---|"]
     for benchmark, result in measured:
         if benchmark.is_scaling or benchmark.is_by_case:
@@ -60,7 +60,7 @@ def standing(measured: Sequence[tuple[Benchmark, Result]]) -> str:
 
 
 def sides(benchmark: Benchmark, rows: Sequence[Row]) -> tuple[str, str]:
-    """Those who did better than the first of ours, and those who did worse, with how much."""
+    """Return the contenders that did better than our first row, and worse, with the ratios."""
     metric, ours = benchmark.metrics[0], reference(rows, "ours")
     found: tuple[list[str], list[str]] = [], []
     for row in rows:
@@ -74,7 +74,7 @@ def sides(benchmark: Benchmark, rows: Sequence[Row]) -> tuple[str, str]:
 
 
 def machines(results: Sequence[Result]) -> str:
-    """What they were measured on, once if it was the same for all."""
+    """Return the machines and versions, once if all results have the same."""
     parts: dict[str, list[str]] = {}
     for result in results:
         lines = "\n".join(f"- {name}: {value}" for name, value in result.machine.items())
