@@ -16,22 +16,22 @@ from fast_channels.layers import (
 
 DEFAULT_REDIS_URL = "redis://localhost:6399"
 
-# Makes a layer for the broker at this URL.
+# A function that makes a layer for the broker at a URL.
 LayerFactory = Callable[[str], BaseChannelLayer]
 
-# Layers share one broker, so each has a prefix of its own: the group "chat_room"
-# of one layer is not the group "chat_room" of another.
+# All layers use one broker, so each has its own prefix: the group "chat_room" of one layer is
+# not the group "chat_room" of another.
 LAYERS: Mapping[str, LayerFactory] = {
-    # This process only: tests, and first steps without a broker.
+    # Within one process, for tests and for first steps without a broker.
     "memory": lambda _url: InMemoryChannelLayer(expiry=60, capacity=100),
-    # People typing: lowest latency. Who is not connected has missed it.
+    # Chat: the lowest latency. Clients that are not connected miss the message.
     "chat": lambda url: RedisPubSubChannelLayer(
         hosts=[url],
         prefix="showcase-chat",
         capacity=100,
     ),
-    # Keeps what it carried: who was away is sent what was said meanwhile, and a worker's
-    # report outlives a broken connection. Few and not for long, so that one can see the end.
+    # Keeps messages, so that clients can resume and reports survive a lost connection. The
+    # history is short, so that you can see how it ends.
     "queue": lambda url: RedisStreamsChannelLayer(
         hosts=[url],
         prefix="showcase-queue",
@@ -39,14 +39,14 @@ LAYERS: Mapping[str, LayerFactory] = {
         history_size=200,
         history_ttl=300,
     ),
-    # Worth something now or never, so nothing is kept.
+    # Notifications matter now or never, so the layer keeps none.
     "notifications": lambda url: RedisPubSubChannelLayer(
         hosts=[url],
         prefix="showcase-notifications",
         capacity=50,
     ),
-    # Many small events in bursts, each of which counts: they wait for a worker, and are
-    # handed to another if that one dies.
+    # Bursts of small events that must not be lost. They wait for a worker, and another worker
+    # receives them if that one dies.
     "analytics": lambda url: RedisStreamsChannelLayer(
         hosts=[url],
         prefix="showcase-analytics",
@@ -57,16 +57,15 @@ LAYERS: Mapping[str, LayerFactory] = {
 
 
 def redis_url() -> str:
-    """Address of the broker, from the environment variable REDIS_URL."""
+    """Return the address of the broker, from the environment variable REDIS_URL."""
     return os.environ.get("REDIS_URL") or DEFAULT_REDIS_URL
 
 
 def setup_layers(extra: Mapping[str, LayerFactory] | None = None) -> None:
     """
-    Register every layer of the table, and those of `extra`.
+    Register every layer of the table and of `extra`.
 
-    Nothing connects yet: the application's lifespan opens the layers. Calling
-    this again registers only what is new.
+    The application's lifespan opens the layers later. A second call registers new aliases only.
     """
     for alias, make in {**LAYERS, **(extra or {})}.items():
         if alias not in channel_layers:

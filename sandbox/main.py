@@ -1,4 +1,4 @@
-"""The showcase application: `uvicorn sandbox.main:app`, or all of it with start_dev.py."""
+"""The showcase application. Run `uvicorn sandbox.main:app`, or start_dev.py for all processes."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
 STATIC = Path(__file__).parent / "static"
-# The library's client for browsers, as it is: there is nothing to build.
+# The library's client for browsers, which needs no build step.
 CLIENT = Path(__file__).parents[1] / "clients" / "js"
 
-# The page loads nothing from elsewhere and runs no inline script, so a message
-# that got into it as HTML could still do nothing.
+# The page loads nothing from other servers and runs no inline script. Therefore even a message
+# that reached it as HTML could not run code.
 PAGE_HEADERS = {
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
@@ -38,11 +38,11 @@ PAGE_HEADERS = {
     ),
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
-    # Ask each time whether a file changed: somebody is editing them.
+    # Browsers ask for changes each time, because developers edit these files.
     "Cache-Control": "no-cache",
 }
 
-# Before the application, because a consumer looks for its layer when it is made.
+# Before the application starts, because it looks for the layer of each consumer then.
 setup_layers()
 
 websockets = Router(
@@ -71,10 +71,10 @@ async def page() -> FileResponse:
 @app.get("/healthz")
 async def healthz() -> dict[str, dict[str, str]]:
     """
-    Answers as soon as the application is up, and so its layers are open.
+    Report the state of each layer. The application answers only while its layers are open.
 
-    A layer that is degraded comes back by itself, so the answer is 200 all the
-    same: restarting the process would help nobody.
+    The status is 200 even if a layer is degraded: it recovers by itself, and restarting the
+    process would not help.
     """
     aliases = channel_layers.list_aliases()
     return {"layers": {alias: channel_layers[alias].health().state for alias in aliases}}

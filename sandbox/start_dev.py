@@ -1,10 +1,9 @@
 """
 The whole showcase with one command: `python sandbox/start_dev.py`.
 
-Starts a broker if none is there, the RQ worker, the analytics worker and uvicorn,
-waits until they answer, and stops what it started on Ctrl+C, on SIGTERM, or when
-one of them ends by itself. Only the analytics worker is started again: killing
-it loses no event.
+Starts a broker unless one answers, the RQ worker, the analytics worker and uvicorn, and waits
+until they answer. Stops all of them on Ctrl+C, on SIGTERM, or when one ends by itself. Only
+the analytics worker is restarted, because killing it loses no event.
 """
 
 from __future__ import annotations
@@ -38,17 +37,16 @@ HOST = "127.0.0.1"
 WEB_PORT = 8080
 BROKER_PORT = 6399
 
-# Seconds until everything must answer, between two looks at what runs, and for
-# a process to end after it was asked to: longer than the longest job takes.
-START_TIMEOUT = 30.0
-PAUSE = 0.1
-STOP_TIMEOUT = 5.0
+# All processes must answer within this time.
+START_TIMEOUT_SECONDS = 30.0
+CHECK_INTERVAL_SECONDS = 0.1
+# Longer than the longest job takes.
+STOP_TIMEOUT_SECONDS = 5.0
 
-# Seconds after its start within which a process that ends was never well.
-SHORT_LIFE = 2.0
+# A process that ends this soon could not start at all, so restarting it would not help.
+SHORT_LIFE_SECONDS = 2.0
 
-
-# How Python is to run the worker that counts events.
+# Arguments of Python that run the worker that counts events.
 ANALYTICS_WORKER = [
     *("fast_channels", "worker", "sandbox.worker_app:router", "analytics"),
     *("--layer", "analytics", "--setup", "sandbox.layers:setup_layers"),
@@ -57,19 +55,19 @@ ANALYTICS_WORKER = [
 
 
 class CannotGoOn(Exception):
-    """Raise with the line for whoever typed the command."""
+    """Raise this with the line that the user of the command reads."""
 
 
 class StopRequested(Exception):
-    """Somebody pressed Ctrl+C or sent a SIGTERM."""
+    """Ctrl+C was pressed, or a SIGTERM arrived."""
 
 
 class Signals:
     """
-    Remembers that we were asked to stop.
+    Remembers that a signal asked this process to stop.
 
-    A flag instead of an exception out of the signal handler: that could strike
-    between the start of a process and the line that remembers to stop it.
+    The handler sets a flag. An exception from it could arrive after a process has started and
+    before the line that makes sure it is stopped.
     """
 
     def __init__(self) -> None:
@@ -81,15 +79,15 @@ class Signals:
         self.received = True
 
     def pause(self) -> None:
-        """Wait a moment. Raises StopRequested when it is time to go."""
+        """Wait a moment. Raises StopRequested after a signal."""
         # Several processes and a port have no common event to wait for.
-        time.sleep(PAUSE)
+        time.sleep(CHECK_INTERVAL_SECONDS)
         if self.received:
             raise StopRequested
 
 
 class Child:
-    """A Python module as a process of ours. Leaving the block ends it."""
+    """A child process that runs a Python module. Leaving the block ends it."""
 
     def __init__(self, name: str, arguments: list[str], environment: dict[str, str]) -> None:
         self.name = name
@@ -102,17 +100,17 @@ class Child:
             [sys.executable, "-m", *self.arguments],
             cwd=ROOT,
             env={**os.environ, **self.environment},
-            # Ctrl+C is for us; we tell the others, in order.
+            # Ctrl+C reaches this process only, which ends its children in order.
             start_new_session=True,
         )
         return self
 
     def __exit__(self, *_: object) -> None:
-        # To uvicorn and to RQ, a second SIGTERM says: without finishing your work.
+        # A second SIGTERM makes uvicorn and RQ end without finishing their work.
         for ask in (self.process.terminate, self.process.terminate, self.process.kill):
             ask()
             with contextlib.suppress(subprocess.TimeoutExpired):
-                self.process.wait(STOP_TIMEOUT)
+                self.process.wait(STOP_TIMEOUT_SECONDS)
                 return
         self.process.wait()
 
@@ -122,23 +120,23 @@ class Child:
 
 
 class RestartedChild(Child):
-    """One that another takes the place of when it ends, unless it cannot even start."""
+    """A child process that is restarted when it ends, unless it could not start at all."""
 
     def check(self) -> None:
         if self.process.poll() is not None:
-            if time.monotonic() - self.started_at < SHORT_LIFE:
+            if time.monotonic() - self.started_at < SHORT_LIFE_SECONDS:
                 super().check()
             print(f"{self.name} ended and is started again", flush=True)
             self.__enter__()
 
 
 class EmbeddedBroker(ValkeyServer):
-    """The broker that we start where nobody else runs one."""
+    """A broker that this command starts, because none answered."""
 
     name = "the broker"
 
     def check(self) -> None:
-        if not answers(self.port, timeout=STOP_TIMEOUT):
+        if not answers(self.port, timeout=STOP_TIMEOUT_SECONDS):
             raise CannotGoOn(f"{self.name} on port {self.port} ended by itself")
 
 
@@ -179,7 +177,7 @@ def run_broker(port: int, signals: Signals) -> NoReturn:
 
 
 def run(port: int, broker_port: int, signals: Signals) -> NoReturn:
-    """Start, watch and stop everything. Ends only with an exception."""
+    """Start, watch and stop all processes. Ends only with an exception."""
     require_free_port(port, "pass --port to use another for the page")
     with contextlib.ExitStack() as children:
         url, broker = find_broker(broker_port)
@@ -201,12 +199,12 @@ def run(port: int, broker_port: int, signals: Signals) -> NoReturn:
 
 
 def find_broker(port: int) -> tuple[str, list[EmbeddedBroker]]:
-    """Return a broker's URL, and the broker if it is ours to start."""
+    """Return a broker's URL, and the broker if this command has to start it."""
     if given := os.environ.get("REDIS_URL"):
         require_broker(given, "REDIS_URL")
         return given, []
     url = f"redis://{HOST}:{port}"
-    if answers(port, timeout=STOP_TIMEOUT):
+    if answers(port, timeout=STOP_TIMEOUT_SECONDS):
         require_broker(url, f"port {port}")
         return url, []
     require_free_port(
@@ -224,10 +222,10 @@ def require_broker(url: str, source: str) -> None:
 
 
 def require_free_port(port: int, remedy: str) -> None:
-    # Whoever listens on all addresses would not keep us from binding to one of
-    # them everywhere, so knock first.
-    with socket.socket() as knock:
-        taken = knock.connect_ex((HOST, port)) == 0
+    # Connect first: on some systems, a server that listens on all addresses does not prevent
+    # another one from binding to a single address.
+    with socket.socket() as client:
+        taken = client.connect_ex((HOST, port)) == 0
     try:
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -247,18 +245,20 @@ def uvicorn_arguments(port: int) -> list[str]:
 
 
 def wait_until(ready: Callable[[], bool], running: list[Process], signals: Signals) -> None:
-    deadline = time.monotonic() + START_TIMEOUT
+    deadline = time.monotonic() + START_TIMEOUT_SECONDS
     while not ready():
         for child in running:
             child.check()
         if time.monotonic() > deadline:
             names = ", ".join(child.name for child in running)
-            raise CannotGoOn(f"not all of {names} answered within {START_TIMEOUT:.0f} seconds")
+            raise CannotGoOn(
+                f"not all of {names} answered within {START_TIMEOUT_SECONDS:.0f} seconds"
+            )
         signals.pause()
 
 
 def worker_answers(url: str, name: str) -> bool:
-    """Whether RQ lists the worker, which it does once the worker listens."""
+    """Return whether RQ lists the worker, which it does once the worker listens."""
     try:
         with redis.Redis.from_url(url) as connection:
             return bool(connection.exists(f"{rq.Worker.redis_worker_namespace_prefix}{name}"))
@@ -286,7 +286,7 @@ def welcome(port: int, url: str) -> str:
     open the page in two tabs, and write in the chats
     drop the connection of one tab, write in the other, and see which chat has it all
     run a background job and watch its bar
-    in another terminal, send from outside:
+    send from outside the server, in another terminal:
       cd {shlex.quote(str(ROOT))} && {shlex.join(sender)}
 
   Ctrl+C stops everything.

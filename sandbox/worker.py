@@ -1,8 +1,8 @@
 """
 The process that runs the background jobs: `python -m sandbox.worker`.
 
-RQ forks a process per job, and that process reports over a connection of its
-own. This one speaks only for a job whose process was killed.
+RQ forks a process per job, which reports over a connection of its own. The worker itself
+reports only that such a process was killed.
 """
 
 from __future__ import annotations

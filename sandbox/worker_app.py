@@ -1,5 +1,5 @@
 """
-The work of the showcase, for processes that do nothing else.
+The application of the worker processes that count analytics events. Start one with:
 
     fast-channels worker sandbox.worker_app:router analytics \\
         --layer analytics --setup sandbox.layers:setup_layers
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
 
 class AnalyticsWorker(AsyncConsumer):
-    """Counts events, and tells the page."""
+    """Counts events and tells the page."""
 
     async def analytics_event(self, message: ChannelMessage) -> None:
         counted = {**message, "type": "analytics.counted"}
-        # A worker that is killed has perhaps told the page, and not yet that it is
-        # done: then the event comes again, and must not be counted twice.
+        # A worker that is killed after this call, but before it acknowledged the event, makes
+        # another worker receive it. The key keeps the page from counting it twice.
         await self.channel_layer.group_send(ANALYTICS_GROUP, counted, idempotency_key=message["id"])
 
 

@@ -1,4 +1,4 @@
-"""The text consumers of the showcase share these rules: which lines pass, and who said them."""
+"""Rules that all text consumers of the showcase share: valid lines, and their authors."""
 
 from __future__ import annotations
 

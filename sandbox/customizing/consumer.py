@@ -1,4 +1,4 @@
-"""A JSON consumer that has a method for each type of message it takes."""
+"""A JSON consumer with a method for each type of message from a client."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 class MonitoringConsumer(AsyncJsonWebsocketConsumer):
     """
-    Alerts, from the least severity that the client wants to hear of.
+    Sends alerts to its client, from a severity that the client chooses.
 
     In: `{"type": "ping"}`, `{"type": "watch", "severity": "warning"}`,
     `{"type": "alert", "severity": "error", "text": "..."}`.
@@ -23,7 +23,7 @@ class MonitoringConsumer(AsyncJsonWebsocketConsumer):
     channel_layer_alias = "monitoring"
     groups = [MONITORING_GROUP]
 
-    # Alerts less severe than this are not sent to the client.
+    # The client receives no alerts that are less severe than this.
     least = SEVERITIES[0]
 
     async def receive_json(self, content: Any, **_: Any) -> None:

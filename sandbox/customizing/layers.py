@@ -1,4 +1,4 @@
-"""One row more for the table of layers."""
+"""One more row for the table of layers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 MONITORING: Mapping[str, LayerFactory] = {
-    # An alert must not be lost because its reader was busy for a minute.
+    # An alert waits if its reader is busy for a minute.
     "monitoring": lambda url: RedisChannelLayer(
         hosts=[url],
         prefix="showcase-monitoring",
@@ -22,5 +22,5 @@ MONITORING: Mapping[str, LayerFactory] = {
 
 
 def setup_monitoring() -> None:
-    """Register the layers of the showcase, and ours."""
+    """Register the layers of the showcase and the one above."""
     setup_layers(extra=MONITORING)

@@ -1,4 +1,4 @@
-"""The showcase's application with one route more."""
+"""The showcase's application with one more route."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An outside script in ordinary blocking code, as a cron job would run it."""
+"""A script outside the server, in ordinary blocking code, such as a cron job runs."""
 
 from __future__ import annotations
 

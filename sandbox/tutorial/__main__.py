@@ -1,4 +1,4 @@
-"""`python -m sandbox.tutorial`: the folder for a reader, at the start or after any part."""
+"""Make the folder that a reader of the tutorial works in, or bring it to a later state."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def main() -> int:
         type=int,
         choices=parts,
         metavar="PART",
-        help="bring the files to the state after this part; what you wrote in them is replaced",
+        help="bring the files to the state after this part, and overwrite your changes to them",
     )
     arguments = parser.parse_args()
     try:

@@ -1,4 +1,4 @@
-"""What the templates leave to the reader, found by comparing them with the finished files."""
+"""Find the steps of the tutorial by comparing the templates with the finished files."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ TEMPLATES = Path(__file__).parent / "templates"
 # The library's client for browsers, which the page imports.
 CLIENT = Path("clients", "js")
 
-# The number is that of a part, and of a step in it.
+# The number consists of the part and the step in it.
 TODO = re.compile(r"^\s*(?:#|//) TODO (?P<number>\d+\.\d+): (?P<what>.+)$")
 
-# Stands behind the last line of a file, so that what ends it is found there.
+# A line after the last one of a file, so that a TODO at the end has a next passage.
 END = "\0"
 
-# What a reader does not get.
+# Not copied into the folder of a reader.
 LEFT_OUT = ("tutorial", "__pycache__")
 
 
@@ -33,7 +33,7 @@ class BadTemplate(Exception):
 
 @dataclass(frozen=True)
 class Step:
-    """One TODO: its number in the tutorial, its file below `sandbox/`, and its solution."""
+    """A TODO: its number in the tutorial, its file below `sandbox/`, and its solution."""
 
     number: str
     path: Path
@@ -47,7 +47,7 @@ class Step:
 
 
 class Template:
-    """A file as the reader gets it, and what it becomes."""
+    """A file in its initial state, with the steps that finish it."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -56,11 +56,11 @@ class Template:
     @cached_property
     def steps(self) -> list[Step]:
         """
-        The TODOs from top to bottom. Raises BadTemplate unless solving all of them makes
-        the finished file.
+        The TODOs from top to bottom. Raises BadTemplate unless all solutions together make the
+        finished file.
 
-        What stands between TODOs is looked for in the finished file as a whole. TODOs with
-        nothing between them are solved by a line each.
+        The lines between two TODOs are found in the finished file as one passage. If TODOs
+        follow each other directly, each has one line as its solution.
         """
         finished = (FINISHED / self.path).read_text().splitlines()
         steps: list[Step] = []
@@ -98,7 +98,7 @@ class Template:
         return Step(match["number"], self.path, match["what"], todo, "\n".join(code))
 
     def solved(self, part: int) -> str:
-        """The file after a part of the tutorial."""
+        """Return the file after a part of the tutorial."""
         solutions = {step.todo: step.code for step in self.steps if step.part <= part}
         return "\n".join(solutions.get(line, line) for line in self.lines) + "\n"
 
@@ -109,7 +109,7 @@ def templates() -> list[Template]:
 
 
 def all_steps() -> dict[str, Step]:
-    """All steps by number, in the order of the tutorial. Raises BadTemplate if two share one."""
+    """Return all steps by number, in order. Raises BadTemplate if two share a number."""
     steps: dict[str, Step] = {}
     for step in (step for template in templates() for step in template.steps):
         if step.number in steps:
@@ -119,7 +119,7 @@ def all_steps() -> dict[str, Step]:
 
 
 def prepare(folder: Path) -> None:
-    """Make the folder that a reader works in. Raises FileExistsError rather than overwrite one."""
+    """Make the folder that a reader works in. Raises FileExistsError if it exists."""
     shutil.copytree(FINISHED, folder / FINISHED.name, ignore=shutil.ignore_patterns(*LEFT_OUT))
     shutil.copytree(
         FINISHED.parent / CLIENT,
@@ -130,6 +130,6 @@ def prepare(folder: Path) -> None:
 
 
 def solve(folder: Path, part: int) -> None:
-    """Bring every file that the tutorial changes into the state after a part."""
+    """Bring every file that the tutorial changes to the state after a part."""
     for template in templates():
         (folder / FINISHED.name / template.path).write_text(template.solved(part))

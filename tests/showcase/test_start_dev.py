@@ -16,7 +16,7 @@ import pytest
 import websockets.sync.client
 
 from fast_channels.testing.server import answers, free_port
-from sandbox.start_dev import SHORT_LIFE
+from sandbox.start_dev import SHORT_LIFE_SECONDS
 from tests.layers.support import comes_true
 from tests.showcase.support import PATIENCE, ROOT, page_answers, run_module
 
@@ -160,7 +160,7 @@ def test_starts_the_analytics_worker_again(tmp_path):
             worker = running.child("sandbox.worker_app")
             # One that ends sooner than that, counted from before the welcome, is taken for one
             # that cannot start. It is the time that counts here, there is nothing to wait for.
-            time.sleep(SHORT_LIFE)
+            time.sleep(SHORT_LIFE_SECONDS)
             worker.kill()
             client.send("page_view /pricing")
             assert client.recv(timeout=PATIENCE) == "page_view /pricing"

@@ -34,7 +34,7 @@ def test_example_of_a_step_is_one():
     assert all_steps()["1.1"].todo == block_with(INDEX, "TODO").strip()
 
 
-def test_command_for_those_who_got_lost_solves_a_part(tmp_path, monkeypatch):
+def test_command_for_lost_readers_solves_a_part(tmp_path, monkeypatch):
     """It runs in the folder of the repository, on the one that make tutorial has made."""
     python, dash_m, module, folder, *options = console(INDEX, ".venv/bin/python")
     assert (python, dash_m, module) == (".venv/bin/python", "-m", "sandbox.tutorial")

@@ -94,7 +94,7 @@ async def test_exercise_of_part_4_is_solved(registry, load):
     for alias in ("chat", "queue"):
         registry.register(alias, InMemoryChannelLayer())
     end = '        self._send({"type": "job.finished", "result": result})\n'
-    call = '        tell_lobby(f"a worker: {result}")\n'
+    call = '        tell_lobby(f"worker: {result}")\n'
     assert call.strip() in BACKGROUND_JOBS.read_text()
     tasks = load("tasks.py", 4, end + call, end)
     tasks.tell_lobby = tell_lobby
@@ -106,6 +106,6 @@ async def test_exercise_of_part_4_is_solved(registry, load):
         channel = await queue.new_channel()
         report = await asyncio.to_thread(tasks.Report, "1", channel)
         await asyncio.to_thread(report.finished, "done")
-        assert await guest.receive_from() == "a worker: done"
+        assert await guest.receive_from() == "worker: done"
         assert (await queue.receive(channel))["result"] == "done"
         await guest.disconnect()

@@ -83,7 +83,7 @@ async def test_reliable_chat_makes_up_for_a_lost_connection(stage):
         assert await chat.next() == "ada: after"
 
 
-async def test_analytics_worker_counts_what_waited_for_it(stage):
+async def test_analytics_worker_counts_waiting_events(stage):
     """The command of the page starts it; events that were sent without it are not lost."""
     running = stage(5)
     worker = console(SHOWCASE, "fast-channels")

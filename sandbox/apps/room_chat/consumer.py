@@ -17,7 +17,7 @@ ROOM_NAME_NOT_ALLOWED = 4400
 
 
 class RoomChatConsumer(LineConsumer):
-    """Everybody in a room reads every line, and who joins and leaves."""
+    """Every client in a room reads all lines, and the names of clients that join and leave."""
 
     channel_layer_alias = "chat"
 

@@ -6,7 +6,7 @@ from sandbox.apps.lines import LineConsumer
 
 
 class SystemMessageConsumer(LineConsumer):
-    """Answers its own client and nobody else."""
+    """Answers its own client only."""
 
     async def connect(self) -> None:
         await self.accept()

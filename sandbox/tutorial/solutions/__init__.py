@@ -1,1 +1,1 @@
-"""One solution for the exercise of each part. The pages show them, and tests run them."""
+"""A solution for the exercise of each part. The pages show them, and tests run them."""

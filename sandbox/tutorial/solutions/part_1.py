@@ -1,4 +1,4 @@
-"""Exercise of part 1: the application also tells what each layer has counted."""
+"""Exercise of part 1: an endpoint for the counters of each layer."""
 
 from __future__ import annotations
 

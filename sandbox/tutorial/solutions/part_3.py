@@ -1,4 +1,4 @@
-"""Exercise of part 3: an HTTP request is told to a room."""
+"""Exercise of part 3: an HTTP endpoint that sends to a room."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Exercise of part 4: a worker tells a room, too."""
+"""Exercise of part 4: a worker sends to a room, too."""
 
 from __future__ import annotations
 

@@ -1,9 +1,8 @@
 """
-The jobs, run by the RQ worker: ordinary blocking code.
+The jobs: ordinary blocking functions, which the RQ worker runs.
 
-Each is a function of the text and a `Report`, through which it tells the
-connection that asked how far it has come. The worker knows nothing about that
-connection but its channel name.
+Each takes a text and a `Report`, and reports its progress to the connection that asked. The
+worker knows only the channel name of that connection.
 """
 
 from __future__ import annotations
@@ -21,12 +20,12 @@ from sandbox.layers import setup_layers
 if TYPE_CHECKING:
     from rq.job import Job
 
-# Name of the queue at RQ.
+# The name of the queue at RQ.
 JOB_QUEUE = "showcase"
 
 
 class Report:
-    """Sends what happens to a job to one channel, from sync code."""
+    """Sends the progress and the result of a job to one channel, from blocking code."""
 
     def __init__(self, job_id: str, channel: str) -> None:
         # TODO 4.2: register the layers, and open "queue" for blocking code
@@ -54,7 +53,7 @@ def default(content: str, report: Report) -> str:
 
 
 def translate(content: str, report: Report) -> str:
-    """Into Pig Latin, the one language that needs no dictionary."""
+    """Translate into Pig Latin, the one language that needs no dictionary."""
     take_time(
         report, ["reading", "finding vowels", "moving letters", "adding endings"], seconds=1.4
     )
@@ -62,7 +61,7 @@ def translate(content: str, report: Report) -> str:
 
 
 def analyze(content: str, report: Report) -> str:
-    """Raises ValueError for a text without a single word, which shows a job that fails."""
+    """Count words. Raises ValueError for a text without any, which shows a job that fails."""
     take_time(report, ["finding words", "counting words"], seconds=0.8, end=50)
     words = [word for word in content.split() if any(map(str.isalnum, word))]
     if not words:
@@ -75,7 +74,7 @@ def analyze(content: str, report: Report) -> str:
 def generate(content: str, report: Report) -> str:
     drafts = [f"draft {number}" for number in range(1, 7)]
     take_time(report, ["gathering ideas", *drafts, "polishing"], seconds=2.5)
-    opening = random.choice(["Once there was", "Nobody expected", "Far away lived"])
+    opening = random.choice(["Once there was", "No one expected", "Far away lived"])
     return f"{opening} {content}, and every message arrived in order."
 
 
@@ -88,27 +87,27 @@ JOBS: dict[str, JobFunction] = {
 
 
 def run_job(job_type: str, content: str, *, job_id: str, channel: str) -> str:
-    """What the consumer enqueues. An exception is RQ's to handle; it calls `report_failure`."""
+    """Run a job in the worker. If it raises an exception, RQ calls `report_failure`."""
     # TODO 4.4: report the start, run the job, report the result
 
 
 def report_failure(job: Job, _connection: Any, _type: Any, error: Any, _traceback: Any) -> None:
-    """For RQ: the job raised."""
+    """Report the exception of a job. RQ calls this."""
     Report(job.id, job.kwargs["channel"]).failed(f"{type(error).__name__}: {error}")
 
 
 def report_killed(job: Job, _pid: int, _status: int, _usage: Any) -> None:
-    """For RQ: the process that ran the job died before it could say anything."""
+    """Report that the process of a job died before it could report anything. RQ calls this."""
     Report(job.id, job.kwargs["channel"]).failed("the process that ran this job was killed")
 
 
 def take_time(
     report: Report, steps: Sequence[str], *, seconds: float, start: int = 0, end: int = 100
 ) -> None:
-    """Stand in for real work: go through `steps`, from `start` percent to `end`."""
+    """Simulate work: report each of `steps`, from `start` percent to `end`."""
     for number, step in enumerate(steps):
         report.progress(start + (end - start) * number // len(steps), step)
-        # This is the work: a job here takes time and nothing else.
+        # Sleeping is the whole work of this job.
         time.sleep(seconds / len(steps))
     report.progress(end, "done" if end == 100 else steps[-1])
 

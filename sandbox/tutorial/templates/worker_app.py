@@ -1,5 +1,5 @@
 """
-The work of the showcase, for processes that do nothing else.
+The application of the worker processes that count analytics events. Start one with:
 
     fast-channels worker sandbox.worker_app:router analytics \\
         --layer analytics --setup sandbox.layers:setup_layers
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class AnalyticsWorker(AsyncConsumer):
-    """Counts events, and tells the page."""
+    """Counts events and tells the page."""
 
     # TODO 5.13: tell the group what was counted, once for each event
 

@@ -1,4 +1,4 @@
-"""Background jobs: a worker process answers the one connection that asked."""
+"""Background jobs: a worker process reports to the one connection that asked."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ if TYPE_CHECKING:
 
 MAX_CONTENT_LENGTH = 2_000
 
-# Jobs of one connection that may wait or run at a time.
+# Jobs that one connection may have waiting or running.
 MAX_UNFINISHED = 10
 
-# Seconds until a job is stopped, and until RQ forgets what became of it.
-JOB_TIMEOUT = 30
-KEEP_RESULT = 300
+# RQ stops a job after the one, and forgets its result after the other.
+JOB_TIMEOUT_SECONDS = 30
+RESULT_TTL_SECONDS = 300
 
 
 class JobRefused(Exception):
-    """Raise with the sentence that the client is to read."""
+    """Raise this with the sentence that the client receives."""
 
 
 class BackgroundJobConsumer(AsyncJsonWebsocketConsumer):
     """
-    Starts jobs for its client and passes on what the worker reports.
+    Starts jobs for its client and forwards the reports of the worker.
 
     In: `{"type": "translate", "content": "..."}`. Out, each with the `job_id`:
-    `job.queued`, `job.progress` with `percent` and `step`, then `job.finished`
-    with `result` or `job.failed` with `reason`. A request that starts no job is
-    answered with `{"type": "error", "message": "..."}`.
+    `job.queued`, `job.progress` with `percent` and `step`, then `job.finished` with `result`
+    or `job.failed` with `reason`. If a request starts no job, the answer is
+    `{"type": "error", "message": "..."}`.
     """
 
     channel_layer_alias = "queue"
@@ -52,7 +52,7 @@ class BackgroundJobConsumer(AsyncJsonWebsocketConsumer):
 
 
 def job_request(content: Any) -> tuple[str, str]:
-    """Return the job type and the text of a client's JSON; raises JobRefused otherwise."""
+    """Return the job type and the text in a client's JSON. Raise JobRefused if they are wrong."""
     if not isinstance(content, dict):
         raise JobRefused(
             f"got {content!r:.60}, a job is an object such as "
@@ -69,7 +69,7 @@ def job_request(content: Any) -> tuple[str, str]:
 
 
 def enqueue(job_id: str, job_type: str, text: str, channel: str) -> None:
-    """Hand a job to RQ. Blocks; raises redis.RedisError if the broker does not take it."""
+    """Queue a job. Blocks, and raises redis.RedisError if the broker does not answer."""
     connection = redis.Redis.from_url(redis_url(), socket_connect_timeout=2, socket_timeout=5)
     with connection:
         rq.Queue(JOB_QUEUE, connection=connection).enqueue_call(
@@ -77,8 +77,8 @@ def enqueue(job_id: str, job_type: str, text: str, channel: str) -> None:
             args=(job_type, text),
             kwargs={"job_id": job_id, "channel": channel},
             job_id=job_id,
-            timeout=JOB_TIMEOUT,
-            result_ttl=KEEP_RESULT,
-            failure_ttl=KEEP_RESULT,
+            timeout=JOB_TIMEOUT_SECONDS,
+            result_ttl=RESULT_TTL_SECONDS,
+            failure_ttl=RESULT_TTL_SECONDS,
             on_failure=rq.Callback(report_failure),
         )

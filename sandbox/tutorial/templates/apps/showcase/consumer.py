@@ -41,7 +41,7 @@ class ChatConsumer(LineConsumer):
 
 class ReliableChatConsumer(AsyncJsonWebsocketConsumer):
     """
-    Chat over streams: a client that was disconnected receives what it missed.
+    Chat over streams: a client that was disconnected receives the lines that it missed.
 
     In: `{"text": "..."}`. Out: `{"type": "line", "text": "ada: ...", "sent_at": 1767225600.0}`,
     or `{"type": "error", "message": "..."}` to a client that sent something else.
@@ -87,7 +87,7 @@ def line_message(author: str, text: str) -> dict[str, Any]:
 
 
 def line_of(message: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a client receives of a message of the reliable chat."""
+    """Return the part of a message of the reliable chat that its clients receive."""
     return {"text": message["text"], "sent_at": message["sent_at"]}
 
 

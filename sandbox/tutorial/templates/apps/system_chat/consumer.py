@@ -6,7 +6,7 @@ from sandbox.apps.lines import LineConsumer
 
 
 class SystemMessageConsumer(LineConsumer):
-    """Answers its own client and nobody else."""
+    """Answers its own client only."""
 
     # TODO 2.1: accept the connection and greet the client
 
