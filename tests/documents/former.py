@@ -1,7 +1,7 @@
 """
-What fast-channels.md says of both versions, asked of the one that is installed.
+Check the claims of fast-channels.md with the installed version.
 
-Prints a JSON object: what came of each question, an error by the name of its class.
+Print a JSON object with the result of each check; an error is the name of its class.
 """
 
 import asyncio
@@ -42,7 +42,7 @@ class Member(AsyncWebsocketConsumer):
 
 
 async def told(type_):
-    """Send a message to a member; returns what its client sees."""
+    """Send a message to a member and return the frame that its client gets."""
     client = await connected(Member)
     await get_channel_layer("memory").group_send("room", {"type": type_})
     await get_channel_layer("memory").group_send("room", {"type": "hello"})

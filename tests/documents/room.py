@@ -1,7 +1,7 @@
 """
 One client of docs/examples/migrating/fast_channels/chat.py, with the version that is installed.
 
-Lines of stdin are sent, and what comes is shown. Ends when stdin does.
+The client sends the lines of stdin, prints the frames that it gets, and ends with stdin.
 """
 
 import asyncio

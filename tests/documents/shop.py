@@ -1,11 +1,11 @@
 """
-Drives the shop of docs/migrating/django-channels.md, as it was before the move or is after it.
+Drive the shop of docs/migrating/django-channels.md, before or after the migration.
 
-    python shop.py before|after check    hold the conversation that both must pass
-    python shop.py before|after talk     one client: lines of stdin are sent, and what comes shown
+    python shop.py before|after check    have the conversation that both must pass
+    python shop.py before|after talk     be a client that sends the lines of stdin and prints frames
 
-Runs in an environment that has what that side imports. Takes the address of a server and the
-path of a database from REDIS_URL and DATABASE.
+The environment needs the imports of that side. REDIS_URL is the address of a server, DATABASE
+the path of a database.
 """
 
 import asyncio
@@ -20,16 +20,16 @@ EXAMPLES = Path(__file__).resolve().parents[2] / "docs" / "examples" / "migratin
 side, mode = sys.argv[1:]
 sys.path[:0] = [str(EXAMPLES / side), str(EXAMPLES)]
 
-# It sets up Django, which the other imports need.
+# This import sets up Django, which the other imports need.
 asgi = importlib.import_module("asgi")
 conversation = importlib.import_module("conversation")
 
 
 def cookie():
-    """Make the only user, and return the cookie of the session that they have begun."""
+    """Create the only user, start a session, and return its cookie."""
     models = importlib.import_module("django.contrib.auth.models")
     content = importlib.import_module("django.contrib.contenttypes.models")
-    # What `migrate` does, in less time: the database is new.
+    # Like `migrate`, but faster, because the database is new.
     with importlib.import_module("django.db").connection.schema_editor() as editor:
         for model in (content.ContentType, models.Permission, models.Group, models.User):
             editor.create_model(model)
@@ -40,8 +40,8 @@ def cookie():
 
 @contextlib.asynccontextmanager
 async def before():
-    """Give the application, its communicators, and a request for the view that announces."""
-    # channels.testing imports it for a test case that starts a server, which nobody does here.
+    """Return the application, its communicators, and a request for the view `announce`."""
+    # channels.testing imports daphne for a test case that starts a server, which is unused here.
     sys.modules["daphne"] = types.ModuleType("daphne")
     sys.modules["daphne.testing"] = types.SimpleNamespace(DaphneProcess=None)
     testing = importlib.import_module("channels.testing")
@@ -82,7 +82,7 @@ async def check(cookie):
         await conversation.check_mail(client)
         await client.disconnect(timeout=15)
         if side == "after":
-            # On the other side, ValueError comes out of the communicator.
+            # On the other side, the communicator raises ValueError.
             nowhere = communicator(asgi.application, "/ws/nowhere/")
             assert await nowhere.connect(timeout=15) == (False, 1000)
     say("passed")

@@ -38,10 +38,10 @@ DOCUMENTS = [
     ),
 ]
 
-# Directives whose content comes from elsewhere, or has no code.
+# Directives without code. {literalinclude} is not among them: a forge would not show its code.
 DIRECTIVES = {
     *("admonition", "caution", "hint", "important", "note", "seealso", "tip", "warning"),
-    *("contents", "eval-rst", "figure", "image", "include", "literalinclude", "toctree"),
+    *("contents", "eval-rst", "figure", "image", "include", "toctree"),
 }
 
 # Directives that may contain code blocks.
@@ -63,7 +63,7 @@ class Block:
 
     @property
     def directive(self) -> str | None:
-        """Return the name of a directive, such as `literalinclude`; None for code."""
+        """Return the name of a directive, such as `toctree`; None for code."""
         match = re.match(r"\{([\w-]+)\}", self.language)
         return match[1] if match else None
 

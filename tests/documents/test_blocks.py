@@ -1,4 +1,4 @@
-"""Every block of code in every document is run by a test, or says why not."""
+"""Every code block of every document comes from a file, is run by a test, or says why not."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.documents.support import (
 
 
 def complaint(block):
-    """What is wrong with a block; None if nothing is."""
+    """Return the fault of a block as text, or None."""
     if block.directive is not None:
         if block.directive not in DIRECTIVES:
             return f"{block}: no directive for code that is shown; use <!-- from a/file.py -->"
@@ -53,7 +53,7 @@ def complaint(block):
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
 def test_every_block_is_run_or_a_fragment(document):
-    """A mark before each says which test runs it, or why none does."""
+    """A mark before each block names its file, its test, or the reason for having none."""
     assert list(filter(None, map(complaint, all_blocks(document)))) == []
 
 
@@ -75,11 +75,12 @@ def test_every_block_is_run_or_a_fragment(document):
             "tests/test_cli.py does not name page.md",
         ),
         ("```{code-block} python\n1\n```", "no directive for code"),
+        ("```{literalinclude} examples/x.py\n```", "no directive for code"),
         ("```{eval-rst}\n.. code-block:: python\n\n   1\n```", "code in it is not checked"),
     ],
 )
 def test_block_without_a_true_mark_is_noticed(text, wrong, tmp_path, monkeypatch):
-    """Each kind of block that nothing runs, and each kind of mark that is not true."""
+    """Blocks without a test and marks that are not true are faults."""
     monkeypatch.setattr(support, "ROOT", tmp_path)
     page = tmp_path / "page.md"
     page.write_text(f"# A page\n\n{text}\n")
@@ -96,13 +97,13 @@ def test_block_without_a_true_mark_is_noticed(text, wrong, tmp_path, monkeypatch
         "<!-- fragment: two\nlines -->\n```python\n1\n```",
         "Text.\n<!-- fragment: within a paragraph -->\n```python\n1\n```",
         "<!-- from docs/listings.py#listing -->\n```python\n1\n```",
-        "```{literalinclude} examples/x.py\n:pyobject: f\n```",
+        "```{toctree}\nx\n```",
         "- in a list\n\n  <!-- fragment: a part -->\n  ```python\n  1\n  ```",
         "<details>\n\n<!-- fragment: a part -->\n```js\n1\n```\n\n</details>",
     ],
 )
-def test_block_that_is_marked_or_included_is_in_order(text, tmp_path):
-    """Also within lists and what is collapsed."""
+def test_block_with_a_true_mark_is_in_order(text, tmp_path):
+    """Blocks in lists and in collapsed parts need a mark, too."""
     page = tmp_path / "page.md"
     page.write_text(f"# A page\n\n{text}\n")
     assert len(all_blocks(page)) == 1
@@ -110,7 +111,7 @@ def test_block_that_is_marked_or_included_is_in_order(text, tmp_path):
 
 
 def test_block_is_found_by_a_text_in_it(tmp_path):
-    """There must be exactly one, in the language that is asked for."""
+    """Exactly one block of the given language must contain the text."""
     page = tmp_path / "page.md"
     page.write_text("```python\nx = 1\n```\n\n```ini\nx = 1\n```\n\n```python\ny = 1\n```\n")
     assert block_with(page, "x = ") == "x = 1\n"

@@ -1,4 +1,4 @@
-"""What docs/reference/command-line.md quotes is what the command prints."""
+"""docs/reference/command-line.md quotes the real output of the command."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ PAGE = ROOT / "docs" / "reference" / "command-line.md"
 
 
 def test_help_is_as_the_page_quotes_it():
-    """Word for word; lines are broken for 100 columns."""
+    """The quote equals the output, with lines of at most 100 columns."""
     result = subprocess.run(
         [sys.executable, "-m", "fast_channels", "worker", "--help"],
         env={**os.environ, "COLUMNS": "100"},

@@ -1,5 +1,5 @@
 """
-Commands, extras and modules that documents name are there.
+Commands, extras and modules that documents name exist.
 
 The only blocks with nothing but such commands are in README.md, CONTRIBUTING.md, RELEASING.md
 and docs/performance.md.
@@ -18,7 +18,7 @@ from tests.documents.support import DOCUMENTS, ROOT, blocks, name_of
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
 def test_commands_in_documents_exist(document):
-    """Make targets, extras and modules that a document names are there."""
+    """Make targets, extras and modules that a document names exist."""
     makefile = (ROOT / "Makefile").read_text()
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"][
         "optional-dependencies"

@@ -1,4 +1,4 @@
-"""Links of the repository on the site: docs/_ext/repository.py."""
+"""docs/_ext/repository.py adapts links of the repository to the site."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.documents.support import ROOT
 
 @pytest.fixture(scope="module")
 def repository():
-    """The extension docs/_ext/repository.py."""
+    """Return the extension docs/_ext/repository.py."""
     path = ROOT / "docs" / "_ext" / "repository.py"
     spec = importlib.util.spec_from_file_location("repository", path)
     module = importlib.util.module_from_spec(spec)
@@ -37,6 +37,6 @@ def repository():
     ],
 )
 def test_link_leads_to_the_page_that_shows_a_file(text, shown, repository):
-    """Seen from docs/guides/, for a text that was written in docs/; a folder has no page."""
+    """Links of a text in docs/ fit a page in docs/guides/; a folder has no page."""
     docs = ROOT / "docs"
     assert repository.with_links(text, docs, docs / "guides") == shown

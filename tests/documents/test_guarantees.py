@@ -1,4 +1,4 @@
-"""What docs/guarantees.md promises is shown by tests."""
+"""Tests show every promise of docs/guarantees.md."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ GUARANTEES = ROOT / "docs" / "guarantees.md"
 
 
 def test_every_guarantee_names_a_test_that_exists():
-    """Each row of each table ends with one, of the contract or of a file."""
+    """The last cell of each row names a test of a contract or of a file."""
     rows = [line for line in GUARANTEES.read_text().splitlines() if line.startswith("| ")]
     rows = [row for row in rows if not row.startswith(("| layer", "| the client", "| |"))]
     rows = [row for row in rows if not row.endswith("| shown by |")]

@@ -1,4 +1,4 @@
-"""Links in documents lead somewhere, for who reads them in the repository."""
+"""Links in documents work in the repository, where people also read them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ LINKS = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 
 
 def prose(document):
-    """The text of a document without its code."""
+    """Return the text of a document without its code."""
     text = re.sub(
         r"^([ >-]*`{3,}).*?^\1`*$", "", document.read_text(), flags=re.DOTALL | re.MULTILINE
     )
@@ -22,25 +22,25 @@ def prose(document):
 
 
 def links(document):
-    """The targets of a document's links, but for those to other sites."""
+    """Return the targets of a document's links, except links to other sites."""
     found = LINKS.findall(prose(document))
     return [link for link in found if not re.match(r"[a-z]+:", link)]
 
 
 def anchors(document):
-    """What a forge makes of the headings of a document."""
+    """Return the anchors that a forge creates for the headings of a document."""
     tokens = MarkdownIt("commonmark").parse(document.read_text())
     headings = [
         following.content for token, following in pairwise(tokens) if token.type == "heading_open"
     ]
-    # As GitHub does it: letters, digits, hyphens and underscores, and a hyphen for each space.
+    # Like GitHub: letters, digits, hyphens and underscores, and a hyphen for each space.
     slugs = [re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings]
     return {f"#{slug}" for slug in slugs}
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
 def test_links_lead_somewhere(document):
-    """A relative link names a file or a folder of this repository, and a heading that it has."""
+    """A relative link names a file or folder of this repository, and an existing heading."""
     for link in links(document):
         path, hash_, anchor = link.partition("#")
         target = (document.parent / path).resolve() if path else document
@@ -51,7 +51,7 @@ def test_links_lead_somewhere(document):
 
 
 def test_broken_links_are_noticed(tmp_path):
-    """Also those with an anchor, and images; what is code is no link."""
+    """Links with an anchor and images count; a link in code does not."""
     page = tmp_path / "page.md"
     page.write_text(
         "# One `name`\n![a](a.png) [b](#one-name)\n`[c](c)`\n```\n[d](d)\n```\n[e](http://e)\n"

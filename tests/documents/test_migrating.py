@@ -1,4 +1,4 @@
-"""Before and after: what the pages of docs/migrating show runs on both sides of the move."""
+"""The code of docs/migrating runs on both sides of a migration."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ PATIENCE = 50
 
 @pytest.fixture
 def command():
-    """Gives the interpreter of a side, and the environment that it runs in."""
+    """Return a function that gives the interpreter of a side and its environment."""
     if not PEER_PYTHON.exists():
         reason = "no .venv-peers with what the examples migrate from: run `make .venv-peers/.ready`"
         if os.environ.get("CI"):
@@ -37,7 +37,7 @@ def command():
         environment = os.environ | {"REDIS_URL": redis_url, "DATABASE": f"{folder}/{side}.sqlite3"}
         environment.pop("PYTHONPATH", None)
         if side == "before":
-            # They wait for 5 s at a time, after which redis-py 8 gives up on a server by default.
+            # channels_redis waits for 5 s at a time, which is the default timeout of redis-py 8.
             environment["REDIS_URL"] += "?socket_timeout=60"
             return PEER_PYTHON, environment
         return sys.executable, environment | {"PYTHONPATH": str(ROOT / "src")}
@@ -46,7 +46,7 @@ def command():
 
 
 def run(command, *arguments):
-    """Run a program to its end; returns what it printed."""
+    """Run a program to its end and return its output."""
     python, environment = command
     result = subprocess.run(
         [python, *arguments],
@@ -62,13 +62,13 @@ def run(command, *arguments):
 
 @pytest.mark.parametrize("side", ["before", "after"])
 def test_shop_serves_its_clients(side, command, redis_url, tmp_path):
-    """The same conversation with Django Channels, and with this library."""
+    """Django Channels and this library pass one conversation."""
     assert run(command(side, redis_url, tmp_path), SHOP, side, "check") == "passed\n"
 
 
 @pytest.fixture
 def talk(command, redis_url, tmp_path):
-    """Starts a program that is one client, on a side; its lines are what comes and goes."""
+    """Return a function that starts a client on a side; its lines are its frames."""
     with contextlib.ExitStack() as stack:
 
         def talk(side, *arguments):
@@ -93,10 +93,10 @@ def say(process, line):
 
 
 def test_clients_of_both_sides_are_in_one_room(talk):
-    """While both serve on one Redis, what is said on either side is heard on both."""
+    """While both sides use one Redis, clients of both get every message."""
     sides = {side: talk(side, SHOP, side, "talk") for side in ("before", "after")}
     for process in sides.values():
-        # They are in the room.
+        # The clients are now in the room.
         assert process.stdout.readline() == "{'members': 1}\n"
     for side, process in sides.items():
         say(process, f"hello from {side}")
@@ -106,7 +106,7 @@ def test_clients_of_both_sides_are_in_one_room(talk):
 
 
 def test_clients_of_both_versions_are_in_one_room(talk):
-    """The same with a process of fast-channels 1.1, and the same file."""
+    """Processes of fast-channels 1.1 and of this library, with one file, share a room."""
     old = talk("before", SHOP.with_name("room.py"))
     assert old.stdout.readline() == "joined (en)\n"
     new = talk("after", SHOP.with_name("room.py"))
@@ -120,13 +120,13 @@ def test_clients_of_both_versions_are_in_one_room(talk):
 
 @pytest.mark.parametrize("side", ["before", "after"])
 def test_code_for_the_former_version_runs_unchanged(side, command, redis_url, tmp_path):
-    """One file, with fast-channels 1.1 and with this library."""
+    """One file runs with fast-channels 1.1 and with this library."""
     script = EXAMPLES / "fast_channels" / "check_chat.py"
     assert run(command(side, redis_url, tmp_path), script) == "passed\n"
 
 
 def test_application_of_today_starts(command, redis_url, tmp_path):
-    """main.py opens its layers, and its consumers are found in the mounted routes."""
+    """The lifespan of main.py opens its layers and checks the consumers in mounted routes."""
     check = (
         "import asyncio, main\n"
         "from fast_channels import channel_layers\n"
@@ -148,7 +148,7 @@ def test_application_of_today_starts(command, redis_url, tmp_path):
     assert (result.stdout, result.stderr) == ("ready\n", "")
 
 
-# What both versions answer to tests/documents/former.py: what 1.1 did, and what is done now.
+# The answers to tests/documents/former.py: of 1.1, and of this version.
 ANSWERS = {
     "option_of_pubsub": (None, "TypeError"),
     "initkwargs": (["unknown"], "TypeError"),
@@ -169,7 +169,7 @@ ANSWERS = {
 
 @pytest.mark.parametrize("side", ["before", "after"])
 def test_versions_differ_as_the_page_says(side, command, redis_url, tmp_path):
-    """The tables of fast-channels.md, asked of both versions; errors of today are named there."""
+    """Both versions answer as the tables of fast-channels.md say, which name current errors."""
     answers = json.loads(run(command(side, redis_url, tmp_path), SHOP.with_name("former.py")))
     assert answers == {name: both[side == "after"] for name, both in ANSWERS.items()}
     for _, now in ANSWERS.values():
@@ -178,7 +178,7 @@ def test_versions_differ_as_the_page_says(side, command, redis_url, tmp_path):
 
 
 async def test_mails_of_the_old_side_become_work(registry):
-    """The task of django-channels.md takes what is sent to the old channel, and makes it work."""
+    """The script of django-channels.md turns messages to the old channel into work."""
     names = {}
     exec(block_with(DJANGO, "forward_mails"), names)
     async with InMemoryChannelLayer() as default, InMemoryChannelLayer() as work:

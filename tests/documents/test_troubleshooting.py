@@ -1,4 +1,4 @@
-"""Every entry of docs/troubleshooting.md is provoked, and is quoted as it is printed."""
+"""docs/troubleshooting.md quotes the real output of every entry."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ from tests.tutorial.support import assert_printed
 
 PAGE = ROOT / "docs" / "troubleshooting.md"
 
-# Seconds that anything may take before a test gives up on it.
+# Seconds after which a test gives up.
 PATIENCE = 15.0
 
 
@@ -64,7 +64,7 @@ class ChatConsumer(AsyncWebsocketConsumer):
 
 @pytest.fixture
 def is_quoted(request):
-    """Compares what was printed with the block that names this test; fails if nothing did."""
+    """Return a function that compares output with the block of this test, and must be called."""
     (quote,) = [
         block.text
         for block in all_blocks(PAGE)
@@ -81,13 +81,13 @@ def is_quoted(request):
 
 
 def printed(error: BaseException) -> str:
-    """The last lines of its traceback."""
+    """Return the last lines of the traceback."""
     return "".join(traceback.format_exception_only(error))
 
 
 @contextlib.contextmanager
 def raised():
-    """Gives a list that has, after the block, what was printed of the error in it."""
+    """Yield a list that has the printed error after the block."""
     lines: list[str] = []
     with pytest.raises(Exception) as caught:
         yield lines
@@ -95,14 +95,14 @@ def raised():
 
 
 async def failure_of(call) -> str:
-    """What is printed of the error that a coroutine raises."""
+    """Return the printed error of a coroutine."""
     with raised() as lines:
         await call
     return lines[0]
 
 
 def application(*endpoints, registry):
-    """An application with these at /0, /1, ..., and the lifespan of the layers."""
+    """Return an application with endpoints at /0, /1, ..., and the lifespan of the layers."""
     routes = [WebSocketRoute(f"/{n}", endpoint) for n, endpoint in enumerate(endpoints)]
     return FastAPI(routes=routes, lifespan=registry.lifespan)
 
@@ -114,7 +114,7 @@ async def start(app: FastAPI) -> None:
 
 @contextlib.asynccontextmanager
 async def served(app, **options):
-    """A real server, in this process; gives its port."""
+    """Run a real server in this process, and yield its port."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
         server = uvicorn.Server(uvicorn.Config(app, log_config=None, **options))
         serving = asyncio.create_task(server.serve(sockets=[listening]))
@@ -128,7 +128,7 @@ async def served(app, **options):
 
 @contextlib.asynccontextmanager
 async def connected(consumer_class, *, path="/"):
-    """A client of a consumer, whose channel is the attribute `consumer`."""
+    """Connect a client to a consumer for the length of the block."""
     client = WebsocketCommunicator(consumer_class.as_asgi(), path)
     assert (await client.connect())[0]
     yield client
@@ -146,13 +146,13 @@ async def until_logged(caplog, text: str) -> None:
 
 
 async def test_layer_that_is_not_registered(is_quoted, registry):
-    """A route leads to a consumer of it."""
+    """The consumer of a route names a layer that is not registered."""
     registry.register("notifications", InMemoryChannelLayer())
     is_quoted(await failure_of(start(application(ChatConsumer.as_asgi(), registry=registry))))
 
 
 def test_groups_without_a_layer(is_quoted):
-    """The alias was forgotten."""
+    """The class has groups and no alias."""
 
     class RoomConsumer(AsyncWebsocketConsumer):
         groups: ClassVar[list[str]] = ["lobby"]
@@ -163,13 +163,13 @@ def test_groups_without_a_layer(is_quoted):
 
 
 async def test_broker_that_does_not_answer(is_quoted, registry):
-    """Nobody listens at the address."""
+    """No server listens at the address."""
     registry.register("chat", RedisPubSubChannelLayer([f"redis://127.0.0.1:{free_port()}"]))
     is_quoted(await failure_of(start(application(ChatConsumer.as_asgi(), registry=registry))))
 
 
 def test_hosts_that_are_no_list_of_addresses(is_quoted):
-    """A string in place of the list, and an address without a scheme."""
+    """A string instead of a list, and an address without a scheme, are errors."""
     with raised() as single:
         RedisPubSubChannelLayer("redis://localhost:6379")
     with raised() as schemeless:
@@ -178,14 +178,14 @@ def test_hosts_that_are_no_list_of_addresses(is_quoted):
 
 
 def test_layer_that_is_a_class(is_quoted, registry):
-    """The parentheses were forgotten."""
+    """A class instead of a layer is an error."""
     with raised() as lines:
         registry.register("chat", InMemoryChannelLayer)
     is_quoted(lines[0])
 
 
 def test_redis_that_is_not_installed(is_quoted):
-    """Only what needs it cannot be imported."""
+    """Only classes that need redis cannot be imported."""
     program = "from fast_channels.layers import RedisChannelLayer"
     program = f"import sys; sys.modules['redis'] = None; {program}"
     done = subprocess.run(
@@ -195,26 +195,26 @@ def test_redis_that_is_not_installed(is_quoted):
 
 
 def test_add_websocket_route_is_gone(is_quoted):
-    """From Starlette, and with it from FastAPI."""
+    """Starlette has removed the method, and FastAPI with it."""
     with raised() as lines:
         FastAPI().add_websocket_route("/ws/chat", ChatConsumer.as_asgi())
     is_quoted(lines[0])
 
 
 async def test_consumer_that_is_decorated(is_quoted, registry):
-    """As a function of FastAPI's would be."""
+    """A consumer decorated like a FastAPI function is an error."""
     app = FastAPI(lifespan=registry.lifespan)
     app.websocket("/ws/chat")(ChatConsumer.as_asgi())
     is_quoted(await failure_of(start(app)))
 
 
 async def test_consumer_class_as_a_route(is_quoted, registry):
-    """Without as_asgi()."""
+    """A class without as_asgi() is an error."""
     is_quoted(await failure_of(start(application(ChatConsumer, registry=registry))))
 
 
 async def test_consumer_object_as_a_route(is_quoted, registry):
-    """The second client is one too many."""
+    """A consumer object refuses its second client."""
     registry.register("chat", InMemoryChannelLayer())
     consumer = ChatConsumer()
     client = WebsocketCommunicator(consumer, "/")
@@ -232,7 +232,7 @@ async def test_several_workers_with_layers_in_memory(is_quoted, registry, monkey
 
 
 async def test_port_that_is_taken(is_quoted, caplog):
-    """By uvicorn of another terminal."""
+    """Another server already uses the port."""
     with socket.create_server(("127.0.0.1", 0)) as other:
         config = uvicorn.Config(FastAPI(), port=other.getsockname()[1], log_config=None)
         with pytest.raises(SystemExit):
@@ -241,25 +241,25 @@ async def test_port_that_is_taken(is_quoted, caplog):
 
 
 async def test_server_without_a_websocket_library(is_quoted, caplog):
-    """It serves pages, and no sockets."""
+    """Without a WebSocket library, uvicorn serves pages but no sockets."""
     async with served(FastAPI(), ws="none", http="h11") as port:
         with pytest.raises(websockets.InvalidStatus):
             await websockets.connect(f"ws://127.0.0.1:{port}/ws/chat")
     is_quoted(caplog.text)
 
 
-# -- when something is sent ------------------------------------------------------------
+# -- sending ----------------------------------------------------------------------------
 
 
 async def test_group_name_with_other_characters(is_quoted):
-    """What a client chose, for one."""
+    """A group name that a client chose may be invalid."""
     async with InMemoryChannelLayer() as layer:
         send = layer.group_send("room 1", {"type": "chat.message"})
         is_quoted(await failure_of(send))
 
 
 async def test_values_that_cannot_travel(is_quoted):
-    """Each with the path to it, and what to send instead."""
+    """Each error has the path of the value, and a remedy."""
     messages = [
         {"type": "chat.message", "at": dt.date(2026, 5, 1)},
         {"type": "chat.message", "user": {"id": uuid.uuid4()}},
@@ -270,21 +270,21 @@ async def test_values_that_cannot_travel(is_quoted):
 
 
 async def test_message_that_is_too_large(is_quoted):
-    """A picture, for one."""
+    """A picture, for example, exceeds the limit."""
     async with InMemoryChannelLayer() as layer:
         message = {"type": "chat.message", "picture": b"x" * 2_000_000}
         is_quoted(await failure_of(layer.group_send("lobby", message)))
 
 
 async def test_channel_that_is_full(is_quoted, redis_url):
-    """Nobody takes the work."""
+    """Without a worker, a channel reaches its capacity."""
     async with RedisStreamsChannelLayer([redis_url], capacity=1) as layer:
         await layer.send("mails", {"type": "mail.send"})
         is_quoted(await failure_of(layer.send("mails", {"type": "mail.send"})))
 
 
 async def test_layer_that_cannot_do_that(is_quoted, registry, redis_url):
-    """Work, history and resume need a layer that keeps what it carries."""
+    """Work, history and resume need a layer that stores messages."""
 
     class DurableChat(ChatConsumer):
         resumable = True
@@ -299,7 +299,7 @@ async def test_layer_that_cannot_do_that(is_quoted, registry, redis_url):
 
 
 async def test_channel_of_another_process(is_quoted, redis_url):
-    """What it is sent goes there; what it is a member of is its own process's business."""
+    """Only the process of a channel can add it to groups."""
     async with (
         RedisPubSubChannelLayer([redis_url]) as one,
         RedisPubSubChannelLayer([redis_url]) as other,
@@ -308,7 +308,7 @@ async def test_channel_of_another_process(is_quoted, redis_url):
 
 
 async def test_broker_that_refuses(is_quoted, redis_url):
-    """Somebody else uses a key of the layer."""
+    """Another program uses a key of the layer."""
     with redis.Redis.from_url(redis_url) as connection:
         connection.set("asgi:group:lobby", "not a group")
     async with RedisChannelLayer([redis_url]) as layer:
@@ -316,7 +316,7 @@ async def test_broker_that_refuses(is_quoted, redis_url):
 
 
 async def test_sync_layer_on_a_running_loop(is_quoted):
-    """Blocking would stop the loop that has to do it."""
+    """A blocking call would stop the loop that has to complete it."""
     async with InMemoryChannelLayer() as layer:
         with raised() as lines:
             SyncChannelLayer(layer).group_send("lobby", {"type": "chat.message"})
@@ -327,7 +327,7 @@ async def test_sync_layer_on_a_running_loop(is_quoted):
 
 
 async def test_message_without_a_handler(is_quoted, registry, caplog):
-    """It is skipped; so are those that reach no method, and those that have no type."""
+    """Messages without a handler, with a reserved type and without a type are skipped."""
     layer = InMemoryChannelLayer()
     registry.register("chat", layer)
     async with connected(ChatConsumer) as client:
@@ -339,7 +339,7 @@ async def test_message_without_a_handler(is_quoted, registry, caplog):
 
 
 async def test_handler_that_is_no_coroutine_is_none(registry, caplog):
-    """As the page says: the method must be `async`."""
+    """A method that is not `async` is not a handler, as the page says."""
 
     class Blocking(ChatConsumer):
         def chat_message(self, message):
@@ -353,7 +353,7 @@ async def test_handler_that_is_no_coroutine_is_none(registry, caplog):
 
 
 async def test_handler_that_fails(is_quoted, registry, caplog):
-    """The traceback is in the log, and the connection is closed."""
+    """The log has the traceback, and the connection is closed."""
     layer = InMemoryChannelLayer()
     registry.register("chat", layer)
     async with connected(ChatConsumer) as client:
@@ -363,7 +363,7 @@ async def test_handler_that_fails(is_quoted, registry, caplog):
 
 
 async def test_consumer_that_sends_before_it_accepts(is_quoted, caplog):
-    """Overriding connect() makes accept() its business."""
+    """An overridden connect() has to call accept()."""
 
     class GreetingConsumer(AsyncWebsocketConsumer):
         async def connect(self):
@@ -375,7 +375,7 @@ async def test_consumer_that_sends_before_it_accepts(is_quoted, caplog):
 
 
 async def test_connection_to_the_broker_that_is_lost(is_quoted, caplog):
-    """One line when it begins, one when it is over."""
+    """An outage logs one line at its begin and one at its end."""
     caplog.set_level(logging.INFO)
     with ValkeyServer() as server:
         async with RedisPubSubChannelLayer([server.url]) as layer:
@@ -388,7 +388,7 @@ async def test_connection_to_the_broker_that_is_lost(is_quoted, caplog):
 
 
 async def test_payload_of_somebody_else(is_quoted, redis_url, caplog):
-    """The same prefix with another format, or another key."""
+    """A process with the same prefix and another format sends unreadable payloads."""
     async with (
         RedisPubSubChannelLayer([redis_url]) as layer,
         RedisPubSubChannelLayer([redis_url], serializer_format="json") as other,
@@ -400,7 +400,7 @@ async def test_payload_of_somebody_else(is_quoted, redis_url, caplog):
 
 
 async def test_handler_that_outlasts_the_drain(is_quoted, registry, caplog):
-    """It is cancelled when its time is over."""
+    """A handler that runs too long is cancelled."""
 
     class SlowConsumer(AsyncWebsocketConsumer):
         async def receive(self, text_data=None, bytes_data=None):
@@ -451,18 +451,18 @@ class Careful(ChatConsumer):
 
 
 class Json(AsyncJsonWebsocketConsumer):
-    """Takes JSON, and nothing else."""
+    """Accepts only JSON."""
 
 
 async def close_of(client) -> tuple[int, str]:
-    """Code and reason with which the server closes."""
+    """Return the code and reason of the server's close."""
     while (event := await client.receive_output(PATIENCE))["type"] != "websocket.close":
         pass
     return event["code"], event["reason"]
 
 
 async def close_after(consumer_class, *frames) -> tuple[int, str]:
-    """The same, after a client has sent frames."""
+    """Send frames, and return the code and reason of the server's close."""
     client = WebsocketCommunicator(consumer_class.as_asgi(), "/")
     await client.connect()
     for frame in frames:
@@ -477,7 +477,7 @@ async def close_of_a_second_client() -> tuple[int, str]:
 
 
 async def close_of_a_slow_handler(registry) -> tuple[int, str]:
-    """More messages than the mailbox holds come while a handler runs."""
+    """Overflow a mailbox while a handler runs, and return the close."""
     layer = InMemoryChannelLayer(capacity=1, overflow="close")
     registry.register("chat", layer)
     handling, done = asyncio.Event(), asyncio.Event()
@@ -498,7 +498,7 @@ async def close_of_a_slow_handler(registry) -> tuple[int, str]:
 
 
 async def close_after_a_gap(registry) -> tuple[int, str]:
-    """The broker was away, and the consumer is one that would rather start anew."""
+    """Interrupt the broker of a consumer with `on_gap = "close"`, and return the close."""
     layer = FragileLayer()
     registry.register("chat", layer)
     client = WebsocketCommunicator(Careful.as_asgi(), "/")
@@ -508,7 +508,7 @@ async def close_after_a_gap(registry) -> tuple[int, str]:
 
 
 async def close_at_the_end(registry) -> tuple[int, str]:
-    """The server is told to stop."""
+    """Drain the server, and return the close."""
     client = WebsocketCommunicator(Echo.as_asgi(), "/")
     await client.connect()
     await registry.connections.drain(1, 0)
@@ -517,7 +517,7 @@ async def close_at_the_end(registry) -> tuple[int, str]:
 
 
 def rows() -> list[tuple[str, str]]:
-    """Code and reason of each row of the table of close codes, without their backticks."""
+    """Return the code and reason of each row of the table, without backticks."""
     lines = [line for line in PAGE.read_text().splitlines() if re.match(r"\| 1\d\d\d", line)]
     return [
         (cells[1].strip(), cells[2].strip().strip("`"))
@@ -526,7 +526,7 @@ def rows() -> list[tuple[str, str]]:
 
 
 async def test_close_codes_are_those_of_the_table(registry):
-    """Each row is provoked, and each ending that is provoked has its row."""
+    """Rows and provoked closes are the same."""
     endings = [
         await close_after(Json, b"1234"),
         await close_after(Json, "{"),
@@ -546,7 +546,7 @@ async def test_close_codes_are_those_of_the_table(registry):
 
 
 async def test_handshake_that_is_refused(is_quoted, registry, caplog):
-    """There is no such route, the consumer closed in connect(), the origin is not allowed."""
+    """A missing route, a close in connect() and a forbidden origin refuse a handshake."""
     caplog.set_level(logging.INFO)
 
     class Closed(AsyncWebsocketConsumer):
@@ -574,7 +574,7 @@ router = ChannelNameRouter({"mails": Mailer.as_asgi()})
 
 
 def test_worker_that_cannot_start(is_quoted, registry, capsys):
-    """One line each, and exit code 2."""
+    """Each mistake prints one line, and the exit code is 2."""
     here = f"{__name__}:router"
     for arguments in (
         ["mailer", "mails"],
@@ -591,7 +591,7 @@ def setup():
 
 
 async def test_work_that_fails(is_quoted, caplog):
-    """It is tried again; what nobody can handle is not."""
+    """Work that fails is retried; work without a handler is not."""
     async with InMemoryChannelLayer(retry_backoff=(60.0, 60.0)) as layer:
         worker = Worker(router, ["mails"], layer=layer, concurrency=1)
         running = asyncio.create_task(worker.run())
@@ -603,7 +603,7 @@ async def test_work_that_fails(is_quoted, caplog):
     is_quoted(caplog.text)
 
 
-# -- nothing is printed ----------------------------------------------------------------
+# -- nothing is logged ----------------------------------------------------------------
 
 
 async def test_lifespan_that_was_not_passed(registry):
@@ -624,7 +624,7 @@ async def test_lifespan_that_was_not_passed(registry):
 
 
 async def arrives(layer, sender) -> bool:
-    """Whether a message that `sender` sends to a group is the next that a member gets."""
+    """Return True if a message from `sender` is the next that a group member gets."""
     channel = await layer.new_channel()
     await layer.group_add("lobby", channel)
     await sender.group_send("lobby", {"type": "chat.message", "text": "from elsewhere"})
@@ -634,7 +634,7 @@ async def arrives(layer, sender) -> bool:
 
 
 async def test_layers_that_do_not_meet(redis_url):
-    """Those in memory, as two processes have them, and those with different prefixes."""
+    """Layers in memory and layers with different prefixes are separate."""
     async with InMemoryChannelLayer() as one, InMemoryChannelLayer() as other:
         assert not await arrives(one, other)
     async with (
@@ -647,7 +647,7 @@ async def test_layers_that_do_not_meet(redis_url):
 
 
 async def test_plain_channel_on_pub_sub(redis_url):
-    """It is lost, and on streams it waits."""
+    """A message to a plain channel is lost on pub/sub and waits on streams."""
     message = {"type": "mail.send"}
     async with RedisPubSubChannelLayer([redis_url]) as layer:
         await layer.send("mails", message)
@@ -659,7 +659,7 @@ async def test_plain_channel_on_pub_sub(redis_url):
 
 
 async def test_frame_to_a_closed_socket(registry):
-    """It is counted, and nothing is raised."""
+    """A frame after the close raises nothing and is counted."""
     layer = InMemoryChannelLayer()
     registry.register("chat", layer)
     sent = asyncio.Event()
@@ -677,7 +677,7 @@ async def test_frame_to_a_closed_socket(registry):
 
 
 async def test_message_from_before_the_join():
-    """It does not arrive, and the history has it."""
+    """A message from before the join is only in the history."""
     async with InMemoryChannelLayer(history_size=10) as layer:
         await layer.group_send("lobby", {"type": "chat.message", "text": "before"})
         channel = await layer.new_channel()
@@ -688,7 +688,7 @@ async def test_message_from_before_the_join():
 
 
 def test_every_provocation_is_on_the_page():
-    """A test that no block and no row names would be for nothing."""
+    """The page names every test of this file, in a block or a row."""
     text = PAGE.read_text()
     tests = {name for name in globals() if name.startswith("test_")}
     named = {mark["test"] for block in all_blocks(PAGE) if (mark := RUN_BY.fullmatch(block.mark))}
@@ -697,7 +697,7 @@ def test_every_provocation_is_on_the_page():
     assert named | rows == tests - NOT_QUOTED
 
 
-# Tests of what a page says beside its quotes.
+# Tests of other sentences of the page.
 NOT_QUOTED = {
     "test_close_codes_are_those_of_the_table",
     "test_every_provocation_is_on_the_page",

@@ -1,4 +1,4 @@
-"""What docs/work.md shows of work is done as it is written."""
+"""The code of docs/work.md works as it stands."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ WORK = ROOT / "docs" / "work.md"
 
 
 async def test_work_is_taken_as_documents_show_it():
-    """The block is run as it stands, in a function that has what it names."""
+    """The block runs unchanged, in a function with the names that it uses."""
     block = block_with(WORK, "layer.take(")
     function = "async def example(layer, deliver):\n" + textwrap.indent(block, "    ")
     space: dict = {}
@@ -32,7 +32,7 @@ async def test_work_is_taken_as_documents_show_it():
 
 
 def test_worker_of_the_guide_works(tmp_path):
-    """The file of docs/work.md, with the command that stands below it, and a handled message."""
+    """The file of docs/work.md and the command below it handle a message."""
     (tmp_path / "work.py").write_text(block_with(WORK, "# work.py"))
     (command,) = [
         line for line in WORK.read_text().splitlines() if line.startswith("fast-channels")

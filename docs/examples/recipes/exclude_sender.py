@@ -1,4 +1,4 @@
-"""Clients see what other clients draw, and get nothing back of their own."""
+"""Clients get the drawings of other clients, and none of their own."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class PointerConsumer(AsyncJsonWebsocketConsumer):
 
 
 class StrokeConsumer(AsyncJsonWebsocketConsumer):
-    """Sends what other clients draw, even after a reconnect, and nothing of the client's own."""
+    """Sends strokes of other clients, even after a reconnect, and none of the client's own."""
 
     channel_layer_alias = "board"
     groups = ["strokes"]

@@ -24,7 +24,7 @@ channel_layers.register("users", InMemoryChannelLayer())
 # Stands in for the sessions of a login: values of a cookie, and their users.
 SESSIONS = {"3f1c": "ada@example.org", "77ab": "bob@example.org"}
 
-# Hosts whose pages may connect. Browsers also send cookies for pages of other hosts.
+# Pages of these hosts may connect. Browsers also send cookies for pages of other hosts.
 ORIGINS = ["localhost", "127.0.0.1"]
 
 

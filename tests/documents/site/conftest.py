@@ -19,20 +19,20 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Site:
-    """What `make docs` builds, and what Sphinx said of it."""
+    """The folder that `make docs` builds, and the warnings of Sphinx."""
 
     folder: Path
     complaints: str
 
     def pages(self) -> list[Path]:
-        """All pages but those that Sphinx makes of others, such as the index."""
+        """Return all pages except generated ones, such as the index."""
         made = {"genindex.html", "py-modindex.html", "search.html"}
         return [page for page in sorted(self.folder.rglob("*.html")) if page.name not in made]
 
 
 @pytest.fixture(scope="session")
 def site(tmp_path_factory):
-    """The site as readers get it: what `make docs` has built, or built here."""
+    """Return the site that `make docs` has built, or build it."""
     if built := os.environ.get("SITE"):
         folder = ROOT / built
         return Site(folder, (folder / "warnings.txt").read_text())
@@ -40,7 +40,7 @@ def site(tmp_path_factory):
     if "PYTEST_XDIST_WORKER" in os.environ:
         shared = shared.parent
     folder, complaints = shared / "site", shared / "site.log"
-    # Whoever comes first builds it, others wait. An end of the process ends the lock.
+    # The first process builds the site and the others wait. The lock ends with its process.
     with (shared / "site.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not complaints.exists():

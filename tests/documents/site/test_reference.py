@@ -1,4 +1,4 @@
-"""The API reference describes what is public, all of it, and nothing else."""
+"""The API reference describes all public names and no others."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ import pytest
 
 from tests.test_exports import NAMES
 
-# Whoever comes first builds the site, which takes a while on a busy machine.
+# The first test builds the site, which takes a while on a busy machine.
 pytestmark = pytest.mark.timeout(240)
 
-# Described as a whole: what a user of them calls, or nothing but what they are.
+# Classes of which the reference describes only the listed members.
 PARTLY = {
     "fast_channels.layers.mailbox.Mailbox": {
         *("capacity", "closed", "dropped", "get", "name", "overflow"),
@@ -27,16 +27,16 @@ PARTLY = {
     "fast_channels.testing.work_contract.WorkContract": set(),
 }
 
-# What a layer's class fills in for a backend; see docs/backend.md.
+# Methods that a layer overrides for a backend; see docs/backend.md.
 FILLED_IN = "fast_channels.layers.base.BaseChannelLayer._"
 
-# Text, and described in a table.
+# Text that a table describes.
 LEFT_OUT = {("fast_channels", "__version__")}
 
 
 @pytest.fixture(scope="module")
 def described(site):
-    """Every name that a page of the reference describes, with what it is."""
+    """Return every name that the reference describes, with its kind."""
     with (site.folder / "objects.inv").open("rb") as file:
         for _ in range(4):
             file.readline()
@@ -44,7 +44,7 @@ def described(site):
     names = {}
     for line in lines:
         name, kind, priority, *_ = line.split(" ")
-        # A priority of -1 is that of a name under which something is not described.
+        # Sphinx gives the priority -1 to names that are only aliases.
         if kind.startswith("py:") and kind != "py:module" and priority != "-1":
             names[name] = kind.removeprefix("py:")
     return names
@@ -52,7 +52,7 @@ def described(site):
 
 @pytest.fixture(scope="module")
 def places(described):
-    """Described things that belong to no class: what each name leads to."""
+    """Return the described objects outside of classes, by name."""
     members = ("method", "attribute", "property")
     return {name: found(name) for name, kind in described.items() if kind not in members}
 
@@ -63,7 +63,7 @@ def found(name):
 
 
 def place_of(name, thing, places):
-    """Where something is described that can be imported by a name; None if nowhere."""
+    """Return the name under which the reference describes an object, or None."""
     short = name.rpartition(".")[2]
     same = [place for place in places if place.rpartition(".")[2] == short]
     return next((place for place in same if places[place] is thing), None)
@@ -77,17 +77,17 @@ def exported():
 
 
 def test_everything_public_is_described(places):
-    """Each name of the table in tests/test_exports.py, in one of the places it is imported from."""
+    """The reference describes each name of tests/test_exports.py under one of its modules."""
     assert [name for name in exported() if place_of(name, found(name), places) is None] == []
 
 
 def test_everything_described_is_public(places):
-    """A name that the reference gives away stands in the table, with its module."""
+    """Each name in the reference is in the table, with its module."""
     assert sorted(set(places) - set(exported())) == []
 
 
 def test_each_name_is_described_once(places):
-    """Elsewhere it is only said where else it can be imported from."""
+    """Other modules of an object only link to its description."""
     for name in exported():
         short, thing = name.rpartition(".")[2], found(name)
         same = [place for place in places if place.rpartition(".")[2] == short]
@@ -99,7 +99,7 @@ def is_ours(thing):
 
 
 def assigned(cls):
-    """Public attributes that `__init__` sets, but for those it was given."""
+    """Return the public attributes that `__init__` sets, except its arguments."""
     if is_ours(cls) and "__init__" in vars(cls) and not hasattr(cls, "__dataclass_fields__"):
         tree = ast.parse(textwrap.dedent(inspect.getsource(cls.__init__)))
         given = inspect.signature(cls.__init__).parameters
@@ -114,7 +114,7 @@ def assigned(cls):
 
 
 def public_members(cls):
-    """Public attributes and methods of a class that are not Python's."""
+    """Return the public attributes and methods of a class, except Python's own."""
     for base in cls.__mro__:
         if is_ours(base):
             names = {*vars(base), *inspect.get_annotations(base), *assigned(base)}
@@ -122,7 +122,7 @@ def public_members(cls):
 
 
 def test_all_members_of_public_classes_are_described(described, places):
-    """With the class, or with a class that it inherits them from."""
+    """A member is described in its class or in a base class."""
     missing = []
     for place, thing in places.items():
         if not isinstance(thing, type) or place in PARTLY:
@@ -138,13 +138,13 @@ def test_all_members_of_public_classes_are_described(described, places):
 
 @pytest.mark.parametrize("place", PARTLY)
 def test_parts_of_classes_are_described_as_listed(place, described):
-    """No more and no less than the table above says."""
+    """The described members of these classes are those of the table above."""
     names = {name for name in described if name.startswith(f"{place}.")}
     assert names == {f"{place}.{name}" for name in PARTLY[place]}
 
 
 def test_errors_keep_their_data_under_the_names_of_their_parameters():
-    """As the page of the exceptions says; a trailing underscore is not part of the name."""
+    """Attributes of an exception are its arguments, without a trailing underscore."""
     module = importlib.import_module("fast_channels.exceptions")
     for name in NAMES["fast_channels.exceptions"]:
         error = getattr(module, name)
@@ -156,7 +156,7 @@ def test_errors_keep_their_data_under_the_names_of_their_parameters():
 
 
 def test_nothing_public_is_without_a_word(described, places):
-    """Every class, function and method has a docstring, but events: those are ASGI's."""
+    """Every class, function and method has a docstring, except the events of ASGI."""
     silent = []
     for name, kind in described.items():
         if kind not in ("class", "exception", "function", "method", "property"):

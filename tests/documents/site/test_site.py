@@ -1,4 +1,4 @@
-"""The site that `make docs` builds: whole, without the network, readable and searchable."""
+"""The site of `make docs` is complete, readable and searchable, and needs no network."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from playwright.async_api import expect
 import fast_channels
 from tests.showcase.support import launched_browser
 
-# Whoever comes first builds the site, which takes a while on a busy machine.
+# The first test builds the site, which takes a while on a busy machine.
 pytestmark = pytest.mark.timeout(240)
 
 PHONE = {"width": 390, "height": 844}
 
 
 def test_site_is_built_without_a_warning(site):
-    """No reference leads nowhere, no page is left out, no code cannot be highlighted."""
+    """All references work, all pages are linked, and all code is highlighted."""
     assert site.complaints == ""
 
 
 class Loaded(HTMLParser):
-    """What a browser loads with a page."""
+    """The addresses that a browser loads with a page."""
 
     def __init__(self, text):
         super().__init__()
@@ -44,7 +44,7 @@ URL = re.compile(r"(?:url\(|@import\s+)[\"']?([^\"')\s;]+)")
 
 
 def loaded(path):
-    """The addresses that a page or a style sheet loads, but for data within it."""
+    """Return the addresses that a page or a style sheet loads, except embedded data."""
     text = path.read_text()
     found = Loaded(text).addresses if path.suffix == ".html" else URL.findall(text)
     return [address for address in found if address and not address.startswith("data:")]
@@ -65,7 +65,7 @@ def test_nothing_is_loaded_from_elsewhere(site):
 
 
 def test_what_is_loaded_from_elsewhere_is_noticed(tmp_path):
-    """In tags, in styles and in style sheets; a link to be followed is none of it."""
+    """Addresses in tags, styles and style sheets count; plain links do not."""
     page, style = tmp_path / "page.html", tmp_path / "style.css"
     page.write_text(
         '<a href="https://a"></a><link rel="stylesheet" href="https://b">'
@@ -79,7 +79,7 @@ def test_what_is_loaded_from_elsewhere_is_noticed(tmp_path):
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
 async def page():
-    """A tab of a phone's size."""
+    """Open a tab of a phone's size."""
     async with launched_browser() as browser:
         yield await browser.new_page(viewport=PHONE)
 
@@ -87,7 +87,7 @@ async def page():
 @pytest.mark.browser
 @pytest.mark.asyncio(loop_scope="module")
 async def test_search_works_without_a_server(page, site):
-    """From files on a disk, the name of a method leads to its description."""
+    """Without a server, the search finds the description of a method."""
     requests = []
     page.on("request", lambda request: requests.append(request.url))
     await page.goto((site.folder / "search.html").as_uri() + "?q=group_send")
@@ -100,7 +100,7 @@ async def test_search_works_without_a_server(page, site):
 
 
 async def width_of(page):
-    """How wide what the page shows is, in pixels, scrolled or not."""
+    """Return the width of the page's content in pixels."""
     return await page.evaluate(
         """() => Math.max(
             document.documentElement.scrollWidth,
@@ -112,7 +112,7 @@ async def width_of(page):
 @pytest.mark.browser
 @pytest.mark.asyncio(loop_scope="module")
 async def test_no_page_scrolls_sideways_on_a_phone(page, site):
-    """What is wider, such as a table or a line of code, scrolls by itself."""
+    """Wide content, such as a table or a line of code, scrolls by itself."""
     wide = {}
     for path in site.pages():
         await page.goto(path.as_uri(), wait_until="domcontentloaded")
@@ -124,7 +124,7 @@ async def test_no_page_scrolls_sideways_on_a_phone(page, site):
 @pytest.mark.browser
 @pytest.mark.asyncio(loop_scope="module")
 async def test_page_that_scrolls_sideways_is_noticed(page, site):
-    """Something wide that does not scroll by itself makes the page wide."""
+    """Wide content that does not scroll by itself makes the page wide."""
     await page.goto((site.folder / "index.html").as_uri())
     await page.evaluate(
         """() => document.querySelector("article p").innerHTML =
@@ -158,7 +158,7 @@ async def test_no_name_in_code_is_underlined_in_dark_mode(page, site):
 
 
 def test_each_page_names_the_version_and_leads_home(site):
-    """Above the navigation, and at the top of the article."""
+    """Links home and the version are above the navigation and the article."""
     for path in site.pages():
         text = path.read_text()
         assert f"version {fast_channels.__version__}</a>" in text, path

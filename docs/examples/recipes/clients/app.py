@@ -1,4 +1,4 @@
-"""A chat whose clients miss nothing, and its page."""
+"""A chat with clients that miss nothing, and its page."""
 
 from __future__ import annotations
 
