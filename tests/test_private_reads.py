@@ -15,7 +15,7 @@ TESTS = Path(__file__).parent
 ALLOWED = {
     "layers/redis": 163,
     "consumer": 29,
-    "layers": 37,
+    "layers": 41,
     "clients": 1,
     "servers": 1,
 }
