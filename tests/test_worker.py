@@ -165,7 +165,7 @@ async def test_handler_that_raises_is_tried_again_and_then_dead(layer, probe, st
     assert probe.errors == [("no such file", "fail")] * 2
     (letter,) = await layer.dead_letters("work")
     assert (letter.reason, letter.deliveries) == ("ValueError: no such file", 2)
-    assert "failed, at delivery 2" in caplog.text
+    assert "failed for message type 'fail' at delivery 2" in caplog.text
 
 
 async def test_error_that_cannot_be_told_is_a_failure_like_others(layer, start):
@@ -241,7 +241,7 @@ async def test_stopping_finishes_what_is_in_hands(layer, probe, start, caplog):
     async with asyncio.timeout(PATIENCE):
         await running
     assert probe.seen == [("slow", 1)]
-    assert "stopped: 1 done, 0 failed, 0 rejected, 0 given back, 0 in hands" in caplog.text
+    assert "stopped: 1 done, 0 failed, 0 rejected, 0 requeued, 0 in progress" in caplog.text
     assert (await layer.receive("work"))["n"] == 1
 
 
@@ -256,7 +256,7 @@ async def test_what_is_not_finished_in_time_is_given_back(layer, probe, start, h
         worker.stop()
     async with asyncio.timeout(PATIENCE):
         await running
-    assert worker.statistics().given_back == 1
+    assert worker.statistics().requeued == 1
     async with asyncio.timeout(PATIENCE), layer.take("work") as work:
         assert (work.message, work.deliveries) == ({"type": "slow"}, 1)
 

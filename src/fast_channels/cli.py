@@ -22,18 +22,18 @@ from fast_channels.worker import Worker
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-# Exit codes: the broker does not answer; what was asked for cannot be.
+# Exit codes if the broker does not answer, and if the command or the application is wrong.
 UNAVAILABLE, MISCONFIGURED = 1, 2
 
 
 class Misconfigured(Exception):
-    """Raise with the line for whoever typed the command."""
+    """An error with a sentence for the user of the command."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
     options = _parser().parse_args(arguments)
-    # As for `python -m`: an application is usually where its commands are typed.
+    # As with `python -m`: users type the command in the folder of their application.
     if os.getcwd() not in sys.path:  # noqa: PTH109 - as text
         sys.path.insert(0, os.getcwd())  # noqa: PTH109
     logging.basicConfig(level=options.log_level, format="%(asctime)s %(levelname)s %(message)s")
@@ -55,19 +55,19 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="command")
     worker = commands.add_parser(
         "worker",
-        help="do the work of shared channels",
+        help="handle the messages of shared channels",
         description="Take messages from shared channels and let the consumers of a router "
-        "handle them. SIGTERM or Ctrl+C: finish what is being handled, and stop.",
+        "handle them. SIGTERM or Ctrl+C: finish the messages in progress, and stop.",
     )
     worker.add_argument("router", help="a ChannelNameRouter, as module:name")
-    worker.add_argument("channels", nargs="+", metavar="channel", help="a channel to work on")
+    worker.add_argument("channels", nargs="+", metavar="channel", help="a channel to take from")
     worker.add_argument("--layer", default="default", help="alias of the layer (default)")
     worker.add_argument(
         "--concurrency", type=_positive, default=10, help="messages at a time, per channel (10)"
     )
     worker.add_argument("--setup", help="a function that registers the layers, as module:name")
     worker.add_argument(
-        "--drain-timeout", type=float, default=8.0, help="seconds to finish what runs (8)"
+        "--drain-timeout", type=float, default=8.0, help="seconds to finish messages (8)"
     )
     worker.add_argument(
         "--report-interval", type=float, default=60.0, help="seconds between reports (60)"
@@ -115,7 +115,7 @@ async def _set_up(path: str) -> None:
 
 
 def _found(path: str) -> Any:
-    """Return what "module:name" names. Raises Misconfigured."""
+    """Return the object that "module:name" names. Raises Misconfigured."""
     module_name, colon, names = path.partition(":")
     if not (module_name and colon and names):
         raise Misconfigured(f"{path!r} names nothing; write module:name, such as myapp.work:router")
@@ -135,7 +135,7 @@ def _stop_on_signals(worker: Worker) -> None:
     loop = asyncio.get_running_loop()
 
     def stop(_number: int, _frame: object) -> None:
-        # It may come when the loop is closed, and the process all but gone.
+        # The signal may come after the loop has closed, right before the process ends.
         with contextlib.suppress(RuntimeError):
             loop.call_soon_threadsafe(worker.stop)
 

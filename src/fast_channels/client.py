@@ -1,5 +1,5 @@
 """
-A client of the resume protocol (docs/protocol.md), for services and tests: the extra `client`.
+Client of the resume protocol (docs/protocol.md) for services and tests; needs the extra `client`.
 
     async with connect("wss://example.org/ws/chat", json=True) as socket:
         await socket.send({"text": "hello"})
@@ -38,56 +38,62 @@ if TYPE_CHECKING:
 
 __all__ = ["SUBPROTOCOL", "Message", "Resumed", "ResumingSocket", "State", "connect"]
 
-# What a server chooses that speaks the resume protocol.
 SUBPROTOCOL = "fast-channels.resume.v1"
+"""Sub-protocol of a connection that speaks the resume protocol."""
 
-# `waiting`: for the next attempt. `closed`: for good.
 State = Literal["connecting", "open", "waiting", "closed"]
+"""State of a socket; `waiting` is the pause before the next attempt, and `closed` is final."""
 
-# Close codes after which coming back would end the same way.
-FINAL = {1000, 1002, 1003, 1007, 1008, 1009, 1010, *range(4000, 5000)}
+# Close codes after which a new connection would end the same way.
+FINAL_CLOSE_CODES = {1000, 1002, 1003, 1007, 1008, 1009, 1010, *range(4000, 5000)}
 
-# Bytes of the JSON of places that are presented: as base64 they are a third longer, and
-# request lines of more than 8 KiB are refused by many servers and proxies.
-MOST_PRESENTED = 4_500
+# Maximal JSON size in bytes of the positions in a URL. Base64 makes it a third longer, and
+# many servers and proxies refuse request lines of more than 8 KiB.
+MAX_RESUME_BYTES = 4_500
 
 logger = logging.getLogger("fast_channels.client")
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """A frame of the application, and where it stands."""
+    """A frame of the application, and its position in the history of a group."""
 
-    # Text or bytes; with `json`, a value instead of the text.
     data: Any
-    # The group whose message led to it; None for what is not sent again if it is missed.
+    """Text or bytes; with `json`, a decoded value instead of the text."""
+
     group: str | None
-    # Of that message in the group; None likewise.
+    """The group of the message that led to this frame; None if the frame is never replayed."""
+
     position: str | None
-    # It was missed, and is made up for.
+    """The position of that message in the group, or None."""
+
     replayed: bool
+    """True if the client had missed the frame and the server sent it after the reconnect."""
 
 
 @dataclass(frozen=True, slots=True)
 class Resumed:
-    """A group was joined; what was missed of it comes next."""
+    """The server's consumer has joined a group; the missed messages come next."""
 
-    # Which.
     group: str
-    # False: something is lost. None: the group is new to this client.
+    """The name of the group."""
+
     recovered: bool | None
-    # How many messages come next.
+    """False if messages are lost; None if the group is new to this client."""
+
     missed: int
-    # Where this client stands now.
+    """Number of missed messages that come next."""
+
     position: str
+    """The position of this client in the group now."""
 
 
 class _Arrival(NamedTuple):
-    """What waits to be taken by the application, and where it stands after that."""
+    """An entry of the inbox, and the positions once the application has taken it."""
 
     places: dict[str, str]
-    # A Resumed, a frame of the protocol that carries one of the application's, or nothing.
-    what: Resumed | dict[str, Any] | None
+    # A protocol frame with a frame of the application in it, or None for positions alone.
+    content: Resumed | dict[str, Any] | None
 
 
 def connect(
@@ -106,17 +112,17 @@ def connect(
     connect_options: Mapping[str, Any] | None = None,
 ) -> ResumingSocket:
     """
-    Return a socket that is connected by `async with`, and again whenever it is lost.
+    Return a socket that `async with` connects, and that reconnects whenever the connection is lost.
 
-    `places` are those of another socket, also of another process, which this one goes on
-    from. `protocols` are offered beside the resume protocol. `on_state` is called at once,
-    `on_resumed` by the iteration, at its place among the messages. Times are in seconds: the
-    wait before connection n is a random part of `retry_base * 2 ** n`, at most of `retry_cap`,
-    after what the server asked for. `inbox_size` is how many messages may wait for the
-    application; beyond that, the server is not read. `connect_options` are more arguments for
+    Pass the `places` of another socket, even from another process, to continue at its
+    positions. The client offers `protocols` in addition to the resume protocol. `on_state` is
+    called at once; the iteration calls `on_resumed` in order with the messages. Times are in
+    seconds. The pause before attempt n is a random part of `retry_base * 2 ** n`, at most of
+    `retry_cap`, after the pause that the server asked for. Up to `inbox_size` messages wait for
+    the application; then the client stops reading. `connect_options` are more arguments for
     `websockets.connect`, such as `ssl` or `additional_headers`.
 
-    Raises ValueError for values that make no sense, and InvalidURI (of websockets).
+    Raises ValueError for a number that is not above 0, and InvalidURI (of websockets).
     """
     parse_uri(url)
     times = {
@@ -143,13 +149,14 @@ def connect(
 
 class ResumingSocket:
     """
-    What `connect` returns.
+    A WebSocket that reconnects and resumes; made by `connect`.
 
-    Entering waits for the first connection, for as long as it takes, and raises what would not
-    be better the next time, such as a handshake that is refused with 403. Leaving closes with 1000.
+    Entering the context waits for the first connection without limit, and raises errors that
+    another attempt would not fix, such as a handshake refused with 403. Leaving the context
+    closes with 1000.
 
-    The iteration ends when the server closes with 1000 and raises SocketClosed when it does so
-    with another code that forbids to come back. Cancelling it loses no message. A message counts
+    The iteration ends when the server closes with 1000, and raises SocketClosed when the server
+    closes with another final code. Cancelling the iteration loses no message. A message counts
     in `places` from the moment the iteration returns it.
     """
 
@@ -162,38 +169,46 @@ class ResumingSocket:
         json: bool,
         inbox_size: int,
     ) -> None:
-        # Where to connect; a change holds for the next attempt.
         self.url = url
-        # As of now; `on_state` is called with each change.
+        """The address of the server; the next attempt uses a changed value."""
+
         self.state: State = "closed"
-        # Whether this connection speaks the protocol, so that what it misses will be sent again.
+        """The state of the connection now; `on_state` is called with each change."""
+
         self.resumable = False
-        # Up to where the application has taken each group: what another socket goes on from.
+        """True if this connection speaks the protocol, so missed messages will be replayed."""
+
         self.places = dict(places)
-        # As `connect` was given it; may be changed at any time.
+        """The application's position in each group; another socket can continue from them."""
+
         self.on_state: Callable[[State], None] | None = None
-        # Likewise.
+        """The callback passed to `connect`; it may be replaced at any time."""
+
         self.on_resumed: Callable[[Resumed], None] | None = None
-        # Seconds, likewise.
+        """The callback passed to `connect`; it may be replaced at any time."""
+
         self.retry_base = 0.5
-        # Seconds, likewise.
+        """Seconds, as passed to `connect`; the value may be changed at any time."""
+
         self.retry_cap = 20.0
-        # Up to where each group was received: what this one presents. Those that changed last
-        # are at the end.
+        """Seconds, as passed to `connect`; the value may be changed at any time."""
+
+        # The position of the last frame received in each group, sent to the server when
+        # resuming. The groups that changed last are at the end.
         self._received = dict(places)
         self._options = options
         self._json = json
         self._inbox: deque[_Arrival] = deque()
         self._inbox_size = inbox_size
-        # Something came, or nothing more will. Set and cleared by either side of the inbox.
+        # Set when the inbox gets an entry or will get no more. Both sides set and clear it.
         self._arrived = asyncio.Event()
-        # The application took something.
-        self._room = asyncio.Event()
-        # There is a connection, or there will be none; and: the last one is gone.
+        # Set when the application has taken an entry.
+        self._has_space = asyncio.Event()
+        # Set while a connection is open or no more will come; set while no connection is open.
         self._opened, self._lost = asyncio.Event(), asyncio.Event()
         self._connection: ClientConnection | None = None
         self._task: asyncio.Task[None] | None = None
-        # By time.monotonic(), before when the server wants no other connection.
+        # The time.monotonic() before which the server wants no new connection.
         self._not_before = 0.0
 
     async def __aenter__(self) -> Self:
@@ -214,7 +229,7 @@ class ResumingSocket:
         await self.close()
 
     async def close(self) -> None:
-        """Close with 1000, for good. What was received before can still be taken."""
+        """Close with 1000, for good. Messages received before can still be taken."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])
@@ -224,18 +239,19 @@ class ResumingSocket:
         self._opened.set()
         self._arrived.set()
         if not task.cancelled():
-            # Whoever iterates or sends gets it; whoever does neither wants no warning of it.
+            # Marks the exception as retrieved: the iteration and `send` raise it, and an
+            # application that does neither should get no warning of asyncio.
             task.exception()
 
-    # -- what the application does -------------------------------------------
+    # -- sending and receiving -----------------------------------------------
 
     async def send(self, data: Any) -> None:
         """
-        Send text or bytes, or with `json` any value that JSON has (bytes stay bytes).
+        Send text or bytes or, with `json`, any value that JSON can hold (bytes stay bytes).
 
-        Waits for a connection if there is none; cancelled meanwhile, nothing is sent. What was
-        handed to a connection that died then may be lost, and is not sent again. Raises
-        SocketClosed, or what ended the socket, when there will be no connection.
+        Without a connection, `send` waits for one; a cancelled wait sends nothing. Data passed to
+        a connection that then breaks may be lost, and is not sent again. If no connection will
+        come, `send` raises SocketClosed or the error that ended the socket.
         """
         frame: str | bytes = data
         if self._json and not isinstance(data, bytes):
@@ -261,13 +277,13 @@ class ResumingSocket:
         while True:
             while self._inbox:
                 arrival = self._inbox.popleft()
-                self._room.set()
+                self._has_space.set()
                 self.places.update(arrival.places)
-                if isinstance(arrival.what, Resumed):
+                if isinstance(arrival.content, Resumed):
                     if self.on_resumed is not None:
-                        self.on_resumed(arrival.what)
-                elif arrival.what is not None:
-                    return self._message(arrival.what)
+                        self.on_resumed(arrival.content)
+                elif arrival.content is not None:
+                    return self._message(arrival.content)
             if self._task is None or self._task.done():
                 self._raise_end()
                 raise StopAsyncIteration
@@ -305,7 +321,7 @@ class ResumingSocket:
                 code, reason = connection.close_code or 1006, connection.close_reason or ""
                 if code == 1000:
                     return
-                if code in FINAL:
+                if code in FINAL_CLOSE_CODES:
                     raise SocketClosed(self.url, code, reason)
             if lasted > self._longest_pause(failures):
                 failures = 0
@@ -313,20 +329,20 @@ class ResumingSocket:
             failures += 1
 
     async def _connect(self) -> ClientConnection | None:
-        """Return None if the next time may be better, and raise if it would not."""
+        """Return a connection, or None if another attempt may succeed; otherwise raise."""
         url = self.url
         if self._received:
-            url += f"{'&' if '?' in url else '?'}resume={presented(self._received)}"
+            url += f"{'&' if '?' in url else '?'}resume={resume_parameter(self._received)}"
         try:
             return await websockets_connect(url, **self._options)
         except Exception as exc:
-            # It knows which answers of a server may be others the next time.
+            # websockets knows which errors another attempt may avoid.
             if process_exception(exc) is not None:
                 raise
             return None
 
     async def _serve(self, connection: ClientConnection) -> None:
-        """Take what comes, until the connection is over. Cancelled, it is closed with 1000."""
+        """Receive frames until the connection ends; when cancelled, close it with 1000."""
         self.resumable = connection.subprotocol == SUBPROTOCOL
         self._connection = connection
         self._lost.clear()
@@ -337,7 +353,7 @@ class ResumingSocket:
                 async for data in connection:
                     await self._take(connection, data)
         finally:
-            # Leaving its context when cancelled would say 1011 instead of 1000.
+            # On a cancellation, the connection's own context manager would close with 1011.
             await connection.close()
             self._connection = None
             self.resumable = False
@@ -350,7 +366,7 @@ class ResumingSocket:
     async def _wait(self, longest: float) -> None:
         self._enter("waiting")
         early = max(0.0, self._not_before - time.monotonic())
-        # Random from 0 up, so that thousands who lost the same server do not return together.
+        # Random from 0 up, so that thousands of clients do not reconnect at the same moment.
         await asyncio.sleep(early + random.random() * longest)  # noqa: S311 - no secret
 
     def _enter(self, state: State) -> None:
@@ -380,32 +396,32 @@ class ResumingSocket:
         return None
 
     def _joined(self, group: str, joined: dict[str, Any]) -> Resumed:
-        # There may be more places than are presented, and of the others the server knows nothing.
+        # The server knows nothing of positions that did not fit into the URL.
         unknown = False if group in self._received else None
         recovered = joined.get("recovered", unknown)
         return Resumed(group, recovered, joined.get("missed", 0), joined["position"])
 
-    async def _put(self, places: dict[str, str], what: Resumed | dict[str, Any] | None) -> None:
+    async def _put(self, places: dict[str, str], content: Resumed | dict[str, Any] | None) -> None:
         for group, place in places.items():
             self._received.pop(group, None)
             self._received[group] = place
-        if what is None and self._inbox:
-            # Nothing to take: it needs no turn, and no room, of its own.
+        if content is None and self._inbox:
+            # Positions alone need no entry and no space in the inbox.
             self._inbox[-1].places.update(places)
             return
-        self._inbox.append(_Arrival(places, what))
+        self._inbox.append(_Arrival(places, content))
         self._arrived.set()
         while len(self._inbox) >= self._inbox_size:
-            self._room.clear()
-            await self._room.wait()
+            self._has_space.clear()
+            await self._has_space.wait()
 
 
-def presented(places: Mapping[str, str]) -> str:
-    """Return places as they go into a query string: those that changed last, as many as fit."""
+def resume_parameter(places: Mapping[str, str]) -> str:
+    """Return positions as a query parameter: as many of the last changed ones as fit."""
     kept: dict[str, str] = {}
     for group in reversed(list(places)):
         more = {**kept, group: places[group]}
-        if len(json_module.dumps(more)) > MOST_PRESENTED:
+        if len(json_module.dumps(more)) > MAX_RESUME_BYTES:
             break
         kept = more
     encoded = base64.urlsafe_b64encode(json_module.dumps(kept).encode())
@@ -413,7 +429,7 @@ def presented(places: Mapping[str, str]) -> str:
 
 
 def envelope(data: str | bytes) -> dict[str, Any]:
-    """Return a frame of the protocol, or one without anything if it is not."""
+    """Return a frame of the protocol; an empty one if the data is not such a frame."""
     try:
         frame = json_module.loads(data)
     except ValueError:
@@ -422,6 +438,7 @@ def envelope(data: str | bytes) -> dict[str, Any]:
 
 
 def place_after(frame: dict[str, Any]) -> dict[str, str]:
+    """Return the position after a frame, by group; empty if the frame has no position."""
     if not frame.get("p"):
         return {}
     group, position, k = frame["p"]

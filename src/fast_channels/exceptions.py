@@ -1,32 +1,32 @@
 """
-Every error of the library.
+All errors of the library.
 
     FastChannelsError
     ├── ChannelLayerError
-    │   ├── InvalidChannelLayerError (ValueError)   a layer that cannot be what was asked for
+    │   ├── InvalidChannelLayerError (ValueError)   a layer is missing or misconfigured
     │   │   ├── UnknownLayer (KeyError)             no layer is registered under this alias
-    │   │   └── MissingCapability                   this broker cannot do that
-    │   ├── InvalidName (TypeError)                 a channel or group name
-    │   ├── InvalidMessage (TypeError)              cannot travel as it is
-    │   ├── InvalidPosition (ValueError)            no position in a group's history
-    │   ├── MessageTooLarge                         larger than max_message_size
+    │   │   └── MissingCapability                   the layer's broker lacks a feature
+    │   ├── InvalidName (TypeError)                 a channel or group name is not allowed
+    │   ├── InvalidMessage (TypeError)              a message cannot be encoded without loss
+    │   ├── InvalidPosition (ValueError)            a value is not a position in a history
+    │   ├── MessageTooLarge                         a message exceeds max_message_size
     │   ├── ChannelFull                             the receiving channel is at capacity
-    │   ├── ForeignChannel (RuntimeError)           only its own process can do that
-    │   ├── LayerClosed (RuntimeError)              used while it was being closed
+    │   ├── ForeignChannel (RuntimeError)           the channel belongs to another process
+    │   ├── LayerClosed (RuntimeError)              the layer was closed during the call
     │   └── LayerUnavailable (ConnectionError)      the broker does not answer
-    │       └── BrokerRefused                       it does, but will not do it
+    │       └── BrokerRefused                       the broker answers with a refusal
     ├── UnhandledMessage (ValueError)               a consumer has no handler for this type
-    ├── InvalidRouter (TypeError)                   a route leads to something that cannot work
+    ├── InvalidRouter (TypeError)                   a route leads to an unsuitable application
     ├── UnknownChannel (ValueError)                 no consumer is routed to this name
     ├── ConsumerStateError (RuntimeError)           accept() twice, send() before accept()
-    ├── SocketClosed (ConnectionError)              the server does not want this client back
+    ├── SocketClosed (ConnectionError)              the server closed the connection for good
     ├── MissingExtra (ImportError)                  an optional dependency is not installed
-    ├── UnsuitableLibrary (ImportError)             it is, in a version that will not do
+    ├── UnsuitableLibrary (ImportError)             an optional dependency has a wrong version
     ├── MissingServer, ServerDidNotStart            testing: no Valkey or Redis server
     └── AcceptConnection, DenyConnection, StopConsumer    not errors: raised to steer a consumer
 
-An error keeps its data as attributes, by the names of its parameters, and writes
-its sentence itself: what was expected, what came, what to do.
+An error keeps its parameters as attributes of the same names. Its text has the
+expectation, the value, and the remedy.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 
 class FastChannelsError(Exception):
-    """Base of everything raised on purpose."""
+    """Base of all exceptions that the library defines."""
 
 
 class AcceptConnection(FastChannelsError):
@@ -54,15 +54,19 @@ class StopConsumer(FastChannelsError):
 
 
 class ChannelLayerError(FastChannelsError):
-    """Base of what a channel layer raises."""
+    """Base of the errors of channel layers."""
 
 
 class InvalidChannelLayerError(ChannelLayerError, ValueError):
-    """A channel layer is missing or not configured as it must be."""
+    """A channel layer is missing or misconfigured."""
 
 
 class UnknownLayer(InvalidChannelLayerError, KeyError):
-    """No layer is registered under `alias`; `known` are those that are, `wanted_by` who asked."""
+    """
+    No layer is registered under `alias`.
+
+    `known` has the registered aliases, and `wanted_by` the class that needs the layer.
+    """
 
     def __init__(self, alias: str, known: Sequence[str], wanted_by: str | None = None) -> None:
         self.alias = alias
@@ -79,7 +83,7 @@ class UnknownLayer(InvalidChannelLayerError, KeyError):
 
 
 class MissingCapability(InvalidChannelLayerError):
-    """The layer's broker cannot do what is `wanted`; `try_instead` says which can."""
+    """The layer's broker lacks the feature `wanted`; `try_instead` names layers that have it."""
 
     def __init__(self, broker: object, wanted: str, try_instead: str) -> None:
         self.broker = type(broker).__name__
@@ -91,7 +95,7 @@ class MissingCapability(InvalidChannelLayerError):
 
 
 class InvalidName(ChannelLayerError, TypeError):
-    """No channel or group may be called that; `reason` says what is wrong with it."""
+    """A channel or group name is not allowed; `reason` says why."""
 
     def __init__(self, kind: Literal["channel", "group"], name: object, reason: str) -> None:
         self.kind = kind
@@ -107,9 +111,9 @@ class InvalidName(ChannelLayerError, TypeError):
 
 class InvalidMessage(ChannelLayerError, TypeError):
     """
-    A message would not arrive as it is, and was not sent.
+    A message would arrive changed or not at all, and was not sent.
 
-    `where` is the path to the value that cannot travel, such as `message['user']['id']`.
+    `where` is the path to the value that cannot be encoded, such as `message['user']['id']`.
     """
 
     def __init__(self, where: str, value: object, remedy: str) -> None:
@@ -122,20 +126,20 @@ class InvalidMessage(ChannelLayerError, TypeError):
 
 
 class InvalidPosition(ChannelLayerError, ValueError):
-    """What was given is no position at all; a position that is of no use is no error."""
+    """A value does not have the form of a position. A position that is too old is not an error."""
 
     def __init__(self, value: object) -> None:
         self.value = value
 
     def __str__(self) -> str:
         return (
-            f"{_shown(self.value)} is no position: hand back what history(), join() or a message "
-            "gave you, unchanged"
+            f"{_shown(self.value)} is not a position: pass one returned by history() or join(), "
+            "or received with a message"
         )
 
 
 class MessageTooLarge(ChannelLayerError):
-    """A message has more bytes than `max_message_size`, when encoded, and was not sent."""
+    """A message has more than `max_message_size` bytes when encoded, and was not sent."""
 
     def __init__(self, size: int, limit: int) -> None:
         self.size = size
@@ -149,12 +153,16 @@ class MessageTooLarge(ChannelLayerError):
 
 
 class ChannelFull(ChannelLayerError):
-    """Nobody reads the channel fast enough. The message was not sent; earlier ones are kept."""
+    """
+    The channel holds as many messages as its capacity allows.
+
+    The message was not sent; earlier ones are kept.
+    """
 
     def __init__(self, channel: str = "", accepted: int = 0) -> None:
         self.channel = channel
-        # Of several messages, how many were sent: the first ones, in order.
         self.accepted = accepted
+        """Number of messages of `send_many` that were sent: the first ones, in order."""
 
     def __str__(self) -> str:
         only = f" after {self.accepted} of the messages" if self.accepted else ""
@@ -165,7 +173,7 @@ class ChannelFull(ChannelLayerError):
 
 
 class ForeignChannel(ChannelLayerError, RuntimeError):
-    """Only the process that a channel belongs to can do that, and only while it is open."""
+    """The channel belongs to another process or was closed, so `action` is impossible here."""
 
     def __init__(self, channel: str, action: str) -> None:
         self.channel = channel
@@ -189,7 +197,7 @@ class LayerClosed(ChannelLayerError, RuntimeError):
 
 
 class LayerUnavailable(ChannelLayerError, ConnectionError):
-    """The broker cannot be reached. A message that was being sent may or may not have arrived."""
+    """The broker does not answer. A message that was being sent may or may not have arrived."""
 
     def __init__(self, broker: object, reason: object) -> None:
         self.broker = str(broker)
@@ -203,7 +211,7 @@ class LayerUnavailable(ChannelLayerError, ConnectionError):
 
 
 class BrokerRefused(LayerUnavailable):
-    """The broker answers, but will not do it."""
+    """The broker answers, but refuses the command."""
 
     def __str__(self) -> str:
         return (
@@ -217,8 +225,8 @@ class UnhandledMessage(FastChannelsError, ValueError):
 
     def __init__(self, consumer: object, type_: object, reason: str = "has no handler for") -> None:
         self.consumer = type(consumer).__name__
-        # What the parameter `type_` was given.
         self.type = type_
+        """The type of the message."""
         self.reason = reason
 
     def __str__(self) -> str:
@@ -226,7 +234,7 @@ class UnhandledMessage(FastChannelsError, ValueError):
 
 
 class InvalidRouter(FastChannelsError, TypeError):
-    """A router leads from a channel to something that cannot do work."""
+    """A router maps a channel to an application that cannot handle its messages."""
 
     def __init__(self, channel: object, target: object) -> None:
         self.channel = channel
@@ -240,7 +248,7 @@ class InvalidRouter(FastChannelsError, TypeError):
 
 
 class UnknownChannel(FastChannelsError, ValueError):
-    """A router knows no consumer for a channel; `known` are those that it has one for."""
+    """A router has no consumer for a channel; `known` has the channels in the router."""
 
     def __init__(self, channel: object, known: Sequence[str]) -> None:
         self.channel = channel
@@ -252,11 +260,11 @@ class UnknownChannel(FastChannelsError, ValueError):
 
 
 class ConsumerStateError(FastChannelsError, RuntimeError):
-    """A consumer was asked for something that its connection cannot do now."""
+    """A consumer's method was called in a wrong state of its connection."""
 
 
 class SocketClosed(FastChannelsError, ConnectionError):
-    """A server closed with a code after which `fast_channels.client` does not come back."""
+    """A server closed with a code after which `fast_channels.client` does not reconnect."""
 
     def __init__(self, url: str, code: int, reason: str) -> None:
         self.url = url
@@ -272,7 +280,7 @@ class SocketClosed(FastChannelsError, ConnectionError):
 
 
 class MissingExtra(FastChannelsError, ImportError):
-    """A module was imported that needs an optional dependency, which is not installed."""
+    """A feature needs an optional dependency that is not installed."""
 
     def __init__(self, feature: str, extra: str) -> None:
         self.feature = feature
@@ -283,7 +291,7 @@ class MissingExtra(FastChannelsError, ImportError):
 
 
 class UnsuitableLibrary(FastChannelsError, ImportError):
-    """An optional dependency is installed, in a version that cannot be used."""
+    """An optional dependency is installed in a version that cannot be used."""
 
     def __init__(self, library: str, version: str, reason: str, extra: str) -> None:
         self.library = library
@@ -299,7 +307,7 @@ class UnsuitableLibrary(FastChannelsError, ImportError):
 
 
 class MissingServer(FastChannelsError):
-    """`ValkeyServer` found no program of a server."""
+    """`ValkeyServer` found no server program."""
 
     def __str__(self) -> str:
         return (
@@ -309,7 +317,7 @@ class MissingServer(FastChannelsError):
 
 
 class ServerDidNotStart(FastChannelsError):
-    """`ValkeyServer` started a server, which ended or did not answer in time."""
+    """A server that `ValkeyServer` started ended or did not answer in time."""
 
     def __init__(self, port: int, output: str) -> None:
         self.port = port
@@ -320,6 +328,6 @@ class ServerDidNotStart(FastChannelsError):
 
 
 def _shown(value: object) -> str:
-    """Return a value for a sentence: it may be of any size."""
+    """Return the repr of a value, shortened to 80 characters."""
     shown = repr(value)
     return shown if len(shown) <= 80 else shown[:77] + "..."

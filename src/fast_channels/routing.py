@@ -1,4 +1,4 @@
-"""Which consumer does the work of a shared channel."""
+"""Routes shared channels to the consumers that handle their messages."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 class ChannelNameRouter:
     """
-    Names of channels, each with a consumer: `{"mails": MailConsumer.as_asgi()}`.
+    Maps names of channels to consumers: `{"mails": MailConsumer.as_asgi()}`.
 
-    Raises InvalidRouter for what cannot do work, such as a consumer of
-    WebSockets, and InvalidName for what is no name of a channel.
+    Raises InvalidRouter for an application that cannot handle messages of channels, such as
+    a WebSocket consumer, and InvalidName for a name that is not allowed.
     """
 
     def __init__(self, application_mapping: Mapping[str, ConsumerApplication[Any]]) -> None:

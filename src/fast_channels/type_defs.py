@@ -11,47 +11,59 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMappi
 from re import Pattern
 from typing import Any, Literal, NotRequired, Protocol, TypeAlias, TypedDict
 
-# What a server tells of a connection, by the ASGI specification; middleware adds to it.
 ChannelScope: TypeAlias = MutableMapping[str, Any]
-# A message from a layer or an ASGI event: a mapping with a "type".
+"""A connection as the server describes it, by the ASGI specification; middleware adds to it."""
+
 ChannelMessage: TypeAlias = Mapping[str, Any]
-# Pairs of name and value, names in lower case.
+"""A message from a layer or an ASGI event: a mapping with a "type"."""
+
 ChannelHeaders: TypeAlias = Iterable[tuple[bytes, bytes]]
+"""Pairs of name and value, with names in lower case."""
 
-# Waits for the next event of a connection: a mapping, but frameworks do not agree on which
-# kind, and applications of all of them are to be accepted here, and ours by all of them.
+# Frameworks disagree on the kind of mapping that an event is. Any lets applications of all
+# frameworks be used here, and applications of this library in all frameworks.
 ASGIReceiveCallable: TypeAlias = Callable[[], Awaitable[Any]]
-# Hands an event to the server, likewise.
+"""Waits for the next event of a connection."""
+
 ASGISendCallable: TypeAlias = Callable[[Any], Awaitable[None]]
+"""Passes an event to the server."""
 
-# Names of channels: a glob or a compiled pattern.
 ChannelCapacityPattern: TypeAlias = str | Pattern[str]
-# Such patterns with their capacities; the first that matches counts.
-ChannelCapacityDict: TypeAlias = Mapping[ChannelCapacityPattern, int]
-# One of them, compiled.
-CompiledChannelCapacity: TypeAlias = tuple[Pattern[str], int]
-# All of them, in their order.
-CompiledChannelCapacities: TypeAlias = list[CompiledChannelCapacity]
+"""Pattern for names of channels: a glob or a compiled regular expression."""
 
-# What a full mailbox does with one message more: it forgets the one that waited longest,
-# refuses the new one, or refuses it and closes the connection.
+ChannelCapacityDict: TypeAlias = Mapping[ChannelCapacityPattern, int]
+"""Capacities by pattern; the first pattern that matches counts."""
+
+CompiledChannelCapacity: TypeAlias = tuple[Pattern[str], int]
+"""A compiled pattern and its capacity."""
+
+CompiledChannelCapacities: TypeAlias = list[CompiledChannelCapacity]
+"""All compiled patterns with their capacities, in order."""
+
 Overflow: TypeAlias = Literal["drop_oldest", "drop_newest", "close"]
+"""
+Policy of a full mailbox for a new message.
+
+The mailbox drops its oldest message, drops the new one, or drops the new one and closes the
+connection.
+"""
 
 
 class ASGIApplicationProtocol(Protocol):
-    """An ASGI application, of version 3."""
+    """An ASGI application of version 3."""
 
     def __call__(
         self, scope: ChannelScope, receive: ASGIReceiveCallable, send: ASGISendCallable
     ) -> Awaitable[None]: ...
 
 
-# The same as a type of callables.
 ASGI3Application: TypeAlias = Callable[
     [ChannelScope, ASGIReceiveCallable, ASGISendCallable], Awaitable[None]
 ]
-# The only kind there is: an older version of the specification is not served.
+"""An ASGI application of version 3, as a callable."""
+
 ASGIApplication: TypeAlias = ASGI3Application
+"""An ASGI application; older versions of the specification are not supported."""
 
 
 class MiddlewareProtocol(Protocol):
@@ -62,8 +74,8 @@ class MiddlewareProtocol(Protocol):
     async def __call__(self, scope: Any, receive: Any, send: Any) -> Any: ...
 
 
-# What middleware can be put around.
 ChannelApplication: TypeAlias = MiddlewareProtocol | ASGI3Application
+"""An application that middleware can wrap."""
 
 
 class WebSocketConnectEvent(TypedDict):

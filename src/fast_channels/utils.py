@@ -1,4 +1,4 @@
-"""Small helpers with no better home."""
+"""Small helpers."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ async def await_many_dispatch(
     dispatch: Callable[[Any], Awaitable[None]],
 ) -> None:
     """
-    Dispatch what any of several sources returns, one message at a time.
+    Dispatch the messages of several sources, one at a time.
 
-    Runs until `dispatch` or a source raises, or it is cancelled; the sources
-    are cancelled then. Kept for existing code: consumers of this library have
-    one mailbox instead.
+    The function runs until `dispatch` or a source raises, or until it is cancelled; then it
+    cancels the sources. It is kept for existing code. Consumers of this library have one
+    mailbox instead.
     """
     tasks = [asyncio.ensure_future(source()) for source in consumer_callables]
     try:
@@ -29,7 +29,7 @@ async def await_many_dispatch(
             for index, task in enumerate(tasks):
                 if task.done():
                     message = task.result()
-                    # The source goes on while the handler works.
+                    # The source continues while the handler runs.
                     tasks[index] = asyncio.ensure_future(consumer_callables[index]())
                     await dispatch(message)
     finally:
@@ -40,9 +40,9 @@ async def await_many_dispatch(
 
 def is_same_domain(host: str, pattern: str) -> bool:
     """
-    Whether `host` is `pattern`, or one of its subdomains if it begins with a period.
+    Return whether `host` is `pattern`; a leading period also allows its subdomains.
 
-    Neither may contain a port. An empty pattern matches nothing.
+    Neither argument may contain a port. An empty pattern matches nothing.
     """
     host, pattern = host.lower(), pattern.lower()
     if pattern.startswith("."):

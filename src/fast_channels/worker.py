@@ -1,4 +1,4 @@
-"""Does the work of shared channels: takes messages, lets consumers handle them, acknowledges."""
+"""Workers take messages from shared channels, let consumers handle them, and acknowledge them."""
 
 from __future__ import annotations
 
@@ -19,32 +19,36 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("fast_channels.worker")
 
-# Seconds to wait before a broker that refused to hand out work is asked again.
-REFUSED_PAUSE = 5.0
+# Seconds to wait before asking a broker again that refused to hand out a message.
+REFUSED_PAUSE_SECONDS = 5.0
 
-# Seconds in which a handler that was cancelled must have ended.
-CANCEL_TIMEOUT = 1.0
+# Seconds that a cancelled handler may take to end.
+CANCEL_TIMEOUT_SECONDS = 1.0
 
 
 @dataclass
 class WorkerStatistics:
-    """What a worker has done since it was made."""
+    """Counters of a worker since it was made."""
 
-    # Messages whose handler returned.
     done: int = 0
-    # Those whose handler raised: they come again, or are dead letters.
+    """Messages that were handled: the handler returned."""
+
     failed: int = 0
-    # Those that no handler is there for, and other dead letters of a handler's own.
+    """Messages with a handler that raised: they are redelivered, or dead letters."""
+
     rejected: int = 0
-    # Those that were interrupted, and went to somebody else.
-    given_back: int = 0
-    # Those that are being handled now.
-    in_hands: int = 0
+    """Messages without a handler or rejected by their handler: they are dead letters."""
+
+    requeued: int = 0
+    """Messages with an interrupted handler: another worker gets them."""
+
+    in_progress: int = 0
+    """Messages that are being handled now."""
 
     def __str__(self) -> str:
         return (
             f"{self.done} done, {self.failed} failed, {self.rejected} rejected, "
-            f"{self.given_back} given back, {self.in_hands} in hands"
+            f"{self.requeued} requeued, {self.in_progress} in progress"
         )
 
 
@@ -52,14 +56,13 @@ class Worker:
     """
     Runs the consumers of a router for some of its channels.
 
-    For each channel there are `concurrency` consumers, each handling one
-    message at a time; with 1 the messages of a channel are handled in their
-    order. A message is acknowledged when its handler has returned. When it
-    raised, the message comes again, see `BaseChannelLayer.take`; if there is no
-    handler for it, it goes to the dead letters at once. A handler can read in
-    `self.deliveries` how often the message has been handed out.
+    Each channel gets `concurrency` consumers. Each consumer handles one message at a time,
+    so a concurrency of 1 keeps the order of a channel's messages. The worker acknowledges a
+    message when its handler returns. If the handler raises, the message is redelivered (see
+    `BaseChannelLayer.take`); a message without a handler goes to the dead letters at once. A
+    handler can read in `self.deliveries` how often the message has been delivered.
 
-    Raises UnknownChannel for a channel that the router does not know.
+    Raises UnknownChannel for a channel that is not in the router.
     """
 
     def __init__(
@@ -80,16 +83,16 @@ class Worker:
                 "they are seconds, the latter more than zero"
             )
         self._layer = layer
-        # Seconds that handlers may go on after stop().
+        # Seconds that handlers may continue after stop().
         self._drain_timeout = drain_timeout
-        # Seconds between two lines in the log that say how it goes.
+        # Seconds between two log lines with the counters.
         self._report_interval = report_interval
         self._statistics = WorkerStatistics()
         self._channels = list(dict.fromkeys(channels))
         if not self._channels:
-            raise ValueError("a worker needs at least one channel to work on")
-        self._places = [
-            Place(router, channel, layer, self._statistics)
+            raise ValueError("a worker needs at least one channel to take messages from")
+        self._slots = [
+            WorkerSlot(router, channel, layer, self._statistics)
             for channel in self._channels
             for _ in range(concurrency)
         ]
@@ -97,30 +100,30 @@ class Worker:
         self._hurrying = asyncio.Event()
 
     def statistics(self) -> WorkerStatistics:
-        """Return what it has done until now; the object goes on counting."""
+        """Return the worker's counters; the object continues to count."""
         return self._statistics
 
     def stop(self) -> None:
         """
-        Take nothing more, finish what is being handled, and let `run` return.
+        Take no more messages, finish the ones in progress, and let `run` return.
 
-        What is not finished after `drain_timeout` seconds, or when this is
-        called again, is cancelled and given back. To be called on the loop of `run`.
+        Handlers that still run after `drain_timeout` seconds, or when this is called again,
+        are cancelled, and their messages are requeued. Call it on the loop of `run`.
         """
         (self._hurrying if self._stopping.is_set() else self._stopping).set()
 
     async def run(self) -> None:
         """
-        Work until `stop` is called; to be called once.
+        Handle messages until `stop` is called. Call it once.
 
-        Opens the layer if nobody has. Outages of the broker are waited out.
-        Cancelling gives back at once what is being handled. Raises
-        LayerUnavailable if the broker does not answer at the beginning, and
-        MissingCapability if the layer hands out no work.
+        The worker opens the layer if necessary and waits during outages of the broker. A
+        cancelled worker requeues the messages in progress at once. Raises LayerUnavailable if
+        the broker does not answer at the start, and MissingCapability if the layer does not
+        support acknowledged work.
         """
         async with self._layer, contextlib.AsyncExitStack() as stack:
-            for place in self._places:
-                place.begin(self._stopping)
+            for slot in self._slots:
+                slot.begin(self._stopping)
             stack.push_async_callback(self._end)
             reporting = asyncio.create_task(self._report())
             stack.callback(reporting.cancel)
@@ -134,32 +137,32 @@ class Worker:
 
     @property
     def _tasks(self) -> list[asyncio.Task[None]]:
-        return [place.task for place in self._places]
+        return [slot.task for slot in self._slots]
 
     async def _drain(self) -> None:
-        for place in self._places:
-            if not place.busy:
-                place.task.cancel()
+        for slot in self._slots:
+            if not slot.busy:
+                slot.task.cancel()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._drain_timeout):
-                busy = [place.task for place in self._places if place.busy]
+                busy = [slot.task for slot in self._slots if slot.busy]
                 while busy and not self._hurrying.is_set():
                     await self._first_of(self._hurrying, busy)
                     busy = [task for task in busy if not task.done()]
 
     async def _end(self) -> None:
-        """Cancel whatever still runs."""
+        """Cancel the remaining tasks."""
         for task in self._tasks:
             task.cancel()
-        _, stuck = await asyncio.wait(self._tasks, timeout=CANCEL_TIMEOUT)
+        _, stuck = await asyncio.wait(self._tasks, timeout=CANCEL_TIMEOUT_SECONDS)
         for task in self._tasks:
-            # Marks what it raised as seen; the first of them was.
+            # Marks the exception as retrieved; `run` raises the first one.
             _ = task.done() and (task.cancelled() or task.exception())
         if stuck:
-            logger.error("%d handlers do not end, though they were cancelled", len(stuck))
+            logger.error("%d handlers do not end although they were cancelled", len(stuck))
 
     async def _first_of(self, event: asyncio.Event, tasks: list[asyncio.Task[None]]) -> None:
-        """Wait for the event, or the end of one of the tasks."""
+        """Wait for the event or the end of one of the tasks."""
         waiting = asyncio.create_task(event.wait())
         try:
             await asyncio.wait([waiting, *tasks], return_when=asyncio.FIRST_COMPLETED)
@@ -175,8 +178,8 @@ class Worker:
                 told = now
 
 
-class Place:
-    """One consumer at work: one message at a time."""
+class WorkerSlot:
+    """Lets one consumer handle the messages of a channel, one at a time."""
 
     def __init__(
         self,
@@ -189,9 +192,9 @@ class Place:
         self._channel = channel
         self._layer = layer
         self._statistics = statistics
-        # Whether it has work, rather than waiting for some.
+        # True while a message is being handled.
         self.busy = False
-        # What the handler has raised last, which is nobody else's business.
+        # The last exception of the handler. The layer has dealt with it, so the worker goes on.
         self._failure: Exception | None = None
         self.task: asyncio.Task[None]
 
@@ -207,27 +210,26 @@ class Place:
                     await self._do(work)
             except Exception as exc:
                 if exc is self._failure:
-                    # The layer has heard of it, and so has the log.
                     continue
                 if not isinstance(exc, LayerUnavailable):
                     raise
-                # It answers, or the layer would wait; and it may think better of it.
-                logger.error("no work from %r: %s", self._channel, exc)  # noqa: TRY400
-                await asyncio.sleep(REFUSED_PAUSE)
+                # The broker refused, because the layer waits during outages. A refusal may end.
+                logger.error("no message from %r: %s", self._channel, exc)  # noqa: TRY400
+                await asyncio.sleep(REFUSED_PAUSE_SECONDS)
 
     async def _do(self, work: Work) -> None:
         counts = self._statistics
         self.busy = True
-        counts.in_hands += 1
+        counts.in_progress += 1
         try:
             await self._handle(work)
         except asyncio.CancelledError:
-            counts.given_back += 1
+            counts.requeued += 1
             raise
         except Exception as exc:
             counts.failed += 1
             logger.exception(
-                "the work of %r for %r failed, at delivery %d",
+                "the handler of %r failed for message type %r at delivery %d",
                 *(self._channel, work.message.get("type"), work.deliveries),
             )
             self._failure = exc
@@ -235,7 +237,7 @@ class Place:
         else:
             self._count(work)
         finally:
-            counts.in_hands -= 1
+            counts.in_progress -= 1
             self.busy = False
 
     def _count(self, work: Work) -> None:
@@ -244,5 +246,7 @@ class Place:
         else:
             self._statistics.rejected += 1
             logger.error(
-                "work of %r is rejected and a dead letter: %s", self._channel, work.rejection
+                "a message of %r was rejected and is a dead letter: %s",
+                self._channel,
+                work.rejection,
             )

@@ -16,7 +16,7 @@ from fast_channels.consumer import AsyncWebsocketConsumer
 from fast_channels.consumer.resume.protocol import SUBPROTOCOL
 from fast_channels.layers import RedisStreamsChannelLayer
 from fast_channels.testing import ResumingCommunicator
-from fast_channels.testing.resuming import presented
+from fast_channels.testing.resuming import encoded_places
 from tests.chaos.proxy import Proxy
 from tests.chaos.traffic import send_all
 from tests.chaos.web import WebProcess
@@ -62,7 +62,7 @@ class Client:
 
     async def listen(self, server, until):
         """Connect, read until the client has `count` frames in all, and break the connection."""
-        url = f"{server.url('ws')}&resume={presented(self.places)}"
+        url = f"{server.url('ws')}&resume={encoded_places(self.places)}"
         async with websockets.connect(url, subprotocols=[SUBPROTOCOL], ping_interval=None) as ws:
             while len(self.got) < until or not self.places:
                 self.take(json.loads(await ws.recv()))

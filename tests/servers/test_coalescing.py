@@ -17,7 +17,7 @@ import uvicorn
 import websockets
 from websockets.sync.client import connect
 
-from fast_channels.servers.coalescing import LARGE, CoalescingTransport
+from fast_channels.servers.coalescing import MAX_JOINED_BYTES, CoalescingTransport
 from fast_channels.servers.uvicorn import CoalescingWebSocketProtocol, text_frame
 from tests.chaos.servers import Authority
 from tests.servers.support import PATIENCE
@@ -27,10 +27,17 @@ TEXT, CLOSE, PONG = 1, 8, 10
 MEBIBYTE = 1024 * 1024
 
 # Sizes of frames that are sent in one turn: tiny, just collected, just not, and huge.
-SIZES = [1, 200, LARGE - 100, LARGE, MEBIBYTE, 70_000, 1, 3 * MEBIBYTE, 2] * 2
+SIZES = [1, 200, MAX_JOINED_BYTES - 100, MAX_JOINED_BYTES, MEBIBYTE, 70_000, 1, 3 * MEBIBYTE, 2] * 2
 
 # Texts with headers of every length, and one that is longer as bytes than as text.
-TEXTS = ["", "a" * 125, "b" * 126, "\N{PARTY POPPER}" * (LARGE - 1), "c" * 65_536, "b" * 126] * 2
+TEXTS = [
+    "",
+    "a" * 125,
+    "b" * 126,
+    "\N{PARTY POPPER}" * (MAX_JOINED_BYTES - 1),
+    "c" * 65_536,
+    "b" * 126,
+] * 2
 
 # Data for a client that reads nothing: more than any kernel buffers.
 FLOOD = 2_000
@@ -109,7 +116,7 @@ class TestTransport:
 
     async def test_large_piece_is_written_at_once_and_as_it_is(self, transport, below):
         """Earlier writes are passed on before it."""
-        large = bytes(LARGE)
+        large = bytes(MAX_JOINED_BYTES)
         transport.writelines([b"a", b"b", large, b"c"])
         assert below.calls == [b"a", b"b", large]
         assert below.calls[2] is large
@@ -429,7 +436,7 @@ class TestServer:
         for _ in range(2):
             with served.connect("texts", compression=None) as client:
                 assert list(client) == TEXTS
-        short = {text for text in TEXTS if len(text) < LARGE}
+        short = {text for text in TEXTS if len(text) < MAX_JOINED_BYTES}
         assert text_frame.cache_info().misses == text_frame.cache_info().currsize == len(short)
 
     def test_frames_are_compressed_if_the_client_agreed_to_it(self, served):

@@ -1,4 +1,4 @@
-"""The shape of a middleware."""
+"""Base class of middleware."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ class BaseMiddleware:
     """
     Base of middleware that adds to the scope.
 
-    Override `__call__` and call `super().__call__({**scope, "user": ...}, receive,
-    send)`: with a scope of its own, so that nothing leaks to the outside. The
-    application inside gets a copy in any case.
+    Override `__call__` and call `super().__call__({**scope, "user": ...}, receive, send)`. A
+    new dict keeps the change from leaking to the outside; the inner application gets a copy
+    of it in any case.
     """
 
     def __init__(self, inner: ASGI3Application) -> None:
-        # The application inside.
         self.inner = inner
+        """The inner application."""
 
     async def __call__(
         self, scope: ChannelScope, receive: ASGIReceiveCallable, send: ASGISendCallable
     ) -> Any:
-        """Let the application inside serve the connection, with a copy of the scope."""
+        """Let the inner application serve the connection, with a copy of the scope."""
         return await self.inner(dict(scope), receive, send)

@@ -25,7 +25,7 @@ class WebsocketDenier:
 
     @classmethod
     def as_asgi(cls) -> WebsocketDenier:
-        """Return one, as for a consumer."""
+        """Return an application, like `as_asgi` of a consumer."""
         return cls()
 
     async def __call__(
@@ -41,14 +41,14 @@ class WebsocketDenier:
 
 class OriginValidator:
     """
-    Lets only WebSockets through that pages of these origins opened.
+    Allows only WebSockets that were opened by pages of the given origins.
 
-    Browsers send the origin of the page and scripts cannot change it, so this
-    stops other sites from using a visitor's cookies. It stops no program that
-    is not a browser. An allowed origin is `"*"`, a host (`example.com`), a host
-    with its subdomains (`.example.com`), or either with scheme and port
-    (`https://.example.com:8443`); the default port of a scheme may be left out.
-    A connection without an Origin header is allowed by `"*"` only.
+    Browsers send the origin of the page and scripts cannot change it, so the check stops
+    other sites from using a visitor's cookies. The check does not stop programs other than
+    browsers, because they can send any origin. An allowed origin is `"*"`, a host
+    (`example.com`), a host with its subdomains (`.example.com`), or either with scheme and
+    port (`https://.example.com:8443`); the default port of a scheme may be left out. Only
+    `"*"` allows connections without an Origin header.
     """
 
     def __init__(self, application: ASGI3Application, allowed_origins: Iterable[str]) -> None:
@@ -74,20 +74,20 @@ class OriginValidator:
         return await WebsocketDenier()(scope, receive, send)
 
     def valid_origin(self, parsed_origin: SplitResult | None) -> bool:
-        """Whether a connection from this origin, None if it sent none, is let through."""
+        """Return whether a connection from this origin is allowed; None if it sent no origin."""
         if parsed_origin is None:
             return "*" in self.allowed_origins
         return self.validate_origin(parsed_origin)
 
     def validate_origin(self, parsed_origin: SplitResult) -> bool:
-        """Whether any of the allowed origins is this one."""
+        """Return whether one of the allowed origins matches this origin."""
         return any(
             pattern == "*" or self.match_allowed_origin(parsed_origin, pattern)
             for pattern in self.allowed_origins
         )
 
     def match_allowed_origin(self, parsed_origin: SplitResult, pattern: str) -> bool:
-        """Whether this is an origin that a pattern allows."""
+        """Return whether a pattern allows this origin."""
         host = parsed_origin.hostname
         if host is None:
             return False
@@ -101,16 +101,16 @@ class OriginValidator:
         return self.get_origin_port(allowed) == self.get_origin_port(parsed_origin)
 
     def get_origin_port(self, origin: SplitResult) -> int | None:
-        """Return the port of an origin, which may be its scheme's default."""
+        """Return the port of an origin; by default, the one of its scheme."""
         return origin.port if origin.port is not None else DEFAULT_PORTS.get(origin.scheme)
 
 
 def _parsed(pattern: str) -> SplitResult:
     """Split an allowed origin; raises ValueError, naming it, if it is malformed."""
     try:
-        # A host alone is told from a scheme by the slashes of an address.
+        # Without slashes, urlsplit would take the host for a scheme or a path.
         allowed = urlsplit(_ascii(pattern.lower() if "//" in pattern else f"//{pattern.lower()}"))
-        # Reading the port is what checks it.
+        # Reading the port checks it.
         _ = allowed.port
     except ValueError as exc:
         raise ValueError(
@@ -130,14 +130,14 @@ def _ascii(origin: str) -> str:
 
 
 def _origin(scope: ChannelScope) -> SplitResult | None:
-    """Return the Origin of a connection; None if there is none, or it makes no sense."""
+    """Return the Origin of a connection; None if it is missing, repeated or malformed."""
     headers: list[tuple[bytes, bytes]] = list(scope.get("headers", ()))
     origins = [value for name, value in headers if name.lower() == b"origin"]
     if len(origins) != 1:
         return None
     try:
         origin = urlsplit(origins[0].decode("ascii").lower())
-        # Reading the port is what checks it.
+        # Reading the port checks it.
         _ = origin.port
     except ValueError:
         return None

@@ -1,1 +1,1 @@
-"""What an ASGI server can be given to serve many connections faster."""
+"""Add-ons for ASGI servers that serve many connections faster."""

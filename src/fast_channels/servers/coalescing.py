@@ -1,4 +1,4 @@
-"""One system call for all that a connection is sent at a time."""
+"""A transport that joins the writes of one turn of the event loop into one system call."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-# Bytes from which a piece is not joined with others: copying it would cost more
-# than the system call that it saves.
-LARGE = 16_384
+# Data of this many bytes or more is not joined, because copying it would cost more than the
+# system call that joining saves.
+MAX_JOINED_BYTES = 16_384
 
 
-class Turn:
-    """The present turn of an event loop: all callbacks up to one that is called soon."""
+class LoopTurn:
+    """The present turn of an event loop: all callbacks up to one scheduled with call_soon."""
 
     __slots__ = ("_collectors", "_ends", "number")
 
     def __init__(self) -> None:
-        # Of this turn. Turns in which nobody wrote anything are not counted.
+        # Counts only turns with a write.
         self.number = 0
-        # Whether its end is scheduled.
+        # True if the end of the turn is scheduled.
         self._ends = False
-        # Who has something to write then.
+        # Transports with data to write at the end of the turn.
         self._collectors: list[CoalescingTransport] = []
 
     def entered(self) -> int:
-        """Return the number of this turn, and see that it ends."""
+        """Return the number of this turn, and schedule its end."""
         if not self._ends:
             self._ends = True
             asyncio.get_running_loop().call_soon(self._end)
@@ -44,59 +44,54 @@ class Turn:
         for collector in collectors:
             try:
                 collector.flush()
-            except Exception as exc:  # noqa: BLE001 - it is reported, and the others get theirs
+            except Exception as exc:  # noqa: BLE001 - reported below; the other transports go on
                 context = {"message": "a write failed", "exception": exc, "transport": collector}
                 asyncio.get_running_loop().call_exception_handler(context)
 
 
 # The turn of each event loop.
-_turns: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Turn] = weakref.WeakKeyDictionary()
+_turns: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, LoopTurn] = weakref.WeakKeyDictionary()
 
 
 class CoalescingTransport(asyncio.Transport):
     """
-    Collects what is written during one turn of the event loop, and writes it in one piece.
+    Collects the writes of one turn of the event loop, and passes them on in one piece.
 
-    What is written first in a turn is not kept back: a connection that is sent
-    one thing at a time does not notice this class. Only where several things
-    came in the turn before, the first one is collected as well.
+    The first write of a turn is passed on at once, so single writes are not delayed. If the
+    turn before had several writes, the first one is collected as well.
 
-    Everything reaches the transport underneath in the order in which it was
-    written, and before the loop waits for anything. `close` and `write_eof` come
-    after all of it; `abort` and a connection that breaks throw it away, as they
-    do with whatever the client has not taken.
+    Data reaches the inner transport in the order of the writes, and before the loop waits
+    for events. `close` and `write_eof` first pass on the collected data. `abort` and a broken
+    connection discard it, like other data that the client has not received.
 
-    Flow control counts what is collected: together with what the transport
-    underneath holds, it does not exceed that one's high-water mark. A piece that
-    would is passed on at once with all before it, and the protocol is paused at
-    the byte at which it would be without this class.
+    Flow control includes the collected data. A write that would exceed the high-water mark of
+    the inner transport is passed on at once, together with the data before it. Therefore the
+    protocol is paused at the same byte as without this class.
     """
 
-    __slots__ = ("_collected", "_last", "_room", "_several", "_size", "_transport", "_turn")
+    __slots__ = ("_capacity", "_collected", "_last", "_several", "_size", "_transport", "_turn")
 
     def __init__(self, transport: asyncio.Transport) -> None:
         super().__init__()
         self._transport = transport
-        self._turn = _turns.setdefault(asyncio.get_running_loop(), Turn())
-        # The last turn in which something was written, and whether that was
-        # more than one thing.
+        self._turn = _turns.setdefault(asyncio.get_running_loop(), LoopTurn())
+        # The last turn with a write, and whether it had several writes.
         self._last = -1
         self._several = False
-        # What is written at the end of this turn, and how many bytes that is.
-        # When a turn is over, there is nothing.
+        # Data to pass on at the end of this turn, and its size in bytes. Empty between turns.
         self._collected: list[bytes | bytearray | memoryview] = []
         self._size = 0
-        # Bytes that may be collected before flow control has to know of them.
-        self._room = 0
+        # Bytes that may be collected before the inner transport must get them.
+        self._capacity = 0
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
-        """As with any transport, `data` must not be changed afterwards."""
+        """Write `data` now or at the end of the turn; as usual, it must not be changed later."""
         first = self._last != self._turn.number
         if first:
             self._last = self._turn.entered()
         lone = first and not self._several
         self._several = not first
-        if lone or len(data) >= LARGE:
+        if lone or len(data) >= MAX_JOINED_BYTES:
             self.flush()
             self._transport.write(data)
         else:
@@ -105,13 +100,13 @@ class CoalescingTransport(asyncio.Transport):
     def _collect(self, data: bytes | bytearray | memoryview) -> None:
         if not self._collected:
             self._turn.add(self)
-            # Nobody but this object adds to what the transport underneath holds,
-            # so there is no less room at the end of the turn.
+            # Only this object writes to the inner transport, so the capacity does not shrink
+            # until the end of the turn.
             _, high = self._transport.get_write_buffer_limits()
-            self._room = high - self._transport.get_write_buffer_size()
+            self._capacity = high - self._transport.get_write_buffer_size()
         self._collected.append(data)
         self._size += len(data)
-        if self._size > self._room:
+        if self._size > self._capacity:
             self.flush()
 
     def writelines(self, list_of_data: Iterable[bytes | bytearray | memoryview]) -> None:
@@ -119,14 +114,14 @@ class CoalescingTransport(asyncio.Transport):
             self.write(data)
 
     def flush(self) -> None:
-        """Write what is collected now, rather than at the end of the turn."""
+        """Pass on the collected data now instead of at the end of the turn."""
         if not self._collected:
-            # It was passed on before the turn was over.
+            # The data was passed on before the end of the turn.
             return
         data = b"".join(self._collected)
         self._discard()
-        # A connection that broke meanwhile is reported to the protocol, and that
-        # is enough: uvloop would raise an error here, and asyncio log a warning.
+        # The protocol is told of a broken connection anyway; writing to it would raise in
+        # uvloop, and log a warning in asyncio.
         if not self._transport.is_closing():
             self._transport.write(data)
 
@@ -159,7 +154,7 @@ class CoalescingTransport(asyncio.Transport):
         self.flush()
         self._transport.set_write_buffer_limits(high, low)
 
-    # The rest is the affair of the transport underneath.
+    # All other methods are passed to the inner transport.
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         return self._transport.get_extra_info(name, default)

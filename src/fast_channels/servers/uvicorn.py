@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, cast
 
 from fast_channels.exceptions import MissingExtra, UnsuitableLibrary
 
-from .coalescing import LARGE, CoalescingTransport
+from .coalescing import MAX_JOINED_BYTES, CoalescingTransport
 
 if TYPE_CHECKING:
     import asyncio
@@ -25,31 +25,31 @@ try:
 except ImportError as exc:
     raise UnsuitableLibrary("uvicorn", uvicorn.__version__, str(exc), "uvicorn") from None
 if "pause_writing" not in vars(WebSocketsSansIOProtocol):
-    # Before 0.52.1 it goes on sending to a client that does not read.
+    # uvicorn before 0.52.1 continues to send to a client that does not read.
     reason = "its WebSocket protocol has no flow control"
     raise UnsuitableLibrary("uvicorn", uvicorn.__version__, reason, "uvicorn")
 
 __all__ = ["CoalescingWebSocketProtocol"]
 
 
-# For the bursts that a process is likely to be in. Together they take no more than
-# 16 MiB, and then only if all texts are as long as they may be.
+# Large enough for the broadcasts that a process is likely to send at the same time. The
+# cache takes at most 16 MiB, and only if all texts have the maximal length.
 @lru_cache(maxsize=128)
 def text_frame(text: str) -> bytes:
-    """Return what is the same for all who are sent a text: servers do not mask their frames."""
+    """Return the frame of a text. All clients share it, because servers do not mask frames."""
     return Frame(Opcode.TEXT, text.encode()).serialize(mask=False)
 
 
 class CoalescingWebSocketProtocol(WebSocketsSansIOProtocol):
     """
-    What uvicorn uses by default, with one system call for all that a client is sent at a time.
+    The default protocol of uvicorn, with one system call for all frames of a turn.
 
         uvicorn --ws fast_channels.servers.uvicorn:CoalescingWebSocketProtocol chat:app
 
-    Frames of every kind reach the client as they would without it, in the same
-    order. When each of them is written, CoalescingTransport says. The frame of a
-    text that several clients are sent is made once, unless it is compressed for
-    each of them (`--ws-per-message-deflate`, which is uvicorn's default).
+    Clients receive the same frames in the same order as without this class;
+    `CoalescingTransport` describes when each frame is written. Several clients share one frame
+    for the same text, unless it is compressed for each of them (`--ws-per-message-deflate`,
+    uvicorn's default).
     """
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -58,19 +58,19 @@ class CoalescingWebSocketProtocol(WebSocketsSansIOProtocol):
     async def send(self, message: ASGISendEvent) -> None:
         if message["type"] == "websocket.send" and self._is_plain():
             text = message.get("text")
-            if text is not None and message.get("bytes") is None and len(text) < LARGE:
+            if text is not None and message.get("bytes") is None and len(text) < MAX_JOINED_BYTES:
                 self.transport.write(text_frame(text))
                 return
         await super().send(message)
 
     def shutdown(self) -> None:
-        # Who has said goodbye and is not gone yet is leaving already. Uvicorn would say
-        # it a second time, fail, and neither close other connections nor end the lifespan.
+        # On a connection that has sent its close frame already, uvicorn would send another one,
+        # fail, and neither close the other connections nor end the lifespan.
         if not self.transport.is_closing():
             super().shutdown()
 
     def _is_plain(self) -> bool:
-        """Whether a frame can be sent now, and nothing is to be done to it."""
+        """Return whether a frame can be sent now and unchanged."""
         return (
             self.conn.state is State.OPEN
             and not self.conn.extensions

@@ -1,4 +1,4 @@
-"""Driving ASGI applications without a server, and checking backends of your own."""
+"""Test ASGI applications without a server, and check your own backends."""
 
 from .application import ApplicationCommunicator
 from .http import HttpCommunicator

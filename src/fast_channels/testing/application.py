@@ -9,31 +9,34 @@ if TYPE_CHECKING:
     from fast_channels.type_defs import ASGI3Application, ChannelMessage, ChannelScope
 
 
-# Parts of a timeout that are waited for one after the other. When the process
-# stands still, as on a busy machine, one of them has passed afterwards, however
-# long it was: the application could do nothing meanwhile.
-PARTS = 10
+# Number of parts of a timeout, which are waited for one after the other. If the process is
+# suspended, as on a busy machine, at most one part passes, because the application could do
+# nothing meanwhile.
+TIMEOUT_PARTS = 10
 
 
 class ApplicationCommunicator:
     """
     Runs an application in a task, with queues in place of a server.
 
-    Whatever the application raises comes out of the next call here. Timeouts
-    are in seconds; when one passes, the application is cancelled and
-    TimeoutError raised. Time in which the whole process stood still counts as
-    a tenth of the timeout at most.
+    An exception of the application is raised by the next call of a method here. Timeouts are
+    in seconds; after a timeout the application is cancelled and TimeoutError is raised. Time
+    in which the whole process was suspended counts as a tenth of the timeout at most.
     """
 
     def __init__(self, application: ASGI3Application, scope: ChannelScope) -> None:
-        # What is driven.
         self.application = application
-        # What it is told of the connection.
+        """The application that runs here."""
+
         self.scope = scope
-        # Events to the application.
+        """The connection scope that the application gets."""
+
         self.input_queue: asyncio.Queue[ChannelMessage] = asyncio.Queue()
-        # Events from it.
+        """Events to the application."""
+
         self.output_queue: asyncio.Queue[ChannelMessage] = asyncio.Queue()
+        """Events from the application."""
+
         # The application's task, from the first use on.
         self._task: asyncio.Task[Any] | None = None
 
@@ -46,13 +49,13 @@ class ApplicationCommunicator:
 
     async def send_input(self, message: ChannelMessage) -> None:
         """Give the application an event to receive."""
-        # Started first, so that the task exists whatever the caller does next.
+        # The task starts first, so that it exists even if the caller never reads the output.
         _ = self.future
         await self.input_queue.put(message)
 
     async def receive_output(self, timeout: float = 1) -> Any:
         """Return the next event that the application sends."""
-        # What was sent before the end counts, even if the application has failed since.
+        # Events sent before a failure come first.
         if not self.output_queue.empty():
             return self.output_queue.get_nowait()
         output = asyncio.ensure_future(self.output_queue.get())
@@ -69,7 +72,7 @@ class ApplicationCommunicator:
         raise RuntimeError("the application ended without sending anything more")
 
     async def receive_nothing(self, timeout: float = 0.1, interval: float = 0.01) -> bool:
-        """Whether the application sends nothing for `timeout` seconds, or ends."""
+        """Return whether the application sends nothing for `timeout` seconds, or ends."""
         if not self.output_queue.empty():
             return False
         deadline = asyncio.get_running_loop().time() + timeout
@@ -82,14 +85,14 @@ class ApplicationCommunicator:
         return self.output_queue.empty()
 
     async def wait(self, timeout: float = 1) -> None:
-        """Wait for the application to end; raises what it raised."""
+        """Wait for the application to end; raise its exception, if any."""
         if not await _first([self.future], timeout):
             await self._cancel()
             raise TimeoutError(f"the application still runs after {timeout} s")
         self._raise_failure()
 
     def stop(self, exceptions: bool = True) -> None:
-        """Cancel the application; if it had ended, raise what it raised if `exceptions`."""
+        """Cancel the application; if it has ended and `exceptions` is true, raise its exception."""
         if self._task is None:
             return
         if not self._task.done():
@@ -110,10 +113,10 @@ class ApplicationCommunicator:
 
 
 async def _first(waited: list[asyncio.Future[Any]], timeout: float) -> set[asyncio.Future[Any]]:
-    """Wait until one of them is done; return those that are, none if the time has passed."""
-    # Without one (None, as in asyncio), the first part lasts for ever.
-    part = timeout and timeout / PARTS
-    for _ in range(PARTS):
+    """Wait until one of the futures is done; return the done ones, or none after the timeout."""
+    # Without a timeout (None, as in asyncio), the first part has no end.
+    part = timeout and timeout / TIMEOUT_PARTS
+    for _ in range(TIMEOUT_PARTS):
         done, _ = await asyncio.wait(waited, timeout=part, return_when=asyncio.FIRST_COMPLETED)
         if done:
             return done

@@ -1,9 +1,8 @@
 """
-What every backend promises, as tests. Needs pytest and pytest-asyncio.
+Guarantees of every backend, as tests. Needs pytest and pytest-asyncio.
 
-Subclass `LayerContract`, provide the fixtures `make_layer` (makes open layers)
-and `make_unopened` (makes one that nobody opened), and your backend is held to
-it:
+Subclass `LayerContract` and provide the fixtures `make_layer`, which makes open layers, and
+`make_unopened`, which makes layers that are not open:
 
     class TestMyLayer(LayerContract):
         @pytest.fixture
@@ -19,9 +18,8 @@ it:
         def make_unopened(self):
             return MyLayer
 
-Layers that one test makes must reach each other, as if each lived in a process
-of its own. A backend that cannot leave its process returns the same layer when
-it is asked again with the same options.
+The layers of one test must reach each other, as if each had its own process. A backend that
+cannot leave its process returns the same layer for the same options.
 """
 
 from __future__ import annotations
@@ -49,26 +47,28 @@ if TYPE_CHECKING:
 
 MakeLayer: TypeAlias = "Callable[..., Awaitable[BaseChannelLayer]]"
 
-# Seconds for a message to arrive on a busy machine, and for none to arrive.
-PATIENCE = 15.0
-SILENCE = 0.1
+# Seconds that a message may take to arrive on a busy machine.
+TIMEOUT_SECONDS = 15.0
+
+# Seconds after which no message is expected any more.
+SILENCE_SECONDS = 0.1
 
 
 async def arrives(mailbox: Mailbox) -> ChannelMessage:
-    """Return the next message; fails if none comes."""
-    async with asyncio.timeout(PATIENCE):
+    """Return the next message; fail if none arrives."""
+    async with asyncio.timeout(TIMEOUT_SECONDS):
         return await mailbox.get()
 
 
 async def received(layer: BaseChannelLayer, channel: str) -> ChannelMessage:
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(TIMEOUT_SECONDS):
         return await layer.receive(channel)
 
 
 async def is_silent(layer: BaseChannelLayer, channel: str) -> bool:
-    """Whether no message comes for a while."""
+    """Return whether no message arrives for a while."""
     try:
-        async with asyncio.timeout(SILENCE):
+        async with asyncio.timeout(SILENCE_SECONDS):
             await layer.receive(channel)
     except TimeoutError:
         return True
@@ -76,17 +76,19 @@ async def is_silent(layer: BaseChannelLayer, channel: str) -> bool:
 
 
 async def becomes(condition: Callable[[], bool]) -> None:
-    """Return when a condition holds; fails if it does not come to hold."""
-    async with asyncio.timeout(PATIENCE):
+    """Return when a condition holds; fail if it does not become true in time."""
+    async with asyncio.timeout(TIMEOUT_SECONDS):
         while not condition():
             await asyncio.sleep(0.005)
 
 
 class LayerContract:
-    """The promises. Those about shared channels are for backends that keep messages."""
+    """
+    The guarantees of a layer. Some are only for backends that keep messages of shared channels.
+    """
 
     keeps_messages: ClassVar[bool] = True
-    # Whether one that does lets a process add a channel of another one to a group.
+    # True if such a backend lets a process add a channel of another process to a group.
     keeps_members: ClassVar[bool] = True
 
     @pytest.fixture
@@ -100,7 +102,7 @@ class LayerContract:
 
     @pytest.fixture
     def shared(self) -> str:
-        """The name of a channel that processes share."""
+        """The name of a channel that several processes share."""
         if not self.keeps_messages:
             pytest.skip("this backend keeps no messages")
         return "shared-channel"
@@ -110,7 +112,7 @@ class LayerContract:
     async def test_message_arrives_as_it_was_sent(
         self, layer: BaseChannelLayer, peer: BaseChannelLayer
     ) -> None:
-        """Every type that may travel arrives with its value."""
+        """Every type that a message may contain arrives with its value."""
         inbox = await layer.open_channel()
         message = {
             "type": "test.message",
@@ -130,7 +132,7 @@ class LayerContract:
         assert (await arrives(inbox))["pair"] == [1, [2]]
 
     async def test_sender_may_change_its_message_afterwards(self, layer: BaseChannelLayer) -> None:
-        """What arrives is what the message was when it was sent."""
+        """The message arrives as it was when it was sent."""
         inbox = await layer.open_channel()
         await layer.group_add("room", inbox.name)
         message: dict[str, Any] = {"type": "test", "list": [1]}
@@ -140,13 +142,14 @@ class LayerContract:
         assert await arrives(inbox) == {"type": "test", "list": [1]}
 
     async def test_members_receive_a_dict_of_their_own(self, layer: BaseChannelLayer) -> None:
-        """What one receiver does to its message, others do not see."""
+        """Changes that one receiver makes to its message are invisible to others."""
         first, second = await layer.open_channel(), await layer.open_channel()
         for inbox in (first, second):
             await layer.group_add("room", inbox.name)
         await layer.group_send("room", {"type": "test"})
         changed = await arrives(first)
-        # Typed as read-only, for its nested values are shared; the dict is not.
+        # The type is read-only, because nested values are shared; the dict itself is not
+        # shared.
         changed["seen"] = True  # type: ignore[index]
         assert await arrives(second) == {"type": "test"}
 
@@ -168,7 +171,7 @@ class LayerContract:
     async def test_message_that_cannot_travel_is_refused_at_the_sender(
         self, layer: BaseChannelLayer, message: Any, where: str
     ) -> None:
-        """The error names the value's place, and nothing is sent."""
+        """The error names the place of the value, and nothing is sent."""
         inbox = await layer.open_channel()
         await layer.group_add("room", inbox.name)
         with pytest.raises(InvalidMessage) as caught:
@@ -179,7 +182,7 @@ class LayerContract:
         assert await is_silent(layer, inbox.name)
 
     async def test_message_beyond_the_size_limit_is_refused(self, make_layer: MakeLayer) -> None:
-        """One that just fits arrives, a larger one does not leave."""
+        """A message of exactly the limit arrives; a larger one is not sent."""
         layer = await make_layer(max_message_size=1000)
         inbox = await layer.open_channel()
         await layer.send(inbox.name, {"type": "test", "text": "x" * 900})
@@ -191,7 +194,7 @@ class LayerContract:
     # -- channels -----------------------------------------------------------
 
     async def test_names_of_channels_never_repeat(self, layer: BaseChannelLayer) -> None:
-        """Whatever random.seed was, each name is new."""
+        """Each name is new, no matter how `random` was seeded."""
         found: set[str] = set()
         for _ in range(50):
             random.seed(1)
@@ -201,7 +204,7 @@ class LayerContract:
     async def test_prefix_stands_in_the_name_of_a_channel(
         self, layer: BaseChannelLayer, peer: BaseChannelLayer
     ) -> None:
-        """A channel with a prefix of its own receives like any other."""
+        """A channel with its own prefix receives like any other."""
         name = await layer.new_channel("custom")
         assert "custom." in name
         await peer.send(name, {"type": "test"})
@@ -210,7 +213,7 @@ class LayerContract:
     async def test_message_waits_for_its_reader(
         self, layer: BaseChannelLayer, peer: BaseChannelLayer
     ) -> None:
-        """What was sent before receive() is there for it."""
+        """A message sent before receive() waits for it."""
         name = await layer.new_channel()
         await peer.send(name, {"type": "test", "n": 1})
         await peer.send(name, {"type": "test", "n": 2})
@@ -220,14 +223,14 @@ class LayerContract:
     async def test_message_reaches_only_its_channel(
         self, layer: BaseChannelLayer, peer: BaseChannelLayer
     ) -> None:
-        """Another channel of the same process hears nothing."""
+        """Another channel of the same process receives nothing."""
         meant, other = await layer.new_channel(), await layer.new_channel()
         await peer.send(meant, {"type": "test"})
         assert await received(layer, meant) == {"type": "test"}
         assert await is_silent(layer, other)
 
     async def test_unread_channel_refuses_messages_at_capacity(self, make_layer: MakeLayer) -> None:
-        """The first messages are kept, and the sender of the next one is told."""
+        """The first messages are kept, and the sender of the next one gets an error."""
         layer = await make_layer(capacity=3)
         name = await layer.new_channel()
         for n in range(3):
@@ -241,7 +244,7 @@ class LayerContract:
         assert layer.statistics().refused == 1
 
     async def test_capacity_belongs_to_the_channel(self, make_layer: MakeLayer) -> None:
-        """A full channel leaves the capacity of its neighbours alone."""
+        """A full channel does not reduce the capacity of other channels."""
         layer = await make_layer(capacity=3)
         full, free = await layer.new_channel(), await layer.new_channel()
         for _ in range(3):
@@ -262,7 +265,7 @@ class LayerContract:
                 await layer.send(name, {"type": "test"})
 
     async def test_message_to_a_closed_channel_is_counted(self, layer: BaseChannelLayer) -> None:
-        """Sending to a connection that ended is no error."""
+        """Sending to a closed connection raises no error."""
         inbox = await layer.open_channel()
         await layer.close_channel(inbox.name)
         await layer.send(inbox.name, {"type": "test"})
@@ -270,7 +273,7 @@ class LayerContract:
 
     @pytest.mark.parametrize("name", ["", "with space", "a" * 100, "ünïcode", "a/b", "line\n", 5])
     async def test_invalid_name_is_refused(self, layer: BaseChannelLayer, name: Any) -> None:
-        """The error shows the name and says what is allowed."""
+        """The error shows the name and the allowed names."""
         inbox = await layer.open_channel()
         calls = [
             layer.send(name, {"type": "test"}),
@@ -290,7 +293,7 @@ class LayerContract:
     async def test_group_message_reaches_every_member_and_nobody_else(
         self, layer: BaseChannelLayer, peer: BaseChannelLayer
     ) -> None:
-        """Members on both sides receive it once; a channel outside hears nothing."""
+        """Members in both processes receive the message once; other channels receive nothing."""
         here = [await layer.new_channel() for _ in range(3)]
         there = await peer.new_channel()
         outside = await layer.new_channel()
@@ -318,7 +321,7 @@ class LayerContract:
     async def test_adding_twice_delivers_once(
         self, layer: BaseChannelLayer, peer: BaseChannelLayer
     ) -> None:
-        """A member is a member once."""
+        """A channel that is added twice is one member."""
         inbox = await layer.open_channel()
         await layer.group_add("room", inbox.name)
         await layer.group_add("room", inbox.name)
@@ -348,13 +351,13 @@ class LayerContract:
         assert layer.statistics().groups == 0
 
     async def test_group_without_members_swallows_messages(self, layer: BaseChannelLayer) -> None:
-        """Sending to nobody is no error."""
+        """Sending to an empty group raises no error."""
         await layer.group_send("nobody", {"type": "test"})
         assert layer.statistics().published == 1
 
     async def test_closing_a_channel_leaves_its_groups(self, layer: BaseChannelLayer) -> None:
         """Nothing of a closed channel remains; closing twice is fine."""
-        # What a backend subscribes to once, for all channels of a process, may stay.
+        # A subscription that a backend makes once for all channels of a process may stay.
         await layer.close_channel((await layer.open_channel()).name)
         before = layer.statistics()
         inbox = await layer.open_channel()
@@ -367,7 +370,7 @@ class LayerContract:
         assert after.subscriptions == before.subscriptions
 
     async def test_full_mailbox_does_not_delay_its_neighbour(self, make_layer: MakeLayer) -> None:
-        """A reader that does not read loses its own messages and nobody else's."""
+        """A reader that does not read loses only its own messages."""
         layer = await make_layer(capacity=10)
         peer = await make_layer(capacity=10)
         slow, quick = await layer.open_channel(), await layer.open_channel()
@@ -379,13 +382,13 @@ class LayerContract:
             seen.append((await arrives(quick))["n"])
         assert seen == list(range(30))
         assert quick.dropped == 0
-        # The oldest are dropped, and their number stands where they would have been.
+        # The oldest messages are dropped, and their number is told in their place.
         assert await arrives(slow) == {"type": "layer.overflow", "dropped": 20}
         assert [(await arrives(slow))["n"] for _ in range(10)] == list(range(20, 30))
         assert layer.statistics().dropped == 20
 
     async def test_group_never_raises_channel_full(self, make_layer: MakeLayer) -> None:
-        """An unread channel keeps its first messages; the group goes on."""
+        """An unread channel keeps its first messages; the other members receive all."""
         layer = await make_layer(capacity=3)
         name = await layer.new_channel()
         await layer.group_add("room", name)
@@ -398,7 +401,7 @@ class LayerContract:
     async def test_reader_that_keeps_up_loses_nothing_in_a_burst(
         self, layer: BaseChannelLayer, peer: BaseChannelLayer
     ) -> None:
-        """Far more messages than fit arrive, if the reader takes them when it has its turn."""
+        """Far more messages than fit arrive, if the reader takes them in each of its turns."""
         inbox = await layer.open_channel()
         await layer.group_add("room", inbox.name)
         each = layer.capacity // 2
@@ -419,7 +422,7 @@ class LayerContract:
     async def test_messages_of_one_sender_arrive_in_order(
         self, layer: BaseChannelLayer, peer: BaseChannelLayer
     ) -> None:
-        """At every member of a group, and at a channel."""
+        """Messages arrive in order at every member of a group, and at a channel."""
         members = [await layer.open_channel() for _ in range(3)]
         for inbox in members:
             await layer.group_add("room", inbox.name)
@@ -435,14 +438,14 @@ class LayerContract:
     async def test_cancelled_receive_loses_nothing(
         self, layer: BaseChannelLayer, peer: BaseChannelLayer
     ) -> None:
-        """A reader under short timeouts ends up with every message, once and in order."""
+        """A reader with short timeouts gets every message, once and in order."""
         name = await layer.new_channel()
         assert await self._under_timeouts(layer, peer, name) == list(range(80))
 
     async def test_cancelled_receive_from_a_shared_channel_loses_nothing(
         self, layer: BaseChannelLayer, peer: BaseChannelLayer, shared: str
     ) -> None:
-        """What a reader gave up on, the next one receives."""
+        """The next receiver gets the message of a cancelled one."""
         assert sorted(await self._under_timeouts(layer, peer, shared)) == list(range(80))
 
     async def _under_timeouts(
@@ -452,10 +455,10 @@ class LayerContract:
             for n in range(80):
                 await peer.send(name, {"type": "test", "n": n})
 
-        chance = random.Random(7)  # noqa: S311 - a test that is the same every time
+        chance = random.Random(7)  # noqa: S311 - a test with the same numbers every time
         sending = asyncio.create_task(send_all())
         seen: list[int] = []
-        async with asyncio.timeout(2 * PATIENCE):
+        async with asyncio.timeout(2 * TIMEOUT_SECONDS):
             while len(seen) < 80:
                 try:
                     async with asyncio.timeout(chance.uniform(0, 0.006)):
@@ -467,7 +470,7 @@ class LayerContract:
         return seen
 
     async def test_join_cancelled_at_any_step_leaves_nothing(self, layer: BaseChannelLayer) -> None:
-        """The hub, and with it the broker, returns to what it was."""
+        """The hub, and with it the broker, returns to its earlier state."""
         inbox = await layer.open_channel()
         before = layer.statistics()
         for steps in range(15):
@@ -486,7 +489,7 @@ class LayerContract:
     async def test_concurrent_joins_and_leaves_end_in_the_last_state(
         self, layer: BaseChannelLayer, peer: BaseChannelLayer
     ) -> None:
-        """Whoever joined last is heard, whoever left last is not."""
+        """Channels that joined last receive; channels that left last do not."""
         inboxes = [await layer.open_channel() for _ in range(10)]
 
         async def churn(inbox: Mailbox, stays: bool) -> None:
@@ -507,7 +510,7 @@ class LayerContract:
     async def test_messages_sent_together_arrive_in_order(
         self, layer: BaseChannelLayer, peer: BaseChannelLayer
     ) -> None:
-        """By the name of a channel and by a group, here and from another process."""
+        """The order holds for channels and groups, in this process and from another one."""
         mailbox = await layer.open_channel()
         await layer.group_add("room", mailbox.name)
         for sender in (layer, peer):
@@ -520,7 +523,7 @@ class LayerContract:
     async def test_nothing_is_sent_if_one_of_several_messages_cannot_travel(
         self, layer: BaseChannelLayer
     ) -> None:
-        """All are checked before the first leaves; none at all is fine."""
+        """All messages are checked before the first is sent; an empty list is fine."""
         mailbox = await layer.open_channel()
         await layer.group_add("room", mailbox.name)
         messages: list[Any] = [{"type": "test"}, {"type": "test", 5: 5}]
@@ -537,7 +540,7 @@ class LayerContract:
     async def test_several_messages_to_a_consumer_that_keeps_up_lose_nothing(
         self, make_layer: MakeLayer
     ) -> None:
-        """However many there are, and however few its mailbox holds."""
+        """The number of messages and the capacity of the mailbox make no difference."""
         layer = await make_layer(capacity=10)
         mailbox = await layer.open_channel()
         await layer.group_add("room", mailbox.name)
@@ -554,7 +557,7 @@ class LayerContract:
     async def test_shared_channel_takes_the_first_of_several_messages(
         self, make_layer: MakeLayer, shared: str
     ) -> None:
-        """The error says how many, and none that comes after them is sent."""
+        """The error has the number of accepted messages; no message after them is sent."""
         layer = await make_layer(capacity=3)
         await layer.send(shared, {"type": "test", "n": 0})
         with pytest.raises(ChannelFull) as caught:
@@ -568,7 +571,7 @@ class LayerContract:
     async def test_unread_channel_takes_the_first_of_several_messages(
         self, make_layer: MakeLayer
     ) -> None:
-        """It is told in the same words."""
+        """The error is the same as for a shared channel."""
         layer = await make_layer(capacity=3)
         channel = await layer.new_channel()
         with pytest.raises(ChannelFull) as caught:
@@ -590,7 +593,7 @@ class LayerContract:
     async def test_shared_channel_serves_receivers_that_wait(
         self, layer: BaseChannelLayer, peer: BaseChannelLayer, shared: str
     ) -> None:
-        """Several receivers share the messages among them."""
+        """Several waiting receivers share the messages."""
         receivers = [asyncio.create_task(received(layer, shared)) for _ in range(4)]
         for n in range(4):
             await peer.send(shared, {"type": "test", "n": n})
@@ -599,7 +602,7 @@ class LayerContract:
     async def test_shared_channel_refuses_messages_at_capacity(
         self, make_layer: MakeLayer, shared: str
     ) -> None:
-        """The first are kept, the sender of a later one is told, and a group is not."""
+        """The first messages are kept and later senders get an error, except senders to groups."""
         layer = await make_layer(capacity=3)
         await layer.group_add("room", shared)
         for n in range(3):
@@ -613,7 +616,9 @@ class LayerContract:
     async def test_message_expires_in_a_shared_channel(
         self, make_layer: MakeLayer, shared: str
     ) -> None:
-        """What nobody receives within `expiry` seconds is gone, and takes no room."""
+        """
+        A message that is not received within `expiry` seconds is removed and takes no capacity.
+        """
         layer = await make_layer(expiry=1, capacity=1)
         await layer.send(shared, {"type": "test", "n": 0})
 
@@ -624,10 +629,10 @@ class LayerContract:
                 return False
             return True
 
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(TIMEOUT_SECONDS):
             while not await has_room():
                 await asyncio.sleep(0.05)
-        # What has room now may expire as well before it is asked for.
+        # The messages that fit now may expire, too, before they are received.
         receiving = asyncio.create_task(received(layer, shared))
         while not receiving.done():
             await has_room()
@@ -637,17 +642,17 @@ class LayerContract:
     async def test_expired_message_is_not_received(
         self, make_layer: MakeLayer, shared: str
     ) -> None:
-        """Also if nobody has sent anything since."""
+        """The message expires even if nothing was sent since."""
         layer = await make_layer(expiry=1)
         await layer.send(shared, {"type": "test"})
-        # Nothing but time makes it expire.
+        # Only time makes it expire.
         await asyncio.sleep(1.05)
         assert await is_silent(layer, shared)
 
     async def test_shared_channel_may_be_in_a_group(
         self, layer: BaseChannelLayer, peer: BaseChannelLayer, shared: str
     ) -> None:
-        """It receives what the group gets, until it is taken out."""
+        """The channel receives the group's messages until it is removed."""
         await peer.group_add("room", shared)
         await layer.group_send("room", {"type": "test"})
         assert await received(peer, shared) == {"type": "test"}
@@ -658,7 +663,7 @@ class LayerContract:
     async def test_another_process_may_add_a_channel_to_a_group(
         self, layer: BaseChannelLayer, peer: BaseChannelLayer
     ) -> None:
-        """It receives each message once, also if it joined by itself."""
+        """The channel receives each message once, even if it has joined by itself, too."""
         if not (self.keeps_messages and self.keeps_members):
             pytest.skip("this backend keeps no memberships of channels")
         inbox = await layer.open_channel()
@@ -673,7 +678,7 @@ class LayerContract:
         assert await is_silent(layer, inbox.name)
 
     async def test_closed_channel_cannot_join_a_group(self, layer: BaseChannelLayer) -> None:
-        """The error says whose channel it is."""
+        """The error names the channel's owner."""
         inbox = await layer.open_channel()
         await layer.close_channel(inbox.name)
         with pytest.raises(ForeignChannel):
@@ -682,7 +687,7 @@ class LayerContract:
     # -- lifetime -----------------------------------------------------------
 
     async def test_layer_opens_again_after_closing(self, layer: BaseChannelLayer) -> None:
-        """Closing twice is fine, and a closed layer opens on use, as new."""
+        """Closing twice is fine, and a closed layer opens again when it is used."""
         inbox = await layer.open_channel()
         await layer.group_add("room", inbox.name)
         await layer.close()
@@ -696,7 +701,7 @@ class LayerContract:
     async def test_flush_leaves_the_layer_as_if_new(
         self, layer: BaseChannelLayer, peer: BaseChannelLayer
     ) -> None:
-        """No channel, no group and no message is left."""
+        """No channel, group or message is left."""
         name = await layer.new_channel()
         await layer.group_add("room", name)
         await layer.flush()
@@ -711,13 +716,13 @@ class LayerContract:
     async def test_flush_forgets_messages_in_shared_channels(
         self, layer: BaseChannelLayer, shared: str
     ) -> None:
-        """A queue is empty afterwards."""
+        """A shared channel is empty afterwards."""
         await layer.send(shared, {"type": "test"})
         await layer.flush()
         assert await is_silent(layer, shared)
 
     async def test_another_loop_may_send_and_join(self, layer: BaseChannelLayer) -> None:
-        """Calls from other loops are done on the layer's own."""
+        """Calls from other loops run on the layer's own loop."""
         inbox = await layer.open_channel()
 
         async def elsewhere() -> None:
@@ -729,7 +734,7 @@ class LayerContract:
         assert {(await arrives(inbox))["n"] for _ in range(2)} == {1, 2}
 
     async def test_channel_made_on_another_loop_receives(self, layer: BaseChannelLayer) -> None:
-        """Whoever asked for the name, the channel is the layer's."""
+        """A channel belongs to the layer, no matter which loop asked for it."""
         name = await asyncio.to_thread(asyncio.run, layer.new_channel())
         await layer.group_add("room", name)
         receiving = asyncio.create_task(received(layer, name))
@@ -740,7 +745,7 @@ class LayerContract:
     async def test_block_within_a_block_does_not_close_the_layer(
         self, layer: BaseChannelLayer
     ) -> None:
-        """Whoever opened it first closes it."""
+        """Only the outermost block closes the layer."""
         inbox = await layer.open_channel()
         async with layer:
             await layer.group_add("room", inbox.name)
@@ -748,7 +753,7 @@ class LayerContract:
         assert await arrives(inbox) == {"type": "test"}
 
     async def test_another_loop_may_receive(self, layer: BaseChannelLayer) -> None:
-        """A channel opened on another loop is read there."""
+        """A channel opened on another loop is read on that loop."""
 
         async def elsewhere() -> ChannelMessage:
             inbox = await layer.open_channel()
@@ -761,7 +766,7 @@ class LayerContract:
     def test_each_loop_may_have_its_turn(
         self, make_unopened: Callable[[], BaseChannelLayer]
     ) -> None:
-        """A layer whose loop has ended opens on the next one."""
+        """A layer opens again on the next loop after its loop has ended."""
         layer = make_unopened()
 
         async def use() -> ChannelMessage:

@@ -1,9 +1,9 @@
 """
-What every backend that keeps a history promises beyond the rest, as tests.
+Guarantees of backends that keep a history, in addition to the other contracts, as tests.
 
-Subclass `HistoryContract` and provide `make_layer` as for `LayerContract`; it is called
-with `history_size`, `history_ttl` and `idempotency_window`, and every layer that it
-returns reaches the others.
+Subclass `HistoryContract` and provide `make_layer` as for `LayerContract`. It is called with
+`history_size`, `history_ttl` and `idempotency_window`, and all layers that it returns must
+reach each other.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import pytest
 from fast_channels.exceptions import ForeignChannel, InvalidChannelLayerError, InvalidPosition
 from fast_channels.layers.position import Position, new_epoch
 
-from .contract import PATIENCE, MakeLayer, arrives, becomes, is_silent
+from .contract import TIMEOUT_SECONDS, MakeLayer, arrives, becomes, is_silent
 
 if TYPE_CHECKING:
     from fast_channels.layers.base import BaseChannelLayer
@@ -31,7 +31,7 @@ def numbered(n: int) -> dict[str, Any]:
 
 
 async def send_numbers(layer: BaseChannelLayer, *numbers: int) -> list[Position]:
-    """Send to the group "room"; returns the positions."""
+    """Send to the group "room"; return the positions."""
     sent = [await layer.group_send("room", numbered(n)) for n in numbers]
     return [position for position in sent if position is not None]
 
@@ -45,7 +45,7 @@ async def numbers_from(mailbox: Mailbox, count: int) -> list[int]:
 
 
 class HistoryContract:
-    """Groups have histories, and positions mean what they say."""
+    """The guarantees of histories and positions."""
 
     @pytest.fixture
     async def layer(self, make_layer: MakeLayer) -> BaseChannelLayer:
@@ -61,7 +61,7 @@ class HistoryContract:
     async def test_messages_of_a_group_are_numbered(
         self, layer: BaseChannelLayer, peer: BaseChannelLayer
     ) -> None:
-        """From 1 on, whoever sends, and every group by itself."""
+        """The numbers of a group begin at 1, no matter which process sends."""
         positions = [
             *await send_numbers(layer, 1, 2),
             *await send_numbers(peer, 3),
@@ -75,7 +75,7 @@ class HistoryContract:
     async def test_reader_who_asks_learns_positions(
         self, layer: BaseChannelLayer, peer: BaseChannelLayer
     ) -> None:
-        """They are the ones that the sender was told; a direct message has none."""
+        """A reader gets the same positions as the sender; a direct message has none."""
         inbox = await layer.open_channel()
         inbox.positioned = True
         await layer.group_add("room", inbox.name)
@@ -86,7 +86,7 @@ class HistoryContract:
         assert {layer.group_position(message) for message in found} == {("room", sent), None}
 
     async def test_position_as_text_is_a_position(self, layer: BaseChannelLayer) -> None:
-        """Whoever keeps it outside of Python gets on with it."""
+        """Programs can store a position as text, and pass the text back."""
         first, _ = await send_numbers(layer, 1, 2)
         assert numbers_in(await layer.history("room", str(first))) == [2]
 
@@ -96,11 +96,11 @@ class HistoryContract:
     async def test_what_is_no_position_is_refused(
         self, layer: BaseChannelLayer, since: Any
     ) -> None:
-        """The error shows it, and nothing is joined."""
+        """The error shows the value, and the channel does not join."""
         inbox = await layer.open_channel()
-        with pytest.raises(InvalidPosition, match="is no position"):
+        with pytest.raises(InvalidPosition, match="is not a position"):
             await layer.history("room", since)
-        with pytest.raises(InvalidPosition, match="is no position"):
+        with pytest.raises(InvalidPosition, match="is not a position"):
             await layer.join("room", inbox.name, since)
         await layer.group_send("room", numbered(1))
         assert await is_silent(layer, inbox.name)
@@ -110,7 +110,7 @@ class HistoryContract:
     async def test_history_is_what_was_sent(
         self, layer: BaseChannelLayer, peer: BaseChannelLayer
     ) -> None:
-        """Also by others, also while nobody was a member; it ends where the group stands."""
+        """The history has messages of other processes and of times without members, up to now."""
         positions = await send_numbers(peer, 1, 2, 3)
         history = await layer.history("room")
         assert numbers_in(history) == [1, 2, 3]
@@ -120,14 +120,14 @@ class HistoryContract:
     async def test_history_since_a_position_is_what_came_after_it(
         self, layer: BaseChannelLayer
     ) -> None:
-        """Nothing, after the last one."""
+        """After the last position, the history is empty."""
         positions = await send_numbers(layer, 1, 2, 3)
         found = [await layer.history("room", position) for position in positions]
         assert [numbers_in(history) for history in found] == [[2, 3], [3], []]
         assert all(history.recovered for history in found)
 
     async def test_history_is_bounded(self, layer: BaseChannelLayer) -> None:
-        """The newest are kept; a position before the oldest of them is still connected."""
+        """The newest messages are kept; a position right before the oldest of them is recovered."""
         positions = await send_numbers(layer, *range(10))
         assert numbers_in(await layer.history("room")) == [5, 6, 7, 8, 9]
         reaches = await layer.history("room", positions[4])
@@ -135,7 +135,7 @@ class HistoryContract:
         assert not (await layer.history("room", positions[3])).recovered
 
     async def test_limit_takes_the_newest_or_what_comes_next(self, layer: BaseChannelLayer) -> None:
-        """Without a position the newest; with one the oldest, and where to go on."""
+        """Without a position, the newest come; with one, the oldest and where to continue."""
         first, *_ = await send_numbers(layer, 1, 2, 3, 4)
         assert numbers_in(await layer.history("room", limit=2)) == [3, 4]
         part = await layer.history("room", first, limit=2)
@@ -148,10 +148,12 @@ class HistoryContract:
     async def test_history_is_forgotten_after_a_while_and_positions_are_not(
         self, make_layer: MakeLayer
     ) -> None:
-        """Who had everything is told so; who had not, that something is lost."""
+        """
+        A client that had everything is told so; another client is told that messages are lost.
+        """
         layer = await make_layer(history_size=SIZE, history_ttl=0.2)
         first, last = await send_numbers(layer, 1, 2)
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(TIMEOUT_SECONDS):
             while (await layer.history("room")).messages:
                 await asyncio.sleep(0.02)
         assert (await layer.history("room", last)).recovered
@@ -160,7 +162,7 @@ class HistoryContract:
         assert (after.epoch, after.offset) == (last.epoch, 3)
 
     async def test_position_of_no_use_is_not_recovered_from(self, layer: BaseChannelLayer) -> None:
-        """Of another group, of a log that is lost, made up, or in the future."""
+        """Such a position is of another group, of a lost log, invented, or in the future."""
         first, last = await send_numbers(layer, 1, 2)
         other = await layer.group_send("other", numbered(1))
         useless = [
@@ -178,7 +180,7 @@ class HistoryContract:
             assert history.position == last
 
     async def test_flush_begins_a_new_epoch(self, layer: BaseChannelLayer) -> None:
-        """What was before is lost, and nothing new is taken for it."""
+        """Earlier messages are lost, and no new message is taken for an old one."""
         (before,) = await send_numbers(layer, 1)
         await layer.flush()
         (after,) = await send_numbers(layer, 2)
@@ -190,7 +192,7 @@ class HistoryContract:
     async def test_joining_without_a_position_replays_nothing(
         self, layer: BaseChannelLayer
     ) -> None:
-        """The present position is told, and what comes next is received."""
+        """The result has the present position, and later messages are received."""
         *_, last = await send_numbers(layer, 1, 2)
         inbox = await layer.open_channel()
         joined = await layer.join("room", inbox.name)
@@ -201,7 +203,7 @@ class HistoryContract:
     async def test_joining_since_a_position_returns_what_was_missed(
         self, layer: BaseChannelLayer, peer: BaseChannelLayer
     ) -> None:
-        """And then receives what comes later."""
+        """Later messages are received afterwards."""
         first, *_, last = await send_numbers(peer, 1, 2, 3)
         inbox = await layer.open_channel()
         joined = await layer.join("room", inbox.name, since=first)
@@ -212,7 +214,7 @@ class HistoryContract:
         assert await is_silent(layer, inbox.name)
 
     async def test_group_without_messages_is_recovered(self, layer: BaseChannelLayer) -> None:
-        """A position before the first message is one."""
+        """A position before the first message is valid."""
         inbox, again = await layer.open_channel(), await layer.open_channel()
         position = (await layer.join("room", inbox.name)).position
         joined = await layer.join("room", again.name, since=position)
@@ -220,12 +222,12 @@ class HistoryContract:
         await send_numbers(layer, 1)
         late = await layer.open_channel()
         missed = await layer.join("room", late.name, since=position)
-        # It may be under way to this process, and then it is live.
+        # The message may still be in transit to this process, and then it arrives live.
         assert (numbers_in(missed) or await numbers_from(late, 1)) == [1]
         assert await is_silent(layer, late.name)
 
     async def test_joining_with_a_useless_position_joins(self, layer: BaseChannelLayer) -> None:
-        """Without messages: whoever is told `recovered: False` begins anew."""
+        """No messages are returned, because a client with `recovered: False` starts again."""
         *_, last = await send_numbers(layer, *range(8))
         for useless in (Position(new_epoch(), 1, 1), last._replace(offset=99)):
             inbox = await layer.open_channel()
@@ -237,7 +239,7 @@ class HistoryContract:
     async def test_position_that_this_process_has_not_reached_is_not_doubled(
         self, layer: BaseChannelLayer, peer: BaseChannelLayer
     ) -> None:
-        """A client that comes from a process which is ahead receives nothing again."""
+        """A client that comes from a process that is ahead receives nothing twice."""
         inbox = await layer.open_channel()
         await layer.group_add("room", inbox.name)
         for n in range(20):
@@ -253,7 +255,7 @@ class HistoryContract:
     async def test_nothing_is_missing_and_nothing_doubled_between_replay_and_live(
         self, make_layer: MakeLayer
     ) -> None:
-        """While others send at full speed."""
+        """Other processes send at full speed meanwhile."""
         layer = await make_layer(history_size=1000, capacity=1000)
         peer = await make_layer(history_size=1000, capacity=1000)
         (first,) = await send_numbers(peer, 0)
@@ -261,7 +263,7 @@ class HistoryContract:
 
         async def send_all() -> None:
             await send_numbers(peer, *range(1, 150))
-            # However slow joining is: some join before the rest.
+            # Some channels join before the others, even if joining is slow.
             await becomes(lambda: len(joined) > 1)
             await send_numbers(peer, *range(150, 300))
 
@@ -279,7 +281,7 @@ class HistoryContract:
             assert missed_numbers + live == list(range(1, 300))
 
     async def test_members_on_every_process_see_one_order(self, make_layer: MakeLayer) -> None:
-        """Whoever sends what at the same time."""
+        """The order is the same even if processes send at the same time."""
         layers = [await make_layer(history_size=SIZE, capacity=1000) for _ in range(2)]
         inboxes = [await layer.open_channel() for layer in layers]
         for layer, inbox in zip(layers, inboxes, strict=True):
@@ -293,14 +295,14 @@ class HistoryContract:
     async def test_only_a_channel_of_this_process_can_join_with_history(
         self, layer: BaseChannelLayer
     ) -> None:
-        """There is nobody to be given what was missed."""
+        """Only this process can receive the missed messages for it."""
         with pytest.raises(ForeignChannel):
             await layer.join("room", "somebody-else")
 
     async def test_joining_that_is_cancelled_leaves_no_member(
         self, layer: BaseChannelLayer
     ) -> None:
-        """Whenever that happens."""
+        """The cancellation may come at any moment."""
         (first,) = await send_numbers(layer, 1)
         for turns in range(12):
             inbox = await layer.open_channel()
@@ -318,7 +320,7 @@ class HistoryContract:
     async def test_same_key_is_sent_once(
         self, layer: BaseChannelLayer, peer: BaseChannelLayer
     ) -> None:
-        """Whoever repeats it is told the position of the first."""
+        """A repeated call returns the position of the first one."""
         inbox = await layer.open_channel()
         await layer.group_add("room", inbox.name)
         sent = [
@@ -333,17 +335,17 @@ class HistoryContract:
         assert numbers_in(await layer.history("other")) == [3]
 
     async def test_key_counts_for_its_window(self, make_layer: MakeLayer) -> None:
-        """Afterwards it is as good as new."""
+        """After the window, the key can be used again."""
         layer = await make_layer(history_size=SIZE, idempotency_window=0.1)
         first = await layer.group_send("room", numbered(1), idempotency_key="key")
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(TIMEOUT_SECONDS):
             while await layer.group_send("room", numbered(2), idempotency_key="key") == first:
                 await asyncio.sleep(0.02)
         assert numbers_in(await layer.history("room")) == [1, 2]
 
     @pytest.mark.parametrize("key", ["", "x" * 201, 7, b"bytes"])
     async def test_what_is_no_key_is_refused(self, layer: BaseChannelLayer, key: Any) -> None:
-        """Before anything is sent."""
+        """The error comes before anything is sent."""
         with pytest.raises(ValueError, match="idempotency_key is "):
             await layer.group_send("room", numbered(1), idempotency_key=key)
         assert (await layer.history("room")).messages == []
@@ -364,7 +366,7 @@ class HistoryContract:
     async def test_option_that_makes_no_sense_is_refused(
         self, make_layer: MakeLayer, option: str, value: Any, remedy: str
     ) -> None:
-        """The error names it, its value and what to do, when the layer is made."""
+        """The error comes when the layer is made; it has the option, its value and the remedy."""
         options = {"history_size": SIZE, option: value}
         with pytest.raises(InvalidChannelLayerError, match=f"{option} is {value!r}.*{remedy}"):
             await make_layer(**options)

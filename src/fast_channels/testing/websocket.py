@@ -19,8 +19,8 @@ class WebsocketCommunicator(ApplicationCommunicator):
     """
     One WebSocket connection to an application.
 
-    `path` may have a query string. `spec_version` is what the server would
-    state in scope["asgi"], such as "2.4".
+    `path` may have a query string. `spec_version` is the version that a server would
+    report in scope["asgi"], such as "2.4".
     """
 
     def __init__(
@@ -44,8 +44,8 @@ class WebsocketCommunicator(ApplicationCommunicator):
         if spec_version is not None:
             scope["asgi"] = {"version": "3.0", "spec_version": str(spec_version)}
         super().__init__(application, scope)
-        # Headers that the application sent with its accept.
         self.response_headers: list[tuple[bytes, bytes]] | None = None
+        """Headers that the application sent with its accept."""
 
     async def connect(self, timeout: float = 1) -> tuple[bool, int | str | None]:
         """Return (True, subprotocol), or (False, close code) if the application rejects."""
@@ -58,7 +58,7 @@ class WebsocketCommunicator(ApplicationCommunicator):
         return True, event.get("subprotocol")
 
     async def send_to(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:
-        """Send a frame to the application: either of the two."""
+        """Send a frame of text or bytes to the application."""
         if (text_data is None) == (bytes_data is None):
             raise ValueError("send_to() takes either text_data or bytes_data")
         if text_data is not None:
@@ -67,7 +67,7 @@ class WebsocketCommunicator(ApplicationCommunicator):
             await self.send_input({"type": "websocket.receive", "bytes": bytes_data})
 
     async def send_json_to(self, data: Any) -> None:
-        """Send a value as JSON, in a frame of text."""
+        """Send a value as JSON in a text frame."""
         await self.send_to(text_data=msgspec.json.encode(data).decode())
 
     async def receive_from(self, timeout: float = 1) -> str | bytes:
@@ -89,7 +89,7 @@ class WebsocketCommunicator(ApplicationCommunicator):
         return msgspec.json.decode(frame)
 
     async def disconnect(self, code: int = 1000, timeout: float = 1) -> None:
-        """Leave, and wait for the application to end."""
+        """Disconnect, and wait for the application to end."""
         await self.send_input({"type": "websocket.disconnect", "code": code})
         await self.wait(timeout)
 

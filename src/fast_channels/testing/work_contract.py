@@ -1,74 +1,70 @@
 """
-What every backend promises that hands out work, as tests. Needs pytest and pytest-asyncio.
+Guarantees of backends with acknowledged work, as tests. Needs pytest and pytest-asyncio.
 
-Subclass `WorkContract` and provide the fixture `make_layer`, as for
-`contract.LayerContract`. It is called with the options `visibility_timeout`,
-`max_deliveries` and `retry_backoff`, and with others that every layer has.
+Subclass `WorkContract` and provide the fixture `make_layer`, as for `contract.LayerContract`.
+It is called with the options `visibility_timeout`, `max_deliveries` and `retry_backoff`, and
+with options that every layer has.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from fast_channels.exceptions import ChannelFull, InvalidName
 
+from .contract import SILENCE_SECONDS, TIMEOUT_SECONDS, MakeLayer
+
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable
+    from collections.abc import AsyncGenerator
 
     from fast_channels.layers.base import BaseChannelLayer
     from fast_channels.layers.work import Work
 
-MakeLayer: TypeAlias = "Callable[..., Awaitable[BaseChannelLayer]]"
-
-# Seconds for work to come on a busy machine, and for none to come.
-PATIENCE = 15.0
-SILENCE = 0.1
-
-# Seconds after which work of tests in which it is held for too long comes again (nobody else
-# asks for it meanwhile, so that it may be short), and of tests in which it must not.
+# Visibility timeouts: SHORT for tests that hold work for too long (no other worker asks for it
+# meanwhile, so it may be short), and LONG for tests in which work must not be redelivered.
 SHORT, LONG = 0.1, 60.0
 
-# Seconds of the pauses after failures.
+# Pauses in seconds after failures.
 BACKOFF = (0.05, 0.1)
 
-# How many moments are tried at which something may be cancelled.
+# Number of moments to cancel at.
 ROUNDS = 30
 
 
 class Broken(Exception):
-    """What handlers of these tests raise."""
+    """The exception of the handlers in these tests."""
 
 
 @contextlib.asynccontextmanager
 async def taken(layer: BaseChannelLayer, name: str) -> AsyncGenerator[Work]:
-    """Take work; fails if none comes."""
+    """Take work; fail if none comes."""
     async with contextlib.AsyncExitStack() as stack:
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(TIMEOUT_SECONDS):
             work = await stack.enter_async_context(layer.take(name))
         yield work
 
 
 async def number_of(layer: BaseChannelLayer, name: str) -> int:
-    """Take the next and acknowledge it; return its number."""
+    """Take the next work and acknowledge it; return its number."""
     async with taken(layer, name) as work:
         return int(work.message["n"])
 
 
 async def is_idle(layer: BaseChannelLayer, name: str) -> bool:
-    """Whether no work comes for a while."""
+    """Return whether no work comes for a while."""
     try:
-        async with asyncio.timeout(SILENCE), layer.take(name):
+        async with asyncio.timeout(SILENCE_SECONDS), layer.take(name):
             return False
     except TimeoutError:
         return True
 
 
 async def fails(layer: BaseChannelLayer, name: str) -> int:
-    """Take the next and raise Broken; return which delivery it was."""
+    """Take the next work and raise Broken; return which delivery it was."""
     deliveries = 0
     with contextlib.suppress(Broken):
         async with taken(layer, name) as work:
@@ -82,7 +78,7 @@ def task(number: int) -> dict[str, Any]:
 
 
 class WorkContract:
-    """The promises."""
+    """The guarantees of a backend with acknowledged work."""
 
     @pytest.fixture
     async def layer(self, make_layer: MakeLayer) -> BaseChannelLayer:
@@ -90,18 +86,18 @@ class WorkContract:
 
     @pytest.fixture
     async def hasty(self, make_layer: MakeLayer) -> BaseChannelLayer:
-        """A layer that does not wait long for an acknowledgement."""
+        """A layer with a short visibility timeout."""
         return await make_layer(visibility_timeout=SHORT, retry_backoff=BACKOFF, max_deliveries=2)
 
     @pytest.fixture
     async def hasty_peer(self, hasty: BaseChannelLayer, make_layer: MakeLayer) -> BaseChannelLayer:
-        """The same in another process, as far as the backend can tell."""
+        """Another process of the same kind, as far as the backend can tell."""
         return await make_layer(visibility_timeout=SHORT, retry_backoff=BACKOFF, max_deliveries=2)
 
     async def test_work_is_handed_out_in_the_order_it_was_sent(
         self, layer: BaseChannelLayer
     ) -> None:
-        """One after the other, as what it was sent as, for the first time."""
+        """Work comes one by one, unchanged and with a delivery count of 1."""
         for number in range(3):
             await layer.send("work", task(number))
         await layer.send_many("work", map(task, range(3, 6)))
@@ -110,7 +106,7 @@ class WorkContract:
                 assert (work.message, work.deliveries) == (task(number), 1)
 
     async def test_worker_that_waits_gets_work_at_once(self, layer: BaseChannelLayer) -> None:
-        """Whoever waits for longest is the first."""
+        """The worker that waits longest comes first."""
         first = asyncio.create_task(number_of(layer, "work"))
         await asyncio.sleep(0.01)
         second = asyncio.create_task(number_of(layer, "work"))
@@ -119,14 +115,14 @@ class WorkContract:
         assert [await first, await second] == [1, 2]
 
     async def test_acknowledged_work_is_gone(self, hasty: BaseChannelLayer) -> None:
-        """It does not come again, not after the visibility timeout either."""
+        """The work is not redelivered, even after the visibility timeout."""
         await hasty.send("work", task(1))
         assert await number_of(hasty, "work") == 1
         await asyncio.sleep(SHORT)
         assert await is_idle(hasty, "work")
 
     async def test_work_in_hands_is_nobody_elses(self, layer: BaseChannelLayer) -> None:
-        """Two who take get two different messages."""
+        """Two workers that take at the same time get two messages."""
         await layer.send_many("work", [task(1), task(2)])
         async with taken(layer, "work") as one, taken(layer, "work") as other:
             assert [one.message["n"], other.message["n"]] == [1, 2]
@@ -135,7 +131,10 @@ class WorkContract:
     async def test_work_of_a_worker_that_is_gone_goes_to_another(
         self, hasty: BaseChannelLayer, hasty_peer: BaseChannelLayer
     ) -> None:
-        """After the visibility timeout, counted as another delivery; late thanks change nothing."""
+        """
+        The redelivery after the visibility timeout counts; a late acknowledgement changes
+        nothing.
+        """
         await hasty.send("work", task(1))
         async with taken(hasty, "work"), taken(hasty_peer, "work") as again:
             assert (again.message, again.deliveries) == (task(1), 2)
@@ -144,7 +143,7 @@ class WorkContract:
     async def test_late_acknowledgement_does_not_remove_what_another_has(
         self, hasty: BaseChannelLayer, hasty_peer: BaseChannelLayer
     ) -> None:
-        """The other's failure counts: it is not done before he says so."""
+        """The other worker's failure counts, because the work is not done until it says so."""
         await hasty.send("work", task(1))
         with contextlib.suppress(Broken):
             async with contextlib.AsyncExitStack() as other:
@@ -155,7 +154,7 @@ class WorkContract:
         assert [letter.reason for letter in letters] == ["Broken: the second one fails"]
 
     async def test_work_that_nobody_survives_is_dead(self, hasty: BaseChannelLayer) -> None:
-        """After `max_deliveries` it is not handed out again, and the reason says why."""
+        """After `max_deliveries` the work is not redelivered, and the reason says why."""
         await hasty.send("work", task(1))
         async with taken(hasty, "work"), taken(hasty, "work") as again:
             assert again.deliveries == 2
@@ -177,11 +176,11 @@ class WorkContract:
         assert await fails(layer, "work") == 1
         async with taken(layer, "work") as work:
             assert (work.message, work.deliveries) == (task(1), 2)
-        # What counts the pause may have another clock, less exact than this one.
+        # The clock that measures the pause may be less exact than this one.
         assert loop.time() - began > 0.45
 
     async def test_others_come_while_work_that_failed_pauses(self, make_layer: MakeLayer) -> None:
-        """It does not hold up what was sent after it."""
+        """The failed work does not delay later messages."""
         layer = await make_layer(retry_backoff=(LONG, LONG))
         await layer.send_many("work", [task(1), task(2)])
         assert await fails(layer, "work") == 1
@@ -189,7 +188,7 @@ class WorkContract:
         assert await is_idle(layer, "work")
 
     async def test_error_goes_on_to_whoever_took_the_work(self, layer: BaseChannelLayer) -> None:
-        """The layer keeps the work, not the exception."""
+        """The caller gets the exception; the layer keeps only the work."""
         await layer.send("work", task(1))
         with pytest.raises(Broken):
             async with taken(layer, "work"):
@@ -198,7 +197,7 @@ class WorkContract:
     async def test_work_that_fails_too_often_is_dead_with_the_last_reason(
         self, make_layer: MakeLayer
     ) -> None:
-        """As often as `max_deliveries` says."""
+        """The number of deliveries is `max_deliveries`."""
         layer = await make_layer(max_deliveries=3, retry_backoff=BACKOFF)
         await layer.send("work", task(1))
         assert [await fails(layer, "work") for _ in range(3)] == [1, 2, 3]
@@ -208,7 +207,7 @@ class WorkContract:
         assert await is_idle(layer, "work")
 
     async def test_dead_letters_can_be_tried_again(self, make_layer: MakeLayer) -> None:
-        """The oldest first, behind what waits, and counted anew."""
+        """The oldest come first, behind the waiting messages, with a new delivery count."""
         layer = await make_layer(max_deliveries=1, capacity=3)
         await layer.send_many("work", map(task, range(3)))
         for _ in range(3):
@@ -218,7 +217,7 @@ class WorkContract:
             task(0),
             task(1),
         ]
-        # There is room for two beside what waits.
+        # The capacity leaves space for two next to the waiting message.
         assert await layer.retry_dead_letters("work") == 2
         assert [await number_of(layer, "work") for _ in range(2)] == [3, 0]
         async with taken(layer, "work") as work:
@@ -228,7 +227,7 @@ class WorkContract:
         assert await layer.dead_letters("work") == []
 
     async def test_rejected_work_is_dead_at_once(self, layer: BaseChannelLayer) -> None:
-        """Without another try, for the reason that was given."""
+        """The work is not retried, and the letter has the given reason."""
         await layer.send("work", task(1))
         async with taken(layer, "work") as work:
             work.reject("nobody knows how")
@@ -240,7 +239,7 @@ class WorkContract:
         )
 
     async def test_cancelled_work_goes_to_another_at_once(self, layer: BaseChannelLayer) -> None:
-        """Before what was sent after it, and as if it had not been taken."""
+        """The work comes before later messages, and the delivery does not count."""
         await layer.send_many("work", map(task, range(5)))
         begun = asyncio.Event()
 
@@ -258,19 +257,19 @@ class WorkContract:
                 assert (again.message, again.deliveries) == (task(number), 1)
 
     async def test_cancelled_wait_loses_nothing(self, layer: BaseChannelLayer) -> None:
-        """At whatever moment it is cancelled, also when work is on its way."""
+        """The cancellation may come at any moment, even when work is in transit."""
         done: list[int] = []
 
         async def work() -> None:
             async with taken(layer, "work") as work:
-                # What this has, it has done: nothing else is waited for.
+                # Work that reaches this line is done, because no await follows.
                 done.append(work.message["n"])
 
         for moment in range(ROUNDS):
             worker = asyncio.create_task(work())
             await asyncio.sleep(0)
             await layer.send("work", task(moment))
-            # Some turns of the loop, and in others enough time for an answer.
+            # Some rounds yield to the loop; others leave time for an answer.
             for _ in range(moment):
                 await asyncio.sleep(0 if moment % 2 else 0.0001)
             worker.cancel()
@@ -284,7 +283,7 @@ class WorkContract:
         assert await layer.dead_letters("work") == []
 
     async def test_work_in_hands_takes_room(self, make_layer: MakeLayer) -> None:
-        """The capacity is for all that is not done; the first messages are kept."""
+        """The capacity includes all messages that are not done; the first messages are kept."""
         layer = await make_layer(capacity=3, retry_backoff=(LONG, LONG))
         with pytest.raises(ChannelFull) as full:
             await layer.send_many("work", map(task, range(5)))
@@ -298,12 +297,13 @@ class WorkContract:
         assert [await number_of(layer, "work") for _ in range(2)] == [2, 6]
 
     async def test_received_message_is_acknowledged(self, make_layer: MakeLayer) -> None:
-        """receive() is enough for who does not need more."""
+        """receive() takes and acknowledges in one step."""
         layer = await make_layer(capacity=1, visibility_timeout=SHORT, retry_backoff=BACKOFF)
         await layer.send("work", task(1))
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(TIMEOUT_SECONDS):
             assert await layer.receive("work") == task(1)
-            # It takes room until it is acknowledged, which nobody waits for.
+            # The message counts until it is acknowledged, and the acknowledgement is not
+            # awaited.
             while True:
                 with contextlib.suppress(ChannelFull):
                     await layer.send("work", task(2))
@@ -314,7 +314,7 @@ class WorkContract:
         assert await is_idle(layer, "work")
 
     async def test_several_workers_do_each_message_once(self, layer: BaseChannelLayer) -> None:
-        """Nothing is left out and nothing done twice while nobody dies."""
+        """No message is left out, and none is done twice while all workers live."""
         done: list[int] = []
 
         async def work() -> None:
@@ -324,7 +324,7 @@ class WorkContract:
         workers = [asyncio.create_task(work()) for _ in range(5)]
         for start in range(0, 200, 50):
             await layer.send_many("work", map(task, range(start, start + 50)))
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(TIMEOUT_SECONDS):
                 while len(done) < start + 50:
                     await asyncio.sleep(0.005)
         for worker in workers:
@@ -333,7 +333,7 @@ class WorkContract:
         assert sorted(done) == list(range(200))
 
     async def test_another_loop_may_take_work(self, layer: BaseChannelLayer) -> None:
-        """What happens there is heard of here."""
+        """The layer sees acknowledgements and failures from the other loop."""
         await layer.send_many("work", [task(1), task(2)])
 
         async def elsewhere() -> list[int]:
@@ -342,17 +342,17 @@ class WorkContract:
                     raise Broken
             return [await number_of(layer, "work"), await number_of(layer, "work")]
 
-        # The pause of the first may be over when the second is asked for.
+        # The pause after the failure may be over when the second message is taken.
         assert sorted(await asyncio.to_thread(asyncio.run, elsewhere())) == [1, 2]
         assert await is_idle(layer, "work")
 
     async def test_channel_of_one_process_holds_no_work(self, layer: BaseChannelLayer) -> None:
-        """What one process has to itself is received, not taken."""
+        """The channel of one process is received from, not taken from."""
         with pytest.raises(InvalidName, match="belongs to one process"):
             await layer.dead_letters(await layer.new_channel())
 
     async def test_flush_forgets_work(self, layer: BaseChannelLayer) -> None:
-        """What waits, what is in hands, and the dead."""
+        """Waiting, leased and dead messages are deleted."""
         await layer.send_many("work", map(task, range(3)))
         async with taken(layer, "work") as work:
             work.reject("dead")
