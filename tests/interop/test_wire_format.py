@@ -188,7 +188,7 @@ class TestOneProcess:
 
     async def test_layer_that_closes_leaves_nothing(self, servers, raw, monkeypatch):
         """The group has one member less, and no sender writes to the inbox without a reader."""
-        monkeypatch.setattr(_inbox, "FAREWELL", PATIENCE)
+        monkeypatch.setattr(_inbox, "CLOSE_TIMEOUT_SECONDS", PATIENCE)
         group = fresh("room")
         async with QUEUE.our_layer(servers) as layer:
             channel = await layer.new_channel()

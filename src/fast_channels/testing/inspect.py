@@ -77,19 +77,20 @@ def table_sizes(layer: BaseChannelLayer) -> dict[str, int]:
 
 def prefetched(layer: BaseChannelLayer, channel: str) -> int:
     """Return how many messages of a shared channel this process has taken in advance."""
-    return sum(len(reader._draw) for reader in _queue_readers(layer, channel))
+    return sum(source.prefetched for source in _queue_sources(layer, channel))
 
 
 def holds_messages(layer: BaseChannelLayer) -> bool:
     """Return whether this process holds messages of shared channels that no call has received."""
-    readers = _queue_readers(layer)
-    return any(r._draw.owed or r._draw._asked or r._returning for r in readers)
+    return any(source.unsettled for source in _queue_sources(layer))
 
 
-def _queue_readers(layer: BaseChannelLayer, channel: str | None = None) -> list[Any]:
-    """Return the readers of shared channels in Redis; of all channels by default."""
-    taps: dict[str, Any] = getattr(broker(layer), "_taps", {})
-    return [r for name, tap in taps.items() if channel in (None, name) for r in tap._spouts]
+def _queue_sources(layer: BaseChannelLayer, channel: str | None = None) -> list[Any]:
+    """Return what reads shared channels in Redis; of all channels by default."""
+    readers: dict[str, Any] = getattr(broker(layer), "_queue_readers", {})
+    return [
+        s for name, reader in readers.items() if channel in (None, name) for s in reader.sources
+    ]
 
 
 # -- built on the functions above

@@ -36,8 +36,8 @@ def cut(client, *kinds):
         client.execute_command("CLIENT", "KILL", "TYPE", kind, "SKIPME", "yes")
 
 
-def piped(host, **options):
-    """Return a pipe to a server."""
+def client_of(host, **options):
+    """Return a client of a server."""
     return Client(host, ServerState(describe(host)), **options)
 
 

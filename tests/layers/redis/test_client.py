@@ -14,13 +14,13 @@ from fast_channels.layers.redis._client import CommandProtocol, RedisConnection
 from fast_channels.layers.redis._scripts import Script
 from fast_channels.layers.redis._server import Server, ping_all
 from fast_channels.testing.server import ValkeyServer, free_port
-from tests.layers.redis.support import cut, last_commands, names_of_clients, paused, piped
+from tests.layers.redis.support import client_of, cut, last_commands, names_of_clients, paused
 from tests.layers.support import PATIENCE, becomes, turns
 
 
 @pytest.fixture
 async def pipe(redis_url):
-    pipe = piped({"address": redis_url, "client_name": "pipe"})
+    pipe = client_of({"address": redis_url, "client_name": "pipe"})
     yield pipe
     await pipe.close()
 
@@ -31,9 +31,9 @@ def batches(monkeypatch):
     sizes = []
     write = CommandProtocol.write
 
-    def recording(wire, asked):
-        sizes.append(len(asked))
-        write(wire, asked)
+    def recording(protocol, commands):
+        sizes.append(len(commands))
+        write(protocol, commands)
 
     monkeypatch.setattr(CommandProtocol, "write", recording)
     return sizes
@@ -161,7 +161,7 @@ async def test_bytes_of_any_value_come_back(pipe):
 )
 async def test_options_of_a_url_that_would_break_us_do_no_harm(redis_url, options):
     """Replies are bytes, and reading may take its time."""
-    pipe = piped({"address": f"{redis_url}?{options}"})
+    pipe = client_of({"address": f"{redis_url}?{options}"})
     try:
         assert await pipe.call("ECHO", b"\xff") == b"\xff"
         assert await pipe.call("BLPOP", "nothing", "0.3") is None
@@ -171,7 +171,7 @@ async def test_options_of_a_url_that_would_break_us_do_no_harm(redis_url, option
 
 async def test_database_of_a_url_is_used(redis_url, client):
     """Other options keep their meaning."""
-    pipe = piped({"address": f"{redis_url}/3"})
+    pipe = client_of({"address": f"{redis_url}/3"})
     await pipe.call("SET", "key", 1)
     await pipe.close()
     assert client.get("key") is None
@@ -210,7 +210,7 @@ async def test_error_in_a_script_is_told(pipe):
 async def test_server_that_nobody_started_is_unavailable():
     """The sentence has its address and what to check."""
     port = free_port()
-    pipe = piped({"address": f"redis://:secret@127.0.0.1:{port}"})
+    pipe = client_of({"address": f"redis://:secret@127.0.0.1:{port}"})
     with pytest.raises(LayerUnavailable) as caught:
         await pipe.call("PING")
     assert str(caught.value).startswith(f"redis://127.0.0.1:{port} does not answer")
@@ -221,7 +221,7 @@ async def test_server_that_nobody_started_is_unavailable():
 
 async def test_commands_fail_while_the_server_is_gone_and_work_when_it_is_back(server):
     """Nobody has to do anything about it."""
-    pipe = piped({"address": server.url})
+    pipe = client_of({"address": server.url})
     assert await pipe.call("PING") == b"PONG"
     server.kill()
     for _ in range(3):
@@ -234,7 +234,7 @@ async def test_commands_fail_while_the_server_is_gone_and_work_when_it_is_back(s
 
 async def test_everybody_who_waits_is_told_of_the_loss(server):
     """Those in the batch that was under way, and those behind it."""
-    pipe = piped({"address": server.url})
+    pipe = client_of({"address": server.url})
     await pipe.call("PING")
     first = asyncio.create_task(pipe.call("BLPOP", "nothing", 0))
     await becomes(lambda: "blpop" in last_commands(server.url))
@@ -249,7 +249,7 @@ async def test_everybody_who_waits_is_told_of_the_loss(server):
 
 async def test_server_that_hangs_is_unavailable_within_the_timeout(server):
     """And usable when it goes on."""
-    pipe = piped({"address": server.url}, timeout=3)
+    pipe = client_of({"address": server.url}, timeout=3)
     await pipe.call("PING")
     with paused(server):
         async with asyncio.timeout(PATIENCE):
@@ -261,7 +261,7 @@ async def test_server_that_hangs_is_unavailable_within_the_timeout(server):
 
 async def test_server_that_hangs_from_the_beginning_is_unavailable(server):
     """Connecting has the same timeout."""
-    pipe = piped({"address": server.url}, timeout=1)
+    pipe = client_of({"address": server.url}, timeout=1)
     with paused(server):
         with pytest.raises(LayerUnavailable):
             await pipe.call("PING")
@@ -284,7 +284,7 @@ async def test_demoted_server_is_given_up(pipe, client):
         client.execute_command("REPLICAOF", "127.0.0.1", free_port())
         with pytest.raises(LayerUnavailable):
             await pipe.call("SET", "key", 1)
-        assert pipe._wire is None
+        assert pipe._protocol is None
     finally:
         client.execute_command("REPLICAOF", "NO", "ONE")
     assert await pipe.call("SET", "key", 1) == b"OK"
@@ -293,11 +293,11 @@ async def test_demoted_server_is_given_up(pipe, client):
 async def test_password_that_is_wrong_is_told():
     """It is the server's own sentence."""
     with ValkeyServer(options=("--requirepass", "right")) as server:
-        pipe = piped({"host": "127.0.0.1", "port": server.port, "password": "wrong"})
+        pipe = client_of({"host": "127.0.0.1", "port": server.port, "password": "wrong"})
         with pytest.raises(LayerUnavailable, match=r"(?i)password|auth"):
             await pipe.call("PING")
         await pipe.close()
-        pipe = piped({"host": "127.0.0.1", "port": server.port, "password": "right"})
+        pipe = client_of({"host": "127.0.0.1", "port": server.port, "password": "right"})
         assert await pipe.call("PING") == b"PONG"
         await pipe.close()
 
@@ -311,7 +311,7 @@ class Passwords(CredentialProvider):
 
 async def test_error_of_any_kind_is_told_to_who_waits(redis_url, recwarn):
     """Also one that redis-py did not raise; what is given later is tried again."""
-    pipe = piped({"address": redis_url, "credential_provider": Passwords()})
+    pipe = client_of({"address": redis_url, "credential_provider": Passwords()})
     for _ in range(2):
         calls = [asyncio.create_task(pipe.call("PING")) for _ in range(2)]
         await turns(1)
@@ -321,7 +321,7 @@ async def test_error_of_any_kind_is_told_to_who_waits(redis_url, recwarn):
         for result in results:
             assert isinstance(result, LayerUnavailable)
             assert "service for passwords" in str(result)
-    assert pipe._worker.exception() is None
+    assert pipe._connecting.exception() is None
     await pipe.close()
 
 
@@ -337,14 +337,14 @@ async def test_closed_pipe_is_not_opened_again(pipe, redis_url):
 async def test_lost_pipe_comes_back_though_nobody_uses_it(server, monkeypatch):
     """Or a process that only sends, and rarely, would be called degraded for hours."""
     monkeypatch.setattr(_client, "RETRY_DELAY_SECONDS", 0.05)
-    pipe = piped({"address": server.url})
+    pipe = client_of({"address": server.url})
     await pipe.call("PING")
     server.kill()
     with pytest.raises(LayerUnavailable):
         await pipe.call("PING")
-    assert pipe.watch.health().state == "degraded"
+    assert pipe.state.health().state == "degraded"
     server.start()
-    await becomes(lambda: pipe.watch.health().state == "ready")
+    await becomes(lambda: pipe.state.health().state == "ready")
     await pipe.close()
 
 
@@ -355,27 +355,27 @@ async def test_several_servers_are_asked_at_once(redis_url, second_valkey):
     bad = Server({"address": f"redis://127.0.0.1:{free_port()}"})
     with pytest.raises(LayerUnavailable):
         await ping_all([bad, *good])
-    assert [server.watch.health().state for server in good] == ["ready", "ready"]
+    assert [server.state.health().state for server in good] == ["ready", "ready"]
     for server in (bad, *good):
         await server.close()
 
 
 async def test_command_that_is_told_is_executed_in_its_place(pipe, client):
     """Nobody waits for its reply, and no other reply is taken for it."""
-    assert not pipe.tell("SET", "key", 0)
+    assert not pipe.write("SET", "key", 0)
     await pipe.call("PING")
     for n in range(1, 4):
-        assert pipe.tell("SET", "key", n)
+        assert pipe.write("SET", "key", n)
         assert await pipe.call("GET", "key") == b"%d" % n
-    assert pipe.tell("NOSUCHCOMMAND")
+    assert pipe.write("NOSUCHCOMMAND")
     assert await pipe.call("ECHO", "next") == b"next"
 
 
 async def test_command_that_is_told_comes_after_those_given_before(pipe, batches):
     """Although they were to be written in the next turn."""
     await pipe.call("SET", "key", 1)
-    before = pipe._ask(("GET", "key"))
-    assert pipe.tell("SET", "key", 2)
+    before = pipe._enqueue(("GET", "key"))
+    assert pipe.write("SET", "key", 2)
     assert await before == b"1"
     assert await pipe.call("GET", "key") == b"2"
     assert batches == [1, 1, 1, 1]
@@ -383,17 +383,17 @@ async def test_command_that_is_told_comes_after_those_given_before(pipe, batches
 
 async def test_nothing_can_be_told_when_the_server_is_gone(server):
     """Who tells it has to know."""
-    pipe = piped({"address": server.url})
+    pipe = client_of({"address": server.url})
     await pipe.call("PING")
     server.kill()
-    await becomes(lambda: pipe._wire is None)
-    assert not pipe.tell("PING")
+    await becomes(lambda: pipe._protocol is None)
+    assert not pipe.write("PING")
     await pipe.close()
 
 
 async def test_server_that_answers_in_time_again_and_again_is_kept(redis_url, client):
     """The clock is that of the oldest command, not of the first."""
-    pipe = piped({"address": redis_url, "client_name": "kept"}, timeout=3)
+    pipe = client_of({"address": redis_url, "client_name": "kept"}, timeout=3)
     await pipe.call("PING")
     number = client_id(client, "kept")
     for _ in range(4):
@@ -412,7 +412,7 @@ async def test_more_than_the_connection_takes_at_once_arrives_in_order(pipe, cli
 
 async def test_pipe_whose_commands_were_not_answered_can_be_closed(server):
     """They fail, and it does not take long."""
-    pipe = piped({"address": server.url})
+    pipe = client_of({"address": server.url})
     await pipe.call("PING")
     with paused(server):
         calls = [asyncio.create_task(pipe.call("PING")) for _ in range(3)]
@@ -444,7 +444,7 @@ async def test_link_does_not_write_to_a_connection_that_is_closing(redis_url):
         link.write([("PING",)])
     await link.open()
     link.write([("ECHO", "a"), ("ECHO", "b")])
-    assert await link.read_all() == [b"a", b"b"]
+    assert await link.read_available() == [b"a", b"b"]
     link._connection._writer.transport.abort()
     with pytest.raises(ConnectionError):
         link.write([("PING",)])
@@ -474,7 +474,7 @@ async def test_link_that_was_never_opened_can_be_closed(redis_url):
 
 async def test_commands_that_were_given_up_are_not_kept(server):
     """Those that have to wait for a server that reads nothing may be large."""
-    pipe = piped({"address": server.url})
+    pipe = client_of({"address": server.url})
     await pipe.call("PING")
     with paused(server):
         for _ in range(200):
@@ -482,7 +482,7 @@ async def test_commands_that_were_given_up_are_not_kept(server):
             await turns(3)
             call.cancel()
             await asyncio.wait([call])
-        assert pipe._wire.paused
+        assert pipe._protocol.paused
         assert len(pipe._waiting) <= 1
         await pipe.close()
 
@@ -491,7 +491,7 @@ async def test_connection_that_ends_as_soon_as_it_is_made_fails_at_once(
     redis_url, client, monkeypatch
 ):
     """What is told of it before anybody listens is not told again."""
-    pipe, opening = piped({"address": redis_url}, timeout=PATIENCE), RedisConnection.open
+    pipe, opening = client_of({"address": redis_url}, timeout=PATIENCE), RedisConnection.open
 
     async def ended(link):
         await opening(link)

@@ -19,7 +19,7 @@ from fast_channels.layers.redis import _reader, core
 from fast_channels.layers.redis._client import CommandProtocol
 from fast_channels.layers.redis._inbox import Inbox
 from fast_channels.layers.redis._queue_reader import TAKE
-from fast_channels.layers.redis.core import Clock
+from fast_channels.layers.redis.core import ScoreClock
 from fast_channels.testing.server import free_port
 from tests.layers.redis.support import cut, last_commands, names_of_clients, outages
 from tests.layers.support import arrives, becomes, received, turns
@@ -424,7 +424,7 @@ def test_scores_increase_although_the_clock_does_not(monkeypatch, step):
             return now[0]
 
     monkeypatch.setattr(core, "time", Standing)
-    clock = Clock()
+    clock = ScoreClock()
     scores = [clock.score() for _ in range(10_000)]
     assert all(earlier < later for earlier, later in itertools.pairwise(scores))
     # As the server sees them, too.
@@ -434,7 +434,7 @@ def test_scores_increase_although_the_clock_does_not(monkeypatch, step):
 
 def test_score_is_the_time(monkeypatch):
     """Peers compare it with their own."""
-    assert abs(Clock().score() - time.time()) < 1
+    assert abs(ScoreClock().score() - time.time()) < 1
 
 
 async def test_order_is_kept_although_the_clock_stands_still(opened, redis_url, monkeypatch):
@@ -670,13 +670,13 @@ async def test_batch_that_was_on_its_way_keeps_nothing_from_coming_after_it(open
     channel = await layer.open_channel()
     inbox = layer._broker._inboxes[0]
     await becomes(lambda: layer.health().state == "ready" and inbox._held)
-    await inbox._supervisor.stop()
+    await inbox.tracker.reader.stop()
     for number in (1, 2, 3):
         await peer.send(channel.name, {"type": "test", "n": number})
     # The server has handed out the first; its answer was lost.
-    args = [inbox._intake._arrived, 1, 60_000]
-    await inbox._control.run(TAKE, [inbox._batch, *inbox._inboxes], args)
-    inbox._supervisor.start()
+    args = [inbox._batches._arrived, 1, 60_000]
+    await inbox._control.run(TAKE, [inbox._batch_key, *inbox._inboxes], args)
+    inbox.tracker.reader.start()
     assert [(await arrives(channel))["n"] for _ in range(3)] == [1, 2, 3]
 
 
@@ -692,10 +692,10 @@ async def test_what_a_successor_hands_out_again_comes_once(opened, redis_url, cl
     assert await arrives(channel) == MESSAGE
     if succeeded:
         inbox._run_id = b"that of the predecessor"
-    await inbox._supervisor.stop()
+    await inbox.tracker.reader.stop()
     later = packed(n=2, **{ADDRESS: channel.name})
     client.zadd(inbox._inboxes[0], {payload: time.time(), later: time.time() + 1})
-    inbox._supervisor.start()
+    inbox.tracker.reader.start()
     # Nobody was told of an outage before, so there is one now.
     first = await arrives(channel)
     assert first["type"] == "layer.gap" if succeeded else first == MESSAGE
@@ -711,7 +711,7 @@ async def test_everybody_who_begins_to_read_is_told_that_it_is_refused(redis_url
         await answer.wait()
         raise BrokerRefused(inbox, "NOPERM")
 
-    monkeypatch.setattr(Inbox, "prove", refuse)
+    monkeypatch.setattr(Inbox, "check_access", refuse)
     async with RedisChannelLayer([redis_url]) as layer:
         opening = [asyncio.create_task(layer.open_channel()) for _ in range(3)]
         await becomes(lambda: asked)
@@ -730,14 +730,14 @@ async def test_server_without_memory_is_read_on(opened, server, caplog):
     await layer.group_add("room", inbox.name)
     reader = layer._broker._inboxes[0]
     await becomes(lambda: layer.health().state == "ready" and reader._run_id)
-    await reader._supervisor.stop()
+    await reader.tracker.reader.stop()
     for number in range(40):
         await peer.group_send("room", {"type": "test", "n": number})
     with redis.Redis.from_url(server.url) as admin:
         admin.config_set("maxmemory", 1)
         with pytest.raises(BrokerRefused, match="memory"):
             await peer.group_send("room", MESSAGE)
-        reader._supervisor.start()
+        reader.tracker.reader.start()
         assert [(await arrives(inbox))["n"] for _ in range(40)] == list(range(40))
         ends = admin.zscore("asgi:leases", layer.process)
         await becomes(lambda: admin.zscore("asgi:leases", layer.process) > ends + 1)

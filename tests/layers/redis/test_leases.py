@@ -42,7 +42,7 @@ async def die(layer):
     """Let a layer's connections end without a farewell, as a killed process does."""
     broker = layer._broker
     for inbox in broker._inboxes:
-        await inbox._supervisor.stop()
+        await inbox.tracker.reader.stop()
         # Nothing that stop() would do is done.
         inbox._inboxes = []
     for server in broker._servers:
@@ -52,7 +52,7 @@ async def die(layer):
 async def reads(layer):
     """Return once a layer's reader has found everything in order."""
     (inbox,) = layer._broker._inboxes
-    await becomes(lambda: inbox._supervisor._well_since is not None)
+    await becomes(lambda: inbox.tracker.reader._connected_at is not None)
     return inbox
 
 
@@ -167,7 +167,7 @@ async def test_gap_of_a_process_that_was_removed_begins_when_it_last_was_sure(op
     layer, other = await opened(lease=9, heartbeat_interval=0.5), await opened()
     inbox = await layer.open_channel()
     await layer.group_add("room", inbox.name)
-    reader = (await reads(layer))._supervisor
+    reader = (await reads(layer)).tracker.reader
     client.zadd("asgi:leases", {layer.process: 0})
     await other.group_send("room", MESSAGE)
     lost_at = time.time()
@@ -201,10 +201,10 @@ async def test_process_that_stood_still_for_longer_than_expiry_tells_so(
     inbox = await layer.open_channel()
     await layer.group_add("room", inbox.name)
     reader = await reads(layer)
-    go_on = reader._leave_rest
+    go_on = reader._leave_late
 
     async def stand_still():
-        monkeypatch.setattr(reader, "_leave_rest", go_on)
+        monkeypatch.setattr(reader, "_leave_late", go_on)
         # The circumstance under test: the loop stands still, as the process would.
         time.sleep(1)  # noqa: ASYNC251 - longer than its expiry, and no await would stop the loop
 
@@ -213,14 +213,14 @@ async def test_process_that_stood_still_for_longer_than_expiry_tells_so(
         await stand_still()
     else:
         # One of the things that it does after a renewal.
-        monkeypatch.setattr(reader, "_leave_rest", stand_still)
+        monkeypatch.setattr(reader, "_leave_late", stand_still)
     gap = await arrives(inbox)
     assert (gap["type"], gap["recovered"]) == ("layer.gap", False)
 
 
 async def test_group_that_is_joined_while_others_are_left_stays(opened, client, monkeypatch):
     """What was left during an outage is made up for, unless it was joined again by then."""
-    monkeypatch.setattr(_inbox, "BATCH", 1)
+    monkeypatch.setattr(_inbox, "MAX_RENEWED_AT_ONCE", 1)
     layer = await opened(lease=30)
     mine = await layer.open_channel()
     inbox = await reads(layer)
@@ -287,7 +287,7 @@ async def test_flush_of_ones_own_is_no_outage(opened, client, caplog):
         flushing = asyncio.create_task(layer.flush())
         await turns(2)
         while not flushing.done():
-            await reader._hold()
+            await reader._renew_lease()
         await flushing
     inbox = await layer.open_channel()
     await layer.group_add("room", inbox.name)

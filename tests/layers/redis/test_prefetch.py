@@ -12,7 +12,7 @@ from fast_channels.layers import RedisChannelLayer
 from fast_channels.layers.redis import _queue_reader
 from fast_channels.layers.redis._keys import Keys
 from fast_channels.layers.redis._queue_reader import (
-    MOST,
+    MAX_PREFETCH,
     PREFETCH,
     PREFETCH_SECONDS,
     Prefetch,
@@ -22,7 +22,7 @@ from fast_channels.layers.redis._server import Server
 from tests.layers.redis.support import cut
 from tests.layers.support import becomes, received, turns
 
-KEY, DRAWN = "asgijobs", "asgi:drawn:jobs"
+KEY, BATCHES = "asgijobs", "asgi:prefetched:jobs"
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def make(server_of):
 @pytest.fixture
 def overdue(client):
     """Lets the time pass after which others may return what is left of batches."""
-    return lambda: client.zadd(DRAWN, dict.fromkeys(client.zrange(DRAWN, 0, -1), 0))
+    return lambda: client.zadd(BATCHES, dict.fromkeys(client.zrange(BATCHES, 0, -1), 0))
 
 
 @pytest.fixture
@@ -59,61 +59,61 @@ def waiting(client):
     return [int(payload) for payload in client.zrange(KEY, 0, -1)]
 
 
-def handed_out(draw, count):
-    return [int(draw.hand_out().payload) for _ in range(count)]
+def handed_out(prefetch, count):
+    return [int(prefetch.hand_out().payload) for _ in range(count)]
 
 
 async def test_payloads_are_handed_out_by_score(make, client):
     """As many as were asked for, and there are."""
     fill(client, 5)
-    draw = make()
-    assert await draw.take(3) == 3
-    assert handed_out(draw, 3) == [0, 1, 2]
-    assert draw.hand_out() is None
-    assert await draw.take(3) == 2
-    assert handed_out(draw, 2) == [3, 4]
-    assert await draw.take(3) == 0
-    assert client.exists(KEY, DRAWN) == 0
+    prefetch = make()
+    assert await prefetch.take(3) == 3
+    assert handed_out(prefetch, 3) == [0, 1, 2]
+    assert prefetch.hand_out() is None
+    assert await prefetch.take(3) == 2
+    assert handed_out(prefetch, 2) == [3, 4]
+    assert await prefetch.take(3) == 0
+    assert client.exists(KEY, BATCHES) == 0
 
 
 async def test_what_was_not_handed_out_goes_back_to_its_place(make, client):
     """Before anything else is taken."""
     client.zadd(KEY, {f"{n}": n + 0.1234567 for n in range(6)})
-    draw = make()
-    await draw.take(4)
-    assert handed_out(draw, 2) == [0, 1]
-    assert draw.owed == 2
-    assert await draw.take(0) == 0
-    assert draw.owed == 0
+    prefetch = make()
+    await prefetch.take(4)
+    assert handed_out(prefetch, 2) == [0, 1]
+    assert prefetch.owed == 2
+    assert await prefetch.take(0) == 0
+    assert prefetch.owed == 0
     assert waiting(client) == [2, 3, 4, 5]
     assert client.zscore(KEY, "2") == 2.1234567
-    await draw.take(9)
-    assert handed_out(draw, 4) == [2, 3, 4, 5]
+    await prefetch.take(9)
+    assert handed_out(prefetch, 4) == [2, 3, 4, 5]
 
 
 async def test_returning_and_taking_is_one_step(make, client):
     """What goes back is what comes next."""
     fill(client, 5)
-    draw = make()
-    await draw.take(4)
-    assert handed_out(draw, 1) == [0]
-    await draw.take(2)
-    assert handed_out(draw, 2) == [1, 2]
+    prefetch = make()
+    await prefetch.take(4)
+    assert handed_out(prefetch, 1) == [0]
+    await prefetch.take(2)
+    assert handed_out(prefetch, 2) == [1, 2]
 
 
 async def test_batch_whose_answer_was_lost_comes_again(make, client):
     """Whatever the moment in which the caller was cancelled, and what it handed out before."""
     fill(client, 60)
-    draw, seen = make(), []
+    prefetch, seen = make(), []
     for steps in range(30):
-        taking = asyncio.create_task(draw.take(3))
+        taking = asyncio.create_task(prefetch.take(3))
         await turns(steps)
         taking.cancel()
         await asyncio.wait([taking])
         if not taking.cancelled():
-            seen += handed_out(draw, 2)
-    while count := await draw.take(3):
-        seen += handed_out(draw, count)
+            seen += handed_out(prefetch, 2)
+    while count := await prefetch.take(3):
+        seen += handed_out(prefetch, count)
     assert seen == list(range(60))
 
 
@@ -121,24 +121,24 @@ async def test_batch_whose_answer_was_lost_comes_again(make, client):
 async def test_call_that_is_executed_late_does_no_harm(make, server_of, client, late):
     """One of an old connection may arrive after its repetition, and much later."""
     fill(client, 12)
-    draw, seen = make(), []
+    prefetch, seen = make(), []
     args = [*late, 3, 60_000, 5]
     for _ in range(4):
-        seen += handed_out(draw, await draw.take(3))
-        if draw._arrived > late[0]:
-            await server_of.control.run(PREFETCH, draw._keys, args)
+        seen += handed_out(prefetch, await prefetch.take(3))
+        if prefetch._arrived > late[0]:
+            await server_of.control.run(PREFETCH, prefetch._keys, args)
     assert seen == list(range(12))
 
 
 async def test_stopping_returns_everything(make, server_of, client):
     """What was handed out is not among it; nothing else is left behind."""
     fill(client, 5)
-    draw = make()
-    await draw.take(3)
-    handed_out(draw, 1)
+    prefetch = make()
+    await prefetch.take(3)
+    handed_out(prefetch, 1)
     # A batch whose answer was lost: it was not handed out at all.
-    await server_of.control.run(PREFETCH, draw._keys, [1, 1, 2, 60_000, 5])
-    await draw.stop()
+    await server_of.control.run(PREFETCH, prefetch._keys, [1, 1, 2, 60_000, 5])
+    await prefetch.stop()
     assert waiting(client) == [1, 2, 3, 4]
     assert client.keys("*") == [KEY.encode()]
 
@@ -156,7 +156,7 @@ async def test_what_a_killed_process_did_not_hand_out_is_returned_by_others(
     overdue()
     await other.take(9)
     assert handed_out(other, 7 - count) == list(range(count, 7))
-    assert client.zcard(DRAWN) == 1
+    assert client.zcard(BATCHES) == 1
 
 
 async def test_at_most_one_is_lost_with_a_process_that_was_killed(make, client, overdue):
@@ -228,25 +228,25 @@ async def test_nothing_is_handed_out_that_cannot_be_noted(make, server_of, clien
     """If the connection is gone, others may have it by the time it is back."""
     monkeypatch.setattr(_queue_reader, "NOTE_INTERVAL_SECONDS", 0)
     fill(client, 3)
-    draw = make()
-    await draw.take(3)
-    handed_out(draw, 1)
+    prefetch = make()
+    await prefetch.take(3)
+    handed_out(prefetch, 1)
     cut(client)
-    await becomes(lambda: server_of.control._wire is None)
-    assert draw.hand_out() is None
-    await draw.take(3)
-    assert handed_out(draw, 2) == [1, 2]
+    await becomes(lambda: server_of.control._protocol is None)
+    assert prefetch.hand_out() is None
+    await prefetch.take(3)
+    assert handed_out(prefetch, 2) == [1, 2]
 
 
 async def test_answer_that_was_lost_is_settled_without_taking_more(make, server_of, client):
     """What it held goes back."""
     fill(client, 4)
-    draw = make()
-    taking = asyncio.create_task(draw.take(2))
+    prefetch = make()
+    taking = asyncio.create_task(prefetch.take(2))
     await becomes(lambda: client.zcard(KEY) == 2)
     taking.cancel()
     await asyncio.wait([taking])
-    await draw.settle()
+    await prefetch.settle()
     assert waiting(client) == [0, 1, 2, 3]
 
 
@@ -263,49 +263,49 @@ def clock(monkeypatch):
 
 def test_more_is_taken_while_it_is_wanted_quickly(clock):
     """Twice as much each time, up to a bound."""
-    pace, sizes = PrefetchSize(), []
+    size, sizes = PrefetchSize(), []
     for _ in range(9):
-        sizes.append(pace.size)
-        pace.took(pace.size)
+        sizes.append(size.next)
+        size.took(size.next)
         clock[0] += PREFETCH_SECONDS / 4
-        pace.used_up()
+        size.used_up()
     assert sizes == [1, 2, 4, 8, 16, 32, 64, 64, 64]
-    assert MOST == 64
+    assert MAX_PREFETCH == 64
 
 
 def test_one_is_taken_for_a_receiver_that_takes_its_time(clock):
     """The others are for other processes."""
-    pace = PrefetchSize()
-    pace.size = 8
-    pace.took(8)
+    size = PrefetchSize()
+    size.next = 8
+    size.took(8)
     clock[0] += PREFETCH_SECONDS * 1.1
-    pace.used_up()
-    assert pace.size == 1
-    pace.took(1)
+    size.used_up()
+    assert size.next == 1
+    size.took(1)
     clock[0] += PREFETCH_SECONDS * 0.6
-    pace.used_up()
-    assert pace.size == 1
+    size.used_up()
+    assert size.next == 1
 
 
 def test_no_more_is_taken_when_there_was_not_enough(clock):
     """Nobody knows whether more would be wanted."""
-    pace = PrefetchSize()
-    pace.size = 4
-    pace.took(3)
-    pace.used_up()
-    assert pace.size == 4
+    size = PrefetchSize()
+    size.next = 4
+    size.took(3)
+    size.used_up()
+    assert size.next == 4
 
 
 def test_less_is_taken_after_too_much(clock):
     """What was wanted last time, and one at least."""
-    pace = PrefetchSize()
-    pace.size = 8
-    pace.took(8)
-    pace.too_many(5)
-    assert pace.size == 3
-    pace.took(3)
-    pace.too_many(3)
-    assert pace.size == 1
+    size = PrefetchSize()
+    size.next = 8
+    size.took(8)
+    size.too_many(5)
+    assert size.next == 3
+    size.took(3)
+    size.too_many(3)
+    assert size.next == 1
 
 
 # -- with a layer ----------------------------------------------------------------

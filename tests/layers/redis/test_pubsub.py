@@ -11,7 +11,6 @@ import time
 import msgspec
 import pytest
 import redis
-from redis.exceptions import BusyLoadingError, RedisError
 
 from fast_channels.exceptions import InvalidChannelLayerError, LayerUnavailable
 from fast_channels.layers import RedisPubSubChannelLayer
@@ -227,37 +226,6 @@ async def test_gap_stands_between_what_came_before_and_after(opened, redis_url, 
     await until_back(layer)
     client.publish(inbox.name, layer.serialize({"type": "after"}))
     assert [(await arrives(inbox))["type"] for _ in range(3)] == ["before", "layer.gap", "after"]
-
-
-class FakeLink:
-    """Replies that arrived together, and the end of the connection."""
-
-    def __init__(self, *replies):
-        self.arrived = [list(replies)]
-
-    async def read_all(self):
-        if not self.arrived:
-            raise ConnectionError
-        return self.arrived.pop()
-
-
-@pytest.mark.parametrize(
-    "reply", [BusyLoadingError("of the test"), b"PONG", [b"pong", b""], [b"pmessage"] * 4, 1, None]
-)
-async def test_what_came_before_a_reply_that_ends_the_connection_is_delivered(redis_url, reply):
-    """Whatever that reply is; the supervisor sees to the rest."""
-    delivered = []
-    layer = RedisPubSubChannelLayer([redis_url])
-    broker = layer._make_broker()
-    await broker.start(lambda topic, *payloads: delivered.append((topic, payloads)), None)
-    try:
-        subscriber = broker._subscribers[0]
-        messages = [[b"message", b"room", payload] for payload in (b"a", b"b")]
-        with pytest.raises(RedisError, match=r"of the test|is no message"):
-            await subscriber._read(FakeLink(*messages, reply), subscriber._supervisor, set())
-    finally:
-        await broker.stop()
-    assert delivered == [("room", (b"a", b"b"))]
 
 
 async def test_sending_fails_during_an_outage(opened, server):

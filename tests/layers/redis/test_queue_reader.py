@@ -18,23 +18,43 @@ from fast_channels.layers.broker import Popped
 from fast_channels.layers.redis import _queue_reader, _reader
 from fast_channels.layers.redis._keys import Keys
 from fast_channels.layers.redis._options import QueueOptions
-from fast_channels.layers.redis._queue_reader import Place, Prefetch, QueueReader
+from fast_channels.layers.redis._queue_reader import Origin, Prefetch, QueueReader
 from fast_channels.layers.redis._server import Server
+from fast_channels.layers.redis._subscriber import KeyTracker
 from tests.layers.redis.support import cut, last_commands, outages
 from tests.layers.support import PATIENCE, becomes, received, turns
 
 KEY = "asgijobs"
 
 
+# Long enough for the scores of these tests, which are small numbers.
+OPTIONS = QueueOptions(1e10, 60, 30, 5)
+
+
+async def attend(reader):
+    reader.connected()
+    await asyncio.Event().wait()
+
+
+@contextlib.asynccontextmanager
+async def reading(*urls, forget=lambda: None):
+    """A reader of the jobs on some servers."""
+    servers = [Server({"address": url}) for url in urls]
+    keys = Keys("asgi", "process")
+    trackers = [KeyTracker(server, keys.new_heartbeat(), 5, attend) for server in servers]
+    reader = QueueReader("jobs", trackers, keys, OPTIONS, forget)
+    yield reader
+    await reader.stop()
+    for tracker in trackers:
+        await tracker.stop()
+    for server in servers:
+        await server.close()
+
+
 @pytest.fixture
-async def tap(redis_url):
-    server = Server({"address": redis_url})
-    # Long enough for the scores of these tests, which are small numbers.
-    options = QueueOptions(1e10, 60, 30, 5)
-    tap = QueueReader("jobs", [server], Keys("asgi", "process"), options, lambda: None)
-    yield tap
-    await tap.stop()
-    await server.close()
+async def reader(redis_url):
+    async with reading(redis_url) as reader:
+        yield reader
 
 
 @pytest.fixture(autouse=True)
@@ -52,60 +72,60 @@ async def until_blocked(url, number=1):
     await becomes(lambda: last_commands(url).count("subscribe") == number)
 
 
-async def popped(tap):
+async def popped(reader):
     async with asyncio.timeout(PATIENCE):
-        return (await tap.pop()).payload.decode()
+        return (await reader.pop()).payload.decode()
 
 
-async def test_payloads_are_taken_by_score(tap, client):
+async def test_payloads_are_taken_by_score(reader, client):
     """The oldest first, whenever it was added."""
     client.zadd(KEY, {"b": 2, "c": 3, "a": 1})
-    assert [await popped(tap) for _ in range(3)] == ["a", "b", "c"]
+    assert [await popped(reader) for _ in range(3)] == ["a", "b", "c"]
     assert waiting(client) == []
 
 
-async def test_receiver_waits_for_a_payload(tap, redis_url, client):
+async def test_receiver_waits_for_a_payload(reader, redis_url, client):
     """At the server, so it comes at once."""
-    receiving = asyncio.create_task(popped(tap))
+    receiving = asyncio.create_task(popped(reader))
     await until_blocked(redis_url)
     client.zadd(KEY, {"a": 1})
     assert await receiving == "a"
 
 
-async def test_receivers_are_served_in_turn(tap, client):
+async def test_receivers_are_served_in_turn(reader, client):
     """Who waited longest is first."""
-    receivers = [asyncio.create_task(popped(tap)) for _ in range(5)]
+    receivers = [asyncio.create_task(popped(reader)) for _ in range(5)]
     await turns()
     client.zadd(KEY, {f"{n}": n for n in range(5)})
     assert await asyncio.gather(*receivers) == ["0", "1", "2", "3", "4"]
 
 
-async def test_nothing_is_taken_while_nobody_waits(tap, redis_url, client):
+async def test_nothing_is_taken_while_nobody_waits(reader, redis_url, client):
     """What is not wanted here is there for other processes."""
     client.zadd(KEY, {"a": 1})
-    assert await popped(tap) == "a"
+    assert await popped(reader) == "a"
     client.zadd(KEY, {"b": 2})
     await turns()
     assert waiting(client) == ["b"]
 
 
-async def test_payload_that_nobody_wants_any_more_goes_back(tap, client):
+async def test_payload_that_nobody_wants_any_more_goes_back(reader, client):
     """To its place before the others, whenever its receiver gave up while it was on its way."""
     for steps in range(20):
         client.zadd(KEY, {"a": 1, "b": 2})
-        receiving = asyncio.create_task(tap.pop())
+        receiving = asyncio.create_task(reader.pop())
         await turns(steps)
         receiving.cancel()
         await asyncio.wait([receiving])
         left = ["a", "b"] if receiving.cancelled() else ["b"]
-        assert [await popped(tap) for _ in left] == left
+        assert [await popped(reader) for _ in left] == left
 
 
-async def test_payload_handed_over_in_the_moment_of_the_cancellation_goes_back(tap, client):
+async def test_payload_handed_over_in_the_moment_of_the_cancellation_goes_back(reader, client):
     """It was taken, but never seen."""
-    receiving = asyncio.create_task(tap.pop())
+    receiving = asyncio.create_task(reader.pop())
     await turns(1)
-    tap.hand_over(Popped(b"a", Place(0, b"5")))
+    reader.hand_over(Popped(b"a", Origin(0, b"5")))
     receiving.cancel()
     with pytest.raises(asyncio.CancelledError):
         await receiving
@@ -113,24 +133,29 @@ async def test_payload_handed_over_in_the_moment_of_the_cancellation_goes_back(t
     assert client.zscore(KEY, "a") == 5
 
 
-async def test_payload_that_goes_back_comes_before_those_taken_in_advance(tap, client, monkeypatch):
+async def test_payload_that_goes_back_comes_before_those_taken_in_advance(
+    reader, client, monkeypatch
+):
     """Also if their reader has lost its connection, and can return nothing."""
     monkeypatch.setattr(_queue_reader, "PREFETCH_SECONDS", PATIENCE)
     client.zadd(KEY, {"a": 1, "b": 2, "c": 3})
-    tap._spouts[0]._pace.size = 3
-    tap._spouts[0]._pace.took(0)
-    given_up = await tap.pop()
+    reader.sources[0]._size.next = 3
+    reader.sources[0]._size.took(0)
+    given_up = await reader.pop()
     assert waiting(client) == []
-    await tap._spouts[0]._supervisor.stop()
-    tap.hand_over(given_up)
-    await becomes(lambda: "a" in waiting(client) and not tap._spouts[0]._returning)
-    assert [await popped(tap) for _ in range(3)] == ["a", "b", "c"]
+    source = reader.sources[0]
+    source._task.cancel()
+    await asyncio.wait([source._task])
+    source._task = None
+    reader.hand_over(given_up)
+    await becomes(lambda: "a" in waiting(client) and not reader.sources[0]._requeuing)
+    assert [await popped(reader) for _ in range(3)] == ["a", "b", "c"]
 
 
-async def test_payload_that_comes_back_after_the_end_is_an_error_in_the_log(tap, caplog):
+async def test_payload_that_comes_back_after_the_end_is_an_error_in_the_log(reader, caplog):
     """Nothing is lost in silence."""
-    await tap.stop()
-    tap.hand_over(Popped(b"a", Place(0, b"5")))
+    await reader.stop()
+    reader.hand_over(Popped(b"a", Origin(0, b"5")))
     (record,) = [record for record in caplog.records if record.name.startswith("fast_channels")]
     assert record.levelno == logging.ERROR
     assert "'asgijobs'" in record.getMessage()
@@ -157,12 +182,12 @@ async def test_cancelled_receive_loses_nothing_and_keeps_the_order(redis_url):
         assert sorted(seen) == list(range(300))
 
 
-async def test_closing_while_a_receiver_waits_is_quick(tap, redis_url):
+async def test_closing_while_a_receiver_waits_is_quick(reader, redis_url):
     """The blocking read is ended, not waited for."""
-    receiving = asyncio.create_task(tap.pop())
+    receiving = asyncio.create_task(reader.pop())
     await until_blocked(redis_url)
     async with asyncio.timeout(4):
-        await tap.stop()
+        await reader.stop()
     receiving.cancel()
 
 
@@ -186,24 +211,23 @@ async def test_closing_while_a_receiver_waits_loses_nothing(redis_url, client):
                 assert (await received(other, "jobs"))["n"] == number
 
 
-async def test_closing_while_nobody_waits_is_quick(tap, client, redis_url):
+async def test_closing_while_nobody_waits_is_quick(reader, client, redis_url):
     """The reader has nothing to finish."""
     client.zadd(KEY, {"a": 1})
-    assert await popped(tap) == "a"
+    assert await popped(reader) == "a"
     async with asyncio.timeout(4):
-        await tap.stop()
-    assert "subscribe" not in last_commands(redis_url)
+        await reader.stop()
 
 
-async def test_tap_that_was_never_used_can_be_stopped(tap):
+async def test_tap_that_was_never_used_can_be_stopped(reader):
     """There is nothing to end."""
     async with asyncio.timeout(4):
-        await tap.stop()
+        await reader.stop()
 
 
-async def test_receiver_outlives_a_lost_connection(tap, redis_url, client, caplog):
+async def test_receiver_outlives_a_lost_connection(reader, redis_url, client, caplog):
     """It gets what comes afterwards."""
-    receiving = asyncio.create_task(popped(tap))
+    receiving = asyncio.create_task(popped(reader))
     await until_blocked(redis_url)
     cut(client)
     await becomes(lambda: outages(caplog))
@@ -237,18 +261,18 @@ async def test_both_of_two_servers_are_read(redis_url, second_valkey, client):
 
 async def test_tap_that_nobody_wants_ends(redis_url, client, monkeypatch):
     """A channel per request and answer must not leave a connection each."""
-    monkeypatch.setattr(_queue_reader, "IDLE", 0.01)
+    monkeypatch.setattr(_queue_reader, "READER_IDLE_SECONDS", 0.01)
     async with RedisChannelLayer([redis_url]) as layer:
         await layer.send("jobs", {"type": "test", "n": 1})
         assert (await received(layer, "jobs"))["n"] == 1
-        await becomes(lambda: not layer._broker._taps)
+        await becomes(lambda: not layer._broker._queue_readers)
         await layer.send("jobs", {"type": "test", "n": 2})
         assert (await received(layer, "jobs"))["n"] == 2
 
 
 async def test_tap_that_nobody_wants_any_more_ends(redis_url, monkeypatch):
     """Also if its reader waits for the server to tell of a message."""
-    monkeypatch.setattr(_queue_reader, "IDLE", 0.01)
+    monkeypatch.setattr(_queue_reader, "READER_IDLE_SECONDS", 0.01)
     takes = []
     take = Prefetch.take
 
@@ -264,12 +288,12 @@ async def test_tap_that_nobody_wants_any_more_ends(redis_url, monkeypatch):
         await becomes(lambda: len(takes) >= 2)
         await turns()
         receiving.cancel()
-        await becomes(lambda: not layer._broker._taps)
+        await becomes(lambda: not layer._broker._queue_readers)
 
 
 async def test_reader_of_a_server_that_is_gone_ends_with_the_layer(redis_url, server, monkeypatch):
     """Also if nobody has wanted anything for a while, and the others have ended long ago."""
-    monkeypatch.setattr(_queue_reader, "IDLE", 0.05)
+    monkeypatch.setattr(_queue_reader, "READER_IDLE_SECONDS", 0.05)
     async with RedisChannelLayer([redis_url, server.url], send_timeout=3) as layer:
         receiving = asyncio.create_task(layer.receive("jobs"))
         await until_blocked(redis_url)
@@ -277,36 +301,29 @@ async def test_reader_of_a_server_that_is_gone_ends_with_the_layer(redis_url, se
         server.kill()
         receiving.cancel()
         await asyncio.wait([receiving])
-        await becomes(lambda: not layer._broker._taps)
+        await becomes(lambda: not layer._broker._queue_readers)
     left = [task.get_name() for task in asyncio.all_tasks() if "reader" in task.get_name()]
     assert left == []
 
 
 async def test_tap_that_is_not_wanted_is_forgotten_once(redis_url, second_valkey, monkeypatch):
     """Its successor must not be forgotten in its place."""
-    monkeypatch.setattr(_queue_reader, "IDLE", 0.05)
-    servers = [Server({"address": url}) for url in (redis_url, second_valkey.url)]
-    forgotten = []
-    options = QueueOptions(1e10, 60, 30, 5)
-    tap = QueueReader(
-        "jobs", servers, Keys("asgi", "process"), options, lambda: forgotten.append(1)
-    )
-    receiving = asyncio.create_task(tap.pop())
-    for url in (redis_url, second_valkey.url):
-        await until_blocked(url)
-    receiving.cancel()
-    await becomes(lambda: all(spout._supervisor._task.done() for spout in tap._spouts))
+    monkeypatch.setattr(_queue_reader, "READER_IDLE_SECONDS", 0.05)
+    urls, forgotten = (redis_url, second_valkey.url), []
+    async with reading(*urls, forget=lambda: forgotten.append(1)) as reader:
+        receiving = asyncio.create_task(reader.pop())
+        for url in urls:
+            await until_blocked(url)
+        receiving.cancel()
+        await becomes(lambda: all(source._task.done() for source in reader.sources))
     assert forgotten == [1]
-    await tap.stop()
-    for one in servers:
-        await one.close()
 
 
-async def test_receiver_that_is_cancelled_while_its_tap_is_stopped_is_cancelled(tap, redis_url):
+async def test_receiver_that_is_cancelled_while_its_tap_is_stopped_is_cancelled(reader, redis_url):
     """It does not raise what it was about to be told."""
-    receiving = asyncio.create_task(tap.pop())
+    receiving = asyncio.create_task(reader.pop())
     await until_blocked(redis_url)
-    stopping = asyncio.create_task(tap.stop())
+    stopping = asyncio.create_task(reader.stop())
     # Its first step tells all receivers that it is over.
     await turns(1)
     receiving.cancel()
@@ -329,10 +346,10 @@ async def test_payload_that_has_expired_is_skipped_and_told(redis_url, client, c
 
 @pytest.mark.parametrize("executed", [True, False])
 async def test_payload_whose_return_was_not_confirmed_comes_back_once(
-    tap, client, monkeypatch, executed
+    reader, client, monkeypatch, executed
 ):
     """Though somebody else may have received it when the return is repeated."""
-    pipe, received_by_others = tap._spouts[0]._server.control, []
+    pipe, received_by_others = reader.sources[0]._server.control, []
     call = pipe.call
 
     async def unconfirmed(*command):
@@ -348,36 +365,36 @@ async def test_payload_whose_return_was_not_confirmed_comes_back_once(
         await call(name, *rest)
 
     monkeypatch.setattr(pipe, "call", unconfirmed)
-    tap.hand_over(Popped(b"a", Place(0, b"5")))
-    await becomes(lambda: not tap._spouts[0]._returning)
+    reader.hand_over(Popped(b"a", Origin(0, b"5")))
+    await becomes(lambda: not reader.sources[0]._requeuing)
     assert received_by_others == ([(b"a", 5)] if executed else [])
     assert waiting(client) == ([] if executed else ["a"])
     # Nothing is left that tells of it.
     assert client.keys("asgi:batch:*") == []
 
 
-async def test_payload_that_comes_back_while_its_tap_is_stopped_goes_back(tap, client):
+async def test_payload_that_comes_back_while_its_tap_is_stopped_goes_back(reader, client):
     """Also in the moment when all others have gone back."""
-    tap.hand_over(Popped(b"a", Place(0, b"1")))
-    (returning,) = tap._spouts[0]._returning
-    returning.add_done_callback(lambda _: tap.hand_over(Popped(b"b", Place(0, b"2"))))
-    await tap.stop()
-    assert not tap._spouts[0]._returning
+    reader.hand_over(Popped(b"a", Origin(0, b"1")))
+    (returning,) = reader.sources[0]._requeuing
+    returning.add_done_callback(lambda _: reader.hand_over(Popped(b"b", Origin(0, b"2"))))
+    await reader.stop()
+    assert not reader.sources[0]._requeuing
     assert waiting(client) == ["a", "b"]
 
 
-async def test_batch_that_arrives_while_a_payload_goes_back_is_not_handed_out(tap, client):
+async def test_batch_that_arrives_while_a_payload_goes_back_is_not_handed_out(reader, client):
     """What goes back stood before it."""
-    spout = tap._spouts[0]
+    source = reader.sources[0]
     client.zadd(KEY, {"a": 1})
-    given_up = await tap.pop()
+    given_up = await reader.pop()
     client.zadd(KEY, {"b": 2, "c": 3})
-    waiter = asyncio.create_task(tap.pop())
+    waiter = asyncio.create_task(reader.pop())
     async with asyncio.timeout(PATIENCE):
-        while not spout._draw._asked:
+        while not source._prefetch._reply_missing:
             await asyncio.sleep(0)
         waiter.cancel()
-        tap.hand_over(given_up)
-        while spout._draw._asked or spout._returning:
+        reader.hand_over(given_up)
+        while source._prefetch._reply_missing or source._requeuing:
             await asyncio.sleep(0)
-    assert [await popped(tap) for _ in range(3)] == ["a", "b", "c"]
+    assert [await popped(reader) for _ in range(3)] == ["a", "b", "c"]

@@ -13,7 +13,6 @@ import pytest
 from fast_channels.layers.redis import _reader
 from fast_channels.layers.redis._reader import (
     MAX_RECONNECT_DELAY_SECONDS,
-    Reconnect,
     first_of,
     reconnect_delays,
 )
@@ -24,20 +23,20 @@ from tests.layers.support import becomes
 
 
 class Conversation:
-    """Reads until the connection breaks; writes down what the supervisor tells."""
+    """Reads until the connection breaks; writes down what the reader tells."""
 
     def __init__(self, host, *, raises=None):
         self.begun, self.losses, self.returns = 0, 0, []
         self.raises = raises
-        self.supervisor = Server(host).supervised(self.converse, self.lost, self.returned)
+        self.reader = Server(host).reader(self.converse, self.lost, self.returned)
 
-    async def converse(self, link, supervisor):
+    async def converse(self, connection, reader):
         self.begun += 1
         if self.raises is not None:
             raise self.raises
-        supervisor.connected()
+        reader.connected()
         while True:
-            await link.call("BLPOP", "nothing", 0)
+            await connection.call("BLPOP", "nothing", 0)
 
     def lost(self):
         self.losses += 1
@@ -56,7 +55,7 @@ def converse():
         return made[-1]
 
     yield make
-    assert all(c.supervisor._task is None for c in made), "a conversation was not stopped"
+    assert all(c.reader._task is None for c in made), "a conversation was not stopped"
 
 
 @pytest.fixture(autouse=True)
@@ -68,12 +67,12 @@ def quick(monkeypatch):
 async def test_conversation_begins_once(converse, redis_url):
     """Starting twice is fine, and so is stopping."""
     talk = converse({"address": redis_url})
-    await talk.supervisor.stop()
-    talk.supervisor.start()
-    talk.supervisor.start()
+    await talk.reader.stop()
+    talk.reader.start()
+    talk.reader.start()
     await becomes(lambda: talk.begun)
-    await talk.supervisor.stop()
-    await talk.supervisor.stop()
+    await talk.reader.stop()
+    await talk.reader.stop()
     assert (talk.begun, talk.losses, talk.returns) == (1, 0, [])
 
 
@@ -81,17 +80,17 @@ async def test_lost_connection_is_made_anew(converse, redis_url, client, caplog)
     """Each loss and each return is told once, with the time between."""
     caplog.set_level(logging.INFO)
     talk = converse({"address": redis_url})
-    talk.supervisor.start()
+    talk.reader.start()
     before = time.time()
     for number in (1, 2):
         await becomes(lambda: "blpop" in [entry["cmd"] for entry in client.client_list()])
         cut(client)
         await becomes(lambda n=number: len(talk.returns) == n)
         assert talk.losses == number
-    await talk.supervisor.stop()
+    await talk.reader.stop()
     for since, until in talk.returns:
         assert before - 1 < since <= until <= time.time()
-    assert outages(caplog) == [("WARNING", "lost"), ("INFO", f"{talk.supervisor}")] * 2
+    assert outages(caplog) == [("WARNING", "lost"), ("INFO", f"{talk.reader}")] * 2
 
 
 async def test_outage_is_one_however_often_connecting_fails(converse, server, caplog):
@@ -99,15 +98,15 @@ async def test_outage_is_one_however_often_connecting_fails(converse, server, ca
     caplog.set_level(logging.INFO)
     attempts = []
     talk = converse({"address": server.url})
-    talk.supervisor.start()
+    talk.reader.start()
     await becomes(lambda: talk.begun)
     server.kill()
     await becomes(lambda: talk.losses)
-    talk.supervisor._pauses = (attempts.append(1) or 0.01 for _ in itertools.count())
+    talk.reader._delays = (attempts.append(1) or 0.01 for _ in itertools.count())
     await becomes(lambda: len(attempts) > 5)
     server.start()
     await becomes(lambda: talk.returns)
-    await talk.supervisor.stop()
+    await talk.reader.stop()
     assert (talk.losses, len(talk.returns)) == (1, 1)
     assert [level for level, _ in outages(caplog)] == ["WARNING", "INFO"]
     assert server.url in caplog.text
@@ -116,9 +115,9 @@ async def test_outage_is_one_however_often_connecting_fails(converse, server, ca
 async def test_server_that_is_not_there_at_first_is_an_outage(converse, caplog):
     """It ends when the server comes, and its log line has no password and no traceback."""
     talk = converse({"address": f"redis://:secret@127.0.0.1:{free_port()}"})
-    talk.supervisor.start()
+    talk.reader.start()
     await becomes(lambda: talk.losses)
-    await talk.supervisor.stop()
+    await talk.reader.stop()
     assert talk.begun == 0
     assert "secret" not in caplog.text
     assert all(record.exc_info is None for record in caplog.records)
@@ -128,52 +127,32 @@ async def test_conversation_that_returns_is_over(redis_url):
     """Nothing is connected again."""
     begun = []
 
-    async def say_hello(link, supervisor):
-        begun.append(await link.call("PING"))
+    async def say_hello(connection, reader):
+        begun.append(await connection.call("PING"))
 
-    supervisor = Server({"address": redis_url}).supervised(say_hello)
-    supervisor.start()
-    await becomes(supervisor._task.done)
+    reader = Server({"address": redis_url}).reader(say_hello)
+    reader.start()
+    await becomes(reader._task.done)
     assert begun == [b"PONG"]
-    await supervisor.stop()
-
-
-async def test_conversation_may_ask_for_a_new_connection(redis_url, caplog):
-    """That is no outage: nobody is told, nothing is logged."""
-    numbers, told = [], []
-
-    async def ask(link, supervisor):
-        numbers.append(await link.call("CLIENT", "ID"))
-        supervisor.connected()
-        if len(numbers) < 3:
-            raise Reconnect
-
-    supervisor = Server({"address": redis_url}).supervised(
-        ask, lambda: told.append("lost"), lambda *times: told.append(times)
-    )
-    supervisor.start()
-    await becomes(supervisor._task.done)
-    await supervisor.stop()
-    assert len(set(numbers)) == 3
-    assert (told, outages(caplog)) == ([], [])
+    await reader.stop()
 
 
 async def test_error_of_a_reader_does_not_end_it(converse, redis_url):
     """It survives what it can name: a connection that will not do."""
     talk = converse({"address": redis_url}, raises=ConnectionError("will not do"))
-    talk.supervisor.start()
+    talk.reader.start()
     await becomes(lambda: talk.begun >= 3)
-    await talk.supervisor.stop()
+    await talk.reader.stop()
     assert talk.losses == 1
 
 
 async def test_error_that_nobody_expects_does_not_end_a_reader(converse, redis_url, caplog):
     """An odd reply, or a mistake, must not leave a process deaf; its traceback is logged once."""
     talk = converse({"address": redis_url}, raises=ValueError("an odd reply"))
-    talk.supervisor.start()
+    talk.reader.start()
     await becomes(lambda: talk.begun >= 3)
-    assert talk.supervisor._watch.health().state == "degraded"
-    await talk.supervisor.stop()
+    assert talk.reader._state.health().state == "degraded"
+    await talk.reader.stop()
     assert talk.losses == 1
     assert [r.exc_info[0] for r in caplog.records if r.exc_info] == [ValueError]
 
@@ -183,15 +162,15 @@ async def test_connections_that_break_at_once_are_made_ever_less_often(converse,
     taken = []
     talk = converse({"address": redis_url})
 
-    async def break_down(link, supervisor):
-        supervisor.connected()
-        taken.append(supervisor._pauses)
+    async def break_down(connection, reader):
+        reader.connected()
+        taken.append(reader._delays)
         raise ConnectionError("it works for a moment only")
 
-    talk.supervisor._converse = break_down
-    talk.supervisor.start()
+    talk.reader._converse = break_down
+    talk.reader.start()
     await becomes(lambda: len(taken) >= 3)
-    await talk.supervisor.stop()
+    await talk.reader.stop()
     assert taken[0] is taken[-1], "the reconnect_delays began anew"
 
 
@@ -200,7 +179,7 @@ async def test_outage_lasts_as_long_as_it_does_though_the_clock_steps_back(
 ):
     """Whether all is recovered depends on it."""
     talk = converse({"address": server.url})
-    talk.supervisor.start()
+    talk.reader.start()
     await becomes(lambda: talk.begun)
     server.kill()
     await becomes(lambda: talk.losses)
@@ -208,7 +187,7 @@ async def test_outage_lasts_as_long_as_it_does_though_the_clock_steps_back(
     monkeypatch.setattr(_reader, "time", clock)
     server.start()
     await becomes(lambda: talk.returns)
-    await talk.supervisor.stop()
+    await talk.reader.stop()
     ((since, until),) = talk.returns
     assert 0 <= until - since < 60
 

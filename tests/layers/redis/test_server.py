@@ -14,55 +14,55 @@ from tests.layers.redis.support import outages
 
 
 @pytest.fixture
-def watch(caplog):
+def state(caplog):
     caplog.set_level(logging.INFO)
     return ServerState("redis://here")
 
 
-def test_server_is_connecting_until_something_answers(watch):
+def test_server_is_connecting_until_something_answers(state):
     """And ready from then on, without a word in the log."""
     before = time.time()
-    assert watch.health().state == "connecting"
-    watch.back("pipe")
-    health = watch.health()
+    assert state.health().state == "connecting"
+    state.connected("pipe")
+    health = state.health()
     assert (health.state, health.error) == ("ready", None)
     assert before <= health.since <= time.time()
 
 
-def test_outage_is_one_although_many_connections_are_lost(watch, caplog):
+def test_outage_is_one_although_many_connections_are_lost(state, caplog):
     """It ends when the last of them is back."""
-    watch.back("reader")
+    state.connected("reader")
     for connection in ("reader", "pipe", "reader"):
-        watch.lost(connection, ConnectionError(f"{connection} is gone"))
-    watch.back("pipe")
-    assert watch.health().state == "degraded"
-    watch.back("reader")
-    assert watch.health().state == "ready"
+        state.lost(connection, ConnectionError(f"{connection} is gone"))
+    state.connected("pipe")
+    assert state.health().state == "degraded"
+    state.connected("reader")
+    assert state.health().state == "ready"
     assert outages(caplog) == [("WARNING", "lost"), ("INFO", "redis://here")]
 
 
-def test_last_error_is_kept(watch):
+def test_last_error_is_kept(state):
     """Also when all is well again, for whoever looks later."""
-    watch.lost("reader", ConnectionError("first"))
-    watch.lost("pipe", LayerUnavailable("redis://here", "second"))
-    watch.back("reader")
-    watch.back("pipe")
-    assert watch.health().error == "second"
+    state.lost("reader", ConnectionError("first"))
+    state.lost("pipe", LayerUnavailable("redis://here", "second"))
+    state.connected("reader")
+    state.connected("pipe")
+    assert state.health().error == "second"
 
 
-def test_error_without_words_is_named_by_its_type(watch):
+def test_error_without_words_is_named_by_its_type(state):
     """A TimeoutError says nothing of itself."""
-    watch.lost("reader", TimeoutError())
-    assert watch.health().error == "TimeoutError"
+    state.lost("reader", TimeoutError())
+    assert state.health().error == "TimeoutError"
 
 
-def test_nothing_is_said_after_closing(watch, caplog):
+def test_nothing_is_said_after_closing(state, caplog):
     """The layer lets go, and its connections with it."""
-    watch.back("reader")
-    watch.close()
-    watch.lost("reader", ConnectionError("cut"))
-    watch.back("reader")
-    assert watch.health().state == "closed"
+    state.connected("reader")
+    state.close()
+    state.lost("reader", ConnectionError("cut"))
+    state.connected("reader")
+    assert state.health().state == "closed"
     assert outages(caplog) == []
 
 
@@ -94,7 +94,7 @@ def test_servers_of_the_same_address_are_told_apart():
     """Databases of one server, and Sentinels that use one name: none hides another."""
     hosts = [{"address": f"redis://localhost/{database}?a=b"} for database in (1, 1)]
     servers = [Server(host) for host in hosts]
-    servers[0].watch.lost("reader", ConnectionError("gone"))
+    servers[0].state.lost("reader", ConnectionError("gone"))
     health = health_of(servers)
     assert [one.state for one in health.values()] == ["degraded", "connecting"]
     assert list(health) == ["redis://localhost/1", "redis://localhost/1 (2)"]

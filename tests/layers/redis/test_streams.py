@@ -421,7 +421,7 @@ def slow_reads(monkeypatch):
 
 
 def cursor_of(layer):
-    return layer._broker._shards[0].cursors._cursors[KEY]
+    return layer._broker._shards[0].catch_up._cursors[KEY]
 
 
 async def test_what_was_held_overflows_nobody_who_keeps_up(opened, redis_url, slow_reads):
@@ -470,7 +470,7 @@ async def test_outage_while_a_log_is_read_is_told_when_it_was_read_again(
     with unheard():
         for n in range(5):
             await peer.group_send("room", number(n))
-    cursors = layer._broker._shards[0].cursors
+    cursors = layer._broker._shards[0].catch_up
     cursors.lost()
     cursors.returned(1.0, 2.0)
     ending.set()
@@ -482,7 +482,7 @@ async def test_loss_is_not_made_up_for_who_joined_later(opened, redis_url, unhea
     """A subscription made anew while others are told begins where the log stands."""
     layer = await opened(redis_url, history_size=3)
     before = await member(layer)
-    apply, cursors = _catch_up.CatchUp._apply, layer._broker._shards[0].cursors
+    apply, cursors = _catch_up.CatchUp._apply, layer._broker._shards[0].catch_up
     applying, going_on = asyncio.Event(), asyncio.Event()
 
     async def late(self, *args):

@@ -1,246 +1,374 @@
-"""Batches that stay with the server until they have arrived, and the notice that there are some."""
+"""The notices of a server: what is published, what is written, and that the connection lives."""
 
 from __future__ import annotations
 
 import asyncio
-import random
+import contextlib
 
 import pytest
+from redis.exceptions import BusyLoadingError
 
-from fast_channels.exceptions import LayerUnavailable
+from fast_channels.exceptions import BrokerRefused
+from fast_channels.layers.redis import _reader, _subscriber
 from fast_channels.layers.redis._client import RedisConnection
-from fast_channels.layers.redis._inbox import RecentPayloads
-from fast_channels.layers.redis._queue_reader import TAKE, BatchReader
 from fast_channels.layers.redis._server import Server
-from fast_channels.layers.redis._subscriber import KeyTracker
-from tests.layers.redis.support import cut, paused
+from fast_channels.layers.redis._subscriber import KeyTracker, Subscriber
+from tests.layers.redis.support import cut, outages, paused, subscribers
 from tests.layers.support import PATIENCE, becomes, turns
 
-KEY, OTHER, BATCH = "asgijobs", "asgiother", "asgi:batch"
+KEY, OTHER = "asgijobs", "asgiother"
+HEARTBEAT = "asgi:heartbeat"
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    """Outages of tests are short."""
+    monkeypatch.setattr(_reader, "MIN_RECONNECT_DELAY_SECONDS", 0.01)
+
+
+# -- a subscriber ----------------------------------------------------------------
+
+
+class Subscribed:
+    """A subscriber that writes down what it is told."""
+
+    def __init__(self, url, *, interval=60.0, batch=100):
+        self.delivered, self.losses, self.returns = [], 0, []
+        self.server = Server({"address": url})
+        self.subscriber = Subscriber(
+            self.server,
+            HEARTBEAT,
+            interval,
+            batch,
+            lambda topic, *payloads: self.delivered.append((topic, payloads)),
+            self.lost,
+            lambda since, until: self.returns.append((since, until)),
+        )
+
+    def lost(self):
+        self.losses += 1
+
+    async def stop(self):
+        await self.subscriber.stop()
+        await self.server.close()
 
 
 @pytest.fixture
-async def server_of(redis_url):
-    server = Server({"address": redis_url})
-    yield server
-    await server.close()
+async def subscribed(redis_url):
+    """Makes subscribers, and stops them after the test."""
+    async with contextlib.AsyncExitStack() as stack:
+
+        def make(url=redis_url, **options):
+            made = Subscribed(url, **options)
+            stack.push_async_callback(made.stop)
+            return made
+
+        yield make
 
 
-@pytest.fixture
-def intake(server_of):
-    return BatchReader(server_of.control, BATCH, [KEY], 60)
+def channels(client):
+    return {name.decode() for name in client.pubsub_channels()}
 
 
-def fill(client, count, key=KEY):
-    client.zadd(key, {f"{n}": n for n in range(count)})
-
-
-async def taken(intake, size=10):
-    return [int(payload) for payload, _ in await intake.take(size)]
-
-
-# -- taking --------------------------------------------------------------------
-
-
-async def test_payloads_are_taken_by_score_in_batches(intake, client):
-    """Each once, and nothing when there is nothing."""
-    fill(client, 25)
-    assert await taken(intake) == list(range(10))
-    assert await taken(intake) == list(range(10, 20))
-    assert await taken(intake) == list(range(20, 25))
-    assert await taken(intake) == []
-    assert client.zcard(KEY) == 0
-
-
-async def test_several_sets_share_a_batch(server_of, client):
-    """The first is emptied first, and the batch is no larger for it."""
-    fill(client, 3)
-    fill(client, 5, OTHER)
-    intake = BatchReader(server_of.control, BATCH, [KEY, OTHER], 60)
-    assert await taken(intake, 4) == [0, 1, 2, 0]
-    assert await taken(intake, 9) == [1, 2, 3, 4]
-
-
-async def test_score_comes_with_the_payload(intake, client):
-    """Exactly as it stands there, to put the payload back in its place."""
-    client.zadd(KEY, {"a": 1700000000.1234567})
-    ((payload, score),) = await intake.take(1)
-    client.zadd(KEY, {payload: score})
-    assert client.zscore(KEY, "a") == 1700000000.1234567
-
-
-async def test_batch_whose_answer_was_lost_comes_again(intake, client):
-    """Whatever the moment in which the caller was cancelled."""
-    fill(client, 40)
-    seen = []
-    for steps in range(30):
-        taking = asyncio.create_task(taken(intake, 1))
-        await turns(steps)
-        taking.cancel()
-        await asyncio.wait([taking])
-        if not taking.cancelled():
-            seen += taking.result()
-    while numbers := await taken(intake):
-        seen += numbers
-    assert seen == list(range(40))
-
-
-async def test_broken_connections_lose_nothing(intake, client):
-    """Nor does anything come twice, however often they break."""
-    fill(client, 300)
-    dice = random.Random(3)
-    seen = []
-
-    async def take_all():
-        while client.zcard(KEY) or client.llen(BATCH) > 1:
-            try:
-                seen.extend(await taken(intake, 3))
-            except LayerUnavailable:
-                await turns()
-
-    taking = asyncio.create_task(take_all())
-    steps, before = 30, 0
-    while not taking.done():
-        await turns(dice.randrange(steps))
-        cut(client)
-        # A busy machine needs longer for anything to come.
-        steps, before = 30 if len(seen) > before else steps + 10, len(seen)
-    await taking
-    assert seen == list(range(300))
-
-
-async def test_answer_that_came_too_late_is_given_again(server, client):
-    """The server did what it was asked, after the caller had given up."""
-    impatient = Server({"address": server.url}, timeout=3.0)
-    intake = BatchReader(impatient.control, BATCH, [KEY], 60)
-    await impatient.control.call("ZADD", KEY, 0, "0", 1, "1")
-    with paused(server), pytest.raises(LayerUnavailable):
-        await intake.take(1)
-    assert [await taken(intake, 1) for _ in range(3)] == [[0], [1], []]
-    await impatient.close()
-
-
-@pytest.mark.parametrize("late", [0, 1, 2])
-async def test_call_that_is_executed_late_does_no_harm(intake, server_of, client, late):
-    """One of an old connection may arrive after its repetition, and much later."""
-    fill(client, 6)
-    args = [late, 2, 60_000]
-    seen = []
-    for _ in range(3):
-        seen += await taken(intake, 2)
-        await server_of.control.run(TAKE, [BATCH, KEY], args)
-    seen += await taken(intake, 2)
-    assert seen == list(range(6))
-
-
-async def test_size_of_zero_takes_nothing_new(intake, client):
-    """It fetches what was taken and did not arrive."""
-    fill(client, 2)
-    await intake._pipe.run(TAKE, [BATCH, KEY], [0, 1, 60_000])
-    assert await taken(intake, 0) == [0]
-    assert await taken(intake, 0) == []
-    assert client.zcard(KEY) == 1
-
-
-async def test_server_that_forgot_everything_is_no_obstacle(intake, client):
-    """Counting goes on from what has arrived."""
-    fill(client, 1)
-    assert await taken(intake) == [0]
-    client.flushall()
-    fill(client, 3)
-    assert await taken(intake) == [0, 1, 2]
-
-
-async def test_batch_that_nobody_fetches_is_forgotten(intake, client):
-    """Like the messages in it, after `expiry`."""
-    fill(client, 1)
-    await taken(intake)
-    assert 0 < client.pttl(BATCH) <= 60_000
-
-
-def test_so_many_payloads_are_remembered():
-    """The oldest is forgotten first."""
-    recent = RecentPayloads(3)
-    for payload in (b"a", b"b", b"c", b"d"):
-        recent.add(payload)
-    assert [payload in recent for payload in (b"a", b"b", b"c", b"d")] == [False, True, True, True]
-
-
-# -- the alarm -----------------------------------------------------------------
-
-
-class Bell:
-    """An alarm on a connection of its own; counts heartbeats."""
-
-    def __init__(self, server, keys=(KEY,), interval=60.0):
-        self.alarm = KeyTracker(server, keys, "asgi:beats", interval)
-        self.heard = 0
-
-    async def __aenter__(self):
-        self.link = RedisConnection({"address": str(self.alarm._server)})
-        await self.link.open()
-        await self.alarm.arm(self.link)
-        self.keeping = asyncio.create_task(self.alarm.keep(self.link, self))
-        await self.rings()
-        return self
-
-    async def __aexit__(self, *exc_info):
-        self.keeping.cancel()
-        await asyncio.wait([self.keeping])
-        await self.link.close()
-
-    def touch(self):
-        self.heard += 1
-
-    async def rings(self):
-        async with asyncio.timeout(PATIENCE):
-            await self.alarm.wait()
-
-
-async def test_alarm_rings_for_what_was_there_before(server_of, client):
-    """Nobody would tell of it otherwise."""
-    alarm = KeyTracker(server_of, [KEY], "asgi:beats", 60.0)
-    link = RedisConnection({"address": str(server_of)})
-    await link.open()
-    await alarm.arm(link)
+async def test_everything_shares_one_connection(subscribed, client):
+    """Topics that are confirmed, and channels of which there are only notices."""
+    one, woken = subscribed(), asyncio.Event()
+    await asyncio.gather(*(one.subscriber.subscribe(f"topic-{n}") for n in range(20)))
+    one.subscriber.listen("work", woken.set)
+    await becomes(lambda: len(channels(client)) == 22)
+    assert subscribers(client) == 1
+    woken.clear()
+    client.publish("work", b"")
+    client.publish("topic-7", b"payload")
     async with asyncio.timeout(PATIENCE):
-        await alarm.wait()
-    await link.close()
+        await woken.wait()
+    await becomes(lambda: one.delivered == [("topic-7", (b"payload",))])
+
+
+async def test_listener_is_woken_when_its_subscription_begins(subscribed, client):
+    """Something may have been published before, which no notice told of."""
+    one, woken = subscribed(), asyncio.Event()
+    one.subscriber.listen("work", woken.set)
+    for _ in range(2):
+        async with asyncio.timeout(PATIENCE):
+            await woken.wait()
+        woken.clear()
+        # The same after an outage.
+        cut(client, "pubsub")
+    one.subscriber.ignore("work")
+    await becomes(lambda: "work" not in channels(client))
+
+
+async def test_new_connection_has_all_subscriptions_before_an_outage_ends(subscribed, client):
+    """The return is told once, when the last of them is confirmed."""
+    one = subscribed()
+    topics = {f"topic-{n}" for n in range(2500)}
+    await asyncio.gather(*map(one.subscriber.subscribe, topics))
+    cut(client, "pubsub")
+    await becomes(lambda: one.returns)
+    assert channels(client) == {HEARTBEAT, *topics}
+    assert (one.losses, len(one.returns)) == (1, 1)
+
+
+async def test_unsubscribed_topic_stays_so(subscribed, client):
+    """Though the connection was lost meanwhile."""
+    one = subscribed()
+    for topic in ("kept", "left"):
+        await one.subscriber.subscribe(topic)
+    await one.subscriber.unsubscribe("left")
+    assert channels(client) == {HEARTBEAT, "kept"}
+    cut(client, "pubsub")
+    await becomes(lambda: one.returns)
+    assert channels(client) == {HEARTBEAT, "kept"}
+
+
+async def test_refusal_reaches_the_call_that_asked_for_it(subscribed, client, server):
+    """The server does not say what it refuses; others in the same moment are not concerned."""
+    client_of_server = Server({"address": server.url})
+    await client_of_server.control.call(
+        "ACL", "SETUSER", "default", "resetchannels", "&asgi*", "&allowed*"
+    )
+    one = subscribed(server.url)
+    await one.subscriber.subscribe("allowed-1")
+
+    async def later():
+        await turns(1)
+        await one.subscriber.subscribe("allowed-2")
+
+    refused, _ = await asyncio.gather(
+        one.subscriber.subscribe("forbidden"), later(), return_exceptions=True
+    )
+    assert isinstance(refused, BrokerRefused)
+    assert one.subscriber.topics == {"allowed-1", "allowed-2"}
+    assert one.losses == 0
+    await client_of_server.close()
+
+
+async def test_refused_renewal_hides_no_other(subscribed, server, caplog, monkeypatch):
+    """Rights were taken away: the log says of what, and the outage ends."""
+    monkeypatch.setattr(_subscriber, "MAX_SUBSCRIBED_AT_ONCE", 1)
+    one = subscribed(server.url)
+    for topic in ("allowed", "forbidden"):
+        await one.subscriber.subscribe(topic)
+    # This ends connections whose subscriptions are no longer allowed.
+    await one.server.control.call(
+        "ACL", "SETUSER", "default", "resetchannels", "&asgi*", "&allowed*"
+    )
+    await becomes(lambda: one.returns)
+    assert "refuses to subscribe to ['forbidden']" in caplog.text
+    await one.server.publishing.call("PUBLISH", "allowed", b"payload")
+    await becomes(lambda: one.delivered == [("allowed", (b"payload",))])
+
+
+class FakeConnection:
+    """Replies that arrive together, and then nothing."""
+
+    def __init__(self, *replies):
+        self._arrived = [list(replies)]
+
+    async def open(self):
+        pass
+
+    async def close(self):
+        pass
+
+    async def send(self, *commands):
+        pass
+
+    async def read_available(self):
+        if not self._arrived:
+            await asyncio.Event().wait()
+        return self._arrived.pop()
 
 
 @pytest.mark.parametrize(
-    "write",
+    "reply", [BusyLoadingError("of the test"), b"PONG", [b"pong", b""], [b"pmessage"] * 4, 1, None]
+)
+async def test_what_came_before_a_reply_that_ends_the_connection_is_delivered(
+    subscribed, monkeypatch, reply
+):
+    """Whatever that reply is; the reader then connects again."""
+    one, connection = subscribed(), RedisConnection
+    messages = [[b"message", b"room", payload] for payload in (b"a", b"b")]
+
+    def fake(*args):
+        monkeypatch.setattr(_reader, "RedisConnection", connection)
+        # Answers the SUBSCRIBE for the heartbeat first.
+        return FakeConnection([b"subscribe", HEARTBEAT.encode(), 1], *messages, reply)
+
+    monkeypatch.setattr(_reader, "RedisConnection", fake)
+    one.subscriber.listen("work", lambda: None)
+    await becomes(lambda: one.losses)
+    assert one.delivered == [("room", (b"a", b"b"))]
+
+
+async def test_silence_ends_a_connection(subscribed, server):
+    """A server that says nothing for two intervals is given up, and subscribed again."""
+    one = subscribed(server.url, interval=0.2)
+    await one.subscriber.subscribe("room")
+    with paused(server):
+        await becomes(lambda: one.losses)
+    await becomes(lambda: one.returns)
+    assert one.delivered == []
+
+
+# -- tracking of keys --------------------------------------------------------------
+
+
+class Tracked:
+    """A tracker with an event for each key."""
+
+    def __init__(self, url, *keys, interval=60.0):
+        self.server = Server({"address": url})
+        self.connected = 0
+        self.tracker = KeyTracker(self.server, HEARTBEAT, interval, self.attend)
+        self.events = {}
+        for key in keys:
+            self.watch(key)
+
+    def watch(self, key):
+        self.events[key] = asyncio.Event()
+        self.tracker.watch(key, self.events[key])
+
+    async def attend(self, reader):
+        reader.connected()
+        self.connected += 1
+        await asyncio.Event().wait()
+
+    async def quiet(self):
+        """Return when nothing more is told of what was there before."""
+        while True:
+            await turns(20)
+            await asyncio.sleep(_subscriber.TRACKING_DELAY_SECONDS)
+            await self.server.control.call("PING")
+            set_ = [event for event in self.events.values() if event.is_set()]
+            if not set_ and self.connected:
+                return
+            for event in set_:
+                event.clear()
+
+    async def told(self, *keys):
+        async with asyncio.timeout(PATIENCE):
+            for key in keys:
+                await self.events[key].wait()
+                self.events[key].clear()
+        assert not [key for key, event in self.events.items() if event.is_set()]
+
+    async def stop(self):
+        await self.tracker.stop()
+        await self.server.close()
+
+
+@pytest.fixture
+async def tracked(redis_url):
+    """Makes trackers, and stops them after the test."""
+    async with contextlib.AsyncExitStack() as stack:
+
+        def make(*keys, url=redis_url, **options):
+            made = Tracked(url, *keys, **options)
+            stack.push_async_callback(made.stop)
+            return made
+
+        yield make
+
+
+async def test_watching_begins_with_a_look(tracked):
+    """Nothing tells of what was there before."""
+    one = tracked(KEY)
+    assert one.events[KEY].is_set()
+    one.events[KEY].clear()
+    # And once more when the server tracks the key.
+    await one.told(KEY)
+
+
+@pytest.mark.parametrize(
+    ("write", "told"),
     [
-        lambda client: client.zadd(KEY, {"a": 1}),
-        lambda client: client.zadd(OTHER, {"a": 1}),
-        lambda client: client.eval("redis.call('ZADD', KEYS[1], 1, 'a')", 1, KEY),
-        lambda client: client.flushall(),
+        (lambda client: client.zadd(KEY, {"a": 1}), [KEY]),
+        (lambda client: client.zadd(OTHER, {"a": 1}), [OTHER]),
+        (lambda client: client.eval("redis.call('ZADD', KEYS[1], 1, 'a')", 1, KEY), [KEY]),
+        (lambda client: client.flushall(), [KEY, OTHER]),
     ],
     ids=["first_key", "second_key", "script", "flush"],
 )
-async def test_alarm_rings_when_a_key_is_written_to(server_of, client, write):
+async def test_write_to_a_key_is_told(tracked, client, write, told):
     """By whom and how does not matter."""
-    async with Bell(server_of, (KEY, OTHER)) as bell:
-        assert not bell.alarm._rung.is_set()
-        write(client)
-        await bell.rings()
+    one = tracked(KEY, OTHER)
+    await one.quiet()
+    write(client)
+    await one.told(*told)
 
 
-async def test_heartbeats_do_not_ring(server_of, client):
+async def test_key_that_is_watched_later_is_tracked_on_the_same_connection(tracked, client):
+    """The others hear of what was written meanwhile, too."""
+    one = tracked(KEY)
+    await one.quiet()
+    one.watch(OTHER)
+    await one.quiet()
+    for key in (OTHER, KEY):
+        client.zadd(key, {"a": 1})
+        await one.told(key)
+    assert one.connected == 1
+    assert subscribers(client) == 1
+
+
+@pytest.mark.parametrize("keys", [(KEY, f"{KEY}2"), (f"{KEY}2", KEY)])
+async def test_one_key_may_begin_with_another(tracked, client, keys):
+    """A server refuses to track both, so it tracks one; each is told of its own writes only."""
+    first, second = keys
+    one = tracked(first)
+    await one.quiet()
+    one.watch(second)
+    await one.quiet()
+    for key in keys:
+        client.zadd(key, {"a": 1})
+        await one.told(key)
+    assert one.connected == 1
+
+
+async def test_key_that_is_ignored_is_not_told(tracked, client):
+    """Many that come and go leave nothing behind at the server."""
+    one = tracked(KEY)
+    await one.quiet()
+    for n in range(20):
+        one.watch(f"asgi-{n}")
+        await one.quiet()
+        one.tracker.ignore(f"asgi-{n}")
+        client.zadd(f"asgi-{n}", {"a": 1})
+        client.zadd(KEY, {f"{n}": n})
+        await one.told(KEY)
+    assert client.info("clients")["tracking_clients"] == 1
+    assert client.info("stats")["tracking_total_prefixes"] < 10
+
+
+async def test_heartbeats_wake_nothing(tracked, client):
     """They are heard, and there is nothing to take for them."""
-    async with Bell(server_of, interval=1.0) as bell:
-        # The first comes at once.
-        await becomes(lambda: bell.heard >= 2)
-        assert not bell.alarm._rung.is_set()
+    one = tracked(KEY, interval=0.1)
+    await one.quiet()
+    before = client.info("commandstats")["cmdstat_set"]["calls"]
+    await becomes(lambda: client.info("commandstats")["cmdstat_set"]["calls"] > before + 2)
+    assert not one.events[KEY].is_set()
+    assert one.connected == 1
 
 
-async def test_silence_ends_the_keeping(server):
-    """A server that says nothing for two intervals is given up, and so is the publishing pipe."""
-    silent = Server({"address": server.url})
-    async with Bell(silent, interval=0.1) as bell:
-        with paused(server):
-            await asyncio.wait([bell.keeping], timeout=PATIENCE)
-            with pytest.raises(ConnectionError, match="no heartbeat"):
-                bell.keeping.result()
-            assert silent.publishing._wire is None
-    await silent.close()
+async def test_lost_tracking_is_restored(tracked, client, caplog):
+    """With a look at every key."""
+    one = tracked(KEY, OTHER)
+    await one.quiet()
+    cut(client, "pubsub")
+    await becomes(lambda: one.connected == 2)
+    await one.quiet()
+    client.zadd(OTHER, {"a": 1})
+    await one.told(OTHER)
+    assert next(level for level, _ in outages(caplog)) == "WARNING"
+
+
+async def test_silence_ends_the_tracking(tracked, server, caplog):
+    """A server that says nothing for two intervals is given up, with the clients' connections."""
+    one = tracked(KEY, url=server.url, interval=0.2)
+    await one.quiet()
+    assert await one.server.control.call("PING") == b"PONG"
+    with paused(server):
+        await becomes(lambda: outages(caplog))
+        assert not one.server.control.write("PING")
+    await becomes(lambda: one.connected == 2)

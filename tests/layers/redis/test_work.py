@@ -155,17 +155,17 @@ async def test_work_whose_claim_was_not_heard_comes_soon(layer, client, monkeypa
     """Its reader says what it has, and gets the rest: not only after the visibility timeout."""
     await layer.send_many("work", map(task, range(4)))
     async with layer.take("work") as kept:
-        bench = layer._broker._benches[0]
-        run, lost = bench._desk.server.control.run, []
+        control = layer._broker._shards[0].server.control
+        run, lost = control.run, []
 
         async def losing(script, keys, args):
             reply = await run(script, keys, args)
-            if script is module.CLAIM and not lost:
+            if script is module.WORK_LEASE and not lost:
                 lost.append(reply)
                 raise module.LayerUnavailable("the server", "the reply got lost")
             return reply
 
-        monkeypatch.setattr(bench._desk.server.control, "run", losing)
+        monkeypatch.setattr(control, "run", losing)
         async with asyncio.timeout(PATIENCE), layer.take("work") as work:
             assert (work.message, work.deliveries) == (task(1), 1)
         assert lost
@@ -181,7 +181,7 @@ async def test_pause_goes_on_when_a_claim_was_not_heard(opened, redis_url, clien
     with contextlib.suppress(ValueError):
         async with layer.take("work"):
             raise ValueError
-    layer._broker._benches[0]._lines["work"]._doubtful = True
+    layer._broker._work_readers["work"]._reply_lost = True
     await layer.send("work", task(2))
     assert await next_number(layer) == 2
     assert client.zcard(DUE) == 1
@@ -202,7 +202,7 @@ async def test_what_nobody_took_is_forgotten_after_its_expiry(opened, redis_url,
     await layer.send("work", task(5))
     await asyncio.sleep(3.1)
     waiting = asyncio.create_task(next_number(layer))
-    await becomes(lambda: "nobody took within 3 s" in caplog.text)
+    await becomes(lambda: "no worker took within 3 s" in caplog.text)
     await layer.send("work", task(6))
     assert await waiting == 6
 
@@ -232,12 +232,12 @@ async def test_closing_gives_back_what_is_on_its_way(opened, redis_url, monkeypa
     """What was claimed for somebody who is gone is another's at once, and not counted."""
     monkeypatch.setattr(module, "CLOSE_TIMEOUT_SECONDS", PATIENCE)
     caller = await opened(RedisStreamsChannelLayer([redis_url]))
-    control = caller._broker._benches[0]._desk.server.control
+    control = caller._broker._shards[0].server.control
     run, on_its_way, arrives = control.run, asyncio.Event(), asyncio.Event()
 
     async def slow(script, keys, args):
         reply = await run(script, keys, args)
-        if script is module.CLAIM and reply[2:]:
+        if script is module.WORK_LEASE and reply[2:]:
             on_its_way.set()
             await arrives.wait()
         return reply
@@ -266,7 +266,7 @@ async def test_work_that_was_handed_out_again_here_is_known_to_be_in_hands(layer
             client.zadd(DUE, {client.zrange(DUE, 0, 0)[0]: 0})
             work = await again.enter_async_context(layer.take("work"))
             assert work.deliveries == 2
-        layer._broker._benches[0]._lines["work"]._doubtful = True
+        layer._broker._work_readers["work"]._reply_lost = True
         await layer.send("work", task(2))
         assert await next_number(layer) == 2
 

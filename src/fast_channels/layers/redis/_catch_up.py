@@ -142,13 +142,15 @@ class TopicCursor:
 class CatchUp:
     """The topics of one server, and the one task that reads their logs."""
 
+    # Set by start().
+    _deliver: Deliver
+    _report_outage: Callable[[Outage], None]
+
     def __init__(
         self,
         log: StreamLog,
         turn: int,
         check_interval: float,
-        deliver: Deliver,
-        report_outage: Callable[[Outage], None],
     ) -> None:
         self._log = log
         # Payloads to deliver before consumers get a turn.
@@ -158,8 +160,6 @@ class CatchUp:
         self._interval = check_interval
         self._compare_at = time.monotonic() + check_interval
         self._round: list[str] = []
-        self._deliver = deliver
-        self._report_outage = report_outage
         # By the names of the logs, since that is what arrives.
         self._cursors: dict[str, TopicCursor] = {}
         # Names of those that have to be looked at, and what the task sleeps on.
@@ -173,6 +173,9 @@ class CatchUp:
         self._well = self._round_began = time.time()
         self._task: asyncio.Task[None] | None = None
         self._pauses = reconnect_delays()
+
+    def start(self, deliver: Deliver, report_outage: Callable[[Outage], None]) -> None:
+        self._deliver, self._report_outage = deliver, report_outage
 
     # -- what is subscribed -----------------------------------------------------
 
@@ -261,6 +264,8 @@ class CatchUp:
     def returned(self, since: float, until: float) -> None:
         """It is there again."""
         self._away = False
+        if not self._cursors:
+            return
         self._outages.append((since, until))
         for key in self._cursors:
             self._suspect_anew(key)

@@ -1,9 +1,9 @@
 """
 Commands for one server: many tasks share a connection, and their commands are pipelined.
 
-`Client` is what the brokers use. `CommandProtocol` is its side of the wire: it writes
-commands and hands replies to their callers. `RedisConnection` is a single connection for a
-single conversation; a reader (see _reader.py) has one, and a client begins with one.
+`Client` is what the brokers use, and `CommandProtocol` is its end of the connection.
+`RedisConnection` opens connections by way of redis-py: for clients, and for readers
+(see _reader.py), which keep it for a conversation of their own.
 """
 
 from __future__ import annotations
@@ -29,87 +29,86 @@ if TYPE_CHECKING:
     from ._server import ServerState
     from .type_defs import ChannelDecodedRedisHost
 
-# What a lost or unusable connection raises, whichever layer notices first.
+# Errors of a lost or unusable connection, whichever library notices first.
 # ReadOnlyError: the server was demoted in a failover; its successor is elsewhere.
 CONNECTION_ERRORS = (RedisError, hiredis.HiredisError, OSError, asyncio.TimeoutError)
 
-# Seconds to connect, and for a command to be answered, unless a layer says otherwise.
+# How long connecting and each command may take, unless a layer has another `send_timeout`.
 SEND_TIMEOUT_SECONDS = 5.0
 
-# What a parser returns while a reply has not arrived as a whole.
-INCOMPLETE_REPLY = object()
-
-# Bytes to read at once; more have not been buffered by then.
-READ_BYTES = 131_072
-
-# Seconds for what is to be finished with a server when a layer closes: a process
-# that is to end must not be held up by one that hangs.
+# How long a closing layer waits for a server. A process that is to end must not be
+# held up by a server that hangs.
 CLOSE_TIMEOUT_SECONDS = 1.0
 
-# Seconds, at most, until a pipe that was lost is tried again, should nobody use it.
+# How long a lost and unused client waits before it tries the server again, at most.
 RETRY_DELAY_SECONDS = 5.0
+
+# The parser returns this while a reply has not arrived completely.
+INCOMPLETE_REPLY = object()
+
+# Larger than the buffer of asyncio.StreamReader, so that one read empties it.
+MAX_READ_BYTES = 131_072
 
 
 class Client:
     """
-    Commands of many tasks over one connection, in the order they were given.
+    Sends commands of many tasks over one connection, in the order of the calls.
 
-    What is given in one turn of the loop is written in one go, and none waits
-    for the replies to others. After a loss the next command connects again, or
-    fails; while there is none, a PING does, so that the watch hears of it when
-    the server is back. No command is written twice.
+    All commands of one loop iteration are written together, and no command waits for the
+    reply to another. After a connection is lost, the next command connects again or
+    fails. Meanwhile the client sends a PING from time to time, so that `state` also
+    recovers if nothing else is sent. No command is ever written twice.
     """
 
     def __init__(
         self,
         host: ChannelDecodedRedisHost,
-        watch: ServerState,
+        state: ServerState,
         timeout: float = SEND_TIMEOUT_SECONDS,
     ) -> None:
         self._host = host
-        # Shared by all connections to the server.
-        self.watch = watch
-        # Seconds until a command, and connecting for it, has failed.
+        self.state = state
+        """Whether the server is reached; shared by all connections to it."""
         self.timeout = timeout
-        # The connection; None until it is needed, and after it was lost.
-        self._wire: CommandProtocol | None = None
-        # Whether it has answered, and whether any ever did: what was never
-        # there cannot be lost.
-        self._well = self._worked = False
-        # Connects, while that is needed.
-        self._worker: asyncio.Task[None] | None = None
-        # Tries again after a loss, until something has worked.
+        """How long connecting and each command may take, in seconds."""
+        # The connection; None until a command needs it, and after it was lost.
+        self._protocol: CommandProtocol | None = None
+        # Whether the present connection has answered, and whether any connection ever
+        # did: a server that was never reached is not an outage.
+        self._answered = self._ever_answered = False
+        # Opens the connection.
+        self._connecting: asyncio.Task[None] | None = None
+        # Sends PING after a loss, until the server answers.
         self._retrying: asyncio.Task[None] | None = None
-        # Whether it is closed for good.
         self._closed = False
-        # Commands that were not written yet, and whether the loop was asked to
-        # write them in its next turn.
+        # Commands that were not written yet.
         self._waiting: deque[Command] = deque()
-        self._flushing = False
-        # Looks for what has taken too long. One for all: it is set for the oldest
-        # command, and nothing has to be done about it when that is answered.
+        # Whether the loop will call _flush in its next iteration.
+        self._flush_scheduled = False
+        # One timer for all commands, set for the deadline of the oldest. An answered
+        # command leaves the timer alone.
         self._timer: asyncio.TimerHandle | None = None
 
     async def call(self, *command: Any) -> Any:
         """
-        Return the reply. Raises LayerUnavailable, within the timeout.
+        Send a command and return its reply. Raises LayerUnavailable within the timeout.
 
-        If this is cancelled the command may or may not have been executed.
+        If this is cancelled, the command may or may not have been executed.
         """
         if self._closed:
-            # Who comes too late must not open a connection that nobody closes.
+            # A late call must not open a connection that nothing closes.
             raise LayerUnavailable(self, "it is closed")
         try:
-            return await self._ask(command)
+            return await self._enqueue(command)
         except ResponseError as exc:
             raise BrokerRefused(self, exc) from exc
         except Exception as exc:
-            # Whoever connects may call code of the application, such as a
-            # provider of passwords, and that raises what it likes.
+            # Connecting may run code of the application, such as a credential
+            # provider, which can raise anything.
             raise LayerUnavailable(self, str(exc) or "no answer in time") from exc
 
     async def run(self, script: Script, keys: Sequence[str], args: Sequence[Any]) -> Any:
-        """Run a script, sending its text if the server has not seen it."""
+        """Run a script. Its text is sent only if the server does not know it."""
         try:
             return await self.call("EVALSHA", script.sha, len(keys), *keys, *args)
         except BrokerRefused as exc:
@@ -117,34 +116,33 @@ class Client:
                 raise
             return await self.call("EVAL", script.text, len(keys), *keys, *args)
 
-    def tell(self, *command: Any) -> bool:
+    def write(self, *command: Any) -> bool:
         """
-        Write a command now, whose reply is of no interest.
+        Write a command at once, after all earlier ones, and ignore its reply.
 
-        What was given before goes before it. False, and it is not written, if
-        there is no connection that takes it.
+        Return False, and write nothing, if no connection can take it now.
         """
-        wire = self._wire
-        if wire is None or wire.paused:
+        protocol = self._protocol
+        if protocol is None or protocol.paused:
             return False
         self._flush()
-        wire.write([Command(pack(command), None, self._deadline())])
+        protocol.write([Command(pack(command), None, self._deadline())])
         return True
 
     async def reset(self) -> None:
-        """Give up the connection, and with it the commands that are under way."""
+        """Drop the connection. All commands that wait for a reply fail."""
         await self._stop_connecting()
-        if self._wire is not None:
-            self._wire.give_up(ConnectionError("it was given up"))
+        if self._protocol is not None:
+            self._protocol.abort(ConnectionError("it was given up"))
         self._flush()
 
     async def close(self) -> None:
-        """Finish what is under way, then let go for good."""
+        """Wait shortly for the replies to earlier commands, then close for good."""
         self._stop_retrying()
         self._flush()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(CLOSE_TIMEOUT_SECONDS):
-                await self._finish()
+                await self._drain()
         self._closed = True
         self._stop_retrying()
         await self._stop_connecting()
@@ -152,127 +150,130 @@ class Client:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        wire, self._wire = self._wire, None
-        if wire is not None:
-            await wire.close()
+        protocol, self._protocol = self._protocol, None
+        if protocol is not None:
+            await protocol.close()
 
     def __str__(self) -> str:
-        return self.watch.name
+        return self.state.name
 
-    # -- what the wire tells --------------------------------------------------
+    # -- called by the protocol -----------------------------------------------
 
-    def heard(self) -> None:
-        """It has answered; called once for whatever came together."""
-        if not self._well:
-            self._well = self._worked = True
-            self.watch.back(self)
+    def replies_received(self) -> None:
+        """Note that the server answers. Called once for all replies that arrive together."""
+        if not self._answered:
+            self._answered = self._ever_answered = True
+            self.state.connected(self)
             self._stop_retrying()
 
     def writable(self) -> None:
-        """It takes commands again."""
+        """Write the waiting commands: the connection takes data again."""
         self._flush()
 
-    def lost(self, wire: CommandProtocol, exc: Exception, under_way: int) -> None:
-        """It is gone, and so are so many commands."""
-        if wire is not self._wire:
+    def lost(self, protocol: CommandProtocol, exc: Exception, unanswered: int) -> None:
+        """Note that the connection is lost, with the number of commands that were unanswered."""
+        if protocol is not self._protocol:
             return
-        self._wire, self._well = None, False
-        if under_way:
-            # Otherwise nobody used it; a server may close what was idle for long.
-            self._missed(exc)
+        self._protocol, self._answered = None, False
+        if unanswered:
+            # An unused connection is different: servers close those that were idle for long.
+            self._report_outage(exc)
         self._flush()
 
-    # -- writing ------------------------------------------------------------
+    # -- writing ----------------------------------------------------------------
 
-    def _ask(self, command: tuple[Any, ...]) -> asyncio.Future[Any]:
+    def _enqueue(self, command: tuple[Any, ...]) -> asyncio.Future[Any]:
         loop = asyncio.get_running_loop()
         reply: asyncio.Future[Any] = loop.create_future()
         self._waiting.append(Command(pack(command), reply, self._deadline()))
-        if not self._flushing:
-            self._flushing = True
-            # Others may have something to say in this turn.
+        if not self._flush_scheduled:
+            self._flush_scheduled = True
+            # In the next iteration, so that commands of other tasks go along.
             loop.call_soon(self._flush)
         return reply
 
     def _flush(self) -> None:
-        """Write what waits, or see to it that it can be."""
-        self._flushing = False
-        # Who gave up before the command was sent has not sent it.
-        asked = [one for one in self._waiting if one.reply is not None and not one.reply.done()]
+        """Write the waiting commands, or connect so that they can be written."""
+        self._flush_scheduled = False
+        # Skip commands whose caller was cancelled before they were written.
+        commands = [c for c in self._waiting if c.reply is not None and not c.reply.done()]
         self._waiting.clear()
-        if asked and self._wire is not None and not self._wire.paused:
-            self._wire.write(asked)
+        if commands and self._protocol is not None and not self._protocol.paused:
+            self._protocol.write(commands)
             return
-        # Without those who gave up: they may be many, and what they hold large.
-        self._waiting.extend(asked)
-        if asked and self._wire is None:
+        # Without the cancelled ones, which may be many and large.
+        self._waiting.extend(commands)
+        if commands and self._protocol is None:
             self._connect()
 
     def _fail_waiting(self, exc: Exception) -> None:
         while self._waiting:
             resolve(self._waiting.popleft().reply, exc)
 
-    async def _finish(self) -> None:
-        """Return when everything was answered, or lost."""
-        if self._worker is not None:
-            await asyncio.wait([self._worker])
-        if self._wire is not None:
-            await self._wire.finish()
+    async def _drain(self) -> None:
+        """Return when every command was answered, or has failed."""
+        if self._connecting is not None:
+            await asyncio.wait([self._connecting])
+        if self._protocol is not None:
+            await self._protocol.drain()
 
-    # -- the clock ----------------------------------------------------------
+    # -- deadlines --------------------------------------------------------------
 
     def _deadline(self) -> float:
-        """Return when a command that is given now has failed, and see to it."""
+        """Return the deadline of a command that is sent now, and set the timer."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self.timeout
         if self._timer is None:
-            self._timer = loop.call_at(deadline, self._look_at_clock)
+            self._timer = loop.call_at(deadline, self._check_deadlines)
         return deadline
 
-    def _look_at_clock(self) -> None:
-        """Fail what has taken too long, and with it a connection that does not answer."""
+    def _check_deadlines(self) -> None:
+        """Fail late commands. A connection with a late reply is dropped."""
         loop = asyncio.get_running_loop()
         now, self._timer = loop.time(), None
         while self._waiting and self._waiting[0].deadline <= now:
             resolve(self._waiting.popleft().reply, TimeoutError())
-        wire = self._wire
-        if wire is not None and wire.asked and wire.asked[0].deadline <= now:
-            wire.give_up(TimeoutError())
-        ahead = [queue[0].deadline for queue in (self._waiting, wire and wire.asked) if queue]
-        if ahead:
-            self._timer = loop.call_at(min(ahead), self._look_at_clock)
+        protocol = self._protocol
+        if protocol is not None and protocol.unanswered and protocol.unanswered[0].deadline <= now:
+            protocol.abort(TimeoutError())
+        queues = (self._waiting, protocol and protocol.unanswered)
+        deadlines = [queue[0].deadline for queue in queues if queue]
+        if deadlines:
+            self._timer = loop.call_at(min(deadlines), self._check_deadlines)
 
-    # -- connecting -----------------------------------------------------------
+    # -- connecting -------------------------------------------------------------
 
     def _connect(self) -> None:
-        if self._worker is None or self._worker.done():
-            self._worker = asyncio.create_task(self._work(), name=f"fast_channels {self}")
+        if self._connecting is None or self._connecting.done():
+            self._connecting = asyncio.create_task(
+                self._open_connection(), name=f"fast_channels {self}"
+            )
 
-    async def _work(self) -> None:
-        link, wire = RedisConnection(self._host, self.timeout), CommandProtocol(self)
+    async def _open_connection(self) -> None:
+        connection, protocol = RedisConnection(self._host, self.timeout), CommandProtocol(self)
         try:
-            await link.open()
-            link.hand_over(wire)
-        except Exception as exc:  # noqa: BLE001 - whatever it is, nobody may be left waiting
-            await link.close()
+            await connection.open()
+            connection.hand_over(protocol)
+        except Exception as exc:  # noqa: BLE001 - of whatever kind, it must reach the callers
+            await connection.close()
             self._fail_waiting(exc)
-            self._missed(exc)
+            self._report_outage(exc)
         except BaseException:
-            await link.close()
+            await connection.close()
             raise
         else:
-            self._wire = wire
+            self._protocol = protocol
             self._flush()
 
     async def _stop_connecting(self) -> None:
-        if self._worker is not None:
-            self._worker.cancel()
-            await asyncio.wait([self._worker])
+        if self._connecting is not None:
+            self._connecting.cancel()
+            await asyncio.wait([self._connecting])
 
-    def _missed(self, exc: Exception) -> None:
-        """Tell of an outage, and look for its end."""
-        if self._worked:
-            self.watch.lost(self, exc)
+    def _report_outage(self, exc: Exception) -> None:
+        """Report an outage and begin to look for its end."""
+        if self._ever_answered:
+            self.state.lost(self, exc)
             if self._retrying is None:
                 self._retrying = asyncio.create_task(
                     self._retry(), name=f"fast_channels retry {self}"
@@ -284,163 +285,126 @@ class Client:
             self._retrying = None
 
     async def _retry(self) -> None:
-        """Ask until there is an answer, which ends this."""
+        """Send PING until the first answer, which cancels this task."""
         while True:
-            # With jitter, so that many processes do not come back at once.
-            await asyncio.sleep(RETRY_DELAY_SECONDS * random.uniform(0.5, 1.0))  # noqa: S311 - nothing secret depends on it
+            # With jitter, so that many processes do not come back at the same time.
+            await asyncio.sleep(RETRY_DELAY_SECONDS * random.uniform(0.5, 1.0))  # noqa: S311 - not for security
             with contextlib.suppress(LayerUnavailable):
                 await self.call("PING")
 
 
-async def sum_of(calls: Iterable[Awaitable[int]]) -> int:
-    """
-    Return the sum of what they return, or raise what the first to fail raised.
-
-    They begin in this order, in one turn, so that their commands travel
-    together. None is under way any more when this raises.
-    """
-    results = await asyncio.gather(*calls, return_exceptions=True)
-    for result in results:
-        if isinstance(result, BaseException):
-            raise result
-    return sum(result for result in results if isinstance(result, int))
-
-
 class Command(NamedTuple):
-    """A command as it is written, and who waits for its reply."""
+    """A command in its wire format, and the future of its reply."""
 
     packed: bytes
-    # None if nobody does.
     reply: asyncio.Future[Any] | None
-    # When it has failed, by the clock of the loop.
+    """None if no caller waits for the reply."""
     deadline: float
+    """The loop time at which the command has failed."""
 
 
 class CommandProtocol(asyncio.Protocol):
     """
-    The protocol of a transport that redis-py has connected, see RedisConnection.hand_over.
+    Writes commands and hands replies to their callers.
 
-    Replies reach their futures in the callback that brings them: a stream and a
-    task that reads it would be two more turns of the loop for each.
+    It takes over the transport of a connection that redis-py has opened, see
+    RedisConnection.hand_over. Replies reach their futures in the callback that brings
+    the data; a stream with a reading task would cost two more loop iterations each.
     """
 
-    def __init__(self, owner: Client) -> None:
-        self._owner = owner
-        # None before there is a connection, and when it was given up.
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        # None before attach(), and after the connection was dropped.
         self._transport: asyncio.WriteTransport | None = None
-        # Kept: it closes its transport when it is forgotten.
+        # Kept, because a StreamWriter closes its transport when it is collected.
         self._writer: asyncio.StreamWriter | None = None
         self._parser = new_parser()
-        # Commands that were written, in the order of their replies.
-        self.asked: deque[Command] = deque()
-        # Whether the transport holds as much as it should.
+        self.unanswered: deque[Command] = deque()
+        """Commands that were written, in the order in which their replies come."""
         self.paused = False
-        # Done when the transport has let go of its socket.
-        self._gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        # Done when nothing is under way, if somebody waits for that.
-        self._finished: asyncio.Future[None] | None = None
+        """Whether the transport has buffered as much as it should."""
+        # Done when the transport has released its socket.
+        self._released: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        # Done when every command was answered; exists if drain() waits for that.
+        self._drained: asyncio.Future[None] | None = None
 
     def attach(self, writer: asyncio.StreamWriter) -> None:
-        """Take over what it writes to; connection_made was for the protocol before this."""
+        """Take over an open connection. asyncio does not call connection_made again."""
         self._writer, self._transport = writer, writer.transport
         self._transport.set_protocol(self)
 
-    def write(self, asked: Sequence[Command]) -> None:
-        """Send commands in one go; each will be answered, or lost with the connection."""
-        self.asked.extend(asked)
+    def write(self, commands: Sequence[Command]) -> None:
+        """Write commands together. Each gets a reply, or fails with the connection."""
+        self.unanswered.extend(commands)
         if self._transport is not None:
-            self._transport.write(b"".join([one.packed for one in asked]))
+            self._transport.write(b"".join([command.packed for command in commands]))
 
-    async def finish(self) -> None:
-        """Return when nothing is under way any more."""
-        if self.asked:
-            self._finished = asyncio.get_running_loop().create_future()
-            await self._finished
+    async def drain(self) -> None:
+        """Return when every command was answered, or has failed."""
+        if self.unanswered:
+            self._drained = asyncio.get_running_loop().create_future()
+            await self._drained
 
-    def give_up(self, exc: Exception) -> None:
-        """Cut the connection; everything under way fails with `exc`."""
+    def abort(self, exc: Exception) -> None:
+        """Drop the connection. Every unanswered command fails with `exc`."""
         if self._transport is None:
             return
         self._transport.abort()
         self._transport = None
-        asked, self.asked = self.asked, deque()
-        for one in asked:
-            resolve(one.reply, exc)
-        self._tell_finished()
-        self._owner.lost(self, exc, len(asked))
+        commands, self.unanswered = self.unanswered, deque()
+        for command in commands:
+            resolve(command.reply, exc)
+        self._tell_drained()
+        self._client.lost(self, exc, len(commands))
 
     async def close(self) -> None:
-        """Let go; what is under way fails."""
+        """Close the connection. Unanswered commands fail."""
         transport = self._transport
         if transport is None:
             return
         transport.close()
-        # An encrypted connection is ended by both sides.
-        await asyncio.wait([self._gone], timeout=CLOSE_TIMEOUT_SECONDS)
-        self.give_up(ConnectionError("it is closed"))
+        # Both sides have to end an encrypted connection.
+        await asyncio.wait([self._released], timeout=CLOSE_TIMEOUT_SECONDS)
+        self.abort(ConnectionError("it is closed"))
 
-    # -- asyncio.Protocol ---------------------------------------------------
+    # -- asyncio.Protocol -------------------------------------------------------
 
     def data_received(self, data: bytes) -> None:
         try:
             self._parser.feed(data)
             while self._transport and (reply := self._parser.gets()) is not INCOMPLETE_REPLY:
-                _raise_if_general(reply)
-                resolve(self.asked.popleft().reply, reply)
+                _raise_if_fatal(reply)
+                resolve(self.unanswered.popleft().reply, reply)
         except (RedisError, hiredis.HiredisError, IndexError) as exc:
-            # IndexError: a reply that nobody asked for.
-            self.give_up(exc)
+            # IndexError: a reply without a command.
+            self.abort(exc)
         else:
-            self._owner.heard()
-            self._tell_finished()
+            self._client.replies_received()
+            self._tell_drained()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if not self._gone.done():
-            self._gone.set_result(None)
-        self.give_up(exc or ConnectionError("the server closed the connection"))
+        if not self._released.done():
+            self._released.set_result(None)
+        self.abort(exc or ConnectionError("the server closed the connection"))
 
     def pause_writing(self) -> None:
         self.paused = True
 
     def resume_writing(self) -> None:
         self.paused = False
-        self._owner.writable()
+        self._client.writable()
 
-    def _tell_finished(self) -> None:
-        if self._finished is not None and not self.asked and not self._finished.done():
-            self._finished.set_result(None)
-
-
-def pack(command: tuple[Any, ...]) -> bytes:
-    """Return a command as it is written; raises TypeError for a value that none can have."""
-    packed: bytes = hiredis.pack_command(command)  # pyright: ignore[reportUnknownMemberType]
-    return packed
-
-
-def _raise_if_general(reply: Any) -> None:
-    """Raise an error that does not concern one command: the server is loading, or was demoted."""
-    if not isinstance(reply, RedisError):
-        return
-    if isinstance(reply, ReadOnlyError) or not isinstance(reply, ResponseError):
-        raise reply
-
-
-def resolve(reply: asyncio.Future[Any] | None, value: Any) -> None:
-    """Hand over a reply, or the error that came instead, unless nobody waits."""
-    if reply is None or reply.done():
-        return
-    if isinstance(value, Exception):
-        reply.set_exception(value)
-    else:
-        reply.set_result(value)
+    def _tell_drained(self) -> None:
+        if self._drained is not None and not self.unanswered and not self._drained.done():
+            self._drained.set_result(None)
 
 
 class RedisConnection:
     """
-    One connection for one conversation. After the first error it is closed for good.
+    A connection for a single conversation. After the first error it stays closed.
 
-    redis-py would connect again by itself, and nobody would learn that what
-    came between is missing.
+    redis-py alone would reconnect silently, and messages that were published in between
+    would be missing without notice.
     """
 
     def __init__(
@@ -451,15 +415,15 @@ class RedisConnection:
             decode_responses=False,
             # Push messages of RESP 3 would mix with replies.
             protocol=2,
-            # Reading may take for ever; who expects an answer sets a timeout.
+            # A read may wait forever; callers that expect a reply set a timeout.
             socket_timeout=None,
         )
-        # Kept: a Sentinel's connection holds its pool weakly.
+        # Kept, because a Sentinel's connection references its pool weakly.
         self._pool = pool
         # Some versions of redis-py have no types here.
         self._connection = pool.make_connection()  # type: ignore[no-untyped-call]
         self._timeout = timeout
-        # Of read_all.
+        # For read_available.
         self._parser = new_parser()
 
     async def open(self) -> None:
@@ -467,37 +431,37 @@ class RedisConnection:
             await self._connection.connect()
 
     async def send(self, *commands: Sequence[Any]) -> None:
-        """Write commands in one go; each will be answered."""
+        """Write commands together; each will be answered."""
         if not self._connection.is_connected:
-            # redis-py would connect anew here.
+            # redis-py would reconnect here.
             raise ConnectionError("the connection is closed")
         packed = self._connection.pack_commands(commands)
         await self._connection.send_packed_command(packed, check_health=False)
 
     def write(self, commands: Iterable[Sequence[Any]]) -> None:
-        """Do the same without waiting for the server to read: for what is short and rare."""
+        """Like `send`, but do not wait until the server reads: for short, rare commands."""
         # redis-py has no public way to write without waiting.
         writer = self._connection._writer  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
-        # uvloop raises a RuntimeError for a transport that is closing, asyncio says nothing.
+        # For a closing transport uvloop raises RuntimeError, and asyncio says nothing.
         if writer is None or writer.is_closing():
             raise ConnectionError("the connection is closed")
-        writer.write(b"".join([hiredis.pack_command(tuple(command)) for command in commands]))  # pyright: ignore[reportUnknownMemberType]
+        writer.write(b"".join([pack(tuple(command)) for command in commands]))
 
     async def read(self) -> Any:
-        """Return the next reply. Raises ResponseError for a reply that is an error."""
+        """Return the next reply. Raises ResponseError if the reply is an error."""
         return cast("Any", await self._connection.read_response())
 
-    async def read_all(self) -> list[Any]:
+    async def read_available(self) -> list[Any]:
         """
-        Wait for replies and return all that have arrived, errors among them.
+        Wait for replies and return all that have arrived, errors included.
 
-        Not for a conversation that also uses `read`.
+        A conversation that uses this must not use `read`.
         """
         # redis-py has no public way to read more than one.
         reader = cast("asyncio.StreamReader", self._connection._reader)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
         replies: list[Any] = []
         while not replies:
-            if not (data := await reader.read(READ_BYTES)):
+            if not (data := await reader.read(MAX_READ_BYTES)):
                 raise ConnectionError("the server closed the connection")
             self._parser.feed(data)
             while (reply := self._parser.gets()) is not INCOMPLETE_REPLY:
@@ -505,21 +469,21 @@ class RedisConnection:
         return replies
 
     async def call(self, *command: Any) -> Any:
-        """Send a command and return its reply, however long it takes."""
+        """Send a command and return its reply, without a timeout."""
         await self.send(command)
         return await self.read()
 
-    def hand_over(self, wire: CommandProtocol) -> None:
-        """Let `wire` read and write from now on; this link has had its purpose."""
+    def hand_over(self, protocol: CommandProtocol) -> None:
+        """Give the open connection to `protocol`; this object is finished with it."""
         connection = self._connection
-        # redis-py has no public way to part with them, and would close them with itself.
+        # redis-py has no public way to release them, and would close them with itself.
         reader = cast("asyncio.StreamReader", connection._reader)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
         writer = cast("asyncio.StreamWriter", connection._writer)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
         if reader.at_eof() or writer.is_closing():
-            # That was told already, and a wire would never hear of it.
+            # asyncio has told the old protocol already, and would not tell the new one.
             raise ConnectionError("the server closed the connection")
         connection._reader = connection._writer = None  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
-        wire.attach(writer)
+        protocol.attach(writer)
 
     async def close(self) -> None:
         with contextlib.suppress(*CONNECTION_ERRORS):
@@ -527,8 +491,46 @@ class RedisConnection:
 
 
 def new_parser() -> hiredis.Reader:
-    """Return a parser that makes of an error reply what redis-py raises for it."""
+    """Return a parser that turns error replies into the exceptions of redis-py."""
     return hiredis.Reader(
         replyError=DefaultParser.parse_error,  # pyright: ignore[reportUnknownMemberType]
         notEnoughData=INCOMPLETE_REPLY,
     )
+
+
+def pack(command: tuple[Any, ...]) -> bytes:
+    """Return the wire format of a command. Raises TypeError for an unusable value."""
+    packed: bytes = hiredis.pack_command(command)  # pyright: ignore[reportUnknownMemberType]
+    return packed
+
+
+def _raise_if_fatal(reply: Any) -> None:
+    """Raise an error that concerns the whole connection: the server is loading, or was demoted."""
+    if not isinstance(reply, RedisError):
+        return
+    if isinstance(reply, ReadOnlyError) or not isinstance(reply, ResponseError):
+        raise reply
+
+
+def resolve(reply: asyncio.Future[Any] | None, value: Any) -> None:
+    """Set the result of a reply, or its error, unless the caller has gone."""
+    if reply is None or reply.done():
+        return
+    if isinstance(value, Exception):
+        reply.set_exception(value)
+    else:
+        reply.set_result(value)
+
+
+async def sum_of(calls: Iterable[Awaitable[int]]) -> int:
+    """
+    Run calls at the same time and return the sum, or raise the first error.
+
+    The calls begin in this order within one loop iteration, so their commands are
+    written together. When this raises, every call has ended.
+    """
+    results = await asyncio.gather(*calls, return_exceptions=True)
+    for result in results:
+        if isinstance(result, BaseException):
+            raise result
+    return sum(result for result in results if isinstance(result, int))

@@ -1,4 +1,4 @@
-"""What one server keeps for this process: its inboxes, its lease, its memberships."""
+"""The queue's presence on one server: the inboxes of this process, its lease, its memberships."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 from fast_channels.exceptions import BrokerRefused, LayerUnavailable
 
 from ._client import CLOSE_TIMEOUT_SECONDS
-from ._keys import inbox_thing, member_thing
+from ._keys import inbox_belonging, member_belonging
 from ._queue_reader import BatchReader, ScoredPayload
-from ._reader import Reader, Reconnect, first_of, reconnect_delays
+from ._reader import Reader, first_of, reconnect_delays
 from ._scripts import Script
 from ._subscriber import KeyTracker
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from fast_channels.layers.broker import Deliver
 
-    from ._client import Client, RedisConnection
+    from ._client import Client
     from ._keys import Keys
     from ._options import QueueOptions
     from ._server import Server
@@ -40,124 +40,145 @@ logger = logging.getLogger("fast_channels.layers.redis")
 RENEW_LEASE = Script("renew_lease")
 REAP = Script("reap")
 
-# Messages that may wait in the inbox of one process. The bound of each channel
-# in it is the channel's own; this one protects Redis from a process that hangs.
+# Messages that may wait in the inbox of one process. Each channel has its own bound
+# besides; this one protects Redis from a process that hangs.
 INBOX_CAPACITY = 10_000
 
-# Payloads to remember, more than a replica is behind its primary.
-RECENT = 4096
+# Payloads to remember: more than a replica is behind its primary.
+MAX_REMEMBERED_PAYLOADS = 4096
 
-# Processes that one call removes, so that none takes long.
-REAPED_AT_ONCE = 10
+# Processes that one call removes, so that no call takes long.
+MAX_REAPED_AT_ONCE = 10
 
-# Memberships that travel together when all of them are renewed. With more, the
-# loop would stand still, and the last answers come after the timeout.
-BATCH = 1000
+# Memberships that are renewed together. More would block the loop, and their last answers
+# would come after the timeout.
+MAX_RENEWED_AT_ONCE = 1000
 
 
 class Inbox:
     """
     Reads the inboxes of this process on one server.
 
-    While it does, the process holds a lease there. Should the lease end without
-    being renewed, whoever notices first removes what the process left.
+    Meanwhile the process holds a lease there. If the lease ends without being renewed,
+    the first process that notices removes everything the owner has left on the server.
     """
 
     def __init__(
         self,
         server: Server,
         keys: Keys,
-        inboxes: Sequence[str],
-        options: QueueOptions,
         deliver: Deliver,
+        options: QueueOptions,
         on_return: Callable[[Inbox, float, float, bool], None],
     ) -> None:
-        # Groups on this server to be a member of, and not to be.
         self.joined: set[str] = set()
+        """Groups on this server that this process is to be a member of."""
         self.left: set[str] = set()
+        """Groups that an outage has kept it from leaving."""
         self._server = server
         self._control = server.control
         self._keys = keys
-        # Keys to read; the owner of the list adds to it.
-        self._inboxes = inboxes
-        # Set when it has.
-        self._grown = asyncio.Event()
-        self._options = options
+        # Keys of the inboxes.
+        self._inboxes: list[str] = []
         self._deliver = deliver
-        # Keys of this reader alone.
-        self._beats, self._batch = keys.new_heartbeat(), keys.new_batch()
-        self._intake = BatchReader(self._control, self._batch, inboxes, options.expiry)
-        self._supervisor = server.supervised(self._converse, on_return=self._returned)
+        self._options = options
         self._on_return = on_return
-        # Whether nothing has been removed or forgotten since all was well.
-        self._intact = True
-        # Whether there ever was a lease, which then should be there still, unless
-        # all is being deleted on purpose.
+        self._batch_key = keys.new_batch()
+        self._batches = BatchReader(self._control, self._batch_key, self._inboxes, options.expiry)
+        self.tracker = KeyTracker(
+            server,
+            keys.new_heartbeat(),
+            options.heartbeat_interval,
+            self._while_connected,
+            self._returned,
+        )
+        """Tells of writes on this server; also used by the readers of shared names."""
+        # Set when something was written to an inbox.
+        self._written = asyncio.Event()
+        # Set when this process has inboxes.
+        self._used = asyncio.Event()
+        # Set when others have removed this process, or senders its messages.
+        self._removed = asyncio.Event()
+        # Whether this process ever held a lease here. A missing lease then means that it
+        # was removed, unless a flush deletes everything at this moment.
         self._held = False
         self.is_flushed = False
-        # When it was renewed last, as the clock of this process tells.
-        self._asked_at = 0.0
-        # Unix time until which certainly nothing was removed.
-        self._sure_at = time.time()
-        # Of the server as it was started, to know it from a successor.
+        # time.monotonic() when the lease was renewed last.
+        self._renewed_at = 0.0
+        # The last Unix time at which certainly nothing had been removed.
+        self._intact_at = time.time()
+        # The identity of the running server: a promoted replica has another one.
         self._run_id = b""
-        # A successor may not have heard yet that these were taken.
-        self._recent = RecentPayloads(RECENT)
-        self._succeeded = False
+        # Payloads that a promoted replica may hand out again, since it need not know yet
+        # that they were taken.
+        self._recent = RecentPayloads(MAX_REMEMBERED_PAYLOADS)
+        self._server_replaced = False
 
-    def read(self) -> None:
-        """Read all inboxes in the background, also those added since the last call."""
-        self._grown.set()
-        self._supervisor.start()
+    def read(self, key: str) -> None:
+        """Read one more inbox in the background."""
+        if key not in self._inboxes:
+            self._inboxes.append(key)
+            self._used.set()
+            self.tracker.watch(key, self._written)
 
-    async def prove(self) -> None:
-        """Raise BrokerRefused if the server does not let us do what reading takes."""
+    def forget(self, key: str) -> None:
+        """Undo `read`."""
+        if key in self._inboxes:
+            self._inboxes.remove(key)
+            self.tracker.ignore(key)
+            if not self._inboxes:
+                self._used.clear()
+
+    async def check_access(self) -> None:
+        """Raise BrokerRefused if the server does not permit what reading needs."""
         try:
-            await asyncio.gather(self._hold(), self._control.call("CLIENT", "TRACKING", "OFF"))
+            await asyncio.gather(
+                self._renew_lease(), self._control.call("CLIENT", "TRACKING", "OFF")
+            )
         except BrokerRefused:
             raise
         except LayerUnavailable:
-            # The reader sees to it when the server is back.
+            # The reader does all of this when the server is back.
             pass
 
     async def begin_anew(self) -> None:
-        """Called when everything on the server was deleted on purpose."""
+        """Restore the lease and the memberships after a flush has deleted everything."""
         if self._inboxes:
-            await self._hold()
-            # Who joined meanwhile is not to be forgotten.
+            await self._renew_lease()
+            # Groups that were joined during the flush remain joined.
             await self._restore()
 
     async def stop(self) -> None:
-        """Leave nothing for others to send to, and nothing that was sent."""
-        await self._supervisor.stop()
+        """Remove this process from the server, with everything that was sent to it."""
+        await self.tracker.stop()
         if not self._inboxes:
             return
-        # Without the server, others do it when the lease has ended.
+        # If the server cannot be reached, other processes do this when the lease ends.
         with contextlib.suppress(LayerUnavailable, TimeoutError):
             async with asyncio.timeout(CLOSE_TIMEOUT_SECONDS):
                 await self._control.call("ZADD", self._keys.leases, 0, self._keys.process)
                 await reap(self._control, self._keys)
-                await self._control.call("DEL", self._beats, self._batch)
+                await self._control.call("DEL", self._batch_key)
 
-    # -- memberships --------------------------------------------------------
+    # -- memberships --------------------------------------------------------------
 
     async def join(self, topic: str) -> None:
-        """Make this process a member; also if that takes an outage."""
+        """Make this process a member of a group, even if that takes an outage."""
         self.joined.add(topic)
         self.left.discard(topic)
-        for pause in reconnect_delays():
+        for delay in reconnect_delays():
             try:
                 await self._join(topic)
             except BrokerRefused:
                 self.joined.discard(topic)
                 raise
             except LayerUnavailable:
-                await asyncio.sleep(pause)
+                await asyncio.sleep(delay)
             else:
                 break
 
     async def leave(self, topic: str) -> None:
-        """The opposite; what an outage prevents is made up for afterwards."""
+        """End a membership: during an outage, as soon as the server is back."""
         self.joined.discard(topic)
         try:
             await self._leave(topic)
@@ -165,13 +186,13 @@ class Inbox:
             self.left.add(topic)
 
     async def _join(self, topic: str) -> None:
-        # All in one go, and the server executes it in this order: what is to be
-        # removed with the process is known before it is there.
+        # The server executes these in this order, so a membership never exists without
+        # the entry by which others remove it.
         call, keys = self._control.call, self._keys
         address, group = keys.address(topic), keys.of_group(topic)
         await asyncio.gather(
-            call("SADD", keys.of_process(keys.process), member_thing(address, group)),
-            *added(call, group, address, self._options.group_expiry),
+            call("SADD", keys.of_process(keys.process), member_belonging(address, group)),
+            *member_commands(call, group, address, self._options.group_expiry),
         )
 
     async def _leave(self, topic: str) -> None:
@@ -179,26 +200,26 @@ class Inbox:
         address, group = keys.address(topic), keys.of_group(topic)
         await asyncio.gather(
             call("ZREM", group, address),
-            call("SREM", keys.of_process(keys.process), member_thing(address, group)),
+            call("SREM", keys.of_process(keys.process), member_belonging(address, group)),
         )
 
     async def _restore(self) -> None:
-        """Make memberships what they should be; the server may have lost its data."""
+        """Join and leave what should be: the server may have lost its data."""
         for topics in _batches(self.joined):
             await asyncio.gather(*map(self._rejoin, topics))
             # Some may have been left while they were joined again.
             self.left.update(topic for topic in topics if topic not in self.joined)
-        await self._leave_rest()
+        await self._leave_late()
 
-    async def _leave_rest(self) -> None:
-        """Leave what could not be left before."""
+    async def _leave_late(self) -> None:
+        """Leave the groups that an outage has kept this process from leaving."""
         for topics in _batches(self.left):
-            await asyncio.gather(*map(self._leave_late, topics))
+            await asyncio.gather(*map(self._leave_if_unwanted, topics))
 
-    async def _leave_late(self, topic: str) -> None:
-        # Who joined it again, while others were left, is a member and stays one.
+    async def _leave_if_unwanted(self, topic: str) -> None:
+        # Another task may have joined it again meanwhile.
         if topic in self.left:
-            # Of what is refused now we are no member either.
+            # If the server refuses this, there is no membership either.
             with contextlib.suppress(BrokerRefused):
                 await self._leave(topic)
             self.left.discard(topic)
@@ -208,142 +229,140 @@ class Inbox:
             if topic in self.joined:
                 await self._join(topic)
         except BrokerRefused:
-            # It must not keep the others from coming back.
+            # One refused group must not prevent the others from coming back.
             logger.exception("the group %r cannot be joined again", topic)
 
-    # -- reading ------------------------------------------------------------
+    # -- reading --------------------------------------------------------------------
 
-    async def _converse(self, link: RedisConnection, supervisor: Reader) -> None:
-        self._grown.clear()
-        interval = self._options.heartbeat_interval
-        alarm = KeyTracker(self._server, self._inboxes, self._beats, interval)
-        await alarm.arm(link)
+    async def _while_connected(self, reader: Reader) -> None:
+        while not self._inboxes:
+            # Only readers of shared names use the tracker so far.
+            reader.connected(recovered=True)
+            await self._used.wait()
         await self._check()
-        if not self._intact and not supervisor.interrupted:
-            # Otherwise nobody would be told: without an outage there is no return.
-            raise _removed()
+        if self._removed.is_set() and not reader.interrupted:
+            # Without an outage nothing would tell the members: make one.
+            raise _removal_error()
         await self._restore()
-        supervisor.connected(recovered=self._intact)
-        self._intact = True
-        await first_of(
-            alarm.keep(link, supervisor),
-            self._read(alarm),
-            self._stay(),
-            self._renew_when_grown(),
-        )
+        recovered = not self._removed.is_set()
+        self._removed.clear()
+        reader.connected(recovered=recovered)
+        await first_of(self._read(), self._keep_lease())
 
-    async def _read(self, alarm: KeyTracker) -> None:
+    async def _read(self) -> None:
         size = self._options.batch
-        # The first batch may be one that had been taken before; more may wait,
-        # for which nothing rings any more.
+        # The first batch may have been taken before the connection was lost. It may be
+        # small although more is waiting, of which the server does not tell again.
         enough = 1
         while True:
-            await alarm.wait()
-            taken = await self._intake.take(size)
+            await self._written.wait()
+            self._written.clear()
+            taken = await self._batches.take(size)
             while len(taken) >= enough:
                 self._deliver_all(taken)
                 # A turn for consumers.
                 await asyncio.sleep(0)
-                taken = await self._intake.take(size)
-            # The alarm rings for what we take, too; the next call confirms it.
+                taken = await self._batches.take(size)
+            # Taking is a write too and sets the event again; that call confirms this batch.
             self._deliver_all(taken)
-            enough, self._succeeded = size, False
+            enough, self._server_replaced = size, False
 
     def _deliver_all(self, taken: Iterable[ScoredPayload]) -> None:
         new: list[bytes] = []
         for payload, _ in taken:
-            if self._succeeded and payload in self._recent:
-                # Its predecessor had handed it out.
+            if self._server_replaced and payload in self._recent:
+                # The previous server had handed it out.
                 continue
             self._recent.add(payload)
             new.append(payload)
         self._deliver(self._keys.inbox, *new)
 
-    async def _renew_when_grown(self) -> None:
-        # What a connection is told of is settled when it is made.
-        await self._grown.wait()
-        raise Reconnect
+    # -- the lease ------------------------------------------------------------------
 
-    # -- staying ------------------------------------------------------------
-
-    async def _stay(self) -> None:
-        """Renew the lease in time, and memberships before they expire."""
+    async def _keep_lease(self) -> None:
+        """Renew the lease in time, and the memberships before they expire."""
         options, restored = self._options, time.monotonic()
         while True:
-            await asyncio.sleep(min(options.lease, options.expiry, options.group_expiry) / 3)
-            await self._hold()
-            if not self._intact:
-                raise _removed()
-            await self._leave_rest()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(
+                    min(options.lease, options.expiry, options.group_expiry) / 3
+                ):
+                    # Other callers of _renew_lease may find that it was lost.
+                    await self._removed.wait()
+            await self._renew_lease()
+            if self._removed.is_set():
+                raise _removal_error()
+            await self._leave_late()
             if time.monotonic() - restored >= options.group_expiry / 3:
                 restored = time.monotonic()
                 await self._restore()
 
-    async def _hold(self) -> None:
+    async def _renew_lease(self) -> None:
         """Renew the lease, and remove processes whose lease has ended."""
         options, keys = self._options, self._keys
         now = time.monotonic()
-        if self._held and now - self._asked_at >= options.expiry:
-            # This process stood still, and senders have removed what was too old.
-            self._intact = False
-        self._asked_at = now
-        # Longer than whatever is listed there.
-        lasts = int((options.lease + options.group_expiry) * 1000)
+        if self._held and now - self._renewed_at >= options.expiry:
+            # This process stood still, and senders have removed expired messages.
+            self._removed.set()
+        self._renewed_at = now
+        # Longer than anything that is listed there.
+        lifetime = int((options.lease + options.group_expiry) * 1000)
         held, ended = await self._control.run(
             RENEW_LEASE,
             [keys.leases, keys.of_process(keys.process)],
-            [keys.process, options.lease, lasts, *map(inbox_thing, self._inboxes)],
+            [keys.process, options.lease, lifetime, *map(inbox_belonging, self._inboxes)],
         )
         if self._held and not held and not self.is_flushed:
-            self._intact = False
+            self._removed.set()
         self._held = True
-        if self._intact:
-            self._sure_at = time.time()
+        if not self._removed.is_set():
+            self._intact_at = time.time()
         if ended:
             await reap(self._control, keys)
 
     async def _check(self) -> None:
         """Find out whether anything was lost while there was no connection."""
-        await self._hold()
+        await self._renew_lease()
         info: bytes = await self._control.call("INFO", "server")
         run_id: bytes = next((line for line in info.split() if line.startswith(b"run_id:")), b"")
         waiting = [self._control.call("ZCARD", key) for key in self._inboxes]
         full = max(await asyncio.gather(*waiting), default=0) >= INBOX_CAPACITY
         if self._run_id and run_id != self._run_id:
-            self._succeeded = True
-        if full or self._succeeded:
-            # Senders met a full inbox; or this is a successor, who need not
-            # know all that its predecessor did.
-            self._intact = False
+            self._server_replaced = True
+        if full or self._server_replaced:
+            # A full inbox has refused messages, and a promoted replica need not know
+            # everything that its predecessor did.
+            self._removed.set()
         self._run_id = run_id
 
     def _returned(self, since: float, until: float, recovered: bool) -> None:
-        recovered = recovered and until - since < self._options.expiry
-        # A connection may have been heard long after the lease had ended.
-        since = since if recovered else min(since, self._sure_at)
-        self._on_return(self, since, until, recovered)
+        if self._inboxes:
+            recovered = recovered and until - since < self._options.expiry
+            # The connection may have worked long after the lease had ended.
+            since = since if recovered else min(since, self._intact_at)
+            self._on_return(self, since, until, recovered)
 
 
 class RecentPayloads:
-    """Remembers the last payloads, as many as `size`, by their hash."""
+    """Remembers the newest `size` payloads by their hash."""
 
     def __init__(self, size: int) -> None:
         self._size = size
-        # A dict, because it is an ordered set.
-        self._seen: dict[int, None] = {}
+        # A dict serves as an ordered set.
+        self._hashes: dict[int, None] = {}
 
     def add(self, payload: bytes) -> None:
-        self._seen[hash(payload)] = None
-        if len(self._seen) > self._size:
-            del self._seen[next(iter(self._seen))]
+        self._hashes[hash(payload)] = None
+        if len(self._hashes) > self._size:
+            del self._hashes[next(iter(self._hashes))]
 
     def __contains__(self, payload: bytes) -> bool:
-        return hash(payload) in self._seen
+        return hash(payload) in self._hashes
 
 
 @contextlib.asynccontextmanager
 async def flushing(inboxes: Sequence[Inbox]) -> AsyncGenerator[None]:
-    """Everything on their servers is deleted on purpose within; they begin anew afterwards."""
+    """Announce that the block deletes everything; restore the inboxes afterwards."""
     for inbox in inboxes:
         inbox.is_flushed = True
     try:
@@ -354,7 +373,7 @@ async def flushing(inboxes: Sequence[Inbox]) -> AsyncGenerator[None]:
             inbox.is_flushed = False
 
 
-def added(
+def member_commands(
     call: Callable[..., Awaitable[Any]], group: str, channel: str, expiry: float
 ) -> list[Awaitable[Any]]:
     """Return the commands that make a channel a member of a group for `expiry` seconds."""
@@ -364,21 +383,22 @@ def added(
     ]
 
 
-def _removed() -> ConnectionError:
+async def reap(client: Client, keys: Keys) -> None:
+    """Remove from a server what processes have left there whose lease has ended."""
+    args = [keys.belongings, MAX_REAPED_AT_ONCE]
+    while await client.run(REAP, [keys.leases], args) == MAX_REAPED_AT_ONCE:
+        pass
+
+
+def _removal_error() -> ConnectionError:
     return ConnectionError(
-        "what waited for this process was removed: it stood still for too long, or all was flushed"
+        "messages that waited for this process were removed: it stood still for too long, "
+        "or everything was flushed"
     )
 
 
 def _batches(topics: Iterable[str]) -> Iterator[list[str]]:
-    """Yield what is there now in lists of BATCH."""
+    """Yield the present topics in lists of MAX_RENEWED_AT_ONCE."""
     remaining = iter(list(topics))
-    while batch := list(itertools.islice(remaining, BATCH)):
+    while batch := list(itertools.islice(remaining, MAX_RENEWED_AT_ONCE)):
         yield batch
-
-
-async def reap(pipe: Client, keys: Keys) -> None:
-    """Remove what processes left on a server whose lease has ended."""
-    args = [keys.belongings, REAPED_AT_ONCE]
-    while await pipe.run(REAP, [keys.leases], args) == REAPED_AT_ONCE:
-        pass

@@ -11,18 +11,18 @@ class Keys:
     """
     The keys of one process. Channels and groups are where channels_redis has them.
 
-    A colon stands in no channel's name, so the others collide with none.
+    All other keys contain a colon. Names of channels cannot, so there are no collisions.
     """
 
     def __init__(self, prefix: str, process: str) -> None:
         self.prefix = prefix
         self.process = process
-        # Where everything for a group of this process arrives.
         self.inbox = names.process_inbox("specific", process)
-        # Processes, scored with the time their lease ends.
+        """The inbox for messages to groups that this process is a member of."""
         self.leases = f"{prefix}:leases"
-        # What is to be removed with a process, without the process.
+        """The key of all processes, scored with the times at which their leases end."""
         self.belongings = f"{prefix}:process:"
+        """What `of_process` puts before the name of a process."""
 
     def of_channel(self, channel: str) -> str:
         """Return the key of a plain channel, or of the inbox that a channel is in."""
@@ -32,19 +32,19 @@ class Keys:
         return f"{self.prefix}:group:{group}"
 
     def of_process(self, process: str) -> str:
-        """Return the key of what is to be removed with a process."""
+        """Return the key that lists what is removed together with a process."""
         return self.belongings + process
 
     def new_batch(self) -> str:
-        """Return a key for payloads that are being taken, never used before."""
+        """Return a new key for payloads that are being taken."""
         return f"{self.prefix}:batch:{self.process}:{names.unique()}"
 
-    def of_drawn(self, channel: str) -> str:
-        """Return the key that lists batches of a plain channel, see prefetch.lua."""
-        return f"{self.prefix}:drawn:{channel}"
+    def of_prefetched(self, channel: str) -> str:
+        """Return the key that lists prefetched batches of a plain channel, see prefetch.lua."""
+        return f"{self.prefix}:prefetched:{channel}"
 
     def new_heartbeat(self) -> str:
-        """Return a key for one reader's heartbeat."""
+        """Return a new key for the heartbeat of one reader."""
         return f"{self.prefix}:heartbeat:{self.process}:{names.unique()}"
 
     def address(self, group: str) -> str:
@@ -52,16 +52,16 @@ class Keys:
         return names.group_address(self.inbox, group)
 
 
-def inbox_thing(key: str) -> bytes:
-    """Return how reap.lua writes an inbox that is to be removed with its process."""
+def inbox_belonging(key: str) -> bytes:
+    """Return the entry by which reap.lua removes an inbox together with its process."""
     return f"inbox {key}".encode()
 
 
-def member_thing(channel: str, group_key: str) -> bytes:
-    """Return how reap.lua writes a membership that is to be removed with its process."""
+def member_belonging(channel: str, group_key: str) -> bytes:
+    """Return the entry by which reap.lua removes a membership together with its process."""
     return f"member {channel} {group_key}".encode()
 
 
 def glob(prefix: str) -> str:
-    """Return the pattern of all keys with a prefix."""
+    """Return a pattern that matches all keys with a prefix."""
     return re.sub(r"([*?\[\]\\])", r"\\\1", prefix) + "*"

@@ -1,4 +1,11 @@
-"""Takes payloads from one shared name, for receivers who may give up at any moment."""
+"""
+Takes messages out of sorted sets so that neither a lost connection nor a killed process loses any.
+
+What is taken moves into a batch on the server and stays there until the next call confirms
+it. `BatchReader` reads inboxes in this way, and confirms a batch as a whole. `QueueReader`
+serves the receivers of a shared name. It prefetches more than they wait for, and tells the
+server which messages were handed out, so that others get the rest if this process dies.
+"""
 
 from __future__ import annotations
 
@@ -7,22 +14,22 @@ import contextlib
 import logging
 import time
 from collections import deque
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from fast_channels.exceptions import LayerClosed, LayerUnavailable
 from fast_channels.layers.broker import Popped
+from fast_channels.layers.waiters import Waiters
 
-from ._reader import Reader, first_of, reconnect_delays
+from ._reader import reconnect_delays
 from ._scripts import Script
-from ._subscriber import KeyTracker
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Sequence
+    from collections.abc import Callable, Sequence
 
-    from ._client import Client, RedisConnection
+    from ._client import Client
     from ._keys import Keys
     from ._options import QueueOptions
-    from ._server import Server
+    from ._subscriber import KeyTracker
 
 logger = logging.getLogger("fast_channels.layers.redis")
 
@@ -30,282 +37,319 @@ TAKE = Script("take")
 PREFETCH = Script("prefetch")
 REQUEUE = Script("requeue")
 
-# Payloads to take at once, at most, and seconds to hold what nobody has asked for
-# yet: other processes may be waiting for it.
-MOST = 64
+# Payloads to prefetch at once, and how long to keep them for receivers here: other
+# processes may be waiting for them.
+MAX_PREFETCH = 64
 PREFETCH_SECONDS = 0.02
 
-# Seconds that a reader stays connected when nobody waits.
-IDLE = 60.0
+# How long the reader of a shared name stays ready when no receiver waits.
+READER_IDLE_SECONDS = 60.0
 
-# Seconds that putting back may take when the layer is closed.
-PATIENCE = 10.0
+# How long a closing layer may take to requeue payloads.
+REQUEUE_TIMEOUT_SECONDS = 10.0
 
-# Seconds between two notes to the server, of which each is a system call: that is
-# most of what handing out costs.
+# Shortest time between two notes to the server about what was handed out. A note is a
+# system call, which is most of what handing out costs.
 NOTE_INTERVAL_SECONDS = 0.001
+
+
+class ScoredPayload(NamedTuple):
+    """A payload, and the score by which it can be requeued in its old place."""
+
+    payload: bytes
+    score: bytes
+
+
+class BatchReader:
+    """
+    Takes batches from several sorted sets on one server; see take.lua for why none is lost.
+
+    `take` may be cancelled: the next call returns the same batch.
+    """
+
+    def __init__(self, client: Client, batch_key: str, keys: Sequence[str], expiry: float) -> None:
+        self._client = client
+        self._batch_key = batch_key
+        # The owner of the list may add to it.
+        self._keys = keys
+        # Milliseconds until the server forgets a batch that is not fetched.
+        self._expiry = int(expiry * 1000)
+        # Number of the last batch that has arrived here.
+        self._arrived = 0
+
+    async def take(self, size: int) -> list[ScoredPayload]:
+        """
+        Return up to `size` payloads, and confirm those that the last call returned.
+
+        With a size of 0, only payloads whose reply was lost. Raises LayerUnavailable.
+        """
+        args = [self._arrived, size, self._expiry]
+        number, *batch = await self._client.run(TAKE, [self._batch_key, *self._keys], args)
+        if int(number) <= self._arrived:
+            return []
+        self._arrived = int(number)
+        return [ScoredPayload(*pair) for pair in zip(batch[::2], batch[1::2], strict=True)]
+
+
+class Origin(NamedTuple):
+    """Where a payload was taken from: which source, and the score that says before what."""
+
+    source: int
+    score: bytes
 
 
 class QueueReader:
     """
-    One reader per server, reading only while somebody waits in `pop`.
+    Serves the receivers of one shared name in this process.
 
-    While receivers come back quickly it takes more than they wait for, and they
-    find the next ones here. What nobody wants any more, or within PREFETCH_SECONDS, goes
-    back to its place, by its score. So giving up loses nothing and keeps the order.
+    Nothing is taken while no receiver waits. While receivers come back quickly, the reader
+    prefetches more than they wait for, and they find the next payload here. A payload that
+    no receiver wants, or not within PREFETCH_SECONDS, is requeued in its old place. Hence a
+    cancelled receiver loses nothing and changes no order.
+
+    Each server is read, because peers may hash names in another way.
     """
 
     def __init__(
         self,
         name: str,
-        servers: Sequence[Server],
+        trackers: Sequence[KeyTracker],
         keys: Keys,
         options: QueueOptions,
         forget: Callable[[], object],
     ) -> None:
         self._name = name
-        # Called once, when nobody has wanted anything for a while: whoever comes
-        # next needs a new tap, and this one is to be stopped.
+        # Called once, when no receiver has waited for READER_IDLE_SECONDS: the caller
+        # stops this reader, and makes a new one if the name is received from again.
         self._forget = forget
         self._forgotten = False
-        # Who waits, the first being served first.
-        self._waiting: deque[asyncio.Future[Popped]] = deque()
-        # Set while somebody waits.
+        self._waiters = Waiters[Popped](self.hand_over)
+        # Set while a receiver waits.
         self._wanted = asyncio.Event()
-        self._spouts = [
-            ServerQueueReader(self, number, server, name, keys, options)
-            for number, server in enumerate(servers)
+        self.sources = [
+            QueueSource(self, number, tracker, name, keys, options)
+            for number, tracker in enumerate(trackers)
         ]
+        """One per server."""
 
     async def pop(self) -> Popped:
         """Wait for a payload and take it. Cancelling loses nothing."""
         if not self.wanted:
-            for spout in self._spouts:
-                if popped := spout.hand_out():
+            for source in self.sources:
+                if popped := source.hand_out():
                     return popped
-        wanted: asyncio.Future[Popped] = asyncio.get_running_loop().create_future()
-        self._waiting.append(wanted)
         self._wanted.set()
-        for spout in self._spouts:
-            spout.start()
+        for source in self.sources:
+            source.start()
         try:
-            return await wanted
-        except asyncio.CancelledError:
-            if wanted.done() and not wanted.cancelled() and wanted.exception() is None:
-                # It was handed over in the moment of the cancellation.
-                self.hand_over(wanted.result())
-            raise
+            return await self._waiters.wait()
         finally:
-            if wanted in self._waiting:
-                self._waiting.remove(wanted)
-            self._rest()
+            self._pause_if_unwanted()
 
     async def stop(self) -> None:
-        """End the readers, and put back what is left in our hands."""
-        for receiver in self._waiting:
-            if not receiver.done():
-                receiver.set_exception(LayerClosed(f"channel {self._name!r}"))
-        await asyncio.gather(*(spout.stop() for spout in self._spouts))
+        """Stop reading, and requeue everything that was not received."""
+        self._waiters.fail(LayerClosed(f"channel {self._name!r}"))
+        await asyncio.gather(*(source.stop() for source in self.sources))
 
-    def empty(self) -> None:
-        """Called when everything on the servers was deleted on purpose."""
-        for spout in self._spouts:
-            spout.release()
+    def discard(self) -> None:
+        """Forget prefetched payloads: a flush has deleted everything on the servers."""
+        for source in self.sources:
+            source.discard()
 
     @property
     def wanted(self) -> int:
         """How many receivers wait."""
-        return sum(not receiver.done() for receiver in self._waiting)
+        return len(self._waiters)
 
     async def is_wanted(self) -> bool:
-        """Wait until somebody wants a payload; False if nobody does for IDLE seconds."""
+        """Wait until a receiver waits; return False if that takes READER_IDLE_SECONDS."""
         if self._wanted.is_set():
             return True
-        try:
-            async with asyncio.timeout(IDLE):
-                await self._wanted.wait()
-        except TimeoutError:
-            # Somebody may have come in this very moment.
-            if not self._wanted.is_set():
-                self._forget_once()
-                return False
+        if not await _is_set_within(READER_IDLE_SECONDS, self._wanted):
+            # Every source finds this out. By the second one the name may have a new reader.
+            if not self._forgotten:
+                self._forgotten = True
+                self._forget()
+            return False
         return True
 
     def hand_over(self, popped: Popped) -> None:
-        """Give a payload to whoever waits, or back to its server."""
-        while self._waiting:
-            receiver = self._waiting.popleft()
-            if not receiver.done():
-                receiver.set_result(popped)
-                break
-        else:
-            place: Place = popped.handle
-            self._spouts[place.spout].put_back(popped.payload, place.score)
-        self._rest()
+        """Give a payload to the receiver that has waited longest, or requeue it."""
+        if not self._waiters.hand_over(popped):
+            origin: Origin = popped.handle
+            self.sources[origin.source].requeue(popped.payload, origin.score)
+        self._pause_if_unwanted()
 
-    def _forget_once(self) -> None:
-        # Each reader finds out for itself; by the second time the name may have
-        # a new tap already.
-        if not self._forgotten:
-            self._forgotten = True
-            self._forget()
-
-    def _rest(self) -> None:
-        """Let the readers stop reading while nobody waits."""
-        if not self._waiting:
+    def _pause_if_unwanted(self) -> None:
+        if not self.wanted:
             self._wanted.clear()
 
 
-class Place(NamedTuple):
-    """Where a payload was: at which server, and the score that says before what."""
-
-    spout: int
-    score: bytes
-
-
-class PrefetchSize:
-    """How many payloads to take at once: about what is wanted within PREFETCH_SECONDS."""
-
-    def __init__(self) -> None:
-        self.size = 1
-        # Of the last time: how many were taken, and time.monotonic().
-        self._taken, self._taken_at = 0, 0.0
-
-    def took(self, count: int) -> None:
-        self._taken, self._taken_at = count, time.monotonic()
-
-    def used_up(self) -> None:
-        """Called when more is wanted, and nothing is left."""
-        lasted = time.monotonic() - self._taken_at
-        if lasted > PREFETCH_SECONDS:
-            self.size = 1
-        elif self._taken == self.size and lasted < PREFETCH_SECONDS / 2:
-            self.size = min(2 * self.size, MOST)
-
-    def too_many(self, left: int) -> None:
-        """Called when nobody wanted the last ones."""
-        self.size = max(1, self._taken - left)
-
-
-class ServerQueueReader:
-    """The part of a tap that is at one server."""
+class QueueSource:
+    """Takes the payloads of a shared name from one server."""
 
     def __init__(
         self,
-        tap: QueueReader,
+        reader: QueueReader,
         number: int,
-        server: Server,
+        tracker: KeyTracker,
         name: str,
         keys: Keys,
         options: QueueOptions,
     ) -> None:
-        self._tap = tap
+        self._reader = reader
         self._number = number
-        self._server = server
+        self._tracker = tracker
+        self._server = tracker.server
         self._keys = keys
         self._key = keys.of_channel(name)
-        # A key of this reader alone.
-        self._beats = keys.new_heartbeat()
         self._options = options
-        self._draw = Prefetch(server.control, name, keys, options.expiry, options.lease)
-        self._pace = PrefetchSize()
-        # Set when nothing is left to hand out.
-        self._empty = asyncio.Event()
-        self._supervisor = server.supervised(self._converse)
+        self._prefetch = Prefetch(self._server.control, name, keys, options.expiry, options.lease)
+        self._size = PrefetchSize()
+        # Set when the queue was written.
+        self._written = asyncio.Event()
+        # Set when no prefetched payload is left to hand out.
+        self._used_up = asyncio.Event()
         # Payloads that were too old to be handed over.
         self._expired = 0
-        # Payloads on their way back.
-        self._returning: set[asyncio.Task[None]] = set()
+        # Payloads that are being requeued.
+        self._requeuing: set[asyncio.Task[None]] = set()
+        self._task: asyncio.Task[None] | None = None
+        self._delays = reconnect_delays()
+        # Whether the last attempt to take has failed.
+        self._failed = False
         self._stopped = False
+
+    @property
+    def prefetched(self) -> int:
+        """How many payloads can be handed out without asking the server."""
+        return len(self._prefetch)
+
+    @property
+    def unsettled(self) -> bool:
+        """Whether payloads are here, or on their way from or to the server."""
+        return bool(self._prefetch.unsettled or self._requeuing)
 
     def start(self) -> None:
         """Read in the background. Starting twice is fine."""
-        self._supervisor.start()
+        if self._task is None:
+            self._tracker.watch(self._key, self._written)
+            self._task = asyncio.create_task(self._run(), name=f"fast_channels reader {self._key}")
 
     async def stop(self) -> None:
-        await self._supervisor.stop()
-        with contextlib.suppress(LayerUnavailable):
-            await self._draw.stop()
-            await self._server.control.call("DEL", self._beats)
+        if self._task is not None:
+            self._tracker.ignore(self._key)
+            self._task.cancel()
+            await asyncio.wait([self._task])
+            self._server.state.connected(self)
+            # If the server cannot be reached, other processes requeue the rest of the batch.
+            with contextlib.suppress(LayerUnavailable):
+                await self._prefetch.stop()
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(PATIENCE):
-                # Meanwhile others may give up on theirs.
-                while self._returning:
-                    await asyncio.wait(self._returning)
+            async with asyncio.timeout(REQUEUE_TIMEOUT_SECONDS):
+                # Meanwhile more receivers may be cancelled.
+                while self._requeuing:
+                    await asyncio.wait(self._requeuing)
         self._stopped = True
-        for task in self._returning:
+        for task in self._requeuing:
             task.cancel()
-            self._lost()
+            self._log_lost()
 
     def hand_out(self) -> Popped | None:
-        """Return a payload that was taken in advance, if there is one."""
-        # What goes back stood before those that are here.
-        while not self._returning and (taken := self._draw.hand_out()):
-            if not len(self._draw):
-                self._empty.set()
-            # Only a sender removes what has expired, and there may be none.
+        """Return a prefetched payload, if there is one."""
+        # What is being requeued stood before what is here.
+        while not self._requeuing and (taken := self._prefetch.hand_out()):
+            if not len(self._prefetch):
+                self._used_up.set()
+            # Only senders remove expired payloads, and there may be none.
             age = time.time() - float(taken.score)
             if age <= self._options.expiry:
-                return Popped(taken.payload, Place(self._number, taken.score))
-            self._skipped(age)
+                return Popped(taken.payload, Origin(self._number, taken.score))
+            self._log_expired(age)
         return None
 
-    def release(self) -> None:
-        """Hand out nothing of what was taken in advance."""
-        self._draw.release()
-        self._empty.set()
+    def discard(self) -> None:
+        """Hand out no more prefetched payloads."""
+        self._prefetch.discard()
+        self._used_up.set()
 
-    def put_back(self, payload: bytes, score: bytes) -> None:
+    def requeue(self, payload: bytes, score: bytes) -> None:
+        """Put a payload back into the queue, in its old place."""
         if self._stopped:
-            self._lost()
+            self._log_lost()
             return
-        # What was taken in advance comes after it, and must not be handed out before.
-        self.release()
-        returning = self._return(payload, score)
-        task = asyncio.create_task(returning, name=f"fast_channels return {self._key}")
-        self._returning.add(task)
-        task.add_done_callback(self._returning.discard)
+        # Prefetched payloads come after this one, and must not be handed out before it.
+        self.discard()
+        task = asyncio.create_task(
+            self._requeue(payload, score), name=f"fast_channels requeue {self._key}"
+        )
+        self._requeuing.add(task)
+        task.add_done_callback(self._requeuing.discard)
 
-    async def _converse(self, link: RedisConnection, supervisor: Reader) -> None:
-        interval = self._options.heartbeat_interval
-        alarm = KeyTracker(self._server, [self._key], self._beats, interval)
-        await alarm.arm(link)
-        supervisor.connected()
-        await first_of(alarm.keep(link, supervisor), self._read(alarm))
+    async def _run(self) -> None:
+        while True:
+            try:
+                # Other processes may wait for what was under way in the last attempt.
+                await self._prefetch.settle()
+                await self._read()
+            except Exception as exc:
+                # A process whose reader ended would receive nothing more, unnoticed.
+                if not isinstance(exc, LayerUnavailable):
+                    logger.exception("unexpected error in the reader of %r", self._key)
+                self._failed = True
+                self._server.state.lost(self, exc)
+                await asyncio.sleep(next(self._delays))
+            else:
+                return
 
-    async def _read(self, alarm: KeyTracker) -> None:
-        # What was under way when the connection broke, others may wait for.
-        await self._draw.settle()
-        while await self._tap.is_wanted():
-            if self._returning:
-                # What goes back stood before what we would read now.
-                await asyncio.wait(self._returning)
+    async def _read(self) -> None:
+        while await self._reader.is_wanted():
+            if self._requeuing:
+                # What is being requeued stood before what would be taken now.
+                await asyncio.wait(self._requeuing)
                 continue
-            self._pace.used_up()
-            taken = await self._draw.take(min(MOST, max(self._pace.size, self._tap.wanted)))
-            self._pace.took(taken)
+            self._size.used_up()
+            size = min(MAX_PREFETCH, max(self._size.next, self._reader.wanted))
+            taken = await self._prefetch.take(size)
+            self._size.took(taken)
+            if self._failed:
+                self._failed, self._delays = False, reconnect_delays()
+                self._server.state.connected(self)
             if taken:
                 await self._serve()
             else:
-                # What a process that died has left rings no bell; and whoever
-                # wanted it may have given up long ago.
-                await _within(min(IDLE, self._options.lease / 2), alarm.wait())
+                # Nothing tells of the batch that a killed process has left, nor that
+                # the receivers were cancelled long ago.
+                longest = min(READER_IDLE_SECONDS, self._options.lease / 2)
+                await _is_set_within(longest, self._written)
+                self._written.clear()
 
     async def _serve(self) -> None:
-        """Hand out what was taken, and return what nobody wants for too long."""
-        self._empty.clear()
-        if self._returning:
-            # What goes back stood before these, too, and may be there any moment.
-            self.release()
-        while self._tap.wanted and (popped := self.hand_out()):
-            self._tap.hand_over(popped)
-        if len(self._draw):
-            await _within(PREFETCH_SECONDS, self._empty.wait())
-        if self._draw.owed:
-            self._pace.too_many(self._draw.owed)
-            await self._draw.settle()
+        """Hand out what was taken, and requeue what no receiver wants soon."""
+        self._used_up.clear()
+        if self._requeuing:
+            # A payload that is being requeued stood before these too.
+            self.discard()
+        while self._reader.wanted and (popped := self.hand_out()):
+            self._reader.hand_over(popped)
+        if len(self._prefetch):
+            await _is_set_within(PREFETCH_SECONDS, self._used_up)
+        if self._prefetch.owed:
+            self._size.too_many(self._prefetch.owed)
+            await self._prefetch.settle()
 
-    def _skipped(self, age: float) -> None:
+    async def _requeue(self, payload: bytes, score: bytes) -> None:
+        client, done_key = self._server.control, self._keys.new_batch()
+        args = [score, payload, int(self._options.expiry * 1000)]
+        for delay in reconnect_delays():
+            with contextlib.suppress(LayerUnavailable):
+                await client.run(REQUEUE, [self._key, done_key], args)
+                break
+            await asyncio.sleep(delay)
+        with contextlib.suppress(LayerUnavailable):
+            await client.call("DEL", done_key)
+
+    def _log_expired(self, age: float) -> None:
         self._expired += 1
         # The 1st, 2nd, 4th, 8th ...: there may be many.
         if self._expired & (self._expired - 1) == 0:
@@ -318,183 +362,155 @@ class ServerQueueReader:
                 self._options.expiry,
             )
 
-    def _lost(self) -> None:
+    def _log_lost(self) -> None:
         logger.error("a message taken from %r could not be put back", self._key)
 
-    async def _return(self, payload: bytes, score: bytes) -> None:
-        pipe, done = self._server.control, self._keys.new_batch()
-        args = [score, payload, int(self._options.expiry * 1000)]
-        for pause in reconnect_delays():
-            with contextlib.suppress(LayerUnavailable):
-                await pipe.run(REQUEUE, [self._key, done], args)
-                break
-            await asyncio.sleep(pause)
-        with contextlib.suppress(LayerUnavailable):
-            await pipe.call("DEL", done)
+
+class PrefetchSize:
+    """Decides how many payloads to take at once: about as many as PREFETCH_SECONDS need."""
+
+    def __init__(self) -> None:
+        self.next = 1
+        # How many were taken last, and at what time.monotonic().
+        self._taken, self._taken_at = 0, 0.0
+
+    def took(self, count: int) -> None:
+        self._taken, self._taken_at = count, time.monotonic()
+
+    def used_up(self) -> None:
+        """Note that a receiver wants more and nothing is left."""
+        lasted = time.monotonic() - self._taken_at
+        if lasted > PREFETCH_SECONDS:
+            self.next = 1
+        elif self._taken == self.next and lasted < PREFETCH_SECONDS / 2:
+            self.next = min(2 * self.next, MAX_PREFETCH)
+
+    def too_many(self, left: int) -> None:
+        """Note that no receiver wanted the last ones."""
+        self.next = max(1, self._taken - left)
 
 
 class Prefetch:
     """
-    Takes batches of one channel on one server, to be handed out one by one.
+    Takes batches of one shared name on one server, and hands out their payloads one by one.
 
-    `take` may be cancelled: the next call returns the same batch. If this
-    process is killed, what it has not handed out goes back to the channel, see
-    prefetch.lua; and also what it has, without a turn of the loop, within NOTE_INTERVAL_SECONDS.
+    `take` may be cancelled: the next call returns the same batch. If this process is
+    killed, others requeue what it has not handed out, see prefetch.lua. Among that may be
+    payloads that were handed out within the last NOTE_INTERVAL_SECONDS without an
+    iteration of the event loop.
     """
 
-    def __init__(self, pipe: Client, name: str, keys: Keys, expiry: float, lease: float) -> None:
-        self._pipe = pipe
-        # Seconds until others return what is left of a batch. Its holder does so
-        # long before, or has died, stood still or was cut off.
+    def __init__(self, client: Client, name: str, keys: Keys, expiry: float, lease: float) -> None:
+        self._client = client
+        # Seconds until others requeue the rest of a batch. This process does so long
+        # before, unless it has died, stood still, or lost its connection.
         self._lease = lease
-        self._batch = keys.new_batch()
-        self._keys = [self._batch, keys.of_channel(name), keys.of_drawn(name)]
-        # Milliseconds that the server keeps what is not fetched.
+        self._batch_key = keys.new_batch()
+        self._batches_key = keys.of_prefetched(name)
+        self._keys = [self._batch_key, keys.of_channel(name), self._batches_key]
+        # Milliseconds until the server forgets what is not fetched.
         self._expiry = int(expiry * 1000)
-        # Number of the last batch that has arrived here, how many payloads were in
-        # it, and how many of those were handed out.
-        self._arrived = self._count = self._handed = 0
-        # Whether the server was asked for more and the answer has not come.
-        self._asked = False
-        # Those of them that may still be handed out.
+        # Number of the last batch that has arrived, how many payloads were in it, and how
+        # many of these were handed out.
+        self._arrived = self._count = self._handed_out = 0
+        # Whether the reply to a call of `take` has yet to come, or was lost.
+        self._reply_missing = False
+        # Payloads that may still be handed out.
         self._left: deque[ScoredPayload] = deque()
-        # time.monotonic() from which on others may return these.
+        # time.monotonic() after which others may requeue these.
         self._stale_at = 0.0
-        # The same when the server was told last what was handed out, and whether
-        # it is about to be told.
-        self._noted_at, self._noting = 0.0, False
+        # time.monotonic() of the last note to the server, and whether one is scheduled.
+        self._noted_at, self._note_scheduled = 0.0, False
 
     def __len__(self) -> int:
-        """How many payloads may be handed out."""
+        """Return how many payloads may be handed out."""
         return len(self._left)
 
     @property
     def owed(self) -> int:
-        """How many were not handed out, and did not go back."""
-        return self._count - self._handed
+        """How many payloads were neither handed out nor requeued."""
+        return self._count - self._handed_out
+
+    @property
+    def unsettled(self) -> bool:
+        """Whether payloads are here, or in a reply that has not arrived."""
+        return self._reply_missing or self.owed > 0
 
     async def take(self, size: int) -> int:
         """
-        Take up to `size` payloads, to hand out; return how many there are.
+        Requeue the rest of the last batch, take up to `size` payloads, and return their number.
 
-        What was left of the last batch goes back to its place first, and cannot
-        be handed out from this moment on. Raises LayerUnavailable.
+        The rest cannot be handed out from this moment on. Raises LayerUnavailable.
         """
         self._left.clear()
         # Before the server begins to count.
         stale_at = time.monotonic() + self._lease / 2
-        args = [self._arrived, self._handed, size, self._expiry, self._lease]
-        self._asked = True
-        number, *batch = await self._pipe.run(PREFETCH, self._keys, args)
-        self._asked = False
+        args = [self._arrived, self._handed_out, size, self._expiry, self._lease]
+        self._reply_missing = True
+        number, *batch = await self._client.run(PREFETCH, self._keys, args)
+        self._reply_missing = False
         if int(number) > self._arrived:
-            self._arrived, self._handed, self._stale_at = int(number), 0, stale_at
-            self._left.extend(
-                ScoredPayload(*pair) for pair in zip(batch[::2], batch[1::2], strict=True)
-            )
+            self._arrived, self._handed_out, self._stale_at = int(number), 0, stale_at
+            pairs = zip(batch[::2], batch[1::2], strict=True)
+            self._left.extend(ScoredPayload(*pair) for pair in pairs)
             self._count = len(self._left)
         else:
-            self._count = self._handed
+            self._count = self._handed_out
         return len(self._left)
 
-    def release(self) -> None:
-        """Hand out no more of this batch; the next call of `take` returns what is owed."""
+    def discard(self) -> None:
+        """Hand out no more of this batch. The next call of `take` requeues the rest."""
         self._left.clear()
 
     def hand_out(self) -> ScoredPayload | None:
-        """Return the next payload; None if there is none that is certainly still ours."""
+        """Return the next payload, or None if none certainly still belongs to this process."""
         if not self._left:
             return None
-        self._handed += 1
-        # The first counts as handed out when it is taken.
-        if self._handed > 1 and not self._noted():
-            self._handed -= 1
+        self._handed_out += 1
+        # The server counts the first payload as handed out when it is taken.
+        if self._handed_out > 1 and not self._note_handed_out():
+            self._handed_out -= 1
             return None
         return self._left.popleft()
 
     async def settle(self) -> None:
-        """
-        Return what is owed, and what an answer brought that was lost.
-
-        Raises LayerUnavailable.
-        """
-        while self._asked or self.owed:
+        """Requeue the rest of the batch, and payloads in a lost reply. Raises LayerUnavailable."""
+        while self.unsettled:
             await self.take(0)
 
     async def stop(self) -> None:
-        """Return what is left. Raises LayerUnavailable; then others do it."""
+        """Requeue what is left. Raises LayerUnavailable; other processes then do it."""
         await self.settle()
-        batch, _, drawn = self._keys
-        # Of a batch that was handed out to its end, the list tells until the next.
-        await self._pipe.call("ZREM", drawn, batch)
-        await self._pipe.call("DEL", batch, self._out)
+        # A batch that was handed out completely is listed until the next one.
+        await self._client.call("ZREM", self._batches_key, self._batch_key)
+        await self._client.call("DEL", self._batch_key, self._note_key)
 
     @property
-    def _out(self) -> str:
-        return f"{self._batch}:out"
+    def _note_key(self) -> str:
+        return f"{self._batch_key}:out"
 
-    def _noted(self) -> bool:
-        """See to it that the server knows what is handed out; False if it will not."""
+    def _note_handed_out(self) -> bool:
+        """Tell the server soon how many were handed out; return False if that is impossible."""
         now = time.monotonic()
         if now >= self._stale_at:
             return False
         if now - self._noted_at >= NOTE_INTERVAL_SECONDS:
-            return self._note()
-        if not self._noting:
-            self._noting = True
-            asyncio.get_running_loop().call_soon(self._note)
+            return self._write_note()
+        if not self._note_scheduled:
+            self._note_scheduled = True
+            asyncio.get_running_loop().call_soon(self._write_note)
         return True
 
-    def _note(self) -> bool:
-        self._noted_at, self._noting = time.monotonic(), False
-        note = f"{self._arrived} {self._handed}"
-        return self._pipe.tell("SET", self._out, note, "PX", self._expiry)
+    def _write_note(self) -> bool:
+        self._noted_at, self._note_scheduled = time.monotonic(), False
+        note = f"{self._arrived} {self._handed_out}"
+        return self._client.write("SET", self._note_key, note, "PX", self._expiry)
 
 
-class ScoredPayload(NamedTuple):
-    """A payload, and the score it takes to put it back where it was."""
-
-    payload: bytes
-    score: bytes
-
-
-class BatchReader:
-    """
-    Takes batches from `keys` on one server; see take.lua for why none is lost.
-
-    Cancelling `take` is fine: the next call returns the same batch.
-    """
-
-    def __init__(self, pipe: Client, batch: str, keys: Sequence[str], expiry: float) -> None:
-        self._pipe = pipe
-        self._batch = batch
-        # Its owner may add to it.
-        self._keys = keys
-        # Milliseconds that the server keeps a batch which is not fetched.
-        self._expiry = int(expiry * 1000)
-        # Number of the last batch that has arrived here.
-        self._arrived = 0
-
-    async def take(self, size: int) -> list[ScoredPayload]:
-        """
-        Return up to `size` payloads; what the last call returned is then forgotten.
-
-        With a size of 0 it returns only what was taken and did not arrive.
-        Raises LayerUnavailable.
-        """
-        args = [self._arrived, size, self._expiry]
-        number, *batch = await self._pipe.run(TAKE, [self._batch, *self._keys], args)
-        if int(number) <= self._arrived:
-            return []
-        self._arrived = int(number)
-        return [ScoredPayload(*pair) for pair in zip(batch[::2], batch[1::2], strict=True)]
-
-
-async def _within(seconds: float, coroutine: Coroutine[Any, Any, Any]) -> bool:
-    """Wait for it, but no longer than that; whether it came to its end."""
-    try:
-        async with asyncio.timeout(seconds):
-            await coroutine
-    except TimeoutError:
-        return False
-    return True
+async def _is_set_within(seconds: float, event: asyncio.Event) -> bool:
+    """Wait for an event, but no longer than that; return whether it is set."""
+    if not event.is_set():
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await event.wait()
+    return event.is_set()

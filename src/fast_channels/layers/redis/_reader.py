@@ -1,4 +1,4 @@
-"""Keeps one reading connection alive, and says when it was not."""
+"""A connection that only receives: kept open, checked by a heartbeat, its outages reported."""
 
 from __future__ import annotations
 
@@ -21,54 +21,49 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("fast_channels.layers.redis")
 
-# Seconds between attempts to connect, doubling from the first to the second.
+# The delay before connecting again doubles from the first to the second.
 MIN_RECONNECT_DELAY_SECONDS, MAX_RECONNECT_DELAY_SECONDS = 0.1, 5.0
-
-
-class Reconnect(Exception):
-    """Raised by a conversation that wants a new connection, though the old one is in order."""
 
 
 class Reader:
     """
-    Runs `converse(link, self)` on a connection, and on a new one whenever that fails.
+    Runs `converse(connection, reader)`, and again on a new connection when that fails.
 
-    An outage begins with `on_loss()`. It ends when `converse` calls
-    `connected()`, once all is in order again, with `on_return(since, until,
-    recovered)`: Unix times in seconds, the first being when the server was last
-    heard, and whether what was sent meanwhile is there after all. When
-    `converse` returns, the work is done.
+    An outage begins with a call of `on_loss()`. It ends when `converse` calls
+    `connected()`, with a call of `on_return(since, until, recovered)`: Unix times in
+    seconds, of which `since` is when the server was last heard, and whether everything
+    that was sent meanwhile will still arrive. The reader ends when `converse` returns.
     """
 
     def __init__(
         self,
         host: ChannelDecodedRedisHost,
         converse: Callable[[RedisConnection, Reader], Awaitable[None]],
-        watch: ServerState,
+        state: ServerState,
         on_loss: Callable[[], None] = lambda: None,
         on_return: Callable[[float, float, bool], None] = lambda _since, _until, _recovered: None,
         timeout: float = SEND_TIMEOUT_SECONDS,
     ) -> None:
         self._host = host
         self._converse = converse
-        self._watch = watch
+        self._state = state
         self._on_loss = on_loss
         self._on_return = on_return
-        # Seconds to connect.
+        # How long connecting may take, in seconds.
         self._timeout = timeout
         self._task: asyncio.Task[None] | None = None
-        # When the outage began that has not ended; None while all is well.
+        # When the present outage began; None without an outage.
         self._lost_at: float | None = None
-        # When the connection last was known to work: Unix time, and time.monotonic()
-        # because an outage is no shorter for a clock that was set back meanwhile.
-        self._last_heard, self._last_tick = time.time(), time.monotonic()
-        # The latter at the beginning of the outage.
-        self._lost_tick = 0.0
-        self._pauses = reconnect_delays()
-        # time.monotonic() when all was well last; None while it is not.
-        self._well_since: float | None = None
-        # Whether an error that nobody expects was logged in this outage.
-        self._puzzled = False
+        # When the server was last heard, as Unix time, and by time.monotonic(): the length
+        # of an outage must not depend on a system clock that may be set.
+        self._last_heard, self._last_heard_monotonic = time.time(), time.monotonic()
+        # The second of these at the beginning of the outage.
+        self._lost_at_monotonic = 0.0
+        self._delays = reconnect_delays()
+        # time.monotonic() of the last call of connected(); None during an outage.
+        self._connected_at: float | None = None
+        # Whether the traceback of an unexpected error was logged in this outage.
+        self._traceback_logged = False
 
     def start(self) -> None:
         """Connect in the background. Starting twice is fine."""
@@ -80,134 +75,131 @@ class Reader:
             self._task.cancel()
             await asyncio.wait([self._task])
             self._task = None
-            self._watch.back(self)
+            self._state.connected(self)
 
     @property
     def interrupted(self) -> bool:
-        """Whether there is an outage that `connected()` will end."""
+        """Whether `connected()` will end an outage."""
         return self._lost_at is not None
 
     def connected(self, *, recovered: bool = False) -> None:
-        """Called by `converse`: everything is again as it should be."""
-        self._well_since, self._puzzled = time.monotonic(), False
-        self.touch()
-        self._watch.back(self)
+        """Note that the conversation has set up everything. Called by `converse`."""
+        self._connected_at, self._traceback_logged = time.monotonic(), False
+        self.heard()
+        self._state.connected(self)
         if self._lost_at is not None:
             since, self._lost_at = self._lost_at, None
-            self._on_return(since, since + time.monotonic() - self._lost_tick, recovered)
+            until = since + time.monotonic() - self._lost_at_monotonic
+            self._on_return(since, until, recovered)
 
-    def touch(self) -> None:
-        """Called by `converse` whenever the server was heard."""
-        self._last_heard, self._last_tick = time.time(), time.monotonic()
+    def heard(self) -> None:
+        """Note that the server has sent something. Called by `converse`."""
+        self._last_heard, self._last_heard_monotonic = time.time(), time.monotonic()
 
     def __str__(self) -> str:
-        return self._watch.name
+        return self._state.name
 
     async def _run(self) -> None:
         while True:
-            link = RedisConnection(self._host, self._timeout)
+            connection = RedisConnection(self._host, self._timeout)
             try:
-                await link.open()
-                await self._converse(link, self)
-            except Reconnect:
-                continue
-            except Exception as exc:  # noqa: BLE001 - a process without its reader is deaf, and nobody would know
-                self._explain(exc)
+                await connection.open()
+                await self._converse(connection, self)
+            except Exception as exc:  # noqa: BLE001 - a process that lost its reader would receive nothing, unnoticed
+                self._log_unexpected(exc)
                 self._lost(exc)
             else:
                 return
             finally:
-                await link.close()
-            await asyncio.sleep(next(self._pauses))
+                await connection.close()
+            await asyncio.sleep(next(self._delays))
 
-    def _explain(self, exc: Exception) -> None:
-        """Log a traceback if it takes one to understand the error, once per outage."""
-        if not isinstance(exc, CONNECTION_ERRORS) and not self._puzzled:
-            self._puzzled = True
+    def _log_unexpected(self, exc: Exception) -> None:
+        """Log the traceback of an error that is not an ordinary outage, once per outage."""
+        if not isinstance(exc, CONNECTION_ERRORS) and not self._traceback_logged:
+            self._traceback_logged = True
             logger.error(
-                "an error that no reader of %s expects; it begins anew", self, exc_info=exc
+                "unexpected error in a reader of %s, which starts again", self, exc_info=exc
             )
 
     def _lost(self, exc: Exception) -> None:
-        # A connection that breaks whenever it was made is no reason to hurry.
-        if (
-            self._well_since is not None
-            and time.monotonic() - self._well_since > MAX_RECONNECT_DELAY_SECONDS
-        ):
-            self._pauses = reconnect_delays()
-        self._well_since = None
-        self._watch.lost(self, exc)
+        connected_for = 0.0 if self._connected_at is None else time.monotonic() - self._connected_at
+        # Connections that break at once are made ever less often.
+        if connected_for > MAX_RECONNECT_DELAY_SECONDS:
+            self._delays = reconnect_delays()
+        self._connected_at = None
+        self._state.lost(self, exc)
         if self._lost_at is None:
-            self._lost_at, self._lost_tick = self._last_heard, self._last_tick
+            self._lost_at, self._lost_at_monotonic = self._last_heard, self._last_heard_monotonic
             self._on_loss()
 
 
 class ReaderHeartbeat:
     """
-    `beat` sends something on the way that messages go; a reading connection must hear of it.
+    Proves that what is published reaches a reader: TCP alone may never notice a dead peer.
 
-    A reader that hears other things is alive too: a heartbeat that waits
-    behind a backlog must not cost that backlog. That the way there is broken
-    is found out without it, since every command has a timeout.
+    `send` publishes something that the reader has to receive. Other messages prove the
+    same: a heartbeat that waits behind a backlog must not cost that backlog. The way to
+    the server needs no heartbeat, because every command has a timeout.
     """
 
     def __init__(
-        self, server: Server, interval: float, beat: Callable[[], Awaitable[object]]
+        self, server: Server, interval: float, send: Callable[[], Awaitable[object]]
     ) -> None:
         self._server = server
-        # Seconds.
+        # In seconds.
         self._interval = interval
-        self._send = beat
-        # time.monotonic() when the reader last heard anything.
-        self._heard = 0.0
+        self._send = send
+        # time.monotonic() when the reader last heard the server.
+        self._last_heard = 0.0
 
     def heard(self) -> None:
-        self._heard = time.monotonic()
+        self._last_heard = time.monotonic()
 
-    async def watch(self) -> None:
+    async def run(self) -> None:
         """
-        Beat at every interval. Raises ConnectionError after two in silence.
+        Send a heartbeat at every interval. Raises ConnectionError after two without an answer.
 
-        By then the other connections to the server are given up as well.
+        By then the clients of the server have dropped their connections as well.
         """
         self.heard()
-        beating: asyncio.Task[None] | None = None
+        sending: asyncio.Task[None] | None = None
         try:
             while True:
-                if beating is None or beating.done():
-                    beating = asyncio.create_task(self._beat(), name="fast_channels heartbeat")
+                if sending is None or sending.done():
+                    sending = asyncio.create_task(self._try_send(), name="fast_channels heartbeat")
                 await self._sleep()
-                silence = time.monotonic() - self._heard
+                silence = time.monotonic() - self._last_heard
                 if silence >= 2 * self._interval:
                     await self._server.reset()
                     raise ConnectionError(f"no heartbeat came back for {silence:.1f} s")
         finally:
-            if beating is not None:
-                beating.cancel()
+            if sending is not None:
+                sending.cancel()
 
     async def _sleep(self) -> None:
         began = time.monotonic()
         await asyncio.sleep(self._interval)
         if time.monotonic() - began > 1.5 * self._interval:
-            # This process stood still, and what it did not read may be waiting.
+            # This process stood still, and the answer may wait in the socket.
             self.heard()
 
-    async def _beat(self) -> None:
-        # Whoever sends for a purpose is told; here silence says it.
+    async def _try_send(self) -> None:
+        # A failed heartbeat is noticed by the missing answer.
         with contextlib.suppress(LayerUnavailable):
             await self._send()
 
 
 def reconnect_delays() -> Iterator[float]:
-    """Yield seconds to wait, with jitter so that many processes do not come back at once."""
-    pause = MIN_RECONNECT_DELAY_SECONDS
+    """Yield seconds to wait, with jitter so that many processes do not come back together."""
+    delay = MIN_RECONNECT_DELAY_SECONDS
     while True:
-        yield pause * random.uniform(0.5, 1.0)  # noqa: S311 - nothing secret depends on it
-        pause = min(pause * 2, MAX_RECONNECT_DELAY_SECONDS)
+        yield delay * random.uniform(0.5, 1.0)  # noqa: S311 - not for security
+        delay = min(delay * 2, MAX_RECONNECT_DELAY_SECONDS)
 
 
 async def first_of(*coroutines: Coroutine[Any, Any, None]) -> None:
-    """Run all until one ends, which ends the others; raises what that one raised."""
+    """Run all until one ends, cancel the others, and raise what the first one raised."""
     tasks = [asyncio.create_task(coroutine) for coroutine in coroutines]
     try:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -216,5 +208,5 @@ async def first_of(*coroutines: Coroutine[Any, Any, None]) -> None:
     finally:
         for task in tasks:
             task.cancel()
-        # Also marks what they raised as seen.
+        # Also marks the exceptions of the others as retrieved.
         await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,4 +1,4 @@
-"""One of a layer's servers, and the connections to it."""
+"""One server of a layer: its clients, its readers, and whether it can be reached."""
 
 from __future__ import annotations
 
@@ -20,43 +20,42 @@ if TYPE_CHECKING:
     from ._client import RedisConnection
     from .type_defs import ChannelDecodedRedisHost
 
-
 logger = logging.getLogger("fast_channels.layers.redis")
 
 
 class ServerState:
     """
-    However many connections a layer has to a server, an outage is one.
+    Whether a server can be reached, as seen by all connections to it.
 
-    It begins with the first connection that is lost and ends when all are
-    back: one WARNING, one INFO.
+    An outage is one outage, however many connections it breaks. It begins with the first
+    lost connection and ends when all are back, with one WARNING and one INFO in the log.
     """
 
     def __init__(self, name: str) -> None:
-        # For logs: the address, without a password.
         self.name = name
+        """The address for logs, without a password."""
         self._state: State = "connecting"
         self._since = time.time()
         self._error: str | None = None
-        # Connections that are not there and should be.
+        # Connections that are lost and wanted.
         self._lost: set[object] = set()
 
     def health(self) -> Health:
         return Health(self._state, self._since, self._error)
 
     def lost(self, connection: object, exc: BaseException) -> None:
-        """Called when a connection fails, and when making it again does."""
+        """Note that a connection, or an attempt to open it again, has failed."""
         if self._state == "closed":
             return
-        # LayerUnavailable would name the server once more.
+        # The text of LayerUnavailable would name the server a second time.
         self._error = str(getattr(exc, "reason", exc)) or type(exc).__name__
         self._lost.add(connection)
         if self._state != "degraded":
             logger.warning("lost %s, trying to connect again: %s", self.name, self._error)
             self._enter("degraded")
 
-    def back(self, connection: object) -> None:
-        """Called when a connection does its work, or is not needed any more."""
+    def connected(self, connection: object) -> None:
+        """Note that a connection works, or is no longer needed."""
         self._lost.discard(connection)
         if self._lost or self._state in ("ready", "closed"):
             return
@@ -65,7 +64,7 @@ class ServerState:
         self._enter("ready")
 
     def close(self) -> None:
-        """Whatever is said afterwards is of no interest: the layer lets go."""
+        """Ignore all later reports: the layer closes its connections."""
         self._enter("closed")
 
     def _enter(self, state: State) -> None:
@@ -73,55 +72,60 @@ class ServerState:
 
 
 class Server:
-    """Connections are made when they are first needed."""
+    """
+    One of a layer's servers. Connections are opened when they are first needed.
+
+    Publishing and control commands use a client each: a publish that waits for a server
+    that does not read, or for a broken connection, must not delay joining and receiving.
+    """
 
     def __init__(
         self, host: ChannelDecodedRedisHost, timeout: float = SEND_TIMEOUT_SECONDS
     ) -> None:
         self._host = host
-        # Seconds to connect, and for a command to be answered.
         self.timeout = timeout
-        self.watch = ServerState(describe(host))
-        self.publishing = Client(host, self.watch, timeout)
-        # Apart from it, so that a publish that is stuck delays nobody's
-        # group_add and no reading.
-        self.control = Client(host, self.watch, timeout)
+        """How long connecting and each command may take, in seconds."""
+        self.state = ServerState(describe(host))
+        self.publishing = Client(host, self.state, timeout)
+        """For sending messages."""
+        self.control = Client(host, self.state, timeout)
+        """For everything else."""
 
-    def supervised(
+    def reader(
         self,
         converse: Callable[[RedisConnection, Reader], Awaitable[None]],
         on_loss: Callable[[], None] = lambda: None,
         on_return: Callable[[float, float, bool], None] = lambda _since, _until, _recovered: None,
     ) -> Reader:
-        """Return a reading connection for `converse`; see Reader."""
-        return Reader(self._host, converse, self.watch, on_loss, on_return, timeout=self.timeout)
+        """Return a reader of this server that is not started yet; see Reader."""
+        return Reader(self._host, converse, self.state, on_loss, on_return, timeout=self.timeout)
 
     async def reset(self) -> None:
-        """Give up the pipes' connections: the way to the server is not what it seems."""
+        """Drop the connections of the clients, which seem to lead nowhere."""
         await asyncio.gather(self.publishing.reset(), self.control.reset())
 
     async def close(self) -> None:
-        """Let go of the pipes; who has a supervised connection stops that first."""
-        self.watch.close()
+        """Close the clients. Stop the readers first."""
+        self.state.close()
         await asyncio.gather(self.publishing.close(), self.control.close())
 
     def __str__(self) -> str:
-        return self.watch.name
+        return self.state.name
 
 
 def health_of(servers: Sequence[Server]) -> dict[str, Health]:
-    """Return the health of each by its address, which gets a number if it occurs again."""
+    """Return the health of each server by its address; a repeated address gets a number."""
     found: dict[str, Health] = {}
     occurred = Counter[str]()
     for server in servers:
         occurred[str(server)] += 1
         number = occurred[str(server)]
-        found[str(server) if number == 1 else f"{server} ({number})"] = server.watch.health()
+        found[str(server) if number == 1 else f"{server} ({number})"] = server.state.health()
     return found
 
 
 async def ping_all(servers: Sequence[Server]) -> None:
-    """Raise the error of the first that does not answer, after all were asked."""
+    """Ask all servers for an answer, then raise the first error."""
     pings = (server.publishing.call("PING") for server in servers)
     for reply in await asyncio.gather(*pings, return_exceptions=True):
         if isinstance(reply, BaseException):

@@ -1,142 +1,432 @@
-"""Notices of a server: news that there is work, and of writes to keys."""
+"""
+The connection on which a server tells a layer what has happened: one per server.
+
+`Subscriber` is that of the pub/sub and streams layers. Groups, channels and work share it.
+`KeyTracker` is that of the queue. Its peers publish nothing, since the wire format is the
+one of channels_redis, so the server itself has to tell of writes to keys.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import TYPE_CHECKING
+import itertools
+import logging
+from collections import deque
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any
 
-from ._client import CONNECTION_ERRORS
+from redis.exceptions import InvalidResponse, ResponseError
+
+from fast_channels.exceptions import BrokerRefused, LayerUnavailable
+
+from ._client import CLOSE_TIMEOUT_SECONDS, CONNECTION_ERRORS
 from ._reader import ReaderHeartbeat, first_of
 from ._scripts import Script
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 
     from ._client import RedisConnection
     from ._reader import Reader
     from ._server import Server
 
+logger = logging.getLogger("fast_channels.layers.redis")
+
 HEARTBEAT = Script("heartbeat")
 
-# Where a server says which of the tracked keys were written to.
+# Commands, which are also the kinds of reply that confirm them.
+SUBSCRIBE, UNSUBSCRIBE = b"subscribe", b"unsubscribe"
+
+# Names in one SUBSCRIBE when a new connection restores all subscriptions.
+MAX_SUBSCRIBED_AT_ONCE = 1000
+
+# The channel on which a server tells which of the tracked keys were written.
 # https://valkey.io/topics/client-side-caching/
 INVALIDATIONS = b"__redis__:invalidate"
 
+# How long newly watched keys wait for others, to be tracked together.
+TRACKING_DELAY_SECONDS = 0.01
 
-class WorkNotices:
+
+class Subscriber:
     """
-    One connection for all names. It is no more than a saving of time.
+    The SUBSCRIBE connection to a server, shared by all that need notices.
 
-    What it misses is found by whoever looks again from time to time. `beats` is
-    a Redis channel of this process alone.
+    A topic is subscribed until `unsubscribe`, through outages. `deliver(topic, *payloads)`
+    gets what is published to it. `listen` is for callers that only want to be woken.
     """
 
-    def __init__(self, server: Server, beats: str, interval: float) -> None:
-        # What to call, by Redis channel.
-        self._bells: dict[bytes, Callable[[], None]] = {}
-        self._beats = beats.encode()
+    def __init__(
+        self,
+        server: Server,
+        heartbeat_channel: str,
+        heartbeat_interval: float,
+        batch: int,
+        deliver: Callable[..., object],
+        on_loss: Callable[[], None],
+        on_return: Callable[[float, float], None],
+    ) -> None:
+        self.topics: set[str] = set()
+        """Topics to be subscribed; a new connection subscribes all of them."""
+        # Callbacks of `listen`, by Redis channel.
+        self._listeners: dict[str, Callable[[], None]] = {}
+        self._heartbeat_channel = heartbeat_channel
+        # Payloads to deliver before consumers get a turn.
+        self._batch = batch
+        self._deliver = deliver
         publish = server.publishing.call
-        self._heart = ReaderHeartbeat(
-            server, interval, lambda: publish("PUBLISH", self._beats, b"")
+        self._heartbeat = ReaderHeartbeat(
+            server, heartbeat_interval, lambda: publish("PUBLISH", heartbeat_channel, b"")
         )
-        self._supervisor = server.supervised(self._converse)
-        # The connection in use; None while there is none.
-        self._link: RedisConnection | None = None
+        self._reader = server.reader(
+            self._converse, on_loss, lambda since, until, _: on_return(since, until)
+        )
+        # The connection in use; None without one.
+        self._connection: RedisConnection | None = None
+        # Callers that wait for a confirmation, by topic. Calls for one topic do not
+        # overlap (see layers/subscriptions.py).
+        self._expected: dict[str, tuple[bytes, asyncio.Future[None]]] = {}
+        # Commands and names to send at the end of this loop iteration.
+        self._requested: list[tuple[bytes, str]] = []
+        # The names in each command that was sent, without those that were confirmed: a
+        # server answers in order, and does not say which command it refuses.
+        self._unanswered: deque[deque[str]] = deque()
+        # Names that a new connection has yet to restore.
+        self._missing: set[str] = set()
 
-    def listen(self, channel: str, ring: Callable[[], None]) -> None:
-        """Call `ring` whenever there may be news, from now on."""
-        self._bells[channel.encode()] = ring
-        self._write(b"SUBSCRIBE", channel)
-        self._supervisor.start()
+    async def subscribe(self, topic: str) -> None:
+        """Return once the server has confirmed, even if that takes an outage."""
+        self.topics.add(topic)
+        self._reader.start()
+        try:
+            await self._confirmed(SUBSCRIBE, topic)
+        except BrokerRefused:
+            self.topics.discard(topic)
+            raise
+
+    async def unsubscribe(self, topic: str) -> None:
+        self.topics.discard(topic)
+        if self._connection is not None:
+            await self._confirmed(UNSUBSCRIBE, topic)
+
+    def listen(self, channel: str, wake: Callable[[], None]) -> None:
+        """
+        Call `wake` when something is published to `channel`, or may have been missed.
+
+        Notices only save time here: a listener also has to look from time to time.
+        """
+        self._listeners[channel] = wake
+        self._reader.start()
+        self._request(SUBSCRIBE, channel)
 
     def ignore(self, channel: str) -> None:
-        del self._bells[channel.encode()]
-        self._write(b"UNSUBSCRIBE", channel)
+        """Undo `listen`."""
+        del self._listeners[channel]
+        self._request(UNSUBSCRIBE, channel)
 
     async def stop(self) -> None:
-        await self._supervisor.stop()
+        await self._reader.stop()
 
-    def _write(self, command: bytes, channel: str) -> None:
-        if self._link is not None:
-            # If it fails, the reader notices too, and subscribes anew.
-            with contextlib.suppress(*CONNECTION_ERRORS):
-                self._link.write([(command, channel)])
+    # -- requests -----------------------------------------------------------------
 
-    async def _converse(self, link: RedisConnection, supervisor: Reader) -> None:
-        # No waiting between these two lines: a name is in this list or subscribed
-        # by whoever added it.
-        self._link = link
-        link.write([(b"SUBSCRIBE", self._beats, *self._bells)])
+    async def _confirmed(self, command: bytes, topic: str) -> None:
+        confirmed = asyncio.get_running_loop().create_future()
+        self._expected[topic] = command, confirmed
+        self._request(command, topic)
         try:
-            await first_of(self._read(link, supervisor), self._heart.watch())
+            await confirmed
         finally:
-            self._link = None
+            del self._expected[topic]
 
-    async def _read(self, link: RedisConnection, supervisor: Reader) -> None:
-        connected = False
+    def _request(self, command: bytes, name: str) -> None:
+        if self._connection is not None:
+            if not self._requested:
+                asyncio.get_running_loop().call_soon(self._send_requested)
+            self._requested.append((command, name))
+
+    def _send_requested(self) -> None:
+        """Send the requests of the last loop iteration in as few commands as possible."""
+        requested, self._requested = self._requested, []
+        connection = self._connection
+        if connection is not None:
+            # If this fails, the reader notices too, and subscribes anew.
+            with contextlib.suppress(*CONNECTION_ERRORS):
+                connection.write(
+                    self._command(command, [name for _, name in run])
+                    for command, run in itertools.groupby(requested, key=itemgetter(0))
+                )
+
+    def _command(self, command: bytes, names: Sequence[str]) -> tuple[bytes | str, ...]:
+        self._unanswered.append(deque(names))
+        return command, *names
+
+    # -- the conversation ---------------------------------------------------------
+
+    async def _converse(self, connection: RedisConnection, reader: Reader) -> None:
+        wanted = {self._heartbeat_channel, *self._listeners, *self.topics}
+        # Without an await in between: a later name is requested by its caller.
+        self._connection, self._requested, self._missing = connection, [], set(wanted)
+        self._unanswered.clear()
+        try:
+            for batch in _batches(list(wanted)):
+                # Some may have been given up meanwhile.
+                still = [name for name in batch if self._is_wanted(name)]
+                self._missing.difference_update(set(batch).difference(still))
+                if still:
+                    await connection.send(self._command(SUBSCRIBE, still))
+            await first_of(self._read(connection, reader), self._heartbeat.run())
+        finally:
+            self._connection = None
+            # The subscriptions ended with the connection, and will not be confirmed.
+            for topic in self._expected.keys() - self.topics:
+                self._confirm(UNSUBSCRIBE, topic)
+
+    def _is_wanted(self, name: str) -> bool:
+        return name in self.topics or name in self._listeners or name == self._heartbeat_channel
+
+    async def _read(self, connection: RedisConnection, reader: Reader) -> None:
+        batch, handled = self._batch, 0
         while True:
-            replies = await link.read_all()
-            supervisor.touch()
-            self._heart.heard()
-            for reply in replies:
-                if isinstance(reply, Exception):
-                    raise reply
-                kind, channel, _ = reply
-                # What came before the subscription was confirmed was not told.
-                if kind != b"unsubscribe" and (ring := self._bells.get(channel)) is not None:
-                    ring()
-            if not connected:
-                connected = True
-                supervisor.connected()
+            replies = await connection.read_available()
+            reader.heard()
+            self._heartbeat.heard()
+            while replies:
+                at_once = replies[: batch - handled]
+                del replies[: batch - handled]
+                self._handle(at_once, reader)
+                handled += len(at_once)
+                if handled == batch:
+                    # read_available() does not give other tasks a turn if data has arrived.
+                    handled = 0
+                    await asyncio.sleep(0)
+
+    def _handle(self, replies: Sequence[Any], reader: Reader) -> None:
+        restoring = bool(self._missing)
+        # Successive messages for one topic are delivered together.
+        for (kind, name), run in itertools.groupby(replies, key=_kind_and_name):
+            if kind == b"message":
+                self._receive(name.decode(), [payload for _, _, payload in run])
+            elif kind is None:
+                for reply in run:
+                    self._refuse(_refusal(reply), reader)
+            else:
+                for _ in run:
+                    self._answered()
+                self._confirm(kind, name.decode())
+            if restoring and not self._missing:
+                restoring = False
+                reader.connected()
+
+    def _receive(self, name: str, payloads: Sequence[bytes]) -> None:
+        if name in self._listeners:
+            self._listeners[name]()
+        elif name != self._heartbeat_channel:
+            self._deliver(name, *payloads)
+
+    # -- replies to requests --------------------------------------------------------
+
+    def _answered(self) -> None:
+        if self._unanswered:
+            names = self._unanswered[0]
+            names.popleft()
+            if not names:
+                self._unanswered.popleft()
+
+    def _confirm(self, kind: bytes, name: str) -> None:
+        self._missing.discard(name)
+        expected, confirmed = self._expected.get(name, (b"", None))
+        if confirmed is not None and expected == kind and not confirmed.done():
+            confirmed.set_result(None)
+        elif kind == SUBSCRIBE and (wake := self._listeners.get(name)) is not None:
+            # Something may have been published before.
+            wake()
+
+    def _refuse(self, exc: ResponseError, reader: Reader) -> None:
+        if not self._unanswered:
+            raise exc
+        names = self._unanswered.popleft()
+        # Access rules may have changed. Waiting for these names would hide that all
+        # others are restored.
+        self._missing.difference_update(names)
+        untold = [name for name in names if not self._fail(name, exc, reader)]
+        if untold:
+            logger.error("%s refuses to subscribe to %r", reader, untold[:3], exc_info=exc)
+
+    def _fail(self, name: str, exc: ResponseError, reader: Reader) -> bool:
+        """Raise an error in the call that waits for a name; False if no call does."""
+        _, confirmed = self._expected.get(name, (b"", None))
+        if confirmed is None or confirmed.done():
+            return False
+        confirmed.set_exception(BrokerRefused(reader, exc))
+        return True
 
 
 class KeyTracker:
     """
-    Rings when keys of a server are written to, also by peers who know nothing of it.
+    Tells of writes to keys on a server, whatever program writes.
 
-    A blocking pop would tell too, but take as well: what it takes is lost if
-    the connection breaks at that moment. A heartbeat is one more write, to a
-    key of its own.
+    A blocking pop would tell too, but it also takes, and what it takes is lost if the
+    connection breaks at that moment. The heartbeat is a write to a key of its own.
+
+    `while_connected(reader)` runs on each new connection once the server tracks the keys,
+    calls `reader.connected()`, and goes on for as long as the connection is in use.
     """
 
-    def __init__(self, server: Server, keys: Sequence[str], beats: str, interval: float) -> None:
-        self._server = server
-        self._keys = [*keys, beats]
-        self._beats = beats.encode()
-        lasts = int(interval * 2000)
-        publish = server.publishing
-        self._heart = ReaderHeartbeat(
-            server, interval, lambda: publish.run(HEARTBEAT, [beats], [lasts])
+    def __init__(
+        self,
+        server: Server,
+        heartbeat_key: str,
+        heartbeat_interval: float,
+        while_connected: Callable[[Reader], Awaitable[None]],
+        on_return: Callable[[float, float, bool], None] = lambda _since, _until, _recovered: None,
+    ) -> None:
+        self.server = server
+        self._heartbeat_key = heartbeat_key
+        lifetime = int(heartbeat_interval * 2000)
+        self._heartbeat = ReaderHeartbeat(
+            server,
+            heartbeat_interval,
+            lambda: server.publishing.run(HEARTBEAT, [heartbeat_key], [lifetime]),
         )
-        self._rung = asyncio.Event()
+        self._while_connected = while_connected
+        self.reader = server.reader(self._converse, on_return=on_return)
+        """The connection, which starts with the first watched key."""
+        # Events to set when a key is written, or may have been.
+        self._events: dict[str, asyncio.Event] = {}
+        # The connection in use and its number at the server; None without one.
+        self._connection: RedisConnection | None = None
+        self._client_id = 0
+        # Prefixes that the server tracks for that connection.
+        self._tracked: set[str] = set()
+        # Set when the server tracks what it was asked to track.
+        self._tracking = asyncio.Event()
+        # Calls _track after a delay; None if that is not scheduled.
+        self._timer: asyncio.TimerHandle | None = None
 
-    async def arm(self, link: RedisConnection) -> None:
-        """Let the server tell of writes on this connection, from now on."""
-        # Redirected to itself, because RESP 2 carries what nobody asked for
-        # only as messages of pub/sub.
-        prefixes = [word for key in self._keys for word in ("PREFIX", key)]
-        async with asyncio.timeout(self._server.timeout):
-            number = await link.call("CLIENT", "ID")
-            await link.call("CLIENT", "TRACKING", "ON", "REDIRECT", number, "BCAST", *prefixes)
-            await link.call("SUBSCRIBE", INVALIDATIONS)
-        # Nobody told of what was there before.
-        self._rung.set()
+    def watch(self, key: str, event: asyncio.Event) -> None:
+        """Set `event` now, and whenever `key` was written."""
+        self._events[key] = event
+        event.set()
+        self.reader.start()
+        if self._timer is None and self._connection is not None:
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_later(TRACKING_DELAY_SECONDS, self._track)
 
-    async def keep(self, link: RedisConnection, supervisor: Reader) -> None:
-        """Ring whenever there is reason to; raises ConnectionError when nothing is heard."""
-        await first_of(self._listen(link, supervisor), self._heart.watch())
+    def ignore(self, key: str) -> None:
+        """Undo `watch`."""
+        self._events.pop(key, None)
 
-    async def wait(self) -> None:
-        """Return when it has rung since the last call."""
-        await self._rung.wait()
-        self._rung.clear()
+    async def stop(self) -> None:
+        await self.reader.stop()
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._client_id:
+            with contextlib.suppress(LayerUnavailable, TimeoutError):
+                async with asyncio.timeout(CLOSE_TIMEOUT_SECONDS):
+                    await self.server.control.call("DEL", self._heartbeat_key)
 
-    async def _listen(self, link: RedisConnection, supervisor: Reader) -> None:
+    # -- the conversation ---------------------------------------------------------
+
+    async def _converse(self, connection: RedisConnection, reader: Reader) -> None:
+        async with asyncio.timeout(self.server.timeout):
+            self._client_id = await connection.call("CLIENT", "ID")
+        self._connection, self._tracked = connection, set()
+        self._tracking.clear()
+        try:
+            self._track()
+            await first_of(
+                self._listen(connection, reader), self._heartbeat.run(), self._attend(reader)
+            )
+        finally:
+            self._connection = None
+
+    async def _attend(self, reader: Reader) -> None:
+        async with asyncio.timeout(self.server.timeout):
+            await self._tracking.wait()
+        await self._while_connected(reader)
+
+    def _track(self) -> None:
+        """Let the server track the watched keys that it does not track yet."""
+        self._timer = None
+        tracked, keys = tuple(self._tracked), [self._heartbeat_key, *self._events]
+        new = [key for key in keys if not key.startswith(tracked)]
+        if self._connection is None or not new:
+            return
+        commands: list[tuple[Any, ...]] = []
+        if tracked:
+            # A connection with subscriptions must not use any other command.
+            commands.append((UNSUBSCRIBE, INVALIDATIONS))
+        if len(tracked) > 2 * len(keys) or any(key.startswith(tuple(new)) for key in tracked):
+            # Most of them are no longer watched; or the server would refuse a prefix of
+            # what it tracks already.
+            commands.append(("CLIENT", "TRACKING", "OFF"))
+            self._tracked, new = set(), keys
+        prefixes = list(_without_extensions(new))
+        self._tracked.update(prefixes)
+        words = [word for prefix in prefixes for word in ("PREFIX", prefix)]
+        # Redirected to the connection itself: RESP 2 carries unrequested messages only
+        # in subscriptions.
+        redirect = ("REDIRECT", self._client_id)
+        commands.append(("CLIENT", "TRACKING", "ON", *redirect, "BCAST", *words))
+        commands.append((SUBSCRIBE, INVALIDATIONS))
+        # If this fails, the reader notices too.
+        with contextlib.suppress(*CONNECTION_ERRORS):
+            self._connection.write(commands)
+
+    async def _listen(self, connection: RedisConnection, reader: Reader) -> None:
         while True:
-            _, _, keys = await link.read()
-            supervisor.touch()
-            self._heart.heard()
-            # None: all keys are gone.
-            if keys != [self._beats]:
-                self._rung.set()
+            reply: Any = await connection.read()
+            reader.heard()
+            self._heartbeat.heard()
+            match reply:
+                case [b"message", _, None]:
+                    # All keys were deleted.
+                    self._wake_all()
+                case [b"message", _, keys]:
+                    for key in keys:
+                        if event := self._events.get(key.decode(errors="replace")):
+                            event.set()
+                case [b"subscribe", *_]:
+                    # Before this, the server told of nothing.
+                    self._wake_all()
+                    self._tracking.set()
+                case _:
+                    # Another command was confirmed.
+                    pass
+
+    def _wake_all(self) -> None:
+        for event in self._events.values():
+            event.set()
+
+
+def _kind_and_name(reply: Any) -> tuple[bytes | None, bytes]:
+    """Return what replies are grouped by. Raises nothing: that would lose earlier replies."""
+    if isinstance(reply, list):
+        parts: list[bytes] = reply
+        if len(parts) == 3:
+            return parts[0], parts[1]
+    return None, b""
+
+
+def _refusal(reply: Any) -> ResponseError:
+    """Return a reply that refuses a command. Raises any other error, which ends the connection."""
+    if isinstance(reply, ResponseError):
+        return reply
+    if isinstance(reply, Exception):
+        raise reply
+    raise InvalidResponse(f"{reply!r} is neither a message nor an answer to a subscriber")
+
+
+def _batches(names: Sequence[str]) -> Iterator[Sequence[str]]:
+    size = MAX_SUBSCRIBED_AT_ONCE
+    return (names[start : start + size] for start in range(0, len(names), size))
+
+
+def _without_extensions(keys: Iterable[str]) -> Iterator[str]:
+    """Yield keys without those that begin with another one."""
+    last = None
+    for key in sorted(keys):
+        if last is None or not key.startswith(last):
+            last = key
+            yield key

@@ -1,9 +1,9 @@
 """
-Work at one server: a stream per name, of which the group "workers" says who has what.
+Acknowledged work: a stream per name, whose consumer group "workers" knows who has which message.
 
-Everything that happens to it is one step of a script, by the clock of the server.
-What was handed out is also in a sorted set, with when it is due again: because
-nobody acknowledged it, or because the pause after a failure is over.
+Every change is one step of a script, by the clock of the server. Leased messages are also
+in a sorted set, scored with the time at which they are due again: because no worker has
+acknowledged them, or because the pause after a failure is over.
 """
 
 from __future__ import annotations
@@ -12,18 +12,17 @@ import asyncio
 import contextlib
 import functools
 import logging
-from collections import deque
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fast_channels.exceptions import BrokerRefused, LayerClosed, LayerUnavailable
 from fast_channels.layers.broker import DeadPayload, Lease
+from fast_channels.layers.waiters import Waiters
 from fast_channels.layers.work import MAX_DEAD_LETTERS
 
 from ._client import CLOSE_TIMEOUT_SECONDS
 from ._hosts import consistent_hash
 from ._reader import reconnect_delays
 from ._scripts import Script
-from ._subscriber import WorkNotices
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
@@ -31,49 +30,47 @@ if TYPE_CHECKING:
     from fast_channels.layers.options import WorkOptions
 
     from ._server import Server
+    from ._subscriber import Subscriber
 
 logger = logging.getLogger("fast_channels.layers.redis")
 
-PUSH = Script("work_push")
-CLAIM = Script("work_claim")
-END = Script("work_end")
+WORK_PUSH = Script("work_push")
+WORK_LEASE = Script("work_lease")
+WORK_END = Script("work_end")
 WORK_REQUEUE = Script("work_requeue")
 
-# Payloads to claim at once, at most.
-MOST = 64
+# Messages to lease at once.
+MAX_LEASED_AT_ONCE = 64
 
-# Payloads to push or to revive with one command: nobody else is served meanwhile.
-PORTION = 500
+# Messages to push or requeue with one command: the server serves no other client meanwhile.
+MAX_WORK_PUSHED_AT_ONCE = 500
 
-# Seconds between two looks for work that nobody told of: what another process has
-# left behind when it died, or news that got lost.
-CHECK_INTERVAL = 5.0
-
-# Seconds that the news of a name are listened to when nobody waits for its work.
-IDLE = 60.0
+# How long a name is listened to when no worker waits for it.
+WORK_IDLE_SECONDS = 60.0
 
 
-class Place(NamedTuple):
-    """What the server knows a claim by, beside who made it."""
+class LeaseHandle(NamedTuple):
+    """How the server identifies a lease of this process."""
 
     id: str
     deliveries: int
 
 
 class WorkSettings(NamedTuple):
-    """What everybody at work with one server shares."""
+    """Settings that all names share."""
 
-    server: Server
-    # Who we are to the server. Never somebody else's name.
-    reader: str
+    prefix: str
+    worker: str
+    """The name of this process at the server; no other process ever has it."""
     options: WorkOptions
-    # Seconds after which work that nobody has taken is forgotten; None for never.
     expiry: float | None
+    """Seconds after which messages that no worker has taken are forgotten; None for never."""
     check_interval: float
+    """Seconds after which to look for work without a notice, which may have been lost."""
 
 
 class WorkKeys(NamedTuple):
-    """The keys of one name: with braces, so that a cluster has them at one place."""
+    """The keys of one name. The braces keep them on one node of a cluster."""
 
     queue: str
     due: str
@@ -85,358 +82,304 @@ class WorkKeys(NamedTuple):
         return cls(queue, f"{queue}:due", f"{queue}:dead")
 
 
-class RedisWork:
-    """The WorkQueue of a layer, and how payloads get into it; see layers/broker.py."""
+class RedisWorkQueue:
+    """A WorkQueue, see layers/broker.py. Each name lives on the server that it hashes to."""
 
     def __init__(
         self,
-        server: Server,
-        prefix: str,
-        reader: str,
-        options: WorkOptions,
-        *,
-        heartbeat_interval: float,
-        expiry: float | None = None,
-        check_interval: float = CHECK_INTERVAL,
+        servers: Sequence[tuple[Server, Subscriber]],
+        settings: WorkSettings,
+        seal: Callable[[bytes], bytes],
     ) -> None:
-        self._prefix = prefix
-        self._desk = WorkSettings(server, reader, options, expiry, check_interval)
-        # One per name that was taken from.
-        self._lines: dict[str, WorkQueueReader] = {}
-        self._bells = WorkNotices(server, f"{prefix}__work__:{reader}", heartbeat_interval)
+        self._work_servers = servers
+        self._work_settings = settings
+        # Turns a payload into what is stored.
+        self._seal = seal
+        # One per name that messages were taken from.
+        self._work_readers: dict[str, WorkReader] = {}
 
-    async def stop(self) -> None:
-        """Let what was done be heard of, within a second; what is in hands comes again."""
-        await asyncio.gather(*(line.stop() for line in list(self._lines.values())))
-        await self._bells.stop()
+    async def stop_work(self) -> None:
+        """
+        Send what ends leases, within CLOSE_TIMEOUT_SECONDS.
 
-    # -- sending ------------------------------------------------------------
+        All other messages that were leased are redelivered after the visibility timeout.
+        """
+        await asyncio.gather(*(reader.stop() for reader in list(self._work_readers.values())))
+
+    # -- sending ------------------------------------------------------------------
 
     async def push(self, name: str, payload: bytes, capacity: int) -> bool:
-        """Append a payload, unless `capacity` of them wait, are in hands or are tried again."""
-        return await self.push_many(name, [payload], capacity) == 1
+        """Append a payload, unless `capacity` messages wait, are leased or will be retried."""
+        return await RedisWorkQueue.push_many(self, name, [payload], capacity) == 1
 
     async def push_many(self, name: str, payloads: Sequence[bytes], capacity: int) -> int:
-        """Append payloads likewise, until there is no room; return how many were appended."""
-        keys, pushed = WorkKeys.of(self._prefix, name), 0
-        expiry = int((self._desk.expiry or 0) * 1000)
-        for start in range(0, len(payloads), PORTION):
-            portion = payloads[start : start + PORTION]
-            args = [capacity, expiry, keys.queue, *portion]
-            accepted = await self._desk.server.publishing.run(PUSH, [keys.queue], args)
+        """Append payloads until `capacity` is reached; return how many were appended."""
+        (server, _), keys = self._work_server(name), self._work_keys(name)
+        expiry, pushed = int((self._work_settings.expiry or 0) * 1000), 0
+        for start in range(0, len(payloads), MAX_WORK_PUSHED_AT_ONCE):
+            some = list(map(self._seal, payloads[start : start + MAX_WORK_PUSHED_AT_ONCE]))
+            args = [capacity, expiry, keys.queue, *some]
+            accepted = await server.publishing.run(WORK_PUSH, [keys.queue], args)
             pushed += accepted
-            if accepted < len(portion):
+            if accepted < len(some):
                 break
         return pushed
 
-    # -- WorkQueue ----------------------------------------------------------
+    # -- WorkQueue ----------------------------------------------------------------
 
     async def lease(self, name: str) -> Lease:
-        return await self._line(name).lease()
+        return await self._work_reader(name).lease()
 
     def acknowledge(self, name: str, lease: Lease) -> asyncio.Future[bool]:
-        return self._line(name).end(lease, "done")
+        return self._work_reader(name).end(lease, "acknowledge")
 
     def fail(self, name: str, lease: Lease, reason: str) -> asyncio.Future[bool]:
-        options = self._desk.options
+        options = self._work_settings.options
         if lease.deliveries >= options.max_deliveries:
             return self.reject(name, lease, reason)
         pause = int(options.pause(lease.deliveries) * 1000)
-        return self._line(name).end(lease, "later", pause=pause)
+        return self._work_reader(name).end(lease, "retry", pause=pause)
 
     def reject(self, name: str, lease: Lease, reason: str) -> asyncio.Future[bool]:
-        return self._line(name).end(lease, "dead", reason=reason)
+        return self._work_reader(name).end(lease, "reject", reason=reason)
 
     def release(self, name: str, lease: Lease) -> None:
-        self._line(name).give_back(lease)
+        self._work_reader(name).release(lease)
 
     async def dead_letters(self, name: str, limit: int) -> list[DeadPayload]:
-        call, dead = self._desk.server.control.call, WorkKeys.of(self._prefix, name).dead
-        letters = await call("XRANGE", dead, "-", "+", "COUNT", limit)
-        return [_buried(fields) for _, fields in letters]
+        (server, _), dead = self._work_server(name), self._work_keys(name).dead
+        letters = await server.control.call("XRANGE", dead, "-", "+", "COUNT", limit)
+        return [_dead_payload(fields) for _, fields in letters]
 
     async def requeue(self, name: str, limit: int, capacity: int) -> int:
-        keys, revived = WorkKeys.of(self._prefix, name), 0
-        while revived < limit:
-            portion = min(PORTION, limit - revived)
-            args = [portion, capacity, keys.queue]
-            pipe = self._desk.server.publishing
-            moved = await pipe.run(WORK_REQUEUE, [keys.queue, keys.dead], args)
-            revived += moved
-            if moved < portion:
+        (server, _), keys = self._work_server(name), self._work_keys(name)
+        requeued = 0
+        while requeued < limit:
+            wanted = min(MAX_WORK_PUSHED_AT_ONCE, limit - requeued)
+            args = [wanted, capacity, keys.queue]
+            moved = await server.publishing.run(WORK_REQUEUE, [keys.queue, keys.dead], args)
+            requeued += moved
+            if moved < wanted:
                 break
-        return revived
+        return requeued
 
-    def _line(self, name: str) -> WorkQueueReader:
-        line = self._lines.get(name)
-        if line is None:
-            keys = WorkKeys.of(self._prefix, name)
-            line = WorkQueueReader(self._desk, keys, functools.partial(self._forget, name, keys))
-            self._lines[name] = line
-            self._bells.listen(keys.queue, line.ring)
-        return line
+    def _work_server(self, name: str) -> tuple[Server, Subscriber]:
+        return self._work_servers[consistent_hash(name, len(self._work_servers))]
 
-    def _forget(self, name: str, keys: WorkKeys) -> None:
-        del self._lines[name]
-        self._bells.ignore(keys.queue)
+    def _work_keys(self, name: str) -> WorkKeys:
+        return WorkKeys.of(self._work_settings.prefix, name)
 
+    def _work_reader(self, name: str) -> WorkReader:
+        reader = self._work_readers.get(name)
+        if reader is None:
+            (server, subscriber), keys = self._work_server(name), self._work_keys(name)
+            forget = functools.partial(self._forget_work_reader, name, subscriber, keys)
+            reader = WorkReader(server, self._work_settings, keys, forget)
+            self._work_readers[name] = reader
+            subscriber.listen(keys.queue, reader.wake)
+        return reader
 
-class RedisWorkQueue:
-    """A WorkQueue and, but for members of groups, a Queue; see layers/broker.py."""
-
-    def __init__(self, benches: Sequence[RedisWork], seal: Callable[[bytes], bytes]) -> None:
-        self._benches = benches
-        # Makes of a payload what travels.
-        self._seal = seal
-
-    async def push(self, name: str, payload: bytes, capacity: int) -> bool:
-        return await self._bench(name).push(name, self._seal(payload), capacity)
-
-    async def push_many(self, name: str, payloads: Sequence[bytes], capacity: int) -> int:
-        return await self._bench(name).push_many(name, list(map(self._seal, payloads)), capacity)
-
-    async def lease(self, name: str) -> Lease:
-        return await self._bench(name).lease(name)
-
-    def acknowledge(self, name: str, lease: Lease) -> asyncio.Future[bool]:
-        return self._bench(name).acknowledge(name, lease)
-
-    def fail(self, name: str, lease: Lease, reason: str) -> asyncio.Future[bool]:
-        return self._bench(name).fail(name, lease, reason)
-
-    def reject(self, name: str, lease: Lease, reason: str) -> asyncio.Future[bool]:
-        return self._bench(name).reject(name, lease, reason)
-
-    def release(self, name: str, lease: Lease) -> None:
-        self._bench(name).release(name, lease)
-
-    async def dead_letters(self, name: str, limit: int) -> list[DeadPayload]:
-        return await self._bench(name).dead_letters(name, limit)
-
-    async def requeue(self, name: str, limit: int, capacity: int) -> int:
-        return await self._bench(name).requeue(name, limit, capacity)
-
-    def _bench(self, name: str) -> RedisWork:
-        return self._benches[consistent_hash(name, len(self._benches))]
+    def _forget_work_reader(self, name: str, subscriber: Subscriber, keys: WorkKeys) -> None:
+        del self._work_readers[name]
+        subscriber.ignore(keys.queue)
 
 
-class WorkQueueReader:
+class WorkReader:
     """
-    Those here who wait for work of one name, and what they have got of it.
+    Leases messages of one name for the workers of this process.
 
-    One task claims for all of them, so that giving up waiting interrupts no
-    command. It ends, and `forget` is called, when nothing has been here for a
-    while.
+    One task leases for all of them, so that cancelling a worker interrupts no command. The
+    task ends, and calls `forget`, when the name has not been used for WORK_IDLE_SECONDS.
     """
 
-    def __init__(self, desk: WorkSettings, keys: WorkKeys, forget: Callable[[], None]) -> None:
-        self._desk = desk
+    def __init__(
+        self, server: Server, settings: WorkSettings, keys: WorkKeys, forget: Callable[[], None]
+    ) -> None:
+        self._server = server
+        self._settings = settings
         self._keys = keys
         self._forget = forget
-        # The first is served first.
-        self._waiting: deque[asyncio.Future[Lease]] = deque()
-        # Set when there may be something to do: somebody waits, or there is news.
-        self._rung = asyncio.Event()
-        # What is in our hands; perhaps twice, if it took too long and came again.
-        self._held: set[Place] = set()
-        # Whether the server may believe that we have more than that.
-        self._doubtful = False
-        # Whether the server is being asked for work, and whether it is not to be any more.
-        self._claiming = self._closed = False
-        # What the server is being told; and of that, what goes back.
+        self._waiters = Waiters[Lease](self.release)
+        # Set when a worker waits, or there may be work.
+        self._woken = asyncio.Event()
+        # Leases of this process. A message that was redelivered here has several.
+        self._leased: set[LeaseHandle] = set()
+        # Whether a reply was lost, so that the server may know of more leases.
+        self._reply_lost = False
+        # Whether the server is being asked for work.
+        self._leasing = False
+        self._closed = False
+        # Tell the server how leases have ended; and those among them that release a message.
         self._ending: set[asyncio.Task[bool]] = set()
-        self._returning: set[asyncio.Task[bool]] = set()
+        self._releasing: set[asyncio.Task[bool]] = set()
+        # Messages that have expired before a worker took them.
         self._expired = 0
         self._task = asyncio.create_task(self._run(), name=f"fast_channels work {keys.queue}")
 
-    @property
-    def wanted(self) -> int:
-        """How many wait."""
-        return sum(not waiter.done() for waiter in self._waiting)
-
-    def ring(self) -> None:
-        """There is news."""
-        self._rung.set()
+    def wake(self) -> None:
+        """Look for work now."""
+        self._woken.set()
 
     async def lease(self) -> Lease:
         if self._closed:
             raise LayerClosed(f"channel {self._keys.queue!r}")
-        wanted: asyncio.Future[Lease] = asyncio.get_running_loop().create_future()
-        self._waiting.append(wanted)
-        self.ring()
-        try:
-            return await wanted
-        except asyncio.CancelledError:
-            if wanted.done() and not wanted.cancelled() and wanted.exception() is None:
-                # It came in the moment of the cancellation.
-                self.give_back(wanted.result())
-            raise
-        finally:
-            if wanted in self._waiting:
-                self._waiting.remove(wanted)
+        self.wake()
+        return await self._waiters.wait()
 
     def end(
         self, lease: Lease, outcome: str, *, pause: int = 0, reason: str = ""
     ) -> asyncio.Task[bool]:
-        """Begin to tell the server what became of it: `outcome` as in work_end.lua."""
-        ending = self._tell(lease.handle, outcome, pause, reason)
-        task = asyncio.create_task(ending, name=f"fast_channels {outcome} {self._keys.queue}")
+        """Begin to tell the server how a lease ends: `outcome` as in work_end.lua."""
+        task = asyncio.create_task(
+            self._end(lease.handle, outcome, pause, reason),
+            name=f"fast_channels {outcome} {self._keys.queue}",
+        )
         self._ending.add(task)
         task.add_done_callback(self._ending.discard)
         return task
 
-    def give_back(self, lease: Lease) -> None:
-        """Let somebody else have it: before whatever waits, and so before we take more."""
-        task = self.end(lease, "back")
-        self._returning.add(task)
-        task.add_done_callback(self._returning.discard)
+    def release(self, lease: Lease) -> None:
+        """Give a message to another worker, before any that wait."""
+        task = self.end(lease, "release")
+        self._releasing.add(task)
+        task.add_done_callback(self._releasing.discard)
 
     async def stop(self) -> None:
-        """Let the server hear of what has ended, and give back what nobody waits for any more."""
+        """Send what ends leases, and release messages that were leased for cancelled workers."""
         self._closed = True
-        for waiter in self._waiting:
-            if not waiter.done():
-                waiter.set_exception(LayerClosed(f"channel {self._keys.queue!r}"))
+        self._waiters.fail(LayerClosed(f"channel {self._keys.queue!r}"))
         deadline = asyncio.get_running_loop().time() + CLOSE_TIMEOUT_SECONDS
-        if self._claiming:
-            # What the answer brings has to go back. Then it ends.
-            self.ring()
+        if self._leasing:
+            # The task has to release what the reply brings, and ends then.
+            self.wake()
         else:
             self._task.cancel()
         await _end_by(deadline, [self._task])
-        # What is not heard of by then comes again.
+        # Messages whose end the server has not heard of by then are redelivered.
         await _end_by(deadline, self._ending)
 
-    # -- claiming -----------------------------------------------------------
+    # -- leasing ------------------------------------------------------------------
 
     async def _run(self) -> None:
-        attempts = reconnect_delays()
-        while self.wanted or await self._is_rung(IDLE) or self._held or self._ending:
+        delays = reconnect_delays()
+        while (
+            self._waiters or await self._is_woken(WORK_IDLE_SECONDS) or self._leased or self._ending
+        ):
             if self._closed:
                 return
-            self._rung.clear()
-            if self._returning:
-                # What goes back stood before what we would get now.
-                await asyncio.wait(self._returning)
-            if not self.wanted:
+            self._woken.clear()
+            if self._releasing:
+                # Released messages come before those that would be leased now.
+                await asyncio.wait(self._releasing)
+            if not self._waiters:
                 continue
             try:
-                pause = await self._serve(min(MOST, self.wanted))
+                pause = await self._serve(min(MAX_LEASED_AT_ONCE, len(self._waiters)))
             except BrokerRefused as exc:
-                self._refuse(exc)
+                self._waiters.fail(exc)
             except LayerUnavailable:
-                # It may have executed the command all the same.
-                self._doubtful = True
-                await asyncio.sleep(next(attempts))
+                # The server may have executed the command all the same.
+                self._reply_lost = True
+                await asyncio.sleep(next(delays))
             else:
-                attempts = reconnect_delays()
-                await self._is_rung(pause)
+                delays = reconnect_delays()
+                await self._is_woken(pause)
         self._forget()
 
     async def _serve(self, wanted: int) -> float:
-        """Claim for those who wait; return the seconds until it is worth another try."""
-        desk, options = self._desk, self._desk.options
+        """Lease messages for waiting workers; return the seconds until the next attempt."""
+        settings, options = self._settings, self._settings.options
+        known = ("some", *(handle.id for handle in self._leased)) if self._reply_lost else ("all",)
         args = [
-            desk.reader,
+            settings.worker,
             wanted,
             int(options.visibility_timeout * 1000),
             options.max_deliveries,
             options.no_answer,
             MAX_DEAD_LETTERS,
-            int((desk.expiry or 0) * 1000),
-            *(("some", *(place.id for place in self._held)) if self._doubtful else ("all",)),
+            int((settings.expiry or 0) * 1000),
+            *known,
         ]
-        pause, expired, *found = await self._asked(args)
-        self._doubtful = False
+        due_in, expired, *found = await self._ask(args)
+        self._reply_lost = False
         if expired:
-            self._skipped(expired)
+            self._log_expired(expired)
         for start in range(0, len(found), 3):
             id_, deliveries, payload = found[start : start + 3]
-            self._hand_over(Lease(payload, deliveries, Place(id_.decode(), deliveries)))
+            self._hand_over(Lease(payload, deliveries, LeaseHandle(id_.decode(), deliveries)))
         if found:
             return 0
-        return min(desk.check_interval, pause / 1000) if pause >= 0 else desk.check_interval
+        longest = settings.check_interval
+        return min(longest, due_in / 1000) if due_in >= 0 else longest
 
-    async def _asked(self, args: Sequence[Any]) -> list[Any]:
-        self._claiming = True
+    async def _ask(self, args: Sequence[Any]) -> list[Any]:
+        self._leasing = True
         try:
-            answer: list[Any] = await self._desk.server.control.run(CLAIM, self._keys, args)
-            return answer
+            reply: list[Any] = await self._server.control.run(WORK_LEASE, self._keys, args)
+            return reply
         finally:
-            self._claiming = False
+            self._leasing = False
 
     def _hand_over(self, lease: Lease) -> None:
-        self._held.add(lease.handle)
-        while self._waiting:
-            waiter = self._waiting.popleft()
-            if not waiter.done():
-                waiter.set_result(lease)
-                return
-        # Somebody gave up while it was on its way.
-        self.give_back(lease)
+        self._leased.add(lease.handle)
+        if not self._waiters.hand_over(lease):
+            # Its worker was cancelled meanwhile.
+            self.release(lease)
 
-    def _refuse(self, exc: BrokerRefused) -> None:
-        while self._waiting:
-            waiter = self._waiting.popleft()
-            if not waiter.done():
-                waiter.set_exception(exc)
-
-    def _skipped(self, expired: int) -> None:
+    def _log_expired(self, expired: int) -> None:
         before, self._expired = self._expired, self._expired + expired
-        # The 1st, and whenever it has doubled: there may be many.
+        # The 1st, and whenever the number has doubled: there may be many.
         if before.bit_length() != self._expired.bit_length():
             logger.warning(
-                "forgot messages of %s that nobody took within %g s (%d so far)",
+                "forgot messages of %s that no worker took within %g s (%d so far)",
                 self._keys.queue,
-                self._desk.expiry,
+                self._settings.expiry,
                 self._expired,
             )
 
-    async def _tell(self, place: Place, outcome: str, pause: int, reason: str) -> bool:
-        desk = self._desk
+    async def _end(self, handle: LeaseHandle, outcome: str, pause: int, reason: str) -> bool:
         args = [
-            *(desk.reader, place.id, place.deliveries, outcome, pause, reason),
+            *(self._settings.worker, handle.id, handle.deliveries, outcome, pause, reason),
             *(MAX_DEAD_LETTERS, self._keys.queue),
         ]
         try:
-            return await self._told(args)
+            return await self._tell(args)
         except LayerUnavailable as exc:
             logger.warning(
-                "could not tell that a message of %s is %s, so it will come again: %s",
-                *(self._keys.queue, outcome, exc),
+                "could not %s a message of %s, so it will come again: %s",
+                *(outcome, self._keys.queue, exc),
             )
             return False
         finally:
-            self._held.discard(place)
+            self._leased.discard(handle)
 
-    async def _told(self, args: Sequence[Any]) -> bool:
-        """Tell the server, again and again for as long as the timeout of a command."""
-        server = self._desk.server
-        attempts, clock = reconnect_delays(), asyncio.get_running_loop()
-        give_up = clock.time() + server.timeout
+    async def _tell(self, args: Sequence[Any]) -> bool:
+        """Tell the server how a lease ends, repeatedly until the timeout of a command."""
+        delays, clock = reconnect_delays(), asyncio.get_running_loop()
+        give_up = clock.time() + self._server.timeout
         while True:
             try:
-                # What was published before is written before: there is room for more then.
-                return bool(await server.publishing.run(END, self._keys, args))
+                # By the connection that publishes: what a handler has sent is written first.
+                return bool(await self._server.publishing.run(WORK_END, self._keys, args))
             except BrokerRefused:
                 raise
             except LayerUnavailable:
-                pause = next(attempts)
-                if clock.time() + pause > give_up:
+                delay = next(delays)
+                if clock.time() + delay > give_up:
                     raise
-                await asyncio.sleep(pause)
+                await asyncio.sleep(delay)
 
-    async def _is_rung(self, seconds: float) -> bool:
-        """Wait for news, but no longer than that; whether there are any."""
-        if not self._rung.is_set():
+    async def _is_woken(self, seconds: float) -> bool:
+        """Wait to be woken, but no longer than that; return whether it has happened."""
+        if not self._woken.is_set():
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(seconds):
-                    await self._rung.wait()
-        return self._rung.is_set()
+                    await self._woken.wait()
+        return self._woken.is_set()
 
 
 async def _end_by(deadline: float, tasks: Collection[asyncio.Task[Any]]) -> None:
-    """Wait for tasks until then, by the clock of the loop; cancel those that take longer."""
+    """Wait for tasks until a time of the loop's clock, then cancel the rest."""
     if tasks:
         left = max(0.0, deadline - asyncio.get_running_loop().time())
         _, late = await asyncio.wait(tasks, timeout=left)
@@ -444,6 +387,6 @@ async def _end_by(deadline: float, tasks: Collection[asyncio.Task[Any]]) -> None
             task.cancel()
 
 
-def _buried(fields: Sequence[bytes]) -> DeadPayload:
+def _dead_payload(fields: Sequence[bytes]) -> DeadPayload:
     found = dict(zip(fields[::2], fields[1::2], strict=True))
     return DeadPayload(found[b"p"], found[b"r"].decode(errors="replace"), int(found[b"n"]))

@@ -26,8 +26,8 @@ from fast_channels.layers.options import checked_seconds
 
 from ._client import SEND_TIMEOUT_SECONDS, sum_of
 from ._hosts import checked_prefix, consistent_hash, decode_hosts, describe
-from ._inbox import INBOX_CAPACITY, Inbox, added, flushing, reap
-from ._keys import Keys, glob, member_thing
+from ._inbox import INBOX_CAPACITY, Inbox, flushing, member_commands, reap
+from ._keys import Keys, glob, member_belonging
 from ._options import HEARTBEAT_INTERVAL, LEASE, QueueOptions
 from ._queue_reader import QueueReader
 from ._scripts import Script
@@ -51,14 +51,14 @@ PUBLISH = Script("publish")
 MEMBERS = Script("members")
 FLUSH = Script("flush")
 
-# Payloads that one command carries at most, and bytes in them unless one is larger:
-# while the server executes it nobody else is served.
-PORTION = 1000
-PORTION_BYTES = 1024 * 1024
+# Payloads in one command at most, and their bytes unless a single one is larger: the
+# server serves no other client while it executes a command.
+MAX_PUSHED_AT_ONCE = 1000
+MAX_BYTES_PUSHED_AT_ONCE = 1024 * 1024
 
 
-class Clock:
-    """Scores for one sender: the time, but never the same or an earlier one twice."""
+class ScoreClock:
+    """Scores for one sender: the time, but always later than the last score."""
 
     def __init__(self) -> None:
         self._last = 0.0
@@ -70,7 +70,7 @@ class Clock:
 
 
 class RedisQueueBroker:
-    """Topics are group names; a topic with `!` in it is an inbox or one channel in it."""
+    """Topics are names of groups; a topic with `!` is an inbox or one channel in it."""
 
     def __init__(
         self,
@@ -85,38 +85,38 @@ class RedisQueueBroker:
         self._serializer = serializer
         self._capacity_of = capacity_of
         self._options = options
-        # Keys that are read on every host: peers hash in their own way.
-        self._inbox_keys: list[str] = []
-        # Those of which we know that no server refuses what reading them takes.
-        self._proven: set[str] = set()
-        self._clock = Clock()
+        # Keys of inboxes that no server refuses to let this process read.
+        self._accessible: set[str] = set()
+        self._clock = ScoreClock()
+        # One per server.
         self._inboxes: list[Inbox] = []
         # One per plain name that was received from.
-        self._taps: dict[str, QueueReader] = {}
-        # Taps that are being stopped because nobody wants anything from them.
+        self._queue_readers: dict[str, QueueReader] = {}
+        # Stop readers that were idle for long.
         self._stopping: set[asyncio.Task[None]] = set()
         self._report_outage: Callable[[Outage], None] | None = None
 
     async def start(self, deliver: Deliver, report_outage: Callable[[Outage], None]) -> None:
         self._report_outage = report_outage
         self._inboxes = [
-            Inbox(server, self._keys, self._inbox_keys, self._options, deliver, self._returned)
+            Inbox(server, self._keys, deliver, self._options, self._returned)
             for server in self._servers
         ]
         await ping_all(self._servers)
 
     async def stop(self) -> None:
         for server in self._servers:
-            server.watch.close()
-        # Together: a server that hangs lets each of them wait for its timeout.
-        await asyncio.gather(*(tap.stop() for tap in self._taps.values()), *self._stopping)
+            server.state.close()
+        # At the same time: each waits for its timeout if a server hangs.
+        readers = self._queue_readers.values()
+        await asyncio.gather(*(reader.stop() for reader in readers), *self._stopping)
         await asyncio.gather(*(inbox.stop() for inbox in self._inboxes))
         await asyncio.gather(*(server.close() for server in self._servers))
 
     def health(self) -> Mapping[str, Health]:
         return health_of(self._servers)
 
-    # -- Broker -------------------------------------------------------------
+    # -- Broker -------------------------------------------------------------------
 
     async def publish(self, topic: str, payload: bytes) -> int:
         if names.is_local(topic):
@@ -125,16 +125,16 @@ class RedisQueueBroker:
         if around is None or len(self._servers) > 1:
             ended, refused, members = await self._members(topic)
         else:
-            ended, refused, members = await self._publish_there(topic, around)
+            ended, refused, members = await self._publish_on_server(topic, around)
         inboxes: dict[str, list[str]] = {}
         for member in members:
-            # A name that is no text is nobody's, and keeps nothing from the others.
+            # A name that is not text belongs to no process, and must not fail the others.
             name = member.decode(errors="replace")
             inboxes.setdefault(names.inbox_of(name), []).append(name)
         if inboxes:
             refused += await self._push(inboxes, payload)
         if ended:
-            # The message was sent. If this fails, whoever comes next does it.
+            # The message is sent. If this fails, the next sender does it.
             with contextlib.suppress(LayerUnavailable):
                 await reap(self._server_of(topic).publishing, self._keys)
         return refused
@@ -143,35 +143,33 @@ class RedisQueueBroker:
         return await sum_of(self.publish(topic, payload) for payload in payloads)
 
     async def subscribe(self, topic: str) -> None:
-        """Join a group, or begin to read an inbox; also if that takes an outage."""
+        """Join a group or begin to read an inbox, even if that takes an outage."""
         if names.is_local(topic):
-            await self._watch(topic)
+            await self._read_inbox(topic)
             return
-        await self._watch(self._keys.inbox)
+        await self._read_inbox(self._keys.inbox)
         await self._inboxes[self._index(topic)].join(topic)
 
     async def unsubscribe(self, topic: str) -> None:
         await self._inboxes[self._index(topic)].leave(topic)
 
-    async def _watch(self, name: str) -> None:
+    async def _read_inbox(self, name: str) -> None:
+        """Read an inbox on every server, because peers hash names in another way."""
         key = self._keys.of_channel(name)
-        if key in self._proven:
+        if key in self._accessible:
             return
-        if key not in self._inbox_keys:
-            self._inbox_keys.append(key)
-            # Before anything waits, or a cancellation would leave them asleep.
-            for inbox in self._inboxes:
-                inbox.read()
+        # Before the first await, or a cancelled call could leave some unread.
+        for inbox in self._inboxes:
+            inbox.read(key)
         try:
-            await asyncio.gather(*(inbox.prove() for inbox in self._inboxes))
+            await asyncio.gather(*(inbox.check_access() for inbox in self._inboxes))
         except BrokerRefused:
-            # Of several who ask at once, one is the first to hear it.
-            if key in self._inbox_keys:
-                self._inbox_keys.remove(key)
+            for inbox in self._inboxes:
+                inbox.forget(key)
             raise
-        self._proven.add(key)
+        self._accessible.add(key)
 
-    # -- Queue --------------------------------------------------------------
+    # -- Queue --------------------------------------------------------------------
 
     async def push(self, name: str, payload: bytes, capacity: int) -> bool:
         sealed = self._serializer.seal(payload)
@@ -194,28 +192,29 @@ class RedisQueueBroker:
         expiry, seal = self._options.expiry, self._serializer.seal
         scored = [(repr(self._clock.score()), seal(payload)) for payload in payloads]
         args = [repr(time.time() - expiry), int(expiry * 1000), capacity, *chain(*scored)]
-        pipe = self._server_of(name).publishing
-        accepted: int = await pipe.run(PUSH_MANY, [self._keys.of_channel(name)], args)
+        client = self._server_of(name).publishing
+        accepted: int = await client.run(PUSH_MANY, [self._keys.of_channel(name)], args)
         return accepted
 
     async def pop(self, name: str) -> Popped:
-        return await self._tap(name).pop()
+        return await self._queue_reader(name).pop()
 
     def put_back(self, name: str, popped: Popped) -> None:
-        self._tap(name).hand_over(popped)
+        self._queue_reader(name).hand_over(popped)
 
-    def _tap(self, name: str) -> QueueReader:
-        tap = self._taps.get(name)
-        if tap is None:
-            forget = functools.partial(self._forget_tap, name)
-            tap = QueueReader(name, self._servers, self._keys, self._options, forget)
-            self._taps[name] = tap
-        return tap
+    def _queue_reader(self, name: str) -> QueueReader:
+        reader = self._queue_readers.get(name)
+        if reader is None:
+            trackers = [inbox.tracker for inbox in self._inboxes]
+            forget = functools.partial(self._forget_queue_reader, name)
+            reader = QueueReader(name, trackers, self._keys, self._options, forget)
+            self._queue_readers[name] = reader
+        return reader
 
-    def _forget_tap(self, name: str) -> None:
-        # A reader whose server is away would go on looking for it.
+    def _forget_queue_reader(self, name: str) -> None:
+        # Its sources on servers that cannot be reached would go on trying.
         stopping = asyncio.create_task(
-            self._taps.pop(name).stop(), name=f"fast_channels stop {name}"
+            self._queue_readers.pop(name).stop(), name=f"fast_channels stop {name}"
         )
         self._stopping.add(stopping)
         stopping.add_done_callback(self._stopping.discard)
@@ -224,11 +223,11 @@ class RedisQueueBroker:
         call, group = self._server_of(topic).control.call, self._keys.of_group(topic)
         process = names.process_of(name)
         leased = process is not None and await call("ZSCORE", self._keys.leases, process)
-        commands = added(call, group, name, self._options.group_expiry)
+        commands = member_commands(call, group, name, self._options.group_expiry)
         if process is not None and leased is not None:
-            # Peers hold no lease, and nobody removes what they leave.
-            thing = member_thing(name, group)
-            commands.insert(0, call("SADD", self._keys.of_process(process), thing))
+            # Without a lease, as for Django processes, nothing would remove this entry.
+            entry = member_belonging(name, group)
+            commands.insert(0, call("SADD", self._keys.of_process(process), entry))
         await asyncio.gather(*commands)
 
     async def remove_member(self, topic: str, name: str) -> None:
@@ -236,49 +235,49 @@ class RedisQueueBroker:
         commands = [call("ZREM", group, name)]
         process = names.process_of(name)
         if process is not None:
-            # A process that lives for long would keep all that was ever added.
-            things = self._keys.of_process(process)
-            commands.append(call("SREM", things, member_thing(name, group)))
+            # The list of a process that runs for long would grow without end.
+            entries = self._keys.of_process(process)
+            commands.append(call("SREM", entries, member_belonging(name, group)))
         await asyncio.gather(*commands)
 
-    # -- Flushable ----------------------------------------------------------
+    # -- Flushable ----------------------------------------------------------------
 
     async def flush(self) -> None:
         everything = glob(self._keys.prefix)
         async with flushing(self._inboxes):
             flushes = (server.control.run(FLUSH, [], [everything]) for server in self._servers)
             await asyncio.gather(*flushes)
-        for tap in self._taps.values():
-            tap.empty()
+        for reader in self._queue_readers.values():
+            reader.discard()
 
-    # -- the wire -----------------------------------------------------------
+    # -- commands -----------------------------------------------------------------
 
     async def _members(self, topic: str) -> tuple[int, int, list[bytes]]:
         """Return how many leases have ended, 0, and the members of a group."""
-        pipe = self._server_of(topic).publishing
+        client = self._server_of(topic).publishing
         keys = [self._keys.of_group(topic), self._keys.leases]
         horizon = repr(time.time() - self._options.group_expiry)
-        ended, *members = await pipe.run(MEMBERS, keys, [horizon])
+        ended, *members = await client.run(MEMBERS, keys, [horizon])
         return ended, 0, members
 
-    async def _publish_there(self, topic: str, around: Around) -> tuple[int, int, list[bytes]]:
+    async def _publish_on_server(self, topic: str, around: Around) -> tuple[int, int, list[bytes]]:
         """
         Let the server put a message into the inboxes of a group's members.
 
-        Returns how many leases have ended, how many inboxes were full, and the
-        members that are left to us: names of plain channels, whose capacity the
-        server does not know.
+        Return how many leases have ended, how many inboxes were full, and the members that
+        the caller still has to send to: plain channels, whose capacity the server does
+        not know.
         """
-        pipe, now, options = self._server_of(topic).publishing, self._clock.score(), self._options
+        client, now, options = self._server_of(topic).publishing, self._clock.score(), self._options
         keys = [self._keys.of_group(topic), self._keys.leases]
         args = [
             repr(now - options.group_expiry),
-            *self._score(now),
+            *self._score_args(now),
             INBOX_CAPACITY,
             self._keys.prefix,
             *around,
         ]
-        ended, full, *left = await pipe.run(PUBLISH, keys, args)
+        ended, full, *left = await client.run(PUBLISH, keys, args)
         return ended, full, left
 
     async def _push(self, inboxes: Mapping[str, str | list[str]], payload: bytes) -> int:
@@ -293,12 +292,12 @@ class RedisQueueBroker:
         return sum(await asyncio.gather(*pushes))
 
     async def _push_to(self, index: int, keys: list[str], args: list[Any]) -> int:
-        common = self._score(self._clock.score())
+        common = self._score_args(self._clock.score())
         full: int = await self._servers[index].publishing.run(PUSH, keys, common + args)
         return full
 
-    def _score(self, now: float) -> list[Any]:
-        """Return a score, the one below which others have expired, and how long a key lasts."""
+    def _score_args(self, now: float) -> list[Any]:
+        """Return a score, the lowest score that has not expired, and the lifetime of a key."""
         expiry = self._options.expiry
         return [repr(now), repr(now - expiry), int(expiry * 1000)]
 
@@ -312,13 +311,13 @@ class RedisQueueBroker:
         return consistent_hash(name, len(self._servers))
 
     def _returned(self, returned: Inbox, since: float, until: float, recovered: bool) -> None:
-        """Tell whoever may have missed something while a server was away."""
-        # Groups that live there; and all of them if their messages go there.
+        """Tell the members that may have missed something while a server was away."""
+        # The groups on that server; and all groups if it has the inbox of this process.
         at_home = returned is self._inboxes[self._index(self._keys.inbox)]
         affected = self._inboxes if at_home else [returned]
         topics = sorted(topic for inbox in affected for topic in inbox.joined)
         if at_home or not recovered:
-            # Direct messages, too: those of peers may go by any server.
+            # Direct messages too: peers may send them by way of any server.
             topics.append(self._keys.inbox)
         if self._report_outage is None:
             return
@@ -441,11 +440,12 @@ class RedisChannelLayer(BaseChannelLayer):
 
 
 def _portions(payloads: Iterable[bytes]) -> Iterator[list[bytes]]:
-    """Yield payloads in lists that one command may carry."""
+    """Yield payloads in lists that fit into one command."""
     portion: list[bytes] = []
     size = 0
     for payload in payloads:
-        if portion and (len(portion) == PORTION or size + len(payload) > PORTION_BYTES):
+        too_large = size + len(payload) > MAX_BYTES_PUSHED_AT_ONCE
+        if portion and (len(portion) == MAX_PUSHED_AT_ONCE or too_large):
             yield portion
             portion, size = [], 0
         portion.append(payload)

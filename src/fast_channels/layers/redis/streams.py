@@ -33,9 +33,9 @@ from ._keys import glob
 from ._log import StreamLog
 from ._options import CHECK_INTERVAL, HEARTBEAT_INTERVAL, StreamsOptions
 from ._scripts import Script
-from ._server import Server, health_of
-from ._work import RedisWork, RedisWorkQueue
-from .pubsub import RedisPubSubBroker
+from ._server import Server, health_of, ping_all
+from ._subscriber import Subscriber
+from ._work import RedisWorkQueue, WorkSettings
 from .serializers import OpenCodec, registry
 
 if TYPE_CHECKING:
@@ -53,65 +53,46 @@ FLUSH = Script("flush")
 
 
 class Shard:
-    """What lives on one server: work, logs of topics, and the subscriptions to them."""
+    """What lives on one server: the logs of topics, and the subscriptions to them."""
 
-    def __init__(
-        self, server: Server, beats: str, work: RedisWork, options: StreamsOptions
-    ) -> None:
+    def __init__(self, server: Server, heartbeat_channel: str, options: StreamsOptions) -> None:
         self.server = server
-        self.work = work
-        self._options = options
         self.log = StreamLog(server, options.prefix, options.history)
-        self._notices = RedisPubSubBroker(
-            [server], options.batch, self._lost, beats, options.heartbeat_interval
+        self.catch_up = CatchUp(self.log, options.batch, options.check_interval)
+        self.subscriber = Subscriber(
+            server,
+            heartbeat_channel,
+            options.heartbeat_interval,
+            options.batch,
+            self.catch_up.arrived,
+            self.catch_up.lost,
+            self.catch_up.returned,
         )
-        self._cursors: CatchUp | None = None
-
-    async def start(self, deliver: Deliver, report_outage: Callable[[Outage], None]) -> None:
-        options = self._options
-        self._cursors = CatchUp(
-            self.log, options.batch, options.check_interval, deliver, report_outage
-        )
-        await self._notices.start(self._cursors.arrived, self._returned)
 
     async def stop(self) -> None:
-        if self._cursors is not None:
-            await self._cursors.stop()
-        # Before the connections are closed, which the notices do.
-        await self.work.stop()
-        await self._notices.stop()
-
-    @property
-    def cursors(self) -> CatchUp:
-        assert self._cursors is not None, "not started"
-        return self._cursors
+        self.server.state.close()
+        await self.subscriber.stop()
+        await self.server.close()
 
     async def subscribe(self, topic: str) -> None:
-        key = self.cursors.open(topic)
+        key = self.catch_up.open(topic)
         try:
-            await self._notices.subscribe(key)
+            await self.subscriber.subscribe(key)
             await self._begin(key)
         except BaseException:
-            self.cursors.close(topic)
+            self.catch_up.close(topic)
             raise
 
     async def _begin(self, key: str) -> None:
         try:
-            await self.cursors.begin(key)
+            await self.catch_up.begin(key)
         except BrokerRefused:
-            # Nobody would end it: as far as the layer knows there is none.
-            await self._notices.unsubscribe(key)
+            # The layer takes the topic for unsubscribed, and would not end it.
+            await self.subscriber.unsubscribe(key)
             raise
 
     async def unsubscribe(self, topic: str) -> None:
-        await self._notices.unsubscribe(self.cursors.close(topic))
-
-    def _lost(self) -> None:
-        self.cursors.lost()
-
-    def _returned(self, outage: Outage) -> None:
-        # The logs tell what is lost.
-        self.cursors.returned(outage.since, outage.until)
+        await self.subscriber.unsubscribe(self.catch_up.close(topic))
 
 
 class RedisStreamsBroker(RedisWorkQueue):
@@ -122,27 +103,32 @@ class RedisStreamsBroker(RedisWorkQueue):
         shards: Sequence[Shard],
         serializer: BaseMessageSerializer,
         options: StreamsOptions,
+        work_settings: WorkSettings,
         capacity_of: Callable[[str], int],
     ) -> None:
-        super().__init__([shard.work for shard in shards], serializer.seal)
+        super().__init__(
+            [(shard.server, shard.subscriber) for shard in shards], work_settings, serializer.seal
+        )
         self._shards = shards
         self._serializer = serializer
         self._options = options
-        # Of a plain channel.
+        # For plain channels.
         self._capacity_of = capacity_of
 
     async def start(self, deliver: Deliver, report_outage: Callable[[Outage], None]) -> None:
-        starts = (shard.start(deliver, report_outage) for shard in self._shards)
-        for failed in await asyncio.gather(*starts, return_exceptions=True):
-            if isinstance(failed, BaseException):
-                raise failed
+        for shard in self._shards:
+            shard.catch_up.start(deliver, report_outage)
+        await ping_all([shard.server for shard in self._shards])
 
     async def stop(self) -> None:
+        await asyncio.gather(*(shard.catch_up.stop() for shard in self._shards))
+        # Before the connections are closed.
+        await self.stop_work()
         await asyncio.gather(*(shard.stop() for shard in self._shards))
 
     async def publish(self, topic: str, payload: bytes) -> int:
         if names.is_local(topic):
-            # A channel of another process, in whose inbox it says for whom it is.
+            # A channel of another process: its inbox gets the message, with the name in it.
             payload = self._serializer.address(payload, topic)
             topic = names.inbox_of(topic)
         return (await self.append(topic, payload)).refused
@@ -172,15 +158,15 @@ class RedisStreamsBroker(RedisWorkQueue):
         position, members = await self._shard(topic).log.append(topic, sealed, once)
         if not members:
             return Appended(position, 0)
-        # Nobody else refuses: what a mailbox cannot hold is its own affair.
+        # Only queues refuse; a full mailbox drops messages itself.
         refused = await sum_of(self._send_to(member, payload) for member in members)
         if members and once is not None:
             await self._shard(topic).log.sent(topic, position, once)
         return Appended(position, refused)
 
     async def _send_to(self, member: bytes, payload: bytes) -> int:
-        """Send to a member that processes share; 1 if it is full."""
-        # A name that is no text is nobody's, and keeps nothing from the others.
+        """Send to a shared channel in a group; return 1 if it is full."""
+        # A name that is not text belongs to no channel, and must not fail the others.
         name = member.decode(errors="replace")
         return not await self.push(name, payload, self._capacity_of(name))
 
@@ -188,10 +174,10 @@ class RedisStreamsBroker(RedisWorkQueue):
         return await self._shard(topic).log.read(topic, after, limit)
 
     def delivered(self, topic: str) -> Position:
-        return self._shard(topic).cursors.position(topic)
+        return self._shard(topic).catch_up.position(topic)
 
     async def catch_up(self, topic: str) -> None:
-        await self._shard(topic).cursors.catch_up(topic)
+        await self._shard(topic).catch_up.catch_up(topic)
 
     async def add_member(self, topic: str, name: str) -> None:
         if names.is_local(name):
@@ -212,7 +198,7 @@ class RedisStreamsBroker(RedisWorkQueue):
                 for kind in ("__log__", "__work__")
             )
         )
-        await asyncio.gather(*(shard.cursors.begin_anew() for shard in self._shards))
+        await asyncio.gather(*(shard.catch_up.begin_anew() for shard in self._shards))
 
     def _shard(self, topic: str) -> Shard:
         return self._shards[consistent_hash(topic, len(self._shards))]
@@ -307,21 +293,21 @@ class RedisStreamsChannelLayer(BaseChannelLayer):
         return self._serializer.deserialize(message)
 
     def _make_broker(self) -> RedisStreamsBroker:
-        shards = [self._shard(Server(host, self._send_timeout)) for host in self.hosts]
-        return RedisStreamsBroker(shards, self._serializer, self._options, self.get_capacity)
-
-    def _shard(self, server: Server) -> Shard:
-        beats = f"{self.prefix}specific.{self.process}.heartbeat"
-        work = RedisWork(
-            server,
+        heartbeat_channel = f"{self.prefix}specific.{self.process}.heartbeat"
+        shards = [
+            Shard(Server(host, self._send_timeout), heartbeat_channel, self._options)
+            for host in self.hosts
+        ]
+        work_settings = WorkSettings(
             self.prefix,
             self.process,
             self._work_options,
-            heartbeat_interval=self._options.heartbeat_interval,
-            check_interval=self._options.check_interval,
-            expiry=self._work_expiry,
+            self._work_expiry,
+            self._options.check_interval,
         )
-        return Shard(server, beats, work, self._options)
+        return RedisStreamsBroker(
+            shards, self._serializer, self._options, work_settings, self.get_capacity
+        )
 
     def _deliver(self, topic: str, *payloads: bytes, positions: Sequence[Position] = ()) -> int:
         if names.is_local(topic):

@@ -19,12 +19,12 @@ if not held or held[2] ~= ARGV[1] or held[4] ~= tonumber(ARGV[3]) then
   return 0
 end
 
-if ARGV[4] == 'later' then
+if ARGV[4] == 'retry' then
   local time = redis.call('TIME')
   -- First a write that takes no memory, as in work_claim.lua.
   redis.call('ZREM', KEYS[2], id)
   redis.call('ZADD', KEYS[2], time[1] * 1000 + math.floor(time[2] / 1000) + ARGV[5], id)
-elseif ARGV[4] == 'back' then
+elseif ARGV[4] == 'release' then
   redis.call('XCLAIM', KEYS[1], 'workers', ARGV[1], 0, id, 'RETRYCOUNT', held[4] - 1, 'JUSTID')
   -- Due since it came, and so before what came after it.
   local came, number = string.match(id, '^(%d+)-(%d+)$')
@@ -32,7 +32,7 @@ elseif ARGV[4] == 'back' then
 else
   local entry = redis.call('XRANGE', KEYS[1], id, id)[1]
   redis.call('XACK', KEYS[1], 'workers', id)
-  if ARGV[4] == 'dead' and entry then
+  if ARGV[4] == 'reject' and entry then
     redis.call(
       'XADD', KEYS[3], 'MAXLEN', ARGV[7], '*', 'p', entry[2][2], 'r', ARGV[6], 'n', ARGV[3]
     )
