@@ -32,30 +32,32 @@ templates_path = ["_templates"]
 # -- pages ------------------------------------------------------------------
 
 myst_enable_extensions = ["colon_fence"]
-# What is quoted may be code.
+# Quoted text may be code.
 smartquotes = False
-# Anchors as the forge makes them, where the same pages are read.
+# Make the same anchors as forges, on which these pages are also read.
 myst_heading_anchors = 4
-# Python, if it is any: what is not says its language.
+# Blocks without a language are Python, or plain text.
 highlight_language = "default"
 
 # -- docstrings -------------------------------------------------------------
 
-# Single backticks are code, as everywhere in this repository.
+# In docstrings, single backticks mark code.
 default_role = "literal"
 autodoc_default_options = {
     "members": True,
     "undoc-members": True,
     "member-order": "bysource",
 }
-# Defaults as they are written, such as TIMEOUT, would send the reader to the source.
+# Show the value of a default: a name such as TIMEOUT would send the reader to the source.
 autodoc_preserve_defaults = False
 autodoc_class_signature = "mixed"
 python_maximum_signature_line_length = 80
+# In the contents beside a page, a method is named without its class.
+toc_object_entries_show_parents = "hide"
 
-# A reference that leads nowhere is a mistake; see _ext/docstrings.py for those of annotations.
+# Warn about each reference without a target; _ext/docstrings.py resolves those of annotations.
 nitpicky = True
-# Of Python, whose documentation is not here; nothing is fetched.
+# The documentation of Python is not part of this site, and nothing is fetched.
 nitpick_ignore_regex = [("py:class", r"(asyncio|collections\.abc|re|typing)\.\w+")]
 
 # -- the site ---------------------------------------------------------------

@@ -1,10 +1,10 @@
 """
-Makes Sphinx read docstrings as this repository writes them.
+Adapt Sphinx to the docstrings of this repository.
 
 - The comment before an attribute is its description.
 - An indented block is code.
-- Signatures stay as they are written: `ChannelMessage`, and not the type that it stands for.
-- A name that can be imported from several modules is described once, and says so.
+- Signatures stay as they are written: `ChannelMessage`, and not the type behind this alias.
+- A name that several modules export is described once, with the other modules.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from docutils import nodes
     from sphinx.application import Sphinx
 
-# Packages that name in `__all__` what others define.
+# Packages whose `__all__` has names from other modules.
 PACKAGES = (
     "fast_channels",
     "fast_channels.consumer",
@@ -41,32 +41,23 @@ PACKAGES = (
     "fast_channels.testing",
 )
 
-# What an annotation can lead to.
+# Kinds of objects that an annotation can name.
 KINDS = ("class", "exception", "data", "type")
 
-# Names in annotations that are of Python, redis, uvicorn and websockets.
+# Names in annotations that belong to Python, redis, uvicorn and websockets.
 FOREIGN = {
     *(name for module in (builtins, typing, collections.abc) for name in dir(module)),
-    *(
-        "AbstractAsyncContextManager",
-        "asyncio",
-        "Event",
-        "Future",
-        "Queue",
-        "Task",
-        "deque",
-        "Pattern",
-        "SplitResult",
-    ),
+    *("AbstractAsyncContextManager", "asyncio", "Event", "Future", "Queue", "Task"),
+    *("deque", "Pattern", "SplitResult"),
     *("ConnectionPool", "Redis", "Config", "ServerState", "ClientConnection"),
-    # A type variable: whatever consumer class it is called on.
+    # A type variable for the class of a consumer.
     "ConsumerT",
 }
 
-# Docstrings that Python makes.
+# Beginnings of docstrings that Python makes.
 OF_PYTHON = ("Alias for field number", "Call self as a function")
 
-# Sphinx takes `#: text` only. What is meant for a linter or a type checker is no description.
+# Sphinx takes only `#: text`. Comments for a linter or a type checker are not descriptions.
 sphinx.pycode.parser.comment_re = re.compile(
     r"^\s*#(?!:?\s*(?:noqa|type:|pyright|--)):? ?(.*)\r?\n?$"
 )
@@ -90,7 +81,7 @@ def code_in_blocks(lines: list[str]) -> list[str]:
 
 
 def places_of(name: str, thing: object) -> list[str]:
-    """Return the packages that something can be imported from, but for the one it is named by."""
+    """Return the packages that also export an object, besides the module in its name."""
     module, _, short = name.rpartition(".")
     return [
         package
@@ -103,9 +94,9 @@ def places_of(name: str, thing: object) -> list[str]:
 
 class AliasDirective(SphinxDirective):
     """
-    A type alias, with the comment before it, and what it stands for as it is written.
+    Describe a type alias with the comment before it and its value as it is written.
 
-    Sphinx's own directive looks up what the names in it mean, which is long.
+    Sphinx's own directive writes out the names in the value, which is long.
     """
 
     required_arguments = 1
@@ -133,15 +124,15 @@ def docstring_read(
 ) -> None:
     lines[:] = code_in_blocks(lines)
     if lines and lines[0].startswith(OF_PYTHON):
-        # Nobody wrote it here.
+        # Python made this docstring.
         lines.clear()
     if kind in ("class", "function", "data") and (places := places_of(name, thing)):
         packages = " and ".join(f"`{package}`" for package in places)
-        lines += ["", f"Also to be imported from {packages}."]
+        lines += ["", f"Also importable from {packages}."]
 
 
 def without_factory(parameter: inspect.Parameter) -> inspect.Parameter:
-    """Return a parameter whose default can be read, also if a dataclass makes it anew each time."""
+    """Return a parameter with a readable default, even if a dataclass calls a factory for it."""
     made = repr(parameter.default) == "<factory>"
     return parameter.replace(default=...) if made else parameter
 
@@ -155,7 +146,7 @@ def signature_read(
     _arguments: str | None,
     _result: str | None,
 ) -> tuple[str, str] | None:
-    """Return the signature as it is written, without looking up what its names mean."""
+    """Return the signature as it is written, with its names unresolved."""
     if kind not in ("class", "exception", "function", "method"):
         return None
     try:
@@ -163,7 +154,7 @@ def signature_read(
     except (TypeError, ValueError):
         return None
     if getattr(thing, "_is_protocol", False):
-        # Nobody makes one of these.
+        # A protocol is not called.
         return ("", "")
     parameters = [without_factory(each) for each in signature.parameters.values()]
     if kind == "method" and parameters and parameters[0].name in ("self", "cls"):
@@ -177,18 +168,18 @@ def signature_read(
 
 class AnnotationLinks(SphinxPostTransform):
     """
-    Links the names in signatures: `Position` leads to `fast_channels.layers.position.Position`.
+    Link the names in signatures: `Position` leads to `fast_channels.layers.position.Position`.
 
-    What belongs to Python or to a library stays text: its documentation is not here, and
-    nothing is fetched. A name that is neither is left to Sphinx, which complains of it.
+    Names of Python and of libraries stay text, because their documentation is not on this site,
+    and nothing is fetched. Sphinx warns about all other names.
     """
 
-    # Before Sphinx resolves references, and takes `bytes` for an attribute of that name.
+    # Run before Sphinx resolves references and mistakes `bytes` for an attribute of that name.
     default_priority = 5
 
     def run(self, **_: Any) -> None:
         for reference in list(self.document.findall(addnodes.pending_xref)):
-            # One that is written as a role, and not made of an annotation, has a `refexplicit`.
+            # A reference that is written as a role, unlike one in an annotation, has `refexplicit`.
             if reference.get("refdomain") == "py" and "refexplicit" not in reference:
                 self._resolve(reference)
 
@@ -204,7 +195,7 @@ class AnnotationLinks(SphinxPostTransform):
             reference.replace_self(reference.children)
 
     def _described(self, target: str, page: str) -> tuple[str, Any] | None:
-        """Return what a name leads to, on this page if there are several."""
+        """Return the description of a name, from this page if there are several."""
         found = [
             (name, entry)
             for name, entry in self.env.domains["py"].objects.items()

@@ -1,4 +1,4 @@
-"""Examples of documents as modules."""
+"""Import the examples of documents as modules."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.documents.support import ROOT
 
 @pytest.fixture
 def load_example(registry, monkeypatch):
-    """Imports a file of docs/examples as if its folder were on the path, and forgets it again."""
+    """Import a file of docs/examples with its folder on the path; remove the modules afterwards."""
     before = set(sys.modules)
     times = channel_layers.drain_timeout, channel_layers.drain_spread
     folders = set()

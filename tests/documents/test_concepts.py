@@ -1,4 +1,4 @@
-"""What the page of concepts shows and says."""
+"""The code, the close codes and the diagrams of docs/concepts.md."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SVG = "{http://www.w3.org/2000/svg}"
 
 
 async def test_chat_of_the_page_works(registry):
-    """Who is in a room reads what is typed there, the sender too, and nobody else does."""
+    """Every client in a room reads a message, including the sender; clients outside do not."""
     space: dict = {}
     exec(block_with(GUIDE, "class ChatConsumer"), space)
     clients = [WebsocketCommunicator(space["app"], f"/ws/{room}") for room in ("a", "a", "b")]
@@ -36,7 +36,7 @@ async def test_chat_of_the_page_works(registry):
 
 
 async def test_notices_of_the_page_are_told(registry):
-    """The layer's own messages reach these handlers, with the keys that the page uses."""
+    """The notices of the layer reach these handlers, with the keys that the page uses."""
     space: dict = {}
     exec(block_with(GUIDE, "class CarefulConsumer"), space)
     registry.register("chat", InMemoryChannelLayer())
@@ -53,7 +53,7 @@ async def test_notices_of_the_page_are_told(registry):
 
 
 def test_close_codes_of_the_page_are_those_of_the_library():
-    """Each that a consumer closes with is in the table."""
+    """The table has every code with which a consumer closes."""
     rows = re.findall(r"^\| ([\d, ]+) \|", GUIDE.read_text(), re.MULTILINE)
     shown = {int(code) for row in rows for code in row.split(",")}
     codes = {value for value in vars(close_codes).values() if isinstance(value, int)}
@@ -62,7 +62,7 @@ def test_close_codes_of_the_page_are_those_of_the_library():
 
 @pytest.mark.parametrize("path", DIAGRAMS, ids=lambda path: path.name)
 def test_diagram_can_be_read(path):
-    """No text is smaller than 12 px or out of the picture; the colours are those of the others."""
+    """Text has at least 12 px and is inside the picture; diagrams share their colours."""
     text = path.read_text()
     root = ET.fromstring(text)
     _, _, width, height = map(float, root.attrib["viewBox"].split())

@@ -1,4 +1,4 @@
-"""The files of the deployment guide, run as far as this machine can."""
+"""The files of the deployment guide run, as far as this machine can."""
 
 from __future__ import annotations
 
@@ -47,11 +47,11 @@ SOURCE = Path(fast_channels.__file__).resolve().parents[1]
 RESTART = 1012
 
 
-# -- what the files say --------------------------------------------------------
+# -- contents of the files --------------------------------------------------------
 
 
 def unit():
-    """The sections of the systemd unit, with continued lines joined."""
+    """Return the sections of the systemd unit, with continued lines joined."""
     parser = configparser.ConfigParser(strict=False, interpolation=None)
     parser.optionxform = str
     parser.read_string((EXAMPLES / "chat.service").read_text().replace("\\\n", " "))
@@ -73,7 +73,7 @@ def compose():
 
 
 def option(command, name):
-    """The value behind an option of a command."""
+    """Return the value of an option of a command."""
     return command[command.index(name) + 1]
 
 
@@ -85,7 +85,7 @@ def seconds(text):
 
 
 class Process:
-    """A program of the guide, with its output in a file; leaving the block ends it."""
+    """A program of the guide, with its output in a file. Leaving the block stops it."""
 
     def __init__(self, command, folder, **environment):
         self.log = folder / f"{Path(command[0]).name}.log"
@@ -112,12 +112,12 @@ class Process:
         return self.log.read_text(errors="replace")
 
     def comes_up(self, there):
-        """Return when a path exists, or a condition holds; fails if the program ends before."""
+        """Wait until a condition holds; fail if the program ends before."""
         deadline = time.monotonic() + START_PATIENCE
         while not there():
             assert self._process.poll() is None, self.output
             assert time.monotonic() < deadline, self.output
-            # Servers have no common way to say that they are ready.
+            # Servers have no common way to report that they are ready.
             time.sleep(0.02)
 
     async def ends_when_told(self):
@@ -128,14 +128,14 @@ class Process:
 
 @pytest.fixture
 def folder():
-    """A folder with a name short enough for a socket in it."""
+    """Yield a folder whose path is short enough for a Unix socket."""
     with tempfile.TemporaryDirectory(prefix="fc") as name:
         yield Path(name)
 
 
 @pytest.fixture
 def serve(folder, redis_url):
-    """Starts uvicorn with the options of the systemd unit; they name another socket here."""
+    """Return a function that starts uvicorn with the options of the unit and another socket."""
     with contextlib.ExitStack() as stack:
 
         def start():
@@ -153,7 +153,7 @@ def serve(folder, redis_url):
 
 
 def accepts(path):
-    """Whether somebody listens on a socket."""
+    """Return True if a server listens on a socket."""
     with socket.socket(socket.AF_UNIX) as knock:
         return knock.connect_ex(str(path)) == 0
 
@@ -164,7 +164,7 @@ def unix_client(folder):
 
 
 async def comes_in(folder):
-    """Connect past every proxy."""
+    """Connect to the socket of the server, without a proxy."""
     path = str(folder / "uvicorn.sock")
     return await websockets.unix_connect(path, "ws://chat/ws/chat?ticket=secret")
 
@@ -190,13 +190,13 @@ async def test_service_works_and_drains_with_the_command_of_the_unit(serve, fold
     assert [end[0] for end in ends] == [RESTART] * 4
     assert complaints(server.output) == []
     assert server.output.count("code=1012 reason='restarting' by=server") == 4
-    # What the unit logs of a connection has no query string.
+    # The log has no query string, with the options of the unit.
     assert "secret" not in server.output
 
 
 @pytest.mark.skipif(shutil.which("nginx") is None, reason="needs nginx")
 async def test_service_is_reached_through_nginx_as_configured(serve, folder):
-    """Over TLS: frames both ways, the client's address, no query in the log, and no /metrics."""
+    """nginx passes frames and the client's address, but no query to the log and no /metrics."""
     server = serve()
     port = free_port()
     authority = Authority(folder)
@@ -242,7 +242,7 @@ async def test_service_is_reached_through_nginx_as_configured(serve, folder):
 
 @pytest.mark.skipif(sys.version_info >= (3, 12), reason="Hypercorn 0.18 waits for its clients")
 async def test_service_drains_under_hypercorn(folder, redis_url):
-    """Clients are closed with 1012 before Hypercorn stops, which ends with 0."""
+    """Clients are closed with 1012 before Hypercorn stops; its exit code is 0."""
     port = free_port()
     environment = {"REDIS_URL": redis_url, "PORT": str(port), "DRAIN_SPREAD": "0.2"}
     command = [sys.executable, "serve_hypercorn.py"]
@@ -257,7 +257,7 @@ async def test_service_drains_under_hypercorn(folder, redis_url):
 
 
 async def test_health_is_503_while_the_process_drains(load_example, registry, redis_url):
-    """A balancer that asks sends clients elsewhere; afterwards it is 200 again."""
+    """A balancer sees 503 during the drain and sends clients elsewhere; afterwards it sees 200."""
     service = load_example("deployment/service", REDIS_URL=redis_url)
     transport = httpx.ASGITransport(service.app)
     async with httpx.AsyncClient(transport=transport, base_url="http://chat") as http:
@@ -274,7 +274,7 @@ async def test_health_is_503_while_the_process_drains(load_example, registry, re
 
 
 def test_options_of_uvicorn_exist():
-    """Each option that a file gives to uvicorn is one of its own, for the same application."""
+    """Uvicorn has each option that a file passes to it."""
     known = {name for param in uvicorn_main.params for name in param.opts}
     for command in (unit_command(), image_command()):
         options = [word for word in command if word.startswith("--")]
@@ -284,20 +284,20 @@ def test_options_of_uvicorn_exist():
 
 
 def test_figures_for_sizing_hold_for_the_commands():
-    """They were measured without compression, which uvicorn does by default."""
+    """The commands turn off compression, because the figures were measured without it."""
     for command in (unit_command(), image_command()):
         assert option(command, "--ws-per-message-deflate") == "false"
 
 
 def test_service_that_could_not_start_is_started_again():
-    """Whatever its exit code: with workers, uvicorn's is 0 when the broker does not answer."""
+    """The unit restarts always: with workers, uvicorn exits with 0 without a broker."""
     assert option(unit_command(), "--workers") > "1"
     assert unit()["Service"]["Restart"] == "always"
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="needs systemd")
 def test_unit_is_one_that_systemd_takes(tmp_path):
-    """systemd-analyze has nothing to say about it; the program is another here, that exists."""
+    """systemd-analyze accepts the unit, with a program that exists here."""
     text = (EXAMPLES / "chat.service").read_text()
     text = text.replace("/srv/chat/.venv/bin/uvicorn", "/bin/true")
     (tmp_path / "chat.service").write_text(text)
@@ -311,7 +311,7 @@ def test_unit_is_one_that_systemd_takes(tmp_path):
 
 
 def test_times_fit_together():
-    """Who is asked to stop has time for the drain, for uvicorn, and for closing the layers."""
+    """The time to stop covers the drain, uvicorn, and closing the layers."""
     environment = dict(word.split("=") for word in unit()["Service"]["Environment"].split())
     chat = compose()["services"]["chat"]
     for settings, command, patience in (
@@ -326,7 +326,7 @@ def test_times_fit_together():
 
 
 def test_compose_file_describes_what_the_image_serves():
-    """The port is that of the image, and services wait for others that exist."""
+    """Both files have one port, and services depend on services that exist."""
     services = compose()["services"]
     ports = services["chat"]["ports"]
     assert [port.rpartition(":")[2] for port in ports] == [option(image_command(), "--port")]
@@ -348,7 +348,7 @@ def test_compose_file_describes_what_the_image_serves():
 
 
 def test_sentinel_and_tls_of_the_guide_are_addresses(registry):
-    """The layers are made as the page shows it, which checks every keyword."""
+    """Making the layers of the page checks every keyword."""
     exec(block_with(GUIDE, "sentinels"), {})
     assert isinstance(registry["chat"], RedisStreamsChannelLayer)
     assert "sentinel master 'main'" in str(registry["chat"])
@@ -360,7 +360,7 @@ def test_sentinel_and_tls_of_the_guide_are_addresses(registry):
 
 
 def test_times_of_the_guide_are_settings(tmp_path):
-    """A lifespan begins and ends with them; what it would not look at is an error."""
+    """The page sets only attributes that the registry has, and a lifespan accepts them."""
     check = """
 import asyncio
 async def main():

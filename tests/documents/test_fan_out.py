@@ -52,7 +52,7 @@ async def test_chat_that_forwards_does_the_same(registry):
     ],
 )
 def test_figures_are_those_that_were_measured(document, pattern, contender):
-    """Each ratio to bare ASGI is the median of those of the rounds."""
+    """Each ratio to bare ASGI is the median of the ratios of the rounds."""
     measured = json.loads((ROOT / "docs" / "performance" / "fanout.json").read_text())
     rounds = {
         row["contender"]: row["rounds"]["per_second"]

@@ -28,14 +28,14 @@ RESTART = 1012
 
 @pytest.fixture
 def folder(tmp_path):
-    """A copy of the files of the page."""
+    """Return a folder with a copy of the files of the page."""
     shutil.copytree(EXAMPLES, tmp_path, dirs_exist_ok=True)
     return tmp_path
 
 
 @contextlib.contextmanager
 def served(folder, line, *options, workers=1, **environment):
-    """Run a command of the page that starts uvicorn; yields the process and its port."""
+    """Run a command of the page that starts uvicorn; yield the process and its port."""
     port = free_port()
     words = [word for word in shlex.split(line) if "=" not in word or word.startswith("--")]
     command = [sys.executable, "-m", *words, "--port", str(port), *options]
@@ -60,7 +60,7 @@ def served(folder, line, *options, workers=1, **environment):
 
 
 def line_with(text):
-    """The line of a console block that contains a text."""
+    """Return the line of a console block that contains a text."""
     (line,) = [
         line for block in blocks(PAGE, "console") for line in block.splitlines() if text in line
     ]
@@ -68,7 +68,7 @@ def line_with(text):
 
 
 def test_room_is_tried_from_a_terminal(folder):
-    """The client of the page shows what is typed into it, as the room sent it back."""
+    """The client of the page shows a typed line that the room has sent back."""
     start = block_with(PAGE, "uvicorn main:app\n", "console")
     with served(folder, start) as (_, port):
         line = line_with("python -m websockets").replace(":8000", f":{port}")
@@ -86,7 +86,7 @@ def test_room_is_tried_from_a_terminal(folder):
 
 
 def test_room_is_used_by_a_page(folder):
-    """The script of the page, run by Node, prints what it sent."""
+    """The script of the page, run by Node, prints its own message."""
     with served(folder, "uvicorn main:app") as (_, port):
         script = block_with(PAGE, "new WebSocket", "js").replace(":8000", f":{port}")
         script = script.replace(
@@ -99,7 +99,7 @@ def test_room_is_used_by_a_page(folder):
 
 
 async def test_posted_message_reaches_the_room(folder):
-    """The address that the page gives to curl is that of the endpoint."""
+    """The address in the curl command is that of the endpoint."""
     *_, url = shlex.split(line_with("curl"))
     with served(folder, "uvicorn main:app") as (_, port):
         async with (
@@ -112,7 +112,7 @@ async def test_posted_message_reaches_the_room(folder):
 
 
 def test_test_of_the_page_passes(folder):
-    """Run in the folder of the application by the command of the page."""
+    """The command of the page runs the test in the folder of the application."""
     assert line_with("asyncio_mode").split()[0] == "pytest"
     result = run_pytest(folder)
     assert "1 passed" in result.stdout, result.stdout
@@ -136,7 +136,7 @@ def on_redis(folder):
 
 
 async def test_rooms_reach_over_two_workers_and_a_script(folder, redis_url):
-    """Clients of both workers read each other, and what a script sends."""
+    """Clients of both workers read each other and the message of a script."""
     on_redis(folder)
     line = line_with("REDIS_URL=")
     with served(folder, line, workers=2, REDIS_URL=redis_url) as (_, port):
@@ -154,7 +154,7 @@ async def test_rooms_reach_over_two_workers_and_a_script(folder, redis_url):
 
 
 async def test_deployed_command_drains(folder, redis_url):
-    """Its options are those of uvicorn; on SIGTERM the clients are closed with 1012."""
+    """Uvicorn accepts the options; on SIGTERM, clients are closed with 1012."""
     on_redis(folder)
     line = line_with("--timeout-graceful-shutdown")
     with served(folder, line, workers=2, REDIS_URL=redis_url) as (process, port):

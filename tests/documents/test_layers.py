@@ -1,4 +1,4 @@
-"""The table of settings is that of the code, and the examples are layers."""
+"""The table of settings agrees with the code, and the examples are valid."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ CLASSES = {
 }
 REDIS = ["pub/sub", "queue", "streams"]
 
-# What the page says nothing of: a layer in memory may have a codec of its own.
+# Settings that the page omits: a layer in memory may have a codec of its own.
 OTHER = {("memory", "codec")}
 
 
 def rows():
-    """Every pair of a layer and a setting in the table, with its default."""
+    """Yield every pair of a layer and a setting in the table, with its default."""
     _, _, section = GUIDE.read_text().partition("\n## Settings\n")
     for line in section.partition("\n## ")[0].splitlines():
         cells = [cell.strip() for cell in line.strip("|").split("|")]
@@ -47,14 +47,14 @@ def rows():
 
 
 def settings():
-    """Every pair of a layer and a setting in the code."""
+    """Yield every pair of a layer and a setting in the code, with its default."""
     for layer, class_ in CLASSES.items():
         for name, parameter in inspect.signature(class_).parameters.items():
             yield layer, name, parameter.default
 
 
 def test_table_has_every_setting_with_its_default():
-    """None is missing, none is invented, and no default is another."""
+    """The table and the code have equal settings with equal defaults."""
     shown = {(layer, name): default for layer, name, default in rows()}
     known = {(layer, name): default for layer, name, default in settings()}
     assert shown.keys() == known.keys() - OTHER
@@ -62,7 +62,7 @@ def test_table_has_every_setting_with_its_default():
 
 
 def test_hosts_of_the_page_are_ones():
-    """Each way to name a server is taken; that checks its keywords, and connects nowhere."""
+    """Each way to name a server is accepted; the keywords are checked without a connection."""
     space: dict = {}
     exec(block_with(GUIDE, "unix://"), space)
     layers = {k: v for k, v in space.items() if isinstance(v, RedisPubSubChannelLayer)}
@@ -72,7 +72,7 @@ def test_hosts_of_the_page_are_ones():
 
 
 async def test_layers_of_the_page_do_not_share_groups(registry, redis_url):
-    """Their prefixes tell them apart, and they have the settings that stand there."""
+    """Different prefixes separate the groups of layers on one server."""
     block = block_with(GUIDE, "history_ttl=1_800")
     exec(block.replace("redis://localhost:6379", redis_url), {})
     assert {registry[alias].prefix for alias in registry.list_aliases()} == {
@@ -117,7 +117,7 @@ async def test_connections_of_a_layer_are_as_many_as_the_page_says(name, expecte
 
 
 async def test_queue_is_refused_by_a_cluster():
-    """With the words of the page."""
+    """The error has the words of the page."""
     options = ("--cluster-enabled", "yes", "--cluster-port", str(free_port()))
     sentence = "Keys in request don't hash to the same slot"
     assert sentence in GUIDE.read_text().replace("\n", " ")
@@ -130,6 +130,6 @@ async def test_queue_is_refused_by_a_cluster():
 
 
 def test_error_says_what_to_write_instead():
-    """An entry that cannot be used is noticed where the layer is made."""
+    """An invalid entry is an error where the layer is made."""
     with pytest.raises(ValueError, match="begins with redis://, rediss:// or unix://"):
         RedisPubSubChannelLayer(hosts=["localhost:6379"])

@@ -16,14 +16,14 @@ from tests.documents.support import README, ROOT, block_with, served
 
 @pytest.fixture
 def chat(tmp_path):
-    """The folder with the README's chat.py."""
+    """Return a folder with the README's chat.py."""
     (tmp_path / "chat.py").write_text(block_with(README, "# chat.py"))
     return tmp_path
 
 
 @pytest.fixture
 def chat_server(chat):
-    """The README's chat, served as it says; gives its port."""
+    """Serve the README's chat with its command; yield the port."""
     with served(chat, block_with(README, "uvicorn chat:app", "console")) as port:
         yield port
 
@@ -37,7 +37,7 @@ async def test_both_clients_of_the_chat_see_a_message(chat_server):
 
 
 def test_chat_of_the_readme_is_tried_from_a_terminal(chat_server):
-    """The client of the README shows what is typed into it, as the chat sent it back."""
+    """The client of the README shows a typed line that the chat has sent back."""
     line = block_with(README, "python -m websockets", "console").strip()
     _, *command = line.replace(":8000", f":{chat_server}").split()
     with subprocess.Popen(
@@ -51,14 +51,14 @@ def test_chat_of_the_readme_is_tried_from_a_terminal(chat_server):
 
 
 def test_server_of_the_embedded_extra_answers():
-    """The README's embedded server starts from what the extra installs."""
+    """The extra `embedded` installs a server that starts and stops."""
     with ValkeyServer() as server:
         assert answers(server.port, timeout=15)
     assert not answers(server.port)
 
 
 def test_readme_is_short_and_its_picture_follows_the_code():
-    """A newcomer reads it in a few minutes: at most 120 lines, and code before a picture."""
+    """The README has at most 120 lines, with code before the picture."""
     text = README.read_text()
     assert len(text.splitlines()) <= 120
     assert text.index("```python") < text.index("![")
@@ -73,7 +73,7 @@ def test_chat_of_the_home_page_is_that_of_the_readme():
 
 
 def test_extras_of_the_readme_are_those_of_the_package():
-    """The table has each of them."""
+    """The table lists each extra of pyproject.toml."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     shown = re.findall(r"^\| `(\w+)` \|", README.read_text(), re.MULTILINE)
     assert set(shown) == set(project["optional-dependencies"])

@@ -1,4 +1,4 @@
-"""The application of the security guide holds what the guide says."""
+"""The application of the security guide behaves as the guide says."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SIGN_IN, NOT_A_MEMBER = 4401, 4403
 
 
 class Clients:
-    """Connects to the example's application, as whom a test likes; all leave in the end."""
+    """Clients of the example's application, as any user. All leave in the end."""
 
     def __init__(self, main, accounts):
         self.app, self.main, self.accounts = main.app, main, accounts
@@ -55,13 +55,13 @@ class Clients:
 
     async def leave(self):
         for client in self._open:
-            # Those that were closed have ended already.
+            # Closed clients have ended already.
             with contextlib.suppress(Exception):
                 await client.disconnect(timeout=PATIENCE)
 
 
 async def ends_with(client):
-    """The code of the close frame, which is the next event."""
+    """Return the code of the close frame, which must be the next event."""
     event = await client.receive_output(PATIENCE)
     assert event["type"] == "websocket.close", event
     await client.wait(PATIENCE)
@@ -80,7 +80,7 @@ async def clients(load_example, redis_url):
 
 class TestCookies:
     async def test_members_read_each_other(self, clients):
-        """What one writes, both read, with a name that the server has put there."""
+        """Both members read a message, with the name that the server has set."""
         ada, bob = await clients.member("ada"), await clients.member("bob")
         await ada.send_json_to({"text": "hello", "user": "bob", "type": "membership.ended"})
         for client in (ada, bob):
@@ -88,7 +88,7 @@ class TestCookies:
 
     @pytest.mark.parametrize("origin", [b"https://evil.example", None])
     async def test_page_of_another_site_is_rejected_though_it_has_the_cookie(self, clients, origin):
-        """Before the consumer knows of it."""
+        """The handshake is rejected before the consumer runs."""
         headers = [(b"cookie", f"session={clients.sign_in('ada')}".encode())]
         headers += [(b"origin", origin)] if origin is not None else []
         client = WebsocketCommunicator(clients.app, "/ws/rooms/tea", headers=headers)
@@ -96,18 +96,18 @@ class TestCookies:
 
     @pytest.mark.parametrize("cookie", [b"", b"session=wrong", b"session=\x00;;=", b'session="'])
     async def test_client_without_a_session_is_told_to_sign_in(self, clients, cookie):
-        """After accept, since a browser would not tell a script why it was rejected."""
+        """The client is accepted and closed, because a browser hides the reason of a rejection."""
         client = await clients.connect("/ws/rooms/tea", OURS, (b"cookie", cookie))
         assert await ends_with(client) == SIGN_IN
 
     async def test_session_that_is_over_is_none(self, clients):
-        """Its cookie opens nothing."""
+        """The cookie of an expired session is rejected."""
         cookie = f"session={clients.sign_in('ada', seconds=-1)}".encode()
         client = await clients.connect("/ws/rooms/tea", OURS, (b"cookie", cookie))
         assert await ends_with(client) == SIGN_IN
 
     async def test_connection_ends_with_its_session(self, clients):
-        """Though the client does nothing."""
+        """The connection is closed even if the client sends nothing."""
         cookie = f"session={clients.sign_in('ada', seconds=0.2)}".encode()
         client = await clients.connect("/ws/rooms/tea", OURS, (b"cookie", cookie))
         assert await ends_with(client) == SIGN_IN
@@ -115,11 +115,11 @@ class TestCookies:
 
 class TestRooms:
     async def test_who_is_no_member_reads_nothing(self, clients):
-        """They are closed with a code of the application's own."""
+        """A user who is not a member is closed with a code of the application."""
         assert await ends_with(await clients.member("ada", room="coffee")) == NOT_A_MEMBER
 
     async def test_who_is_removed_is_closed_and_others_stay(self, clients, load_example):
-        """Also on connections that are open."""
+        """A removal closes open connections, too."""
         ada, bob = await clients.member("ada"), await clients.member("bob")
         sockets = load_example("security/sockets")
         await sockets.remove_member("tea", "ada")
@@ -129,13 +129,13 @@ class TestRooms:
         assert await ends_with(await clients.member("ada")) == NOT_A_MEMBER
 
     async def test_frame_that_is_too_large_closes(self, clients):
-        """With 1009, before it is parsed."""
+        """The connection is closed with 1009 before the frame is parsed."""
         ada = await clients.member("ada")
         await ada.send_json_to({"text": "x" * 4_001})
         assert await ends_with(ada) == 1009
 
     async def test_frames_that_are_too_many_close(self, clients):
-        """With 1008."""
+        """The connection is closed with 1008."""
         ada = await clients.member("ada")
         for _ in range(60):
             await ada.send_json_to({})
@@ -144,7 +144,7 @@ class TestRooms:
 
 class TestTokens:
     async def test_program_shows_its_token_in_a_header(self, clients):
-        """It needs no origin; a cookie is not looked at there."""
+        """A program needs no origin, and its route ignores cookies."""
         token = clients.sign_in("ada").encode()
         program = await clients.connect("/ws/services/tea", (b"authorization", b"Bearer " + token))
         await program.send_json_to({"text": "beep"})
@@ -153,7 +153,7 @@ class TestTokens:
         assert await ends_with(thief) == SIGN_IN
 
     async def test_ticket_is_good_for_one_connection(self, clients):
-        """Who finds it in a log finds it used."""
+        """A used ticket is rejected, so a ticket in a log is worthless."""
         transport = httpx.ASGITransport(clients.app)
         async with httpx.AsyncClient(transport=transport, base_url="http://chat") as http:
             assert (await http.post("/ticket")).status_code == 401
@@ -166,13 +166,13 @@ class TestTokens:
             assert await ends_with(await clients.connect(f"/ws/tickets/tea?{again}")) == SIGN_IN
 
     async def test_ticket_is_forgotten_by_itself(self, clients, redis_url):
-        """The server has it for half a minute at most."""
+        """The server keeps a ticket for at most half a minute."""
         ticket = await clients.accounts.tickets.issue(clients.sign_in("ada"))
         with redis.Redis.from_url(redis_url) as server:
             assert 0 < server.ttl(f"ticket:{ticket}") <= 30
 
     async def test_nobody_receives_before_the_first_message(self, clients):
-        """And everything after it."""
+        """Messages arrive only after the client has signed in."""
         layer = clients.main.channel_layers["rooms"]
         client = await clients.connect("/ws/first-message")
         await layer.group_send("user.ada", {"type": "notice", "text": "for ada"})
@@ -184,13 +184,13 @@ class TestTokens:
 
     @pytest.mark.parametrize("frame", ['{"token": "wrong"}', '{"token": 1}', "[]", '"x"'])
     async def test_first_message_without_a_token_closes(self, clients, frame):
-        """Whatever it is."""
+        """Any first frame without a valid token closes the connection."""
         client = await clients.connect("/ws/first-message")
         await client.send_to(text_data=frame)
         assert await ends_with(client) == SIGN_IN
 
     async def test_who_does_not_sign_in_is_closed(self, clients, load_example, monkeypatch):
-        """Within the time that there is for it."""
+        """A client that does not sign in in time is closed."""
         sockets = load_example("security/sockets")
         monkeypatch.setattr(sockets.FirstMessageConsumer, "patience", 0.05)
         client = await clients.connect("/ws/first-message")
@@ -206,7 +206,7 @@ class SecuredServer(ServerProcess):
 
 
 async def test_what_ends_up_in_logs_of_a_real_server(tmp_path, redis_url):
-    """Uvicorn writes a query string, though not its access log; our own line has none."""
+    """Uvicorn logs the query string even without its access log; this library does not."""
     command = "uvicorn --port {port} --no-access-log {application}"
     environment = {"REDIS_URL": redis_url}
     server = SecuredServer("uvicorn", tmp_path / "log", command=command, environment=environment)
@@ -237,15 +237,15 @@ async def test_what_ends_up_in_logs_of_a_real_server(tmp_path, redis_url):
 
 
 def generic(line):
-    """A line of the log without what differs each time."""
+    """Return a line of the log without the parts that differ each time."""
     return re.sub(r"client=\S+|after=\S+", "", line)
 
 
-# -- what the guide says besides ---------------------------------------------------
+# -- other statements of the guide ---------------------------------------------------
 
 
 async def test_type_that_a_client_may_choose_calls_any_handler(registry):
-    """The mistake that the guide warns of: a frame that is sent on as a message."""
+    """A frame that is sent on as a message closes the connection of another client."""
     space: dict = {}
     registry.register("default", InMemoryChannelLayer())
     exec(block_with(GUIDE, "class Careless"), space)
@@ -261,7 +261,7 @@ async def test_type_that_a_client_may_choose_calls_any_handler(registry):
 
 
 async def test_groups_of_the_class_are_delivered_before_a_first_message(registry):
-    """Why a consumer that signs in later has none."""
+    """Groups of the class deliver before a client could sign in."""
 
     class Early(AsyncWebsocketConsumer):
         channel_layer_alias = "default"
@@ -281,7 +281,7 @@ async def test_groups_of_the_class_are_delivered_before_a_first_message(registry
 
 
 async def test_middleware_of_http_is_not_asked_for_websockets(registry):
-    """Starlette calls it for requests only, so what it checks is not checked."""
+    """Starlette calls HTTP middleware for requests only, not for WebSockets."""
     asked = []
     app = FastAPI(routes=[WebSocketRoute("/ws", AsyncWebsocketConsumer.as_asgi())])
 
@@ -299,7 +299,7 @@ async def test_middleware_of_http_is_not_asked_for_websockets(registry):
 
 
 async def test_member_who_is_admitted_again_gets_what_was_said_meanwhile(registry):
-    """The place that it kept is all that it needs, besides being let in."""
+    """A member who is admitted again receives the messages of the time in between."""
     banned = set()
 
     class Room(AsyncWebsocketConsumer):
@@ -332,7 +332,7 @@ async def test_member_who_is_admitted_again_gets_what_was_said_meanwhile(registr
 
 
 async def test_what_is_encrypted_and_what_is_not(redis_url):
-    """Payloads are not to be read on the server; names of groups are."""
+    """Payloads are unreadable on the server; names of groups are readable."""
     space: dict = {}
     block = block_with(GUIDE, "symmetric_encryption_keys")
     exec(block.replace("redis://localhost:6379", redis_url), space)
@@ -351,7 +351,7 @@ async def test_what_is_encrypted_and_what_is_not(redis_url):
 
 
 async def test_keys_are_changed_without_losing_messages(redis_url):
-    """The first key encrypts, all of them decrypt."""
+    """The first key encrypts, and all keys decrypt."""
     options = {"hosts": [redis_url], "history_size": 10}
     async with RedisStreamsChannelLayer(symmetric_encryption_keys=["old"], **options) as before:
         await before.group_send("g", {"type": "x", "text": "before"})
@@ -363,7 +363,7 @@ async def test_keys_are_changed_without_losing_messages(redis_url):
 
 
 def test_rows_of_limits_are_attributes_with_these_defaults():
-    """Each limit in the table is an attribute of the class, with the default that stands there."""
+    """Each limit in the table is an attribute of the class, with the default of the table."""
     rows = 0
     for line in GUIDE.read_text().splitlines():
         cells = [cell.strip() for cell in line.strip("|").split("|")]

@@ -1,4 +1,4 @@
-"""What docs/testing.md shows passes as it is written."""
+"""The examples of docs/testing.md pass as they are written."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ EXAMPLES = ROOT / "docs" / "examples" / "testing"
 
 
 def test_examples_pass():
-    """The tests of testing.md, run in their folder by the command that stands in the page."""
+    """The tests of testing.md pass in their folder, with the command of the page."""
     assert "pytest" in block_with(PAGE, "pytest", "console").split()
     result = run_pytest(EXAMPLES)
     assert result.returncode == 0, result.stdout[-3000:]
@@ -26,13 +26,13 @@ def test_examples_pass():
 
 
 def test_settings_of_the_page_are_those_of_the_examples():
-    """What testing.md tells to write into pytest.ini is there."""
+    """pytest.ini has the settings of testing.md."""
     settings = block_with(PAGE, "[pytest]", "ini")
     assert settings in (EXAMPLES / "pytest.ini").read_text()
 
 
 def test_test_case_of_the_page_works(registry):
-    """Consumers find the layer that its asyncSetUp registers, and nothing is left of it."""
+    """The test case registers its layer in asyncSetUp, and removes it afterwards."""
     space: dict = {}
     exec(block_with(PAGE, "IsolatedAsyncioTestCase"), space)
     seen = []
