@@ -1,7 +1,7 @@
 """
-A room whose clients resume, for a server process.
+A room with resuming clients, for a server process.
 
-`GET /say` says something in it, `GET /cut` ends every connection.
+`GET /say` sends a message to the room, and `GET /cut` breaks every connection.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class Room(AsyncJsonWebsocketConsumer):
     resumable = True
 
     async def connect(self):
-        # Not by join_group: who comes back must not be sent what cut it off.
+        # Not with join_group: a client that reconnects must not get the cut replayed.
         await self.channel_layer.group_add("everybody", self.channel_name)
         await self.accept()
 

@@ -1,4 +1,4 @@
-"""Clients of the resume protocol, and a server that does to them what servers do rarely."""
+"""Clients of the resume protocol, and a server that does rare things to them on request."""
 
 from __future__ import annotations
 

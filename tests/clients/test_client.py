@@ -1,4 +1,4 @@
-"""The Python client: what it makes of a server that does what it is told."""
+"""The Python client reacts as documented to every behavior of a server."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.layers.support import becomes
 
 
 def connect(url, **options):
-    """Connect with the times of a test: whoever loses a connection is back in a moment."""
+    """Connect with short pauses, so that the client reconnects at once."""
     return client.connect(url, **{"retry_base": 0.005, "retry_cap": 0.02, **options})
 
 
@@ -37,7 +37,7 @@ async def take(socket, count):
 
 
 async def test_message_says_where_it_stands_in_its_group(scripted):
-    """What is in a group has its position, what is not has none."""
+    """A message of a group has its position; another message has none."""
     url, run = scripted.add({"steps": [joined("e-3"), frame("four", 4), ["send", {"t": "hello"}]]})
     resumed = []
     async with connect(url, on_resumed=resumed.append) as socket:
@@ -52,7 +52,9 @@ async def test_message_says_where_it_stands_in_its_group(scripted):
 
 
 async def test_client_that_comes_back_presents_its_places(scripted):
-    """It goes on where it was, and is told what became of its group at that place in the stream."""
+    """
+    The client continues at its position, and learns at that point whether its group recovered.
+    """
     url, run = scripted.add(
         {"steps": [joined("e-3"), frame("4.0", 4), frame("4.1", 4, 1), ["cut"]]},
         {
@@ -68,7 +70,7 @@ async def test_client_that_comes_back_presents_its_places(scripted):
     stream = []
     async with connect(url, on_resumed=stream.append) as socket:
         for _ in range(4):
-            stream.append(await anext(socket))  # noqa: PERF401 - others append, too
+            stream.append(await anext(socket))  # noqa: PERF401 - other tasks append, too
     assert stream == [
         Resumed("lobby", None, 0, "e-3"),
         Message("4.0", "lobby", "e-4", replayed=False),
@@ -82,7 +84,7 @@ async def test_client_that_comes_back_presents_its_places(scripted):
 
 
 async def test_places_count_what_the_application_took(scripted):
-    """What was received and not taken is sent to whoever goes on from there."""
+    """Received messages that the application has not taken are sent to the next socket."""
     url, run = scripted.add(
         {"steps": [frame("one", 1), frame("two", 2), ["cut"]]}, {"steps": [["receive", 1]]}
     )
@@ -100,7 +102,7 @@ async def test_places_count_what_the_application_took(scripted):
 
 
 async def test_text_json_and_bytes_arrive_as_what_they_were(scripted):
-    """With `json` and without."""
+    """This holds with and without `json`."""
     steps = [["send", {"j": {"a": [1]}}], ["send", {"t": '"text"'}], ["send", {"b": "AP+A"}]]
     for as_json, expected in (
         (True, [{"a": [1]}, "text", b"\x00\xff\x80"]),
@@ -121,7 +123,7 @@ async def test_frame_that_is_no_json_is_an_error_and_stops_nothing(scripted):
 
 
 async def test_frames_that_nobody_knows_are_passed_over(scripted):
-    """Of any kind."""
+    """Unknown frames of any kind are ignored."""
     unknown = [["text", text] for text in ("[]", "null", "no JSON", '{"new": 1}')]
     url, _ = scripted.add({"steps": [*unknown, ["bytes", "AAA="], ["send", {"t": "here"}]]})
     async with connect(url) as socket:
@@ -129,7 +131,7 @@ async def test_frames_that_nobody_knows_are_passed_over(scripted):
 
 
 async def test_server_without_the_protocol_is_spoken_to_in_plain_frames(scripted):
-    """In both directions."""
+    """Both directions use plain frames."""
     steps = [["receive", 2], ["text", '{"t": "as it is"}'], ["bytes", "AAE="]]
     url, run = scripted.add({"plain": True, "steps": steps})
     async with connect(url) as socket:
@@ -141,7 +143,7 @@ async def test_server_without_the_protocol_is_spoken_to_in_plain_frames(scripted
 
 
 async def test_what_is_sent_waits_for_a_connection(scripted):
-    """And arrives on the next one."""
+    """The message is sent on the next connection."""
     url, run = scripted.add(
         {"steps": [["cut"]]}, {"refuse": 503}, {"steps": [["receive", 2], ["send", {"t": "1"}]]}
     )
@@ -155,19 +157,19 @@ async def test_what_is_sent_waits_for_a_connection(scripted):
 
 
 async def test_server_that_is_not_there_yet_is_waited_for(scripted):
-    """Entering returns when there is a connection."""
+    """Entering the context returns once a connection is open."""
     url, run = scripted.add({"refuse": 503}, {"refuse": 503}, {})
     states = []
     async with connect(url, on_state=states.append):
         assert states == ["connecting", "waiting", "connecting", "waiting", "connecting", "open"]
     assert states[-1] == "closed"
-    # Its server hears of the end a little later than the client.
+    # The server notices the end a little later than the client.
     await becomes(lambda: run.visits[2].code is not None)
     assert run.visits[2].code == 1000
 
 
 async def test_refused_handshake_is_an_error_of_entering(scripted):
-    """It would be refused the next time as well."""
+    """The next attempt would be refused as well."""
     url, run = scripted.add({"refuse": 403})
     with pytest.raises(InvalidStatus):
         await connect(url).__aenter__()
@@ -176,7 +178,7 @@ async def test_refused_handshake_is_an_error_of_entering(scripted):
 
 @pytest.mark.parametrize("code", [1002, 1003, 1007, 1008, 1009, 1010, 4000, 4999])
 async def test_close_code_that_forbids_to_come_back_ends_the_iteration(scripted, code):
-    """With an error that has it, after what came before; sending ends the same way."""
+    """Earlier messages come first; then the iteration and `send` raise an error with the code."""
     url, run = scripted.add({"steps": [["send", {"t": "last"}], ["close", code, "no"]]})
     async with connect(url) as socket:
         assert (await anext(socket)).data == "last"
@@ -189,7 +191,7 @@ async def test_close_code_that_forbids_to_come_back_ends_the_iteration(scripted,
 
 
 async def test_normal_close_ends_the_iteration(scripted):
-    """Without an error."""
+    """The iteration raises no error."""
     url, _ = scripted.add({"steps": [["send", {"t": "last"}], ["close", 1000, ""]]})
     async with connect(url) as socket:
         assert [message.data async for message in socket] == ["last"]
@@ -197,14 +199,14 @@ async def test_normal_close_ends_the_iteration(scripted):
 
 @pytest.mark.parametrize("code", [1001, 1011, 1012, 1013, 3000])
 async def test_client_comes_back_after_other_close_codes(scripted, code):
-    """Without anybody's help."""
+    """The client reconnects by itself."""
     url, _ = scripted.add({"steps": [["close", code, ""]]}, {"steps": [["send", {"t": "here"}]]})
     async with connect(url) as socket:
         assert (await anext(socket)).data == "here"
 
 
 async def test_client_waits_as_long_as_the_server_says(scripted):
-    """Before it comes back."""
+    """The client reconnects only after that pause."""
     url, run = scripted.add(
         {"steps": [["send", {"retry": 2}], ["close", 1012, ""]]}, {"steps": [["send", {"t": ""}]]}
     )
@@ -218,7 +220,7 @@ async def test_client_waits_as_long_as_the_server_says(scripted):
 
 
 async def test_ping_is_answered_whoever_listens(scripted):
-    """The application need not take anything for that."""
+    """The application need not read anything for that."""
     url, run = scripted.add({"steps": [["send", {"ping": 7}], ["receive", 1], ["close", 1000, ""]]})
     async with connect(url) as socket:
         assert [message async for message in socket] == []
@@ -226,7 +228,7 @@ async def test_ping_is_answered_whoever_listens(scripted):
 
 
 async def test_cancelled_iteration_loses_nothing(scripted):
-    """What comes next is returned by the next step."""
+    """The next step returns the next message."""
     url, _ = scripted.add({"steps": [["receive", 1], ["send", {"t": "one"}]]})
     async with connect(url) as socket:
         with pytest.raises(TimeoutError):
@@ -236,7 +238,7 @@ async def test_cancelled_iteration_loses_nothing(scripted):
 
 
 async def test_full_inbox_stops_reading_and_loses_nothing(scripted):
-    """Whoever takes slowly gets it all, in order."""
+    """A slow application gets all messages in order."""
     count = 50
     url, _ = scripted.add({"steps": [frame(str(n), n) for n in range(count)]})
     async with connect(url, inbox_size=2) as socket:
@@ -248,7 +250,7 @@ async def test_full_inbox_stops_reading_and_loses_nothing(scripted):
 
 
 async def test_of_too_many_places_those_are_presented_that_changed_last(scripted):
-    """The others are not recovered, and are said not to be."""
+    """The other groups are not recovered, and the client is told so."""
     url, run = scripted.add(
         {"steps": [["send", {"resume": {"group-0": {"position": "e-1"}}}], ["send", {"t": ""}]]}
     )
@@ -262,7 +264,7 @@ async def test_of_too_many_places_those_are_presented_that_changed_last(scripted
 
 
 async def test_callback_of_states_that_fails_is_logged_and_nothing_else(scripted, caplog):
-    """The socket goes on."""
+    """The socket continues."""
     url, _ = scripted.add({"steps": [["send", {"t": "here"}]]})
     async with connect(url, on_state=lambda _: 1 / 0) as socket:
         assert (await anext(socket)).data == "here"
@@ -271,12 +273,12 @@ async def test_callback_of_states_that_fails_is_logged_and_nothing_else(scripted
 
 @pytest.mark.parametrize("option", ["retry_base", "retry_cap", "heartbeat_interval", "inbox_size"])
 def test_option_without_sense_is_refused_with_a_sentence(option):
-    """Where it is given."""
+    """The error comes from the call that passes it."""
     with pytest.raises(ValueError, match=f"{option} is 0; give a number above 0"):
         connect("ws://x", **{option: 0})
 
 
 def test_address_of_something_else_is_refused():
-    """Where it is given."""
+    """The error comes from the call that passes it."""
     with pytest.raises(InvalidURI):
         connect("https://example.org")

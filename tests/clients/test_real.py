@@ -1,4 +1,4 @@
-"""Both clients against a server as it is in production, and a resumable consumer."""
+"""Both clients work with a production server and a resumable consumer."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ def real(tmp_path_factory):
 
 
 async def test_javascript_client_resumes(real):
-    """What it missed is sent to it, once."""
+    """The client gets each missed message once."""
     assert await run_node_tests(JS_TESTS / "real.test.js", REAL_SERVER=real) == 2
 
 
 async def test_python_client_resumes_from_the_places_of_another(real):
-    """What was said between the two is sent to the second, marked as replayed."""
+    """The second client gets the messages since the first one left, marked as replayed."""
     url, resumed = f"ws://{real}/ws", []
     async with connect(url, json=True) as socket:
         await socket.send("before")

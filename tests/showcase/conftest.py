@@ -1,4 +1,4 @@
-"""The showcase as it runs for people: a real broker, a real worker, a real server."""
+"""The showcase as users run it: a real broker, a real worker, a real server."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def showcase(broker, analytics_worker, logs):
 
 @pytest.fixture
 def calm(showcase):
-    """Fails a test during which the server printed a traceback or an error."""
+    """Fail a test during which the server printed a traceback or an error."""
     before = len(showcase.output)
     yield
     printed = showcase.output[before:]

@@ -1,4 +1,4 @@
-"""What the tests of the showcase share: its processes, and sockets that say what they got."""
+"""The processes of the showcase, and sockets that record their messages."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from sandbox.start_dev import ANALYTICS_WORKER
 
 ROOT = Path(__file__).resolve().parents[2]
 
-# Seconds that anything may take before a test gives up on it.
+# Upper bound in seconds for any step of a test.
 PATIENCE = 15.0
-# The same for a process that starts, together with others on a busy machine.
+# Upper bound in seconds for a process to start, together with others on a busy machine.
 START_PATIENCE = 40.0
 
 
@@ -65,12 +65,12 @@ class Process:
         try:
             self.process.wait(PATIENCE)
         finally:
-            # Does nothing to a process that has ended.
+            # Has no effect on a process that has ended.
             self.process.kill()
             self.process.wait()
 
     def kill(self) -> None:
-        """End it as a crash would."""
+        """End the process as a crash would."""
         self.process.kill()
         self.process.wait()
 
@@ -93,7 +93,7 @@ class Process:
                 self.kill()
                 state = "ended" if ended else "is not ready"
                 pytest.fail(f"{self.arguments} {state}: {self.output}")
-            # A poll: a process has no common way to say that it is ready.
+            # Polling, because processes have no common way to say that they are ready.
             time.sleep(0.02)
 
 
@@ -144,7 +144,7 @@ class Worker(Process):
 
 
 class AnalyticsWorker(Process):
-    """What counts events; those that come before it is ready wait for it."""
+    """The process that counts events; events sent before it is ready wait for it."""
 
     def __init__(self, log: Path, redis_url: str, folder: Path = ROOT) -> None:
         super().__init__(log, *ANALYTICS_WORKER, redis_url=redis_url, folder=folder)
@@ -176,7 +176,7 @@ class Client:
         return json.loads(await self.next())
 
     async def until(self, wanted: str) -> str:
-        """Wait for a message that has `wanted` in it, and return it."""
+        """Wait for a message with `wanted` in it, and return it."""
         while wanted not in (text := await self.next()):
             pass
         return text
@@ -223,11 +223,11 @@ def find_browser() -> str | None:
 
 @asynccontextmanager
 async def launched_browser():
-    """A browser that ends with the block; skips the test if there is none."""
+    """Launch a browser that ends with the block; skip the test if none is installed."""
     path = find_browser()
     if path is None:
         reason = "no browser found: put chromium on the PATH, or its path into CHROMIUM"
-        # Where nobody watches, a test that quietly does not run is a lie.
+        # On CI, a skipped test would look like a success.
         (pytest.fail if os.environ.get("CI") else pytest.skip)(reason)
     expect.set_options(timeout=PATIENCE * 1000)
     async with async_playwright() as playwright:

@@ -1,4 +1,4 @@
-"""The page, in a real browser: what people see."""
+"""The page of the showcase in a real browser."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ pytestmark = [
     pytest.mark.timeout(150),
 ]
 
-# What the clock of a page says whose time is in a test's hands.
+# Times of day that the tests set in a page.
 MORNING = "2030-01-01T09:00:00"
 NOON = "2030-01-01T12:00:00"
 
-# All but the room, which the user connects.
+# All panels but the room, which the user connects.
 SOCKETS = ["system", "jobs", "chat", "reliable", "notifications", "analytics"]
 
 CHAT_LOGS = ["chat-log", "reliable-log"]
@@ -44,14 +44,14 @@ async def browser():
 
 @pytest.fixture(scope="module")
 def server(broker, worker, analytics_worker, logs):
-    """A server of our own, since we kill it."""
+    """A separate server, because the test kills it."""
     with WebServer(logs / "browser.log", broker.url) as running:
         yield running
 
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
 async def window(browser):
-    """One window for all tests: its tabs share the cache, which makes them quicker to open."""
+    """One window for all tests, because a shared cache makes its tabs open faster."""
     # Finer than one pixel, for the picture.
     return await browser.new_context(
         viewport={"width": 1360, "height": 900}, device_scale_factor=1.5
@@ -60,9 +60,9 @@ async def window(browser):
 
 @pytest_asyncio.fixture(loop_scope="module")
 async def open_page(browser, window, server):
-    """Opens tabs, and fails the test if one of them reports an error."""
+    """Open tabs, and fail the test if one of them reports an error."""
     complaints = []
-    # Every tab shows the history of the reliable chat, and that of another test is none.
+    # Every tab shows the history of the reliable chat, so each test begins with an empty one.
     async with LAYERS["queue"](server.redis_url) as layer:
         await layer.flush()
 
@@ -81,7 +81,7 @@ async def open_page(browser, window, server):
         return page
 
     async def frozen():
-        # A clock is one of all tabs of a window.
+        # The clock is shared by all tabs of a window.
         windows.append(await browser.new_context())
         return windows[-1]
 
@@ -95,7 +95,7 @@ async def open_page(browser, window, server):
 
 
 def is_failed_attempt(complaint: str) -> bool:
-    """Whether the browser reports, on its own, that nobody was there to connect to."""
+    """Return whether the browser itself reports a failed attempt to connect."""
     return complaint.startswith("WebSocket connection to") and "failed" in complaint
 
 
@@ -111,12 +111,12 @@ async def say(page, form: str, text: str) -> None:
 
 
 async def activate(page, button: str) -> None:
-    """Press a button by keyboard; a click waits for the tab to be drawn, and some are hidden."""
+    """Press a button by keyboard, because a click would wait until the tab is drawn."""
     await page.locator(f"#{button}").press("Enter")
 
 
 def entry(page, log: str, text: str):
-    """Return the entry of a log with exactly this text, whoever its author is."""
+    """Return the entry of a log with exactly this text, by any author."""
     said = page.locator(".said").filter(has_text=re.compile(f"^{re.escape(text)}$"))
     return page.locator(f"#{log} .entry").filter(has=said)
 
@@ -161,8 +161,8 @@ async def test_line_typed_in_one_tab_appears_in_both_over_both_layers(open_page)
 
 
 async def test_reliable_chat_makes_up_for_a_dropped_connection_and_plain_chat_does_not(open_page):
-    """In one of them is what others wrote meanwhile, in order and marked as replayed."""
-    # It would come back by itself after a while.
+    """The reliable chat shows the lines of others in order, marked as replayed."""
+    # The page would reconnect by itself after a while.
     away, other = await open_page(clock=True), await open_page()
     await say(other, "chats-text", "before")
     await both_chats_have(away, "before")
@@ -197,7 +197,7 @@ async def test_reliable_chat_makes_up_for_a_dropped_connection_and_plain_chat_do
         f"{name}: missed 3 | replayed",
         f"{name}: after",
     ]
-    # The tab that was connected all the time has the same lines without a mark.
+    # The tab that stayed connected has the same lines without a mark.
     everything = [
         f"you: {text}" for text in ("before", "missed 1", "missed 2", "missed 3", "after")
     ]
@@ -270,7 +270,7 @@ async def test_reliable_chat_shows_its_history_after_a_reload(open_page):
     await say(page, "chats-text", "third")
     await both_chats_have(page, "third")
     assert await shown(page, "chat-log") == ["you: third"]
-    # Coming back after that is not a reload: the same lines are not shown again.
+    # Coming back after that is not a reload, so the same lines are not shown again.
     await activate(page, "chats-drop")
     await expect(page.locator("#reliable-status")).to_have_text("disconnected")
     await activate(page, "chats-drop")
@@ -279,7 +279,7 @@ async def test_reliable_chat_shows_its_history_after_a_reload(open_page):
 
 
 async def test_replayed_line_shows_when_it_was_sent(open_page, server):
-    """The time is that of sending, which the message carries, and not that of arrival."""
+    """The message carries its time of sending, and the page shows it instead of the arrival."""
     page = await open_page()
     await activate(page, "chats-drop")
     await expect(page.locator("#reliable-status")).to_have_text("disconnected")
@@ -307,7 +307,7 @@ async def test_chats_come_first_and_need_no_scrolling(open_page, width, height):
 
 
 async def test_layers_and_jobs_explain_themselves(open_page):
-    """Beside each layer's name stands what it does, and beside each kind of job as well."""
+    """Each layer's name and each kind of job has an explanation next to it."""
     page = await open_page()
     for badge in await page.locator(".layer").all():
         line = await badge.locator("xpath=..").text_content()
@@ -347,7 +347,7 @@ async def test_page_loads_nothing_from_elsewhere(open_page, server):
 
 
 async def test_notification_appears_in_every_tab(open_page):
-    """It names the tab that sent it."""
+    """The notification names the tab that sent it."""
     one, other = await open_page(), await open_page()
     await say(one, "notifications-text", "lunch is ready")
     arrived = other.locator("#notifications-log .entry")
@@ -363,7 +363,7 @@ async def test_system_socket_echoes(open_page):
 
 
 async def test_room_is_entered_and_left(open_page):
-    """Others see it, and nothing can be typed without a room."""
+    """Other members see it, and nothing can be typed without a room."""
     one, other = await open_page(), await open_page()
     await expect(one.locator("#room-text")).to_be_disabled()
     await join(one, "corner")
@@ -403,7 +403,7 @@ async def test_room_that_is_refused_says_why_and_is_not_tried_again(open_page):
 
 
 async def test_bar_of_a_job_reaches_the_end_and_its_result_shows(open_page):
-    """Only in the tab that asked."""
+    """Only the tab that asked shows the job."""
     one, other = await open_page(), await open_page()
     job = await run_job(one, "translate", "hello apple")
     await expect(job).to_have_attribute("data-state", "finished")
@@ -414,7 +414,7 @@ async def test_bar_of_a_job_reaches_the_end_and_its_result_shows(open_page):
 
 
 async def test_job_that_fails_says_so(open_page):
-    """In words, not by colour alone."""
+    """The page says so in words, not only by colour."""
     page = await open_page()
     job = await run_job(page, "analyze", "?!")
     await expect(job.locator(".job-state")).to_have_text("failed")
@@ -422,7 +422,7 @@ async def test_job_that_fails_says_so(open_page):
 
 
 async def test_messages_of_the_outside_script_appear(open_page, server):
-    """Over all four layers, and in the chart."""
+    """The messages appear over all four layers, and in the chart."""
     page = await open_page()
     done = await asyncio.to_thread(
         run_module,
@@ -443,13 +443,13 @@ async def test_messages_of_the_outside_script_appear(open_page, server):
     for kind in ("user_login", "page_view", "button_click", "session_duration", "error"):
         await expect(page.locator(f"#analytics-log .entry:has-text('{kind}')")).not_to_have_count(0)
         await expect(page.locator(f'#analytics-chart [data-series="{kind}"]')).not_to_have_count(0)
-    # What is under way still would be counted by the pages of the next test.
+    # Events still in transit would be counted by the pages of the next test.
     events = page.locator("#analytics-log .entry:not(:has-text('socket_connected'))")
     await expect(events).to_have_count(11)
 
 
 async def test_button_sends_an_analytics_event_that_the_chart_counts(open_page):
-    """In every tab."""
+    """The chart in every tab counts it."""
     one, other = await open_page(), await open_page()
     await one.locator("#analytics-event").select_option("user_login")
     for _ in range(3):
@@ -463,10 +463,10 @@ async def test_button_sends_an_analytics_event_that_the_chart_counts(open_page):
 
 
 async def test_page_reconnects_by_itself_when_the_server_is_back(open_page, server, worker):
-    """Every socket waits, returns, and works as before; the reliable chat has missed nothing."""
+    """Every socket waits, reconnects and works as before; the reliable chat has missed nothing."""
     one, other = await open_page(), await open_page()
     await join(one, "harbour")
-    # It must not end too soon.
+    # The pause must not end too soon.
     worker.process.send_signal(signal.SIGSTOP)
     try:
         unfinished = await run_job(one, "generate", "a job whose asker is cut off")
@@ -501,7 +501,7 @@ async def test_page_reconnects_by_itself_when_the_server_is_back(open_page, serv
 
 
 async def test_markup_is_shown_as_text(open_page):
-    """Whatever panel it comes through, it makes no element and runs no script."""
+    """No panel turns it into an element or runs a script in it."""
     page = await open_page()
     await join(page, "markup")
     await say(page, "system-text", MARKUP)
@@ -520,7 +520,7 @@ async def test_markup_is_shown_as_text(open_page):
 
 
 async def test_log_keeps_the_latest_200(open_page):
-    """The oldest entries go first."""
+    """The oldest entries are removed first."""
     page = await open_page()
     await page.evaluate(
         """() => {
@@ -556,7 +556,7 @@ async def test_everything_has_a_name_and_can_be_reached_by_keyboard(open_page):
 
 
 async def test_page_fits_a_narrow_window(open_page):
-    """Nothing is cut off to the side."""
+    """No content is cut off at the side."""
     page = await open_page()
     await say(page, "chats-text", "a-word-without-any-space-" * 10)
     await expect(page.locator("#reliable-log .entry")).to_have_count(1)
@@ -572,9 +572,9 @@ async def test_page_fits_a_narrow_window(open_page):
 )
 @pytest.mark.timeout(150)
 async def test_picture_of_the_page_with_messages_from_every_source(open_page, server):
-    """It is kept for the README."""
+    """The test saves it for the README."""
     page, other = await open_page(), await open_page()
-    # In a tab of its own, since it takes the focus away from what is typed.
+    # In a separate tab, because it takes the focus away from typing.
     traffic = asyncio.create_task(events(await open_page(), seconds=50))
     await join(page, "lobby")
     await join(other, "lobby")
@@ -619,7 +619,7 @@ async def test_picture_of_the_page_with_messages_from_every_source(open_page, se
 
 
 async def events(page, seconds: float) -> None:
-    """Traffic as it might be: rising and falling, some kinds more often than others."""
+    """Yield realistic traffic: rising and falling, with some kinds more often than others."""
     kinds = ["page_view"] * 5 + ["button_click"] * 3 + ["user_login", "session_duration", "error"]
     loop = asyncio.get_running_loop()
     end = loop.time() + seconds

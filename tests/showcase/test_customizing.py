@@ -1,4 +1,4 @@
-"""The example of customizing: a layer, a consumer, a script and a broadcast of one's own."""
+"""The example of customizing: a user's own layer, consumer, script and broadcast."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def customized(broker, logs):
 
 
 async def test_consumer_routes_by_the_type_of_the_message(customized):
-    """Each type has its method; the client hears what it asked for."""
+    """Each type has its method, and the client gets the requested messages."""
     async with customized.socket("monitoring") as client:
         await client.send_json({"type": "ping"})
         assert await client.next_json() == {"type": "pong"}
@@ -39,7 +39,7 @@ async def test_consumer_routes_by_the_type_of_the_message(customized):
     ],
 )
 async def test_message_without_a_route_is_answered_with_a_sentence(customized, content, said):
-    """It names the value and what is accepted."""
+    """The answer has the value and the accepted ones."""
     async with customized.socket("monitoring") as client:
         await client.send_json(content)
         answer = await client.next_json()
@@ -48,7 +48,7 @@ async def test_message_without_a_route_is_answered_with_a_sentence(customized, c
 
 
 async def test_alert_is_broadcast_over_several_layers(customized):
-    """Watchers, notifications and the chat all hear of it."""
+    """Watchers, notifications and the chat all get it."""
     async with (
         customized.socket("monitoring") as watcher,
         customized.socket("notifications") as notifications,
@@ -62,7 +62,7 @@ async def test_alert_is_broadcast_over_several_layers(customized):
 
 
 async def test_alert_that_a_broker_does_not_take_is_answered_with_a_sentence(registry):
-    """Layers of other brokers deliver it, and the connection goes on."""
+    """Layers of other brokers deliver it, and the connection continues."""
     registry.register("monitoring", InMemoryChannelLayer())
     for alias in ("notifications", "chat"):
         nowhere = f"redis://127.0.0.1:{free_port()}"
@@ -77,7 +77,7 @@ async def test_alert_that_a_broker_does_not_take_is_answered_with_a_sentence(reg
 
 
 async def test_outside_script_alerts_those_who_watch_for_it(customized):
-    """A less severe alert does not reach who watches for errors only."""
+    """A client that watches for errors only does not get a less severe alert."""
     async with customized.socket("monitoring") as client:
         await client.send_json({"type": "watch", "severity": "error"})
         await client.next_json()
@@ -93,7 +93,7 @@ async def test_outside_script_alerts_those_who_watch_for_it(customized):
 
 
 def test_outside_script_without_a_broker_prints_one_line():
-    """No traceback, exit code 1."""
+    """The script prints no traceback, and its exit code is 1."""
     url = f"redis://127.0.0.1:{free_port()}"
     done = run_module("sandbox.customizing.send_alert", "x", redis_url=url)
     assert done.returncode == 1

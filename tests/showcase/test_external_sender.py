@@ -1,4 +1,4 @@
-"""The script outside the server."""
+"""The script that sends from outside the server."""
 
 from __future__ import annotations
 

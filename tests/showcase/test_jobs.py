@@ -12,7 +12,7 @@ from tests.showcase.support import WebServer
 
 @pytest.fixture
 def without_worker(logs, request):
-    """A showcase of its own, with a broker that a test may end and no worker."""
+    """A separate showcase without a worker, with a broker that a test may end."""
     log = logs / f"{request.node.name}.log"
     with ValkeyServer() as broker, WebServer(log, broker.url) as server:
         yield server, broker
@@ -49,7 +49,7 @@ async def test_job_reports_its_progress_and_then_its_result(showcase, job_type, 
 
 @pytest.mark.usefixtures("calm", "worker")
 async def test_only_the_connection_that_asked_hears_of_the_job(showcase):
-    """Two connections get their own job each, and nothing of the other's."""
+    """Each of two connections gets its own job, and nothing of the other's."""
     async with showcase.socket("backgroundjob") as one, showcase.socket("backgroundjob") as other:
         await one.send_json({"type": "default", "content": "one"})
         await other.send_json({"type": "default", "content": "other"})
@@ -62,7 +62,7 @@ async def test_only_the_connection_that_asked_hears_of_the_job(showcase):
 
 @pytest.mark.usefixtures("worker")
 async def test_job_that_raises_is_reported_as_failed(showcase):
-    """The reason is the error's sentence."""
+    """The reason is the text of the error."""
     async with showcase.socket("backgroundjob") as client:
         await client.send_json({"type": "analyze", "content": "?!"})
         report = await client.until_type("job.failed", "job.finished")
@@ -71,13 +71,13 @@ async def test_job_that_raises_is_reported_as_failed(showcase):
 
 
 async def test_job_whose_process_is_killed_is_reported_as_failed(showcase, worker):
-    """The worker speaks for a process that could not, and takes the next job."""
+    """The worker reports in place of the killed process, and takes the next job."""
     children = psutil.Process(worker.process.pid).children
     async with showcase.socket("backgroundjob") as client:
-        # Of a job before this one, which may have told already that it is done.
+        # The process may belong to the job before, which has reported its end already.
         await becomes(lambda: not children())
         await client.send_json({"type": "generate", "content": "a job"})
-        # It runs for a few seconds, and is killed at once.
+        # The job runs for a few seconds, and is killed at once.
         await becomes(children)
         (horse,) = children()
         horse.kill()
@@ -89,7 +89,7 @@ async def test_job_whose_process_is_killed_is_reported_as_failed(showcase, worke
 
 @pytest.mark.usefixtures("worker")
 async def test_client_that_left_does_not_stop_the_worker(showcase):
-    """The job of nobody ends, and the next one runs."""
+    """The job of the client that left ends, and the next one runs."""
     async with showcase.socket("backgroundjob") as client:
         await client.send_json({"type": "default", "content": "never mind"})
         await client.next_json()
@@ -114,7 +114,7 @@ async def test_client_that_left_does_not_stop_the_worker(showcase):
     ],
 )
 async def test_request_that_starts_no_job_is_answered_with_a_sentence(showcase, request_, said):
-    """It names the value and what is accepted; the connection goes on."""
+    """The answer has the value and the accepted ones; the connection continues."""
     async with showcase.socket("backgroundjob") as client:
         for _ in range(2):
             await client.send_json(request_)
@@ -124,7 +124,7 @@ async def test_request_that_starts_no_job_is_answered_with_a_sentence(showcase, 
 
 
 async def test_connection_may_have_ten_unfinished_jobs(without_worker):
-    """The eleventh is refused, for this connection only."""
+    """The eleventh job is refused, for this connection only."""
     server, _ = without_worker
     async with server.socket("backgroundjob") as greedy, server.socket("backgroundjob") as other:
         for _ in range(10):
@@ -138,7 +138,7 @@ async def test_connection_may_have_ten_unfinished_jobs(without_worker):
 
 
 async def test_broker_that_went_away_is_an_answer_and_not_a_crash(without_worker):
-    """Jobs and lines are refused with a sentence; both work again when the broker is back."""
+    """Jobs and lines are refused with a sentence, and work again once the broker is back."""
     server, broker = without_worker
     async with server.socket("backgroundjob") as jobs, server.socket("chat") as chat:
         await chat.send("before")

@@ -15,7 +15,7 @@ from sandbox.layers import LAYERS, redis_url, setup_layers
 
 @pytest.fixture(autouse=True)
 def empty_registry():
-    """Other tests register layers too: put theirs back."""
+    """Put back the layers that other tests have registered."""
     before = {alias: channel_layers[alias] for alias in channel_layers.list_aliases()}
     channel_layers.clear()
     yield
@@ -25,7 +25,7 @@ def empty_registry():
 
 
 def test_every_alias_has_the_layer_that_fits_its_purpose():
-    """Pub/sub for low latency, streams for what must not be missed or must be done."""
+    """Low latency uses pub/sub; streams are for messages that must not be missed."""
     setup_layers()
     assert {alias: type(channel_layers[alias]) for alias in channel_layers.list_aliases()} == {
         "memory": InMemoryChannelLayer,
@@ -37,14 +37,14 @@ def test_every_alias_has_the_layer_that_fits_its_purpose():
 
 
 def test_layers_share_a_broker_but_no_prefix():
-    """A group of one layer is not the group of the same name of another."""
+    """Groups of two layers differ even if they have one name."""
     setup_layers()
     prefixes = [channel_layers[alias].prefix for alias in LAYERS if alias != "memory"]
     assert len(set(prefixes)) == len(prefixes)
 
 
 def test_setting_up_twice_changes_nothing_that_is_there():
-    """Only an alias that is new is added."""
+    """A second call adds only new aliases."""
     setup_layers()
     before = {alias: channel_layers[alias] for alias in LAYERS}
     setup_layers(extra={"mine": lambda _url: InMemoryChannelLayer()})
@@ -54,7 +54,7 @@ def test_setting_up_twice_changes_nothing_that_is_there():
 
 @pytest.mark.parametrize("value", [None, ""])
 def test_broker_is_the_local_one_unless_the_environment_says_otherwise(monkeypatch, value):
-    """REDIS_URL decides; empty counts as not set."""
+    """REDIS_URL decides; an empty value counts as not set."""
     monkeypatch.delenv("REDIS_URL", raising=False)
     if value is not None:
         monkeypatch.setenv("REDIS_URL", value)

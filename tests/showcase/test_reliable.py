@@ -17,7 +17,7 @@ pytestmark = pytest.mark.usefixtures("calm")
 
 @pytest.fixture
 def reliable(showcase):
-    """Connects to the reliable chat as a client that resumes."""
+    """Connect to the reliable chat as a client that resumes."""
 
     def enter(query="name=ada", **options):
         return connect(showcase.address(f"reliable?{query}"), json=True, **options)
@@ -74,7 +74,7 @@ async def test_missed_lines_are_sent_before_anything_newer(reliable, queue):
 
 
 async def test_new_client_receives_nothing_old_unless_it_asks(reliable, queue):
-    """A client without a position begins with the present."""
+    """A client without a position begins with new lines."""
     await queue.group_send(RELIABLE_GROUP, message("old"))
     async with reliable() as socket:
         await socket.send({"text": "new"})
@@ -102,7 +102,7 @@ async def test_new_client_that_asks_for_it_receives_the_history_first(reliable, 
 async def test_client_that_was_away_for_too_long_receives_the_latest_lines(reliable, queue):
     """A snapshot has the latest lines with their positions, and the chat goes on after it."""
     places = await places_of_an_earlier_client(reliable)
-    # More than the layer keeps.
+    # More lines than the layer keeps.
     sent = [f"line {number}" for number in range(250)]
     await queue.group_send_many(RELIABLE_GROUP, map(message, sent))
     kept = (await queue.history(RELIABLE_GROUP, limit=LATEST_LINES)).messages

@@ -19,7 +19,7 @@ JSON_ROUTES = ["reliable", "notifications", "backgroundjob"]
 
 
 def test_page_and_its_files_are_served_with_a_strict_policy(showcase):
-    """The page may load nothing but its own files."""
+    """The page may load only its own files."""
     client = "/static/fast-channels/fast-channels.js"
     for path in ("/", client, "/static/js/main.js", "/static/css/base.css", "/static/icon.svg"):
         with urllib.request.urlopen(showcase.url + path) as response:
@@ -28,7 +28,7 @@ def test_page_and_its_files_are_served_with_a_strict_policy(showcase):
 
 
 def test_health_of_every_layer_is_told(showcase):
-    """The server is up, and its layers with it."""
+    """The server and its layers are up."""
     with urllib.request.urlopen(f"{showcase.url}/healthz") as response:
         layers = json.load(response)["layers"]
     assert {"memory", "chat", "queue", "notifications", "analytics"} <= layers.keys()
@@ -36,7 +36,7 @@ def test_health_of_every_layer_is_told(showcase):
 
 
 async def test_system_socket_answers_its_own_client_only(showcase):
-    """An echo without a layer reaches nobody else."""
+    """No other client gets the echo, because it uses no layer."""
     async with showcase.socket("system") as one, showcase.socket("system") as other:
         assert (await one.next()).startswith("welcome")
         assert (await other.next()).startswith("welcome")
@@ -47,7 +47,7 @@ async def test_system_socket_answers_its_own_client_only(showcase):
 
 
 async def test_room_announces_who_comes_and_goes(showcase):
-    """Both see what is typed, and who stays sees the other leave."""
+    """Both members see typed lines, and the remaining one sees the other leave."""
     async with showcase.socket("room/tea.room-1") as one:
         await one.until("joined tea.room-1")
         async with showcase.socket("room/tea.room-1") as other:
@@ -126,13 +126,13 @@ async def test_author_is_the_name_in_the_address_or_a_guest(showcase, query, aut
 
 
 async def test_longest_room_name_works(showcase):
-    """94 characters are a room."""
+    """A name of 94 characters makes a room."""
     async with showcase.socket(f"room/{'a' * 94}") as client:
         await client.until("joined")
 
 
 async def test_chat_reaches_everybody_and_keeps_its_order(showcase):
-    """What one connection sends arrives at all, in the order in which it was sent."""
+    """Every message of one connection arrives, in the order of sending."""
     lines = [f"line {number}" for number in range(20)]
     said = [f"ada: {line}" for line in lines]
     async with showcase.socket("chat?name=ada") as one, showcase.socket("chat") as other:
@@ -143,7 +143,7 @@ async def test_chat_reaches_everybody_and_keeps_its_order(showcase):
 
 
 async def test_reliable_chat_reaches_everybody_and_keeps_its_order(showcase):
-    """Also those who do not speak the resume protocol."""
+    """Clients without the resume protocol get the lines, too."""
     lines = [f"line {number}" for number in range(20)]
     said = [f"ada: {line}" for line in lines]
     async with showcase.socket("reliable?name=ada") as one, showcase.socket("reliable") as other:
@@ -168,7 +168,7 @@ async def test_chat_layers_are_apart(showcase):
 
 
 async def test_notification_reaches_everybody(showcase):
-    """Title and level have defaults, text arrives as it was typed."""
+    """Title and level have defaults, and the text arrives as typed."""
     text = "<b>text</b> ☕"
     async with showcase.socket("notifications") as one, showcase.socket("notifications") as other:
         await one.send_json({"message": text})
@@ -196,7 +196,7 @@ async def test_notification_reaches_everybody(showcase):
     ],
 )
 async def test_unusable_notification_is_answered_with_a_sentence(showcase, content, said):
-    """The one who sent it hears why; the connection goes on."""
+    """The sender gets the reason, and the connection continues."""
     async with showcase.socket("notifications") as client:
         await client.send_json(content)
         answer = await client.next_json()
@@ -218,7 +218,7 @@ async def test_unusable_notification_is_answered_with_a_sentence(showcase, conte
 async def test_unusable_line_of_the_reliable_chat_is_answered_with_a_sentence(
     showcase, content, said
 ):
-    """The one who sent it hears why; the connection goes on."""
+    """The sender gets the reason, and the connection continues."""
     async with showcase.socket("reliable") as client:
         await client.send_json(content)
         assert await client.next_json() == {"type": "error", "message": said}
@@ -227,7 +227,7 @@ async def test_unusable_line_of_the_reliable_chat_is_answered_with_a_sentence(
 
 
 async def test_analytics_announces_a_connection_and_passes_events_on(showcase):
-    """Everybody who watches sees who starts to watch, and every event."""
+    """All watching clients see new watchers and every event."""
     async with showcase.socket("analytics") as one:
         assert await one.next() == "socket_connected AnalyticsConsumer"
         async with showcase.socket("analytics") as other:
@@ -239,7 +239,7 @@ async def test_analytics_announces_a_connection_and_passes_events_on(showcase):
 
 
 async def test_event_with_an_unusable_name_is_refused(showcase):
-    """The answer names the value and what is accepted."""
+    """The answer has the value and the accepted ones."""
     async with showcase.socket("analytics") as client:
         await client.until("socket_connected")
         await client.send("Page-View /pricing")
@@ -248,18 +248,18 @@ async def test_event_with_an_unusable_name_is_refused(showcase):
 
 
 async def test_burst_of_events_arrives_whole(showcase):
-    """A thousand events at once are within what the analytics layer holds."""
+    """The analytics layer holds a thousand events at once."""
     async with showcase.socket("analytics") as sender, showcase.socket("analytics") as watcher:
         for number in range(1000):
             await sender.send(f"page_view {number}")
         for client in (watcher, sender):
             counted = [await client.until("page_view") for _ in range(1000)]
-            # Several are counted at a time.
+            # The page counts several events at a time.
             assert sorted(counted) == sorted(f"page_view {number}" for number in range(1000))
 
 
 async def test_killed_analytics_worker_loses_no_event(showcase, analytics_worker):
-    """What it had in hands another counts, and the page shows each event once."""
+    """Another worker counts its events, and the page shows each event once."""
     async with showcase.socket("analytics") as client:
         await client.until("socket_connected")
         for number in range(200):
@@ -293,7 +293,7 @@ async def test_line_that_does_not_fit_is_answered_with_a_sentence(showcase, rout
 
 @pytest.mark.parametrize("route", [*TEXT_ROUTES, *JSON_ROUTES])
 async def test_binary_frame_closes_that_connection_with_1003(showcase, route):
-    """And no other."""
+    """No other connection is closed."""
     async with showcase.socket(route) as neighbour, showcase.socket(route) as client:
         await client.send(b"\x00\x01")
         assert (await client.closed())[0] == 1003
@@ -302,7 +302,7 @@ async def test_binary_frame_closes_that_connection_with_1003(showcase, route):
 
 @pytest.mark.parametrize("route", [*TEXT_ROUTES, *JSON_ROUTES])
 async def test_frame_of_two_mebibytes_closes_that_connection_with_1009(showcase, route):
-    """And no other."""
+    """No other connection is closed."""
     async with showcase.socket(route) as neighbour, showcase.socket(route) as client:
         await client.send("x" * (2 * 1024 * 1024))
         assert (await client.closed())[0] == 1009
@@ -312,7 +312,7 @@ async def test_frame_of_two_mebibytes_closes_that_connection_with_1009(showcase,
 @pytest.mark.parametrize("route", JSON_ROUTES)
 @pytest.mark.parametrize("text", ["{", "not json", "[" * 100_000])
 async def test_invalid_json_closes_that_connection_with_1007(showcase, route, text):
-    """And no other."""
+    """No other connection is closed."""
     async with showcase.socket(route) as neighbour, showcase.socket(route) as client:
         await client.send(text)
         assert (await client.closed())[0] == 1007
@@ -320,14 +320,14 @@ async def test_invalid_json_closes_that_connection_with_1007(showcase, route, te
 
 
 async def test_unknown_route_is_refused(showcase):
-    """There is no socket behind it."""
+    """No socket exists at this route."""
     with pytest.raises(websockets.InvalidStatus):
         async with showcase.socket("nowhere"):
             pass
 
 
 async def test_client_that_drops_the_line_is_announced_as_gone(showcase):
-    """A connection cut without a close frame leaves its room like any other."""
+    """A connection that breaks without a close frame leaves its room like any other."""
     async with showcase.socket("room/cut") as one:
         await one.until("joined")
         async with showcase.socket("room/cut") as other:
@@ -337,7 +337,7 @@ async def test_client_that_drops_the_line_is_announced_as_gone(showcase):
 
 
 def test_page_offers_the_jobs_that_there_are(showcase):
-    """No more and no fewer."""
+    """The page has exactly the existing jobs."""
     with urllib.request.urlopen(showcase.url) as response:
         offered = re.findall('<option value="(.+?)"', response.read().decode())
     assert sorted(offered) == sorted(JOBS)

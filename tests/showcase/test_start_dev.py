@@ -1,4 +1,4 @@
-"""The one command: it starts everything, stops everything, and says what is in its way."""
+"""The one command starts and stops everything, and names every obstacle."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ START_DEV = ROOT / "sandbox" / "start_dev.py"
 
 
 class StartDev:
-    """start_dev.py as a process, started from a directory that is not the project's."""
+    """start_dev.py as a process, started from a directory outside the project."""
 
     def __init__(
         self, directory, *, redis_url: str | None = None, broker_port: int | None = None
@@ -48,7 +48,7 @@ class StartDev:
         self.children: list[psutil.Process] = []
 
     def wait_until_started(self) -> str:
-        """Read what it prints up to the last line of its welcome."""
+        """Read its output up to the last line of the welcome."""
         watchdog = threading.Timer(2 * PATIENCE, self.process.kill)
         watchdog.start()
         welcome = ""
@@ -67,7 +67,7 @@ class StartDev:
         return found
 
     def ended(self) -> tuple[int, str]:
-        """Wait for its end; return exit code and what it complained about."""
+        """Wait for its end; return the exit code and the error lines."""
         _, errors = self.process.communicate(timeout=2 * PATIENCE)
         return self.process.returncode, errors
 
@@ -86,7 +86,7 @@ def start_dev(directory, **options):
 
 
 def refused(*arguments: str, redis_url: str = "") -> str:
-    """Run start_dev.py where it cannot start; return the one line it prints."""
+    """Run start_dev.py where it cannot start; return the one line that it prints."""
     done = run_module("sandbox.start_dev", *arguments, redis_url=redis_url)
     assert done.returncode == 1
     assert done.stdout == ""
@@ -96,7 +96,7 @@ def refused(*arguments: str, redis_url: str = "") -> str:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_starts_all_four_and_stops_them_when_asked(tmp_path, number):
-    """From any directory; afterwards no process is left and both ports are free."""
+    """The directory does not matter; afterwards no process is left and both ports are free."""
     with start_dev(tmp_path) as running:
         welcome = running.wait_until_started()
         assert f"http://localhost:{running.port}" in welcome
@@ -122,7 +122,7 @@ def test_stops_a_worker_in_the_middle_of_a_job(tmp_path):
             f"ws://127.0.0.1:{running.port}/ws/backgroundjob"
         ) as client:
             client.send('{"type": "generate", "content": "x"}')
-            # The process that runs the job, which takes a few seconds, is the fifth.
+            # The process of the job is the fifth, and takes a few seconds.
             family = psutil.Process(running.process.pid)
             comes_true(lambda: len(family.children(recursive=True)) == 5)
             running.children = family.children(recursive=True)
@@ -139,7 +139,7 @@ def test_stops_a_worker_in_the_middle_of_a_job(tmp_path):
     ],
 )
 def test_says_which_process_died_and_stops_the_others(tmp_path, word, said):
-    """Exit code 1, one line, no process left."""
+    """The exit code is 1, with one line and no process left."""
     with start_dev(tmp_path) as running:
         running.wait_until_started()
         running.child(word).kill()
@@ -150,7 +150,7 @@ def test_says_which_process_died_and_stops_the_others(tmp_path, word, said):
 
 
 def test_starts_the_analytics_worker_again(tmp_path):
-    """It was killed, and the event that was sent meanwhile is counted by another."""
+    """After a kill, the new worker counts the event that was sent meanwhile."""
     with start_dev(tmp_path) as running:
         running.wait_until_started()
         with websockets.sync.client.connect(
@@ -158,8 +158,8 @@ def test_starts_the_analytics_worker_again(tmp_path):
         ) as client:
             assert client.recv(timeout=PATIENCE).startswith("socket_connected")
             worker = running.child("sandbox.worker_app")
-            # One that ends sooner than that, counted from before the welcome, is taken for one
-            # that cannot start. It is the time that counts here, there is nothing to wait for.
+            # A worker that ends earlier, counted from before the welcome, is taken for one that
+            # cannot start. The test must wait for time to pass.
             time.sleep(SHORT_LIFE_SECONDS)
             worker.kill()
             client.send("page_view /pricing")
@@ -169,7 +169,7 @@ def test_starts_the_analytics_worker_again(tmp_path):
 
 
 def test_uses_the_broker_that_redis_url_names(tmp_path, broker):
-    """It starts none, and leaves that one running."""
+    """The command starts no broker, and leaves that one running."""
     with start_dev(tmp_path, redis_url=broker.url) as running:
         assert broker.url in running.wait_until_started()
         assert len(running.children) == 3
@@ -179,7 +179,7 @@ def test_uses_the_broker_that_redis_url_names(tmp_path, broker):
 
 
 def test_uses_a_broker_that_answers_already(tmp_path, broker):
-    """One on the usual port, such as docker compose starts."""
+    """Such a broker is on the usual port, as docker compose starts it."""
     with start_dev(tmp_path, broker_port=broker.port) as running:
         running.wait_until_started()
         assert len(running.children) == 3
@@ -190,13 +190,13 @@ def test_uses_a_broker_that_answers_already(tmp_path, broker):
 
 @contextmanager
 def listening():
-    """A port on which something listens that is neither a page nor Redis."""
+    """A port with a listener that is neither a page nor Redis."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         yield server.getsockname()[1]
 
 
 def test_says_that_the_port_of_the_page_is_taken():
-    """Before anything is started."""
+    """The error comes before anything is started."""
     broker_port = free_port()
     with listening() as port:
         line = refused("--port", str(port), "--broker-port", str(broker_port))
@@ -204,7 +204,7 @@ def test_says_that_the_port_of_the_page_is_taken():
 
 
 def test_says_that_the_port_of_the_broker_is_taken_by_something_else():
-    """The line tells how to use a Redis elsewhere."""
+    """The line says how to use a Redis elsewhere."""
     with listening() as port:
         line = refused("--port", str(free_port()), "--broker-port", str(port))
     assert line.startswith(f"start_dev: port {port} is taken; ")
@@ -213,7 +213,7 @@ def test_says_that_the_port_of_the_broker_is_taken_by_something_else():
 
 @pytest.mark.parametrize("url", ["redis://:secret@127.0.0.1:{port}", "nonsense"])
 def test_says_that_redis_url_does_not_answer(url):
-    """Without its password."""
+    """The line does not have the password."""
     line = refused("--port", str(free_port()), redis_url=url.format(port=free_port()))
     assert line.startswith("start_dev: REDIS_URL: no Redis at ")
     assert "secret" not in line

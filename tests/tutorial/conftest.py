@@ -1,4 +1,4 @@
-"""The tutorial as it is for a reader: its folder, a real broker, real workers, a real server."""
+"""The tutorial as readers have it: their folder, a real broker, real workers, a real server."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from tests.tutorial.support import Stage
 @pytest.fixture(scope="session")
 def stage(tmp_path_factory):
     """
-    `stage(3)` is the application after part 3, running: made when it is first asked for.
+    `stage(3)` is the running application after part 3, made when a test first asks for it.
 
-    Tests share it, so leave its files as they are; `fresh_stage` is for those that do not.
+    Tests share it, so they must not change its files; tests that do use `fresh_stage`.
     """
     stages = {}
 
@@ -34,7 +34,7 @@ def stage(tmp_path_factory):
 
 @pytest.fixture
 def fresh_stage(tmp_path_factory):
-    """A stage of one test's own, for changing files, or with `running=False` to start it later."""
+    """A stage of one test alone, for changing files, or for a later start with `running=False`."""
     stages = []
 
     def make(part, *, running=True):
@@ -55,9 +55,9 @@ async def browser():
 
 @pytest_asyncio.fixture(loop_scope="module")
 async def open_page(browser):
-    """Opens tabs on a server; fails the test for what a page complains about."""
+    """Open tabs on a server; fail the test if a page reports an error."""
     complaints = []
-    # Narrow enough that panels are as wide as a picture may be; finer than one pixel.
+    # Narrow enough to make panels as wide as pictures may be; finer than one pixel.
     window = await browser.new_context(
         viewport={"width": 660, "height": 900}, device_scale_factor=1.5
     )
@@ -76,7 +76,7 @@ async def open_page(browser):
 
 @pytest.fixture
 def load(tmp_path):
-    """A module as it is after a part, with one thing changed in it."""
+    """Import a module as it is after a part, with one change."""
 
     def load_one(path, part, wrong, right):
         text = Template(path).solved(part)
@@ -92,7 +92,7 @@ def load(tmp_path):
 
 @pytest.fixture
 def without(load):
-    """A module of a reader who forgot a step."""
+    """Import the module of a reader after skipping a step."""
 
     def load_one(number):
         step = all_steps()[number]

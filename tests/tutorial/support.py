@@ -1,4 +1,4 @@
-"""What the tests of the tutorial share: the reader's folder after a part, with what runs then."""
+"""The folder of a reader after a part of the tutorial, with its running programs."""
 
 from __future__ import annotations
 
@@ -30,22 +30,22 @@ SOLUTIONS = TEMPLATES.parent / "solutions"
 
 PARTS = (1, 2, 3, 4, 5)
 
-# The parts whose page first asks for a broker, the RQ worker, and the analytics worker.
+# The first parts with a broker, the RQ worker, and the analytics worker.
 BROKER_SINCE, WORKER_SINCE, ANALYTICS_SINCE = 3, 4, 5
 
-# Of a picture in a page: pixels, and bytes.
+# Limits of a picture in a page: pixels and bytes.
 LARGEST_WIDTH, LARGEST_PICTURE = 1_000, 150_000
 
-# The same variable says where the picture of the whole showcase goes.
+# The variable also names the folder for the picture of the whole showcase.
 PICTURES_WANTED = bool(os.environ.get("SHOWCASE_SCREENSHOT"))
 
 
 class Stage:
     """
-    A reader who has done the first parts, and started what their pages ask for.
+    A reader who has done the first parts and started their programs.
 
-    `server` is uvicorn, on a port of its own; `broker`, `worker` and `analytics_worker` are
-    None in parts that do without.
+    `server` is uvicorn on its own port; `broker`, `worker` and `analytics_worker` are None in
+    parts without them.
     """
 
     def __init__(self, folder: Path, part: int, *, running: bool = True) -> None:
@@ -58,7 +58,7 @@ class Stage:
         self.broker: ValkeyServer | None = None
         self.worker: Worker | None = None
         self.analytics_worker: AnalyticsWorker | None = None
-        # Without a broker, an address at which nobody answers.
+        # Without a broker, an address where no server listens.
         self.redis_url = f"redis://127.0.0.1:{free_port()}"
         self._processes = ExitStack()
 
@@ -88,7 +88,7 @@ class Stage:
         return self.server.url
 
     def web_server(self, *options: str, app: str = "sandbox.main:app") -> WebServer:
-        """One more uvicorn in this folder, not yet started."""
+        """Make one more uvicorn in this folder, without starting it."""
         log = self.logs / f"server-{len(list(self.logs.glob('server-*')))}.log"
         log.touch()
         return WebServer(log, self.redis_url, app, *options, folder=self.folder)
@@ -96,7 +96,7 @@ class Stage:
     @cached_property
     def second_server(self) -> WebServer:
         """
-        Another uvicorn in this folder, running; the page of part 3 starts one at port 8081.
+        Run another uvicorn in this folder, as part 3 does on port 8081.
 
         Its application has the solutions of the exercises of parts 1 and 3, too.
         """
@@ -107,7 +107,7 @@ class Stage:
         return self._processes.enter_context(server)
 
     def write(self, path: str, text: str) -> None:
-        """Change a file below `sandbox/`, as a reader who types."""
+        """Change a file below `sandbox/`, like a reader who types."""
         (self.folder / "sandbox" / path).write_text(text)
 
     def read(self, path: str) -> str:
@@ -115,13 +115,13 @@ class Stage:
 
 
 def page(part: int) -> Path:
-    """The page of a part."""
+    """Return the page of a part."""
     (found,) = PAGES.glob(f"{part}-*.md")
     return found
 
 
 def console(document: Path, program: str) -> list[str]:
-    """The one command of a page that begins with a program, in words."""
+    """Return the one command of a page that begins with a program, as a list of words."""
     (found,) = [
         line
         for block in blocks(document, "console")
@@ -132,7 +132,7 @@ def console(document: Path, program: str) -> list[str]:
 
 
 def recipe(document: Path) -> str:
-    """What stands behind the one make command of a page."""
+    """Return the command that the one make target of a page runs."""
     done = subprocess.run(
         ["make", "--dry-run", "--no-print-directory", *console(document, "make")[1:]],
         cwd=ROOT,
@@ -144,7 +144,7 @@ def recipe(document: Path) -> str:
 
 
 def assert_printed(quote: str, output: str) -> None:
-    """Each line of the quote is in the output, in this order; `…` stands for anything on a line."""
+    """Check that each line of the quote is in the output, in order; `…` matches any text."""
     start = 0
     for line in quote.strip().splitlines():
         pattern = r"[^\n]*".join(map(re.escape, line.strip().split("…")))
@@ -154,7 +154,7 @@ def assert_printed(quote: str, output: str) -> None:
 
 
 async def refusal(registry, *routes) -> str:
-    """What a server prints when an application with these routes does not start."""
+    """Return the output of a server that refuses to start with these routes."""
     with pytest.raises(ChannelLayerError) as raised:
         async with registry.lifespan(Router(routes=routes)):
             pass
@@ -166,7 +166,7 @@ def nowhere() -> str:
 
 
 async def take_picture(name: str, shown: Page | Locator) -> None:
-    """Keep what a page or a part of it looks like, if pictures are wanted."""
+    """Save a picture of a page or of a part of it, if pictures are wanted."""
     if not PICTURES_WANTED:
         return
     page = getattr(shown, "page", shown)

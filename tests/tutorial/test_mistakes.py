@@ -1,4 +1,4 @@
-"""What 1-preparation.md, 2-system-messages.md and 3-room-chat.md say about mistakes is true."""
+"""The mistakes in 1-preparation.md, 2-system-messages.md and 3-room-chat.md happen as described."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def room_of(consumer_class) -> WebSocketRoute:
 
 
 async def test_finished_showcase_asks_for_the_broker(registry):
-    """Whoever starts it by mistake, without one, is told which address does not answer."""
+    """Without a broker, the error names the address that does not answer."""
     for alias, make in LAYERS.items():
         registry.register(alias, make(nowhere()))
     quote = block_with(PREPARATION, "LayerUnavailable", "text")
@@ -36,7 +36,7 @@ async def test_finished_showcase_asks_for_the_broker(registry):
 
 
 async def test_room_without_a_broker_is_told(registry, stage):
-    """The layer of part 3 asks for it at the start."""
+    """The layer of part 3 needs the broker at the start."""
     layers = Template(all_steps()["3.1"].path).solved(3)
     space: dict = {}
     exec(compile(layers, "layers.py", "exec"), space)
@@ -48,7 +48,7 @@ async def test_room_without_a_broker_is_told(registry, stage):
 
 
 def test_port_that_is_taken_is_told(tmp_path):
-    """Before anything else of the application happens."""
+    """The application is not started."""
     program, *arguments, _ = console(PREPARATION, "uvicorn")
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
@@ -64,7 +64,7 @@ def test_port_that_is_taken_is_told(tmp_path):
 
 
 def test_folder_is_not_made_twice(tmp_path, monkeypatch, capsys):
-    """The second time it is left alone."""
+    """The second call leaves the folder alone."""
     monkeypatch.setattr(sys, "argv", ["tutorial", str(tmp_path / "tutorial")])
     assert command.main() == 0
     assert command.main() == 1
@@ -72,7 +72,7 @@ def test_folder_is_not_made_twice(tmp_path, monkeypatch, capsys):
 
 
 async def test_consumer_that_sends_before_it_accepts_is_told(load, caplog):
-    """It is refused, and the log says what to call."""
+    """The send is refused, and the log names the missing call."""
     step = all_steps()["2.1"]
     module = load(step.path, 2, "", "        await self.accept()\n")
     client = WebsocketCommunicator(module.SystemMessageConsumer.as_asgi(), "/")
@@ -81,7 +81,7 @@ async def test_consumer_that_sends_before_it_accepts_is_told(load, caplog):
 
 
 async def test_consumer_without_receive_line_ends_one_connection(without, caplog):
-    """With the code that the page names, and a traceback."""
+    """The connection gets the code of the page, and the log has a traceback."""
     module = without("2.5")
     client = WebsocketCommunicator(module.SystemMessageConsumer.as_asgi(), "/")
     await client.connect()
@@ -102,7 +102,7 @@ async def test_room_without_its_layer_is_told(without, registry):
 
 
 async def test_message_without_a_handler_is_told(without, registry, caplog):
-    """The connection goes on."""
+    """The connection continues."""
     registry.register("chat", InMemoryChannelLayer())
     room = Router(routes=[room_of(without("3.5").RoomChatConsumer)])
     async with registry.lifespan(room):
@@ -114,7 +114,7 @@ async def test_message_without_a_handler_is_told(without, registry, caplog):
 
 
 def test_broker_that_runs_already_is_told(valkey):
-    """By what stands behind the command of the page."""
+    """The command of the page says so."""
     assert recipe(ROOM_CHAT).rstrip().endswith("sandbox/start_dev.py --only-broker")
     arguments = ("--only-broker", "--broker-port", str(valkey.port))
     done = run_module("sandbox.start_dev", *arguments, redis_url="")

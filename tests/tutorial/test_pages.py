@@ -30,12 +30,12 @@ def test_page_has_the_steps_of_its_part_each_once_and_in_order(part):
 
 
 def test_example_of_a_step_is_one():
-    """The index shows the first TODO as it stands in its file."""
+    """The index shows the first TODO as it is in its file."""
     assert all_steps()["1.1"].todo == block_with(INDEX, "TODO").strip()
 
 
 def test_command_for_lost_readers_solves_a_part(tmp_path, monkeypatch):
-    """It runs in the folder of the repository, on the one that make tutorial has made."""
+    """The command runs in the folder of the repository, and changes the folder of make tutorial."""
     python, dash_m, module, folder, *options = console(INDEX, ".venv/bin/python")
     assert (python, dash_m, module) == (".venv/bin/python", "-m", "sandbox.tutorial")
     monkeypatch.chdir(tmp_path)
@@ -53,7 +53,7 @@ def test_folder_of_the_tutorial_is_made_by_make():
 
 
 def test_environment_has_the_programs_that_pages_name(tmp_path):
-    """What it activates is enough for every command of every page, but for make and curl."""
+    """The activated environment has every program of every page, except make and curl."""
     prepare(tmp_path / "tutorial")
     (tmp_path / ".venv").symlink_to(sys.prefix)
     programs = {

@@ -1,4 +1,4 @@
-"""What 4-background-jobs.md promises is so, and what it says about mistakes is true."""
+"""The results and the mistakes of 4-background-jobs.md happen as described."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ BACKGROUND_JOBS = PAGES / "4-background-jobs.md"
 
 
 async def test_job_is_done_by_a_worker_and_reported(stage):
-    """Step by step, to the connection that asked, by the worker that the page starts."""
+    """The worker of the page reports each step to the connection that asked."""
     running = stage(4)
     module = console(BACKGROUND_JOBS, "python")[2]
     assert running.worker.arguments[0] == module
@@ -33,7 +33,7 @@ async def test_job_is_done_by_a_worker_and_reported(stage):
         assert report["result"] == "ellohay appleway"
         # The bar begins, fills in four steps, and is full.
         assert steps == [0, 0, 25, 50, 75, 100]
-        # It prints nothing while all is well.
+        # The worker prints nothing while all is well.
         assert running.worker.output == ""
         await other.send_json({"type": "analyze", "content": "?!"})
         reports = [await other.next_json()]
@@ -44,7 +44,7 @@ async def test_job_is_done_by_a_worker_and_reported(stage):
 
 
 async def asker(registry, consumer_class):
-    """A client of a consumer of jobs, on a layer in memory."""
+    """A client of a consumer for jobs, on a layer in memory."""
     registry.register("queue", InMemoryChannelLayer())
     client = WebsocketCommunicator(consumer_class.as_asgi(), "/")
     assert (await client.connect())[0]
@@ -52,7 +52,7 @@ async def asker(registry, consumer_class):
 
 
 async def test_job_without_a_broker_is_refused_with_a_sentence(registry, monkeypatch):
-    """The connection goes on."""
+    """The connection continues."""
     monkeypatch.setenv("REDIS_URL", nowhere())
     client = await asker(registry, BackgroundJobConsumer)
     await client.send_json_to({"type": "default", "content": "x"})
@@ -62,7 +62,7 @@ async def test_job_without_a_broker_is_refused_with_a_sentence(registry, monkeyp
 
 
 def test_worker_without_a_broker_ends_with_a_sentence():
-    """And with no traceback."""
+    """The output has no traceback."""
     done = run_module(console(BACKGROUND_JOBS, "python")[2], redis_url=nowhere())
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1
@@ -70,7 +70,7 @@ def test_worker_without_a_broker_ends_with_a_sentence():
 
 
 async def test_route_without_its_layer_ends_the_start(registry, without):
-    """The page shows which layers there are after part 3."""
+    """The page shows the layers that exist after part 3."""
     for alias, make in without("4.1").LAYERS.items():
         registry.register(alias, make(nowhere()))
     output = await refusal(registry, WebSocketRoute("/", BackgroundJobConsumer.as_asgi()))
@@ -78,7 +78,7 @@ async def test_route_without_its_layer_ends_the_start(registry, without):
 
 
 async def test_report_without_a_handler_is_skipped_and_logged(registry, without, caplog):
-    """The connection goes on."""
+    """The connection continues."""
     client = await asker(registry, without("4.8").BackgroundJobConsumer)
     layer = registry["queue"]
     (channel,) = layer.channels
@@ -90,7 +90,7 @@ async def test_report_without_a_handler_is_skipped_and_logged(registry, without,
 
 
 async def test_exercise_of_part_4_is_solved(registry, load):
-    """The end of a job is read in the lobby, and by the one who asked."""
+    """The lobby and the client that asked read the end of a job."""
     for alias in ("chat", "queue"):
         registry.register(alias, InMemoryChannelLayer())
     end = '        self._send({"type": "job.finished", "result": result})\n'

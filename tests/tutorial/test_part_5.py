@@ -1,4 +1,4 @@
-"""What 5-showcase.md promises is so, and what it says about mistakes is true."""
+"""The results and the mistakes of 5-showcase.md happen as described."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ EVENT = {"type": "analytics.event", "id": "1", "name": "page_view", "detail": "/
 
 
 def module_of(command: list[str]) -> list[str]:
-    """What stands behind `python -m`."""
+    """Return the module behind `python -m`."""
     assert command[:2] == ["python", "-m"]
     return command[2:]
 
@@ -43,7 +43,7 @@ def solve_steps(folder, last: str) -> None:
 
 
 async def test_script_speaks_to_three_layers_before_there_are_analytics(tmp_path, redis_url):
-    """With the options of the page; there is no layer for events yet."""
+    """The script runs with the options of the page; the layer for events does not exist yet."""
     folder = tmp_path / "tutorial"
     prepare(folder)
     solve_steps(folder, "5.11")
@@ -62,7 +62,7 @@ async def test_script_speaks_to_three_layers_before_there_are_analytics(tmp_path
 
 
 async def test_reliable_chat_makes_up_for_a_lost_connection(stage):
-    """What others wrote meanwhile is replayed, in order; the plain chat lacks it."""
+    """Messages of others are replayed in order; the plain chat has lost them."""
     server = stage(5).server
     async with connect(server.address("reliable?name=ada"), json=True) as away:
         await away.send({"text": "before"})
@@ -84,7 +84,7 @@ async def test_reliable_chat_makes_up_for_a_lost_connection(stage):
 
 
 async def test_analytics_worker_counts_waiting_events(stage):
-    """The command of the page starts it; events that were sent without it are not lost."""
+    """The command of the page starts the worker; events sent before that are not lost."""
     running = stage(5)
     worker = console(SHOWCASE, "fast-channels")
     assert [worker[0].replace("-", "_"), *worker[1:]] == ANALYTICS_WORKER[:-2]
@@ -98,7 +98,7 @@ async def test_analytics_worker_counts_waiting_events(stage):
 
 
 class Terminal(Process):
-    """One in which a module runs, and into which lines of the page are typed."""
+    """A terminal that runs a module, and gets typed lines of the page."""
 
     def start(self) -> None:
         with self.log.open("w") as output:
@@ -125,7 +125,7 @@ class Terminal(Process):
 
 
 async def test_customised_application_hears_alerts_of_a_script(stage, tmp_path):
-    """The three commands of the page, each in a process of its own, and the showcase beside."""
+    """Each of the three commands of the page is a process, next to the showcase."""
     running = stage(5)
     app = console(SHOWCASE, "uvicorn")[1]
     client, address = module_of(console(SHOWCASE, "python -m websockets"))
@@ -154,7 +154,7 @@ async def test_customised_application_hears_alerts_of_a_script(stage, tmp_path):
 
 
 def test_one_command_for_everything_is_in_the_folder(tmp_path):
-    """It is the showcase's, of which tests/showcase/test_start_dev.py shows all that it does."""
+    """The command is the showcase's; tests/showcase/test_start_dev.py shows all that it does."""
     _, script = console(SHOWCASE, "python sandbox/start_dev.py")
     folder = tmp_path / "tutorial"
     prepare(folder)
@@ -166,7 +166,7 @@ def test_one_command_for_everything_is_in_the_folder(tmp_path):
 
 
 async def test_resumable_chat_on_a_layer_without_history_ends_the_start(registry, load, redis_url):
-    """The reader took the alias of the chat before it."""
+    """The reader copied the alias of the chat before it."""
     registry.register("chat", LAYERS["chat"](redis_url))
     wrong, right = (
         f'channel_layer_alias = "{alias}"\n    groups = [RELIABLE_GROUP]'
@@ -178,7 +178,7 @@ async def test_resumable_chat_on_a_layer_without_history_ends_the_start(registry
 
 
 def test_analytics_worker_without_its_layer_ends_with_a_sentence(tmp_path):
-    """The page shows which layers there are before the step."""
+    """The page shows the layers that exist before the step."""
     folder = tmp_path / "tutorial"
     prepare(folder)
     solve_steps(folder, "5.11")
@@ -189,7 +189,7 @@ def test_analytics_worker_without_its_layer_ends_with_a_sentence(tmp_path):
 
 
 async def test_event_without_a_handler_is_a_dead_letter(without, caplog):
-    """It is put back when there is a handler, and is done then."""
+    """The event is put back once a handler exists, and is done then."""
     async with InMemoryChannelLayer() as layer:
         worker = Worker(without("5.13").router, ["analytics"], layer=layer, concurrency=1)
         running = asyncio.create_task(worker.run())
@@ -204,14 +204,14 @@ async def test_event_without_a_handler_is_a_dead_letter(without, caplog):
 
 
 def test_script_without_a_broker_ends_with_a_sentence():
-    """And with no traceback."""
+    """The output has no traceback."""
     done = run_module("sandbox.external_sender", redis_url=nowhere())
     assert done.returncode == 1
     assert_printed(block_with(SHOWCASE, "external_sender: ", "text"), done.stderr)
 
 
 def test_port_that_is_taken_is_named():
-    """Before anything is started."""
+    """The error comes before anything is started."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         done = run_module("sandbox.start_dev", "--port", port, redis_url="")

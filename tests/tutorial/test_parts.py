@@ -1,4 +1,4 @@
-"""What 1-preparation.md, 2-system-messages.md and 3-room-chat.md promise is so, over sockets."""
+"""The results of 1-preparation.md, 2-system-messages.md and 3-room-chat.md, over sockets."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ async def get(server, path: str) -> httpx.Response:
 
 
 async def is_missing(server, route: str) -> bool:
-    """Whether there is nothing at this route."""
+    """Return whether no route exists at this path."""
     with pytest.raises(InvalidStatus) as refusal:
         async with server.socket(route):
             pass
@@ -30,7 +30,7 @@ async def is_missing(server, route: str) -> bool:
 
 
 async def test_after_part_2_the_system_socket_answers(stage):
-    """It greets, echoes, and says what it takes; there is no broker and no room."""
+    """The socket greets, echoes, and names its message types; there is no broker and no room."""
     server = stage(2).server
     async with server.socket("system") as client:
         assert await client.next() == "welcome: an echo, no layer involved"
@@ -46,7 +46,7 @@ async def test_after_part_2_the_system_socket_answers(stage):
 
 
 async def test_after_part_3_a_room_spans_processes(stage):
-    """What is typed on one port is read on another, in this room only."""
+    """A line typed on one port appears on another, in this room only."""
     first, second = stage(3).server, stage(3).second_server
     *program, _, _, port = console(ROOM_CHAT, "uvicorn")
     assert [*program, port] == ["uvicorn", "sandbox.main:app", "8081"]
@@ -78,7 +78,7 @@ async def test_room_name_that_is_too_long_is_refused(stage):
 
 
 async def test_room_tells_when_the_broker_was_away(stage):
-    """A line is answered meanwhile; afterwards there is a notice, and the room works as before."""
+    """Lines are answered meanwhile; then a notice comes, and the room works as before."""
     running = stage(3)
     async with running.server.socket("room/harbour") as client:
         await client.until(" joined harbour")
@@ -95,7 +95,7 @@ async def test_room_tells_when_the_broker_was_away(stage):
 
 
 async def test_exercises_of_parts_1_and_3_are_solved(stage):
-    """A request to one process is read in a room on the other; each layer tells its numbers."""
+    """A room on one process shows a request to the other; each layer reports its numbers."""
     first, second = stage(3).server, stage(3).second_server
     *program, url = console(ROOM_CHAT, "curl")
     assert program == ["curl", "-X", "POST"]
@@ -114,7 +114,7 @@ async def test_exercises_of_parts_1_and_3_are_solved(stage):
 
 
 async def test_exercise_of_part_2_is_solved():
-    """Answers are numbered for each connection."""
+    """Each connection numbers its answers."""
     clients = [WebsocketCommunicator(SystemMessageConsumer.as_asgi(), "/") for _ in range(2)]
     for client in clients:
         await client.connect()

@@ -1,4 +1,4 @@
-"""What a reader sees after parts 1 to 3, in a real browser; the pictures of the pages."""
+"""A real browser shows the page after parts 1 to 3; the tests take the pictures of the pages."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ async def say(page, field: str, text: str) -> None:
 
 @pytest.mark.skipif(not PICTURES_WANTED, reason="makes a picture: SHOWCASE_SCREENSHOT is not set")
 async def test_panels_are_empty_after_part_1(stage, open_page):
-    """The page is there, and nothing in it does anything."""
+    """The page exists, and none of its panels works."""
     page = await open_page(stage(1).url)
     await page.set_viewport_size({"width": 660, "height": 520})
     await expect(page.locator("#system-log")).to_have_text("")
@@ -31,7 +31,7 @@ async def test_panels_are_empty_after_part_1(stage, open_page):
 
 
 async def test_system_messages_answer_after_part_2(stage, open_page):
-    """Its panel is connected, shows what was typed and what came back; no other panel is."""
+    """The panel is connected and shows typed lines and answers; no other panel is connected."""
     page = await open_page(stage(2).url)
     await expect(page.locator("#system-status")).to_have_text("connected")
     await say(page, "system-text", "Is anybody there?")
@@ -44,12 +44,12 @@ async def test_system_messages_answer_after_part_2(stage, open_page):
 
 
 async def test_room_is_shared_by_two_processes_after_part_3(stage, open_page):
-    """What is typed in a tab of one port appears in a tab of the other."""
+    """A line typed in a tab of one port appears in a tab of the other."""
     running = stage(3)
     page, other = await open_page(running.url), await open_page(running.second_server.url)
     for tab in (page, other):
         await tab.locator("#room-toggle").press("Enter")
-        # Said to the group, which shows that the tab is a member.
+        # A message to the group shows that the tab is a member.
         await expect(tab.locator("#room-log")).to_contain_text(" joined ")
     await say(page, "room-text", "Hello from port 8080")
     await say(other, "room-text", "Hello from port 8081")

@@ -1,4 +1,4 @@
-"""What 4-background-jobs.md and 5-showcase.md show, in a real browser; and their pictures."""
+"""A real browser shows 4-background-jobs.md and 5-showcase.md; the tests take their pictures."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ async def say(page, field: str, text: str) -> None:
 
 @pytest.mark.skipif(not PICTURES_WANTED, reason="part 5 has a look at the page; this is a picture")
 async def test_job_is_finished_after_part_4(stage, open_page):
-    """Its bar is full, and the result is there."""
+    """The bar is full, and the result is shown."""
     page = await open_page(stage(4).url)
     await expect(page.locator("#jobs-status")).to_have_text("connected")
     await page.locator("#jobs-type").select_option("translate")
@@ -38,7 +38,7 @@ async def test_job_is_finished_after_part_4(stage, open_page):
 
 
 async def test_dropped_connection_is_made_up_for_after_part_5(stage, open_page):
-    """As the page tells: three lines are written meanwhile, and one chat has them."""
+    """Three lines are written meanwhile, and one chat has them, as the page says."""
     page, other = await open_page(stage(5).url), await open_page(stage(5).url)
     for tab in (page, other):
         for chat in ("chat", "reliable"):

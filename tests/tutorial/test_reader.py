@@ -1,4 +1,4 @@
-"""The folder as a reader changes it, under a server that starts again at each change."""
+"""The folder of a reader who changes files, under a server that restarts at each change."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SYSTEM_MESSAGES = PAGES / "2-system-messages.md"
 
 
 async def test_server_that_runs_goes_on_when_a_file_is_saved(fresh_stage):
-    """First there is no application, and then the one of part 1, which has no route."""
+    """At first there is no application, then the one of part 1 without a route."""
     stage = fresh_stage(0, running=False)
     *program, option, port, _ = console(PREPARATION, "uvicorn")
     assert [*program, port] == ["uvicorn", "sandbox.main:app", "--port"]
@@ -29,7 +29,7 @@ async def test_server_that_runs_goes_on_when_a_file_is_saved(fresh_stage):
         mistake = block_with(PREPARATION, "NameError", "text").strip()
         server.wait_until(lambda: mistake in server.output)
 
-        # A server that has only just started may not look at the files yet.
+        # A server that has just started may not watch the files yet.
         for _ in range(10):
             solve(stage.folder, 1)
             with contextlib.suppress(TimeoutError):
@@ -41,7 +41,7 @@ async def test_server_that_runs_goes_on_when_a_file_is_saved(fresh_stage):
         async with httpx.AsyncClient() as client:
             health = await client.get(f"{server.url}/healthz")
         assert health.text == block_with(PREPARATION, "layers", "json").strip()
-        # What the second page says of a route that is not there yet.
+        # The second page quotes this for a missing route.
         with pytest.raises(InvalidStatus):
             async with server.socket("system"):
                 pass

@@ -15,21 +15,21 @@ PARTS = (1, 2, 3, 4, 5)
 
 @pytest.mark.parametrize("template", templates(), ids=lambda template: str(template.path))
 def test_solving_every_step_makes_the_finished_file(template):
-    """There is one solution, and it is the file of the showcase."""
+    """Each template has one solution, and it is the file of the showcase."""
     assert template.steps
     assert template.solved(PARTS[-1]) == (FINISHED / template.path).read_text()
 
 
 @pytest.mark.parametrize("part", [0, *PARTS])
 def test_files_are_valid_python_after_every_part(part):
-    """What is still to do is a comment where Python allows one."""
+    """Unsolved steps are comments at places where Python allows one."""
     for template in templates():
         if template.path.suffix == ".py":
             compile(template.solved(part), str(template.path), "exec")
 
 
 def test_steps_of_each_part_are_counted_from_one():
-    """Nothing is left out, and no number is given twice."""
+    """No number is missing or used twice."""
     found = {part: [] for part in PARTS}
     for step in all_steps().values():
         found[step.part].append(int(step.number.partition(".")[2]))
@@ -38,7 +38,7 @@ def test_steps_of_each_part_are_counted_from_one():
 
 
 class TestBadTemplate:
-    """Templates and finished files that drift apart are noticed, each with a sentence."""
+    """Each difference between templates and finished files is an error with a sentence."""
 
     @pytest.fixture
     def template(self, tmp_path, monkeypatch):
@@ -73,14 +73,14 @@ class TestBadTemplate:
 
 
 class TestCommand:
-    """`python -m sandbox.tutorial`"""
+    """The command `python -m sandbox.tutorial`."""
 
     def run(self, monkeypatch, *arguments):
         monkeypatch.setattr(sys, "argv", ["tutorial", *map(str, arguments)])
         return command.main()
 
     def test_folder_begins_unsolved_and_can_be_brought_to_any_part(self, tmp_path, monkeypatch):
-        """Whoever got lost goes on from there."""
+        """A reader who got lost continues from there."""
         folder = tmp_path / "tutorial"
         main = folder / "sandbox" / "main.py"
         assert self.run(monkeypatch, folder) == 0
@@ -92,7 +92,7 @@ class TestCommand:
         assert "# TODO 3" in main.read_text()
 
     def test_folder_that_is_there_is_left_alone(self, tmp_path, monkeypatch, capsys):
-        """Nobody's work is overwritten."""
+        """The command overwrites no file."""
         folder = tmp_path / "tutorial"
         assert self.run(monkeypatch, folder) == 0
         (folder / "sandbox" / "main.py").write_text("mine")
