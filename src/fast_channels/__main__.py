@@ -1,4 +1,4 @@
-"""`python -m fast_channels`."""
+"""Run the command line as `python -m fast_channels`."""
 
 from __future__ import annotations
 

@@ -82,7 +82,7 @@ class Connection:
         return self._ended
 
     def cancel(self) -> None:
-        """End the connection, whatever its task is doing."""
+        """End the connection even if a handler runs."""
         if self._task is not None:
             self._cancels += 1
             self._task.cancel()
@@ -161,7 +161,7 @@ class Connections:
         live = self._on_this_loop()
         if live:
             logger.info("draining %d connections within %s s", len(live), timeout)
-        pause, batches = _batches(live, spread)
+        pause, batches = _divide(live, spread)
         for number, batch in enumerate(batches, start=1):
             for connection in batch:
                 connection.close()
@@ -198,7 +198,7 @@ def check_drain_times(timeout: float, spread: float) -> None:
         )
 
 
-def _batches(live: list[Connection], spread: float) -> tuple[float, list[list[Connection]]]:
+def _divide(live: list[Connection], spread: float) -> tuple[float, list[list[Connection]]]:
     """Divide connections into batches; also return the seconds from one batch to the next."""
     most = max(1, int(spread / MIN_PAUSE_SECONDS))
     number = min(most, math.ceil(len(live) / MIN_BATCH))

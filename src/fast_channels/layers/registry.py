@@ -33,7 +33,7 @@ class ChannelLayerRegistry:
         if not isinstance(layer, BaseChannelLayer):
             raise InvalidChannelLayerError(
                 f"cannot register {layer!r} as {alias!r}: it is a {type(layer).__name__}, "
-                f"not a channel layer; {_remedy(layer)}"
+                f"not a channel layer; {_hint(layer)}"
             )
         self._layers[alias] = layer
 
@@ -132,7 +132,7 @@ def has_layers() -> bool:
     return len(channel_layers) > 0
 
 
-def _remedy(layer: object) -> str:
+def _hint(layer: object) -> str:
     if isinstance(layer, type) and issubclass(layer, BaseChannelLayer):
         return f"make one, with {layer.__name__}(...)"
     return "subclass BaseChannelLayer"

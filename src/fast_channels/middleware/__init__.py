@@ -1,4 +1,4 @@
-"""ASGI applications around consumers."""
+"""ASGI applications that wrap consumers."""
 
 from .base import BaseMiddleware
 from .websocket import OriginValidator, WebsocketDenier

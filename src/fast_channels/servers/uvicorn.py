@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, cast
 
 from fast_channels.exceptions import MissingExtra, UnsuitableLibrary
 
-from .coalescing import MAX_JOINED_BYTES, CoalescingTransport
+from .transport import MAX_JOINED_BYTES, CoalescingTransport
 
 if TYPE_CHECKING:
     import asyncio

@@ -17,7 +17,7 @@ import uvicorn
 import websockets
 from websockets.sync.client import connect
 
-from fast_channels.servers.coalescing import MAX_JOINED_BYTES, CoalescingTransport
+from fast_channels.servers.transport import MAX_JOINED_BYTES, CoalescingTransport
 from fast_channels.servers.uvicorn import CoalescingWebSocketProtocol, text_frame
 from tests.chaos.servers import Authority
 from tests.servers.support import PATIENCE
