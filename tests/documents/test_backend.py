@@ -1,4 +1,4 @@
-"""The backend of docs/backend.md keeps the contract, and does what the page says of it."""
+"""The backend of docs/backend.md keeps the contract, and behaves as the page says."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def layer_class(monkeypatch):
     monkeypatch.syspath_prepend(str(EXAMPLES))
     for name in ("relay", "relay_layer"):
         monkeypatch.delitem(sys.modules, name, raising=False)
-    import relay_layer  # noqa: PLC0415 - it can be found only now
+    import relay_layer  # noqa: PLC0415 - not importable earlier
 
     yield relay_layer.RelayChannelLayer
     for name in ("relay", "relay_layer"):
@@ -37,7 +37,7 @@ def layer_class(monkeypatch):
 
 @contextlib.contextmanager
 def relay(port=0):
-    """Run relay.py; gives its process and port."""
+    """Run relay.py; give its process and port."""
     with subprocess.Popen(
         [sys.executable, "relay.py", "--port", str(port)],
         cwd=EXAMPLES,
@@ -56,18 +56,18 @@ async def arrives(mailbox):
 
 
 def test_backend_keeps_the_contract():
-    """All of it, but for what a layer that keeps no messages does not promise."""
+    """The backend keeps every guarantee except the ones for layers that store messages."""
     assert "pytest" in block_with(PAGE, "test_relay_layer.py", "console")
     result = run_pytest(EXAMPLES)
     assert result.returncode == 0, result.stdout[-3000:]
     passed, skipped = map(int, re.search(r"(\d+) passed, (\d+) skipped", result.stdout).groups())
     assert passed > 50
-    # As many as the page says.
+    # The number on the page.
     assert f"{skipped} tests are skipped" in " ".join(PAGE.read_text().split())
 
 
 def test_two_processes_share_the_relay(tmp_path):
-    """The script of backend.md, run twice: what one says, the other prints."""
+    """The script of backend.md runs twice: one process prints the messages of the other."""
     _, listen, speak = block_with(PAGE, "say.py", "console").splitlines()
     (tmp_path / "say.py").write_text(block_with(PAGE, "# say.py"))
     environment = os.environ | {
@@ -87,7 +87,7 @@ def test_two_processes_share_the_relay(tmp_path):
         )
         with listener, speaker:
             try:
-                # The speaker says it again and again until the listener has come.
+                # The speaker repeats its message until the listener has joined.
                 assert listener.stdout.readline() == "hello\n"
                 assert listener.wait(PATIENCE) == 0
             finally:
@@ -96,7 +96,7 @@ def test_two_processes_share_the_relay(tmp_path):
 
 
 async def test_outage_is_told_and_ends(layer_class):
-    """Sending raises meanwhile, one gap tells of it, and afterwards all is as before."""
+    """Sending raises meanwhile, members get one gap, and afterwards everything works again."""
     port = free_port()
     with relay(port) as (process, _):
         layer = layer_class(port=port)
@@ -124,21 +124,21 @@ async def test_outage_is_told_and_ends(layer_class):
 
 
 async def test_relay_that_is_not_there_is_a_sentence(layer_class):
-    """Opening fails, and names the address."""
+    """Opening the layer fails with the address."""
     port = free_port()
     with pytest.raises(LayerUnavailable, match=f"relay at 127.0.0.1:{port} does not answer"):
         await layer_class(port=port).open()
 
 
 async def test_relay_that_hangs_is_left(layer_class):
-    """A publish without an answer is given up, and told as an outage on the next connection."""
+    """A publish without an answer fails, and the next connection reports an outage."""
     hanging = True
 
     async def serve(reader, writer):
         import relay as module  # noqa: PLC0415 - see layer_class
 
         if hanging:
-            # Reads what it is sent, and answers nothing but subscriptions.
+            # Reads everything, and answers only subscriptions.
             with contextlib.suppress(EOFError, OSError):
                 while (await module.read_frame(reader))[0] != module.PUBLISH:
                     writer.write(module.frame(module.DONE))
@@ -158,7 +158,7 @@ async def test_relay_that_hangs_is_left(layer_class):
 
 
 async def test_reply_that_nobody_asked_for_is_an_outage(layer_class, caplog):
-    """What the reader does not expect is logged with its traceback, and ends no reader."""
+    """The log has an unexpected reply with its traceback, and the reader continues."""
     clients = []
 
     async def serve(reader, writer):
@@ -183,7 +183,7 @@ async def test_reply_that_nobody_asked_for_is_an_outage(layer_class, caplog):
 
 
 async def test_missing_capability_is_a_sentence(layer_class):
-    """As the page quotes it: what was wanted, who cannot do it, and what to use instead."""
+    """The error has the missing feature, the backend, and an alternative, as the page quotes it."""
     with relay() as (_, port):
         async with layer_class(port=port) as layer:
             with pytest.raises(MissingCapability) as caught:
@@ -193,14 +193,14 @@ async def test_missing_capability_is_a_sentence(layer_class):
 
 
 def test_missing_library_is_a_sentence(monkeypatch):
-    """The block of the page raises the error that it shows, if the library is not there."""
+    """The block of the page raises the error that it shows, if the library is missing."""
     monkeypatch.setitem(sys.modules, "wombat", None)
     with pytest.raises(ImportError, match=r"pip install 'my-layers\[wombat\]'"):
         exec(block_with(PAGE, "wombat"), {})
 
 
 def test_page_names_every_method_of_the_interface():
-    """What a backend fills in, and all that it may fill in besides."""
+    """The page has the required methods of a backend, and the optional ones."""
     text = PAGE.read_text()
     for form in (interface.Broker, interface.Queue, interface.PopQueue, interface.BatchPublisher):
         methods = [name for name in vars(form) if not name.startswith("_")]
