@@ -129,7 +129,8 @@ def run_pytest(folder: Path) -> subprocess.CompletedProcess[str]:
 def served(folder: Path, block: str) -> Iterator[int]:
     """Run the line of a block that starts uvicorn, in a folder; yield its port."""
     port = free_port()
-    (line,) = [line for line in block.splitlines() if line.startswith("uvicorn")]
+    lines = block.replace("\\\n", "").splitlines()
+    (line,) = [line for line in lines if line.startswith("uvicorn")]
     command = [sys.executable, "-m", *line.split(), "--port", str(port)]
     with subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr

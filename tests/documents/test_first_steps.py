@@ -62,7 +62,10 @@ def served(folder, line, *options, workers=1, **environment):
 def line_with(text):
     """Return the line of a console block that contains a text."""
     (line,) = [
-        line for block in blocks(PAGE, "console") for line in block.splitlines() if text in line
+        line
+        for block in blocks(PAGE, "console")
+        for line in block.replace("\\\n", "").splitlines()
+        if text in line
     ]
     return line
 
