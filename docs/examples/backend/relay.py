@@ -1,4 +1,4 @@
-"""A server that passes payloads on: `python relay.py --port 7000`. It keeps nothing."""
+"""A server that forwards payloads and stores none: `python relay.py --port 7000`."""
 
 from __future__ import annotations
 
@@ -6,13 +6,12 @@ import argparse
 import asyncio
 import struct
 
-# What stands before each frame: its kind, and how long the topic and the payload are.
+# Each frame begins with its kind and the lengths of its topic and its payload.
 HEADER = struct.Struct(">BHI")
 SUBSCRIBE, UNSUBSCRIBE, PUBLISH, DONE, MESSAGE = range(5)
 
-# Bytes that may wait for a client that reads too slowly. With more, it is cut off:
-# it comes back, and knows that it has missed something.
-MOST_WAITING = 16 * 1024 * 1024
+# A client for which more bytes wait is cut off. It reconnects, and reports a gap.
+MAX_BUFFERED_BYTES = 16 * 1024 * 1024
 
 
 def frame(kind: int, topic: str = "", payload: bytes = b"") -> bytes:
@@ -21,13 +20,13 @@ def frame(kind: int, topic: str = "", payload: bytes = b"") -> bytes:
 
 
 async def read_frame(reader: asyncio.StreamReader) -> tuple[int, str, bytes]:
-    """Return kind, topic and payload; raises EOFError when the connection has ended."""
+    """Return kind, topic and payload. Raises EOFError when the connection has ended."""
     kind, name, payload = HEADER.unpack(await reader.readexactly(HEADER.size))
     return kind, (await reader.readexactly(name)).decode(), await reader.readexactly(payload)
 
 
 class Relay:
-    """Answers each request with DONE, in order, and sends MESSAGE to those who subscribed."""
+    """Answers each request with DONE, in order, and sends MESSAGE to subscribers."""
 
     def __init__(self) -> None:
         self._subscribers: dict[str, set[asyncio.StreamWriter]] = {}
@@ -45,7 +44,7 @@ class Relay:
                     self._forget(topic, writer)
                 else:
                     self._publish(topic, payload)
-                # After the messages: whoever is told DONE has been sent its own.
+                # DONE comes last, so a publisher gets its own message before it.
                 writer.write(frame(DONE))
                 await writer.drain()
         except (EOFError, OSError):
@@ -58,8 +57,8 @@ class Relay:
     def _publish(self, topic: str, payload: bytes) -> None:
         message = frame(MESSAGE, topic, payload)
         for subscriber in self._subscribers.get(topic, ()):
-            # One who is slow must not delay the others, nor fill our memory.
-            if subscriber.transport.get_write_buffer_size() > MOST_WAITING:
+            # A slow subscriber must not delay other subscribers, nor fill the memory.
+            if subscriber.transport.get_write_buffer_size() > MAX_BUFFERED_BYTES:
                 subscriber.transport.abort()
             else:
                 subscriber.write(message)
@@ -73,7 +72,7 @@ class Relay:
 
 async def main(port: int) -> None:
     server = await asyncio.start_server(Relay().serve, "127.0.0.1", port)
-    # For whoever asked for port 0, which is any that is free.
+    # With port 0, the system has chosen the port.
     print(server.sockets[0].getsockname()[1], flush=True)
     await server.serve_forever()
 

@@ -23,24 +23,24 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# What asyncio raises for a connection that cannot be made, or is over.
+# asyncio raises these errors for a connection that fails or has ended.
 CONNECTION_ERRORS = (OSError, EOFError)
 
-# Seconds between attempts to connect, doubling from the first to the second.
-FIRST_PAUSE, LAST_PAUSE = 0.1, 5.0
+# The pause between attempts to connect doubles from the first value to the second.
+FIRST_PAUSE_SECONDS, LAST_PAUSE_SECONDS = 0.1, 5.0
 
 
 class Link:
-    """One connection: requests, and the replies that come in their order."""
+    """One connection, whose replies come in the order of its requests."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.reader = reader
         self._writer = writer
-        # Requests that have no reply yet. A caller who gives up leaves its place.
+        # Requests without a reply. A cancelled request stays in it, because its reply still comes.
         self._replies: deque[asyncio.Future[None]] = deque()
 
     def begin(self, kind: int, topic: str, payload: bytes = b"") -> asyncio.Future[None]:
-        """Send a request; the future is done when its reply has come."""
+        """Send a request. The future is done when its reply has come."""
         reply: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._replies.append(reply)
         self._writer.write(frame(kind, topic, payload))
@@ -60,24 +60,24 @@ class Link:
             reply.set_result(None)
 
     def close(self) -> None:
-        # Not close(): that waits for a server to read, which may hang.
+        # close() would wait for the server to read, which may hang.
         self._writer.transport.abort()
         for reply in self._replies:
             if not reply.done():
                 reply.set_exception(ConnectionError("the connection was lost"))
-                # Marks it as seen, for replies that nobody waits for.
+                # Retrieve the exception: asyncio would log one that no caller has awaited.
                 reply.exception()
 
 
 class RelayBroker:
-    """One session of a layer at the relay: a connection, and another one when that is lost."""
+    """One session of a layer at the relay, which reconnects when its connection is lost."""
 
     def __init__(self, host: str, port: int, send_timeout: float) -> None:
         self._host, self._port = host, port
         self._send_timeout = send_timeout
-        # What is subscribed, to be subscribed again on the next connection.
+        # Confirmed subscriptions, which the next connection makes again.
         self._topics: set[str] = set()
-        # The connection, once its subscriptions are in order; None during an outage.
+        # The connection with all subscriptions; None during an outage.
         self._link: Link | None = None
         self._linked = asyncio.Event()
         self._health = Health("connecting", time.time())
@@ -106,16 +106,16 @@ class RelayBroker:
             async with asyncio.timeout(self._send_timeout):
                 await link.request(PUBLISH, topic, payload)
         except CONNECTION_ERRORS as exc:
-            # One that does not answer is of no use: the reader makes another.
+            # A connection without answers is useless: the reader opens another.
             link.close()
             raise LayerUnavailable(self, _sentence(exc)) from exc
-        return 0  # the relay has no bound that a receiver could be at
+        return 0  # the relay has no bounds that a receiver could reach
 
     async def subscribe(self, topic: str) -> None:
         while True:
             await self._linked.wait()
             link = self._link
-            # Lost on the way here, or while asking: asked again on the next connection.
+            # If the connection breaks, ask again on the next one.
             with contextlib.suppress(*CONNECTION_ERRORS):
                 if link is not None:
                     await link.request(SUBSCRIBE, topic)
@@ -125,7 +125,7 @@ class RelayBroker:
     async def unsubscribe(self, topic: str) -> None:
         self._topics.discard(topic)
         if self._link is not None:
-            # A connection that is lost has no subscriptions any more.
+            # A lost connection has no subscriptions.
             with contextlib.suppress(*CONNECTION_ERRORS):
                 await self._link.request(UNSUBSCRIBE, topic)
 
@@ -138,7 +138,7 @@ class RelayBroker:
     # -- the reader ---------------------------------------------------------
 
     async def _run(self, link: Link) -> None:
-        """Read from one connection after the other; ends by being cancelled."""
+        """Read from one connection after the other until the task is cancelled."""
         try:
             while True:
                 try:
@@ -149,7 +149,7 @@ class RelayBroker:
                     if isinstance(exc, CONNECTION_ERRORS):
                         logger.warning("lost %s: %s", self, _sentence(exc))
                     else:
-                        logger.exception("lost %s, for a reason that nobody expects", self)
+                        logger.exception("lost %s after an unexpected error", self)
                     self._is_down(link, exc)
                 link, came = await self._connect_again()
                 self._report_outage(Outage(since, time.time(), lost=list(self._topics)))
@@ -166,8 +166,8 @@ class RelayBroker:
             link.replied()
         else:
             deliver(topic, payload)
-            # A burst that has arrived already must not fill the mailboxes of consumers who
-            # would keep up, if they had their turn.
+            # Consumers need turns of the loop, or a burst that has arrived already
+            # would overflow the mailboxes of consumers that keep up.
             await asyncio.sleep(0)
 
     async def _connect(self) -> Link:
@@ -175,11 +175,11 @@ class RelayBroker:
             return Link(*await asyncio.open_connection(self._host, self._port))
 
     async def _connect_again(self) -> tuple[Link, list[tuple[str, bytes]]]:
-        """Return a connection on which all is subscribed that was before, and what has come."""
-        pause = FIRST_PAUSE
+        """Return a connection with all subscriptions, and the payloads that have come."""
+        pause = FIRST_PAUSE_SECONDS
         while True:
             await asyncio.sleep(pause)
-            pause = min(2 * pause, LAST_PAUSE)
+            pause = min(2 * pause, LAST_PAUSE_SECONDS)
             try:
                 link = await self._connect()
                 return link, await self._subscribe_again(link)
@@ -188,14 +188,14 @@ class RelayBroker:
                 self._health = Health("degraded", self._health.since, _sentence(exc))
 
     async def _subscribe_again(self, link: Link) -> list[tuple[str, bytes]]:
-        # Delivered later: what is newer than the gap comes after it.
+        # Payloads that are newer than the gap are delivered after it.
         came: list[tuple[str, bytes]] = []
         try:
             replies = {topic: link.begin(SUBSCRIBE, topic) for topic in self._topics}
             async with asyncio.timeout(self._send_timeout):
                 while not all(reply.done() for reply in replies.values()):
                     await self._take(link, lambda topic, payload: came.append((topic, payload)))
-            # Those that nobody wants any more since it was asked for them.
+            # The layer has left these topics since the requests were sent.
             for topic in replies.keys() - self._topics:
                 link.begin(UNSUBSCRIBE, topic)
         except BaseException:
@@ -221,10 +221,10 @@ def _sentence(why: Any) -> str:
 
 class RelayChannelLayer(BaseChannelLayer):
     """
-    Groups and channels of all processes that use the same relay; at most once.
+    A layer for all processes that use one relay, with delivery at most once.
 
-    While the relay is away, sending raises LayerUnavailable, and every channel is
-    told with a `layer.gap` afterwards. `send_timeout` is in seconds.
+    During an outage, sending raises LayerUnavailable, and every channel gets a
+    `layer.gap` afterwards. `send_timeout` is in seconds.
     """
 
     def __init__(
