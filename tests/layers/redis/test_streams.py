@@ -326,7 +326,7 @@ async def test_what_somebody_else_publishes_there_is_skipped(opened, redis_url, 
 
 async def test_more_than_can_be_held_is_read_from_the_log(opened, redis_url, monkeypatch):
     """While a log is read, what arrives is held up to a limit."""
-    monkeypatch.setattr(_catch_up, "MOST_HELD", 3)
+    monkeypatch.setattr(_catch_up, "MAX_HELD", 3)
     layer = await opened(redis_url, capacity=1000)
     inbox = await member(layer)
     reads = asyncio.Event()
@@ -494,7 +494,8 @@ async def test_loss_is_not_made_up_for_who_joined_later(opened, redis_url, unhea
         for n in range(10):
             await layer.group_send("room", number(n))
     monkeypatch.setattr(_catch_up.CatchUp, "_apply", late)
-    cursors._suspect(KEY)
+    cursors._cursors[KEY].suspect()
+    cursors._read_soon(KEY)
     await applying.wait()
     await layer.close_channel(before.name)
     inbox = await member(layer)
@@ -635,7 +636,7 @@ async def test_many_quiet_groups_are_compared_with_their_logs_in_turn(
     opened, redis_url, unheard, monkeypatch
 ):
     """Some in each interval; none is left out."""
-    monkeypatch.setattr(_catch_up, "MOST_COMPARED", 2)
+    monkeypatch.setattr(_catch_up, "MAX_COMPARED", 2)
     layer = await opened(redis_url, check_interval=0.02)
     inbox = await layer.open_channel()
     for n in range(7):

@@ -1,297 +1,362 @@
 """
-Up to where each topic was delivered in this process, and how what is missing is found.
+Keeps every subscribed topic in step with its log.
 
-A payload that follows the last one is delivered as it arrives. Anything else makes its
-topic suspect: then the log is read, and until that is done what arrives is held.
-So it is after an outage with all topics. Now and then those that are quiet are compared
-with where their logs stand.
+A payload that directly follows the last one is delivered as it arrives. Otherwise some may be
+missing: then the log is read, and whatever arrives meanwhile is held. The same is done for all
+topics after an outage. From time to time quiet topics are compared with their logs, because
+no later payload shows that the last one is missing.
+
+A `LogSource` reads the logs, and notifications arrive as bytes: nothing else here depends on
+the engine that keeps the logs.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import enum
 import logging
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple, Protocol, Self
 
 from fast_channels.exceptions import BrokerRefused, LayerClosed, LayerUnavailable
 from fast_channels.layers.broker import Outage
+from fast_channels.layers.position import Position
 
-from ._log import Notification
 from ._reader import reconnect_delays
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from fast_channels.layers.broker import Deliver, LogEntry, LogSlice
-    from fast_channels.layers.position import Position
-
-    from ._log import StreamLog
 
 logger = logging.getLogger("fast_channels.layers.redis")
 
-# Topics whose logs are read at once.
-BATCH = 100
+# Topics whose logs are read at the same time.
+MAX_READ_AT_ONCE = 100
 
-# Topics that are compared with their logs in one interval; with more, it takes several.
-MOST_COMPARED = 1000
+# Topics that are compared with their logs in one interval. More take several intervals.
+MAX_COMPARED = 1000
 
-# Payloads of a topic that are held; more are read from the log.
-MOST_HELD = 1000
+# Payloads that are held for one topic. More are read from the log again.
+MAX_HELD = 1000
+
+
+class LogSource(Protocol):
+    """What is needed of an engine that keeps logs. All but `key` raise LayerUnavailable."""
+
+    def key(self, topic: str) -> str:
+        """Return the name of a topic's log, under which its notifications arrive."""
+        ...
+
+    async def end(self, topic: str) -> Position:
+        """Return the position behind the last payload in a log."""
+        ...
+
+    async def read_some(self, topic: str, after: Position) -> LogSlice:
+        """Return the payloads after a position, or the first part of them."""
+        ...
+
+
+class Notification(NamedTuple):
+    """A payload as it is published when it is appended to a log."""
+
+    position: Position
+    previous: Position
+    """The position of the payload before this one."""
+    payload: bytes
+
+    @classmethod
+    def parse(cls, data: bytes) -> Self:
+        """Undo what append.lua does. Raises ValueError for other data."""
+        head, _, payload = data.partition(b"\n")
+        epoch, offset, tag, previous_tag = head.decode().split("-")
+        position = Position(epoch, int(offset), int(tag))
+        return cls(position, Position(epoch, position.offset - 1, int(previous_tag)), payload)
+
+
+class CursorState(enum.Enum):
+    """What is done with a notification of a topic."""
+
+    STARTING = enum.auto()
+    """It is held until the end of the log is known, where delivery starts."""
+    LIVE = enum.auto()
+    """It is delivered if it directly follows the last one."""
+    BEHIND = enum.auto()
+    """It is held. Payloads may be missing, and the log will be read."""
+    READING = enum.auto()
+    """It is held. The log is being read, or what it had is being delivered."""
 
 
 class TopicCursor:
-    """One topic that is subscribed."""
+    """How far a subscribed topic was delivered in this process."""
 
-    __slots__ = ("_held", "_known", "overflowed", "position", "served", "stale", "topic", "waiting")
+    __slots__ = (
+        "_held",
+        "_next_waiters",
+        "_overflowed",
+        "_read_again",
+        "_read_to",
+        "_waiters",
+        "position",
+        "state",
+        "topic",
+    )
 
     def __init__(self, topic: str) -> None:
         self.topic = topic
-        # Behind the last payload delivered; None until the log was looked at.
+        self.state = CursorState.STARTING
         self.position: Position | None = None
-        # Up to which offset the log was read: what was read may still arrive.
-        self._known = 0
-        # What has arrived and may not be delivered yet; None while all is in order.
-        self._held: list[Notification] | None = []
-        # Whether more has arrived than was held.
-        self.overflowed = False
-        # Whether the log has to be read once more, should it be under way: what that finds
-        # may be older than the reason to look.
-        self.stale = False
-        # Who waits until the log was read, and whom the present reading serves: who comes
-        # later waits for the next one, and nobody for those who come later.
-        self.waiting: list[asyncio.Future[None]] = []
-        self.served: list[asyncio.Future[None]] = []
+        """The position of the last delivered payload. None while STARTING."""
+        # The offset to which the log was read: notifications up to it may still arrive.
+        self._read_to = 0
+        # Notifications that arrived while they could not be delivered, up to MAX_HELD.
+        self._held: list[Notification] = []
+        self._overflowed = False
+        # Whether the log has to be read once more after the present reading, whose result
+        # may be older than the reason to read.
+        self._read_again = False
+        # Calls that wait for the present reading, and calls that came too late for it.
+        self._waiters: list[asyncio.Future[None]] = []
+        self._next_waiters: list[asyncio.Future[None]] = []
 
     @property
-    def holds(self) -> bool:
-        return self._held is not None
+    def is_behind(self) -> bool:
+        return self.state is CursorState.BEHIND
 
-    def hold(self) -> None:
-        """Deliver nothing until `release`."""
-        if self._held is None:
-            self._held = []
-
-    def hold_anew(self) -> None:
-        """The same, now that the log is going to be read: what has arrived is in it, or gone."""
-        self._held, self.overflowed, self.stale = [], False, False
-        self.served += self.waiting
-        self.waiting.clear()
-
-    def advance(self, notification: Notification) -> bool:
-        """
-        Take what has arrived; whether it is to be delivered now.
-
-        If not, it is one that was delivered before, or it is held.
-        """
-        if self._held is None:
-            here, there = self.position, notification.position
-            if here is not None and there.epoch == here.epoch:
-                if there.offset == here.offset + 1 and notification.before == here.tag:
-                    self.position = there
-                    return True
-                if there.offset <= min(self._known, here.offset):
-                    return False
-            self._held = []
-        if len(self._held) < MOST_HELD:
+    def receive(self, notification: Notification) -> bool:
+        """Return True if a notification is to be delivered now. If not, it is held or known."""
+        if self.state is CursorState.LIVE:
+            if notification.previous == self.position:
+                self.position = notification.position
+                return True
+            if self._was_read(notification.position):
+                return False
+            self.state = CursorState.BEHIND
+        if len(self._held) < MAX_HELD:
             self._held.append(notification)
         else:
-            self.overflowed = True
+            self._overflowed = True
         return False
 
-    def give_up(self) -> None:
-        """Let nobody wait for what will not come."""
-        for waiter in (*self.served, *self.waiting):
+    def suspect(self) -> None:
+        """Note that payloads may be missing."""
+        if self.state is CursorState.LIVE:
+            self.state = CursorState.BEHIND
+
+    def suspect_again(self) -> None:
+        """Note the same, even if the log is being read at this moment."""
+        self._read_again = True
+        self.suspect()
+
+    def start_reading(self) -> None:
+        """Drop held notifications: their payloads are in the log by now, or lost."""
+        self.state = CursorState.READING
+        self._held, self._overflowed, self._read_again = [], False, False
+        self._waiters += self._next_waiters
+        self._next_waiters.clear()
+
+    def reading_failed(self) -> None:
+        self.state = CursorState.BEHIND
+
+    def move(self, position: Position) -> None:
+        """Note that the log was read, and delivered, up to a position."""
+        self.position, self._read_to = position, position.offset
+
+    def release(self, limit: int) -> list[Notification]:
+        """
+        Return held notifications that are to be delivered now, at most `limit`.
+
+        The state is LIVE afterwards, READING if more can be released, or BEHIND if the log
+        has to be read again.
+        """
+        held, self._held = self._held, []
+        self.state = CursorState.LIVE
+        ready: list[Notification] = []
+        for number, notification in enumerate(held):
+            if len(ready) == limit:
+                self.state, self._held = CursorState.READING, held[number:]
+                return ready
+            if self.receive(notification):
+                ready.append(notification)
+            elif self.is_behind:
+                self._held = held[number:]
+                return ready
+        if self._overflowed or self._read_again:
+            self.state = CursorState.BEHIND
+        return ready
+
+    def wait(self) -> asyncio.Future[None]:
+        """Return a future that is done after the next reading that begins from now on."""
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._next_waiters.append(waiter)
+        return waiter
+
+    def caught_up(self) -> None:
+        """Note that everything the reading was to find is delivered."""
+        for waiter in self._waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+        self._waiters.clear()
+
+    def close(self) -> None:
+        """Fail all calls that wait: the topic is no longer subscribed."""
+        for waiter in (*self._waiters, *self._next_waiters):
             if not waiter.done():
                 waiter.set_exception(LayerClosed(f"topic {self.topic!r}"))
 
-    def caught_up(self) -> None:
-        """All is delivered that was in the log when it was read."""
-        for waiter in self.served:
-            if not waiter.done():
-                waiter.set_result(None)
-        self.served.clear()
-
-    def read(self, position: Position) -> None:
-        """Note that the log was read, and delivered, up to a position."""
-        self.position, self._known = position, position.offset
-
-    def release(self, most: int) -> list[Notification]:
-        """
-        Return what was held and is to be delivered now, so many at most.
-
-        The rest stays, and what is behind a hole. If nothing does, all is in order
-        unless the log has to be read again.
-        """
-        held, self._held = self._held or [], None
-        ready: list[Notification] = []
-        for number, notification in enumerate(held):
-            if len(ready) == most:
-                self.hold()
-            elif self.advance(notification):
-                ready.append(notification)
-            if self.holds:
-                self._held = held[number:]
-                break
-        if self.overflowed or self.stale:
-            self.hold()
-        return ready
+    def _was_read(self, position: Position) -> bool:
+        here = self.position
+        if here is None or position.epoch != here.epoch:
+            return False
+        return position.offset <= min(self._read_to, here.offset)
 
 
 class CatchUp:
-    """The topics of one server, and the one task that reads their logs."""
+    """The subscribed topics of one server, and the single task that reads their logs."""
 
     # Set by start().
     _deliver: Deliver
     _report_outage: Callable[[Outage], None]
 
-    def __init__(
-        self,
-        log: StreamLog,
-        turn: int,
-        check_interval: float,
-    ) -> None:
-        self._log = log
+    def __init__(self, source: LogSource, batch: int, check_interval: float) -> None:
+        self._source = source
         # Payloads to deliver before consumers get a turn.
-        self._turn = turn
-        # Seconds after which topics are looked at, quiet as they are, time.monotonic() when
-        # it is time again, and those whose turn has yet to come.
+        self._batch = batch
+        # Seconds after which quiet topics are compared with their logs, the time of
+        # time.monotonic() to do that next, and topics of this round that are left.
         self._interval = check_interval
         self._compare_at = time.monotonic() + check_interval
-        self._round: list[str] = []
-        # By the names of the logs, since that is what arrives.
+        self._uncompared: list[str] = []
+        # By the name of the log, which is what notifications arrive under.
         self._cursors: dict[str, TopicCursor] = {}
-        # Names of those that have to be looked at, and what the task sleeps on.
-        self._suspects: set[str] = set()
+        # Names of the logs that have to be read.
+        self._behind: set[str] = set()
+        # Set when there is something to do for the task.
         self._wanted = asyncio.Event()
-        # Outages that have ended, and were not told of: since and until when.
+        # Outages that have ended and were not reported: since and until when.
         self._outages: list[tuple[float, float]] = []
-        # Whether there is one that has not: nothing can be said before.
-        self._away = False
-        # When all was in order last, and when the present round began, as Unix time.
-        self._well = self._round_began = time.time()
+        # Whether an outage has not ended. Until then logs are not read.
+        self._interrupted = False
+        # Unix time at which certainly nothing was missing, and that of the present round.
+        self._intact_at = self._round_began = time.time()
         self._task: asyncio.Task[None] | None = None
-        self._pauses = reconnect_delays()
+        self._delays = reconnect_delays()
 
     def start(self, deliver: Deliver, report_outage: Callable[[Outage], None]) -> None:
         self._deliver, self._report_outage = deliver, report_outage
-
-    # -- what is subscribed -----------------------------------------------------
-
-    def open(self, topic: str) -> str:
-        """Hold what arrives for a topic; returns the name of its log, to be subscribed."""
-        if self._task is None:
-            self._task = asyncio.create_task(self._run(), name="fast_channels cursors")
-        key = self._log.key(topic)
-        self._cursors[key] = TopicCursor(topic)
-        return key
-
-    async def begin(self, key: str) -> None:
-        """
-        Begin where the log stands, now that it is subscribed; also if that takes an outage.
-
-        Raises BrokerRefused.
-        """
-        cursor = self._cursors[key]
-        for pause in reconnect_delays():
-            try:
-                cursor.read(await self._log.end(cursor.topic))
-            except BrokerRefused:
-                raise
-            except LayerUnavailable:
-                await asyncio.sleep(pause)
-            else:
-                break
-        # What is more than one turn's worth is as well read from the log.
-        self._hand_out(cursor.topic, cursor.release(self._turn))
-        if cursor.holds:
-            self._suspect(key)
-
-    def close(self, topic: str) -> str:
-        key = self._log.key(topic)
-        cursor = self._cursors.pop(key, None)
-        self._suspects.discard(key)
-        if cursor is not None:
-            cursor.give_up()
-        return key
-
-    def position(self, topic: str) -> Position:
-        position = self._cursors[self._log.key(topic)].position
-        assert position is not None, "asked for before it was subscribed"
-        return position
-
-    async def catch_up(self, topic: str) -> None:
-        """See layers.broker.Log."""
-        key = self._log.key(topic)
-        caught_up: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._cursors[key].waiting.append(caught_up)
-        self._suspect_anew(key)
-        await caught_up
-
-    async def begin_anew(self) -> None:
-        """Begin where the logs stand, now that they were emptied on purpose."""
-        for key, cursor in list(self._cursors.items()):
-            if cursor.position is not None:
-                cursor.hold_anew()
-                cursor.read(await self._log.end(cursor.topic))
-                cursor.caught_up()
-                await self._release(key, cursor)
 
     async def stop(self) -> None:
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])
         for cursor in self._cursors.values():
-            cursor.give_up()
+            cursor.close()
 
-    # -- what arrives -----------------------------------------------------------
+    # -- subscriptions --------------------------------------------------------------
 
-    def arrived(self, key: str, *data: bytes, positions: Sequence[Position] = ()) -> int:  # noqa: ARG002 - they are in it
+    def open(self, topic: str) -> str:
+        """Hold what arrives for a topic; return the name of its log, to be subscribed."""
+        if self._task is None:
+            self._task = asyncio.create_task(self._run(), name="fast_channels catch up")
+        key = self._source.key(topic)
+        self._cursors[key] = TopicCursor(topic)
+        return key
+
+    async def begin(self, key: str) -> None:
+        """
+        Begin to deliver at the end of a log that is subscribed now, even if that takes an outage.
+
+        Raises BrokerRefused.
+        """
+        cursor = self._cursors[key]
+        for delay in reconnect_delays():
+            try:
+                cursor.move(await self._source.end(cursor.topic))
+            except BrokerRefused:
+                raise
+            except LayerUnavailable:
+                await asyncio.sleep(delay)
+            else:
+                break
+        self._hand_out(cursor.topic, cursor.release(self._batch))
+        if cursor.state is not CursorState.LIVE:
+            # The log also has those that are more than one batch.
+            self._read_soon(key)
+
+    def close(self, topic: str) -> str:
+        """Forget a topic; return the name of its log, to be unsubscribed."""
+        key = self._source.key(topic)
+        cursor = self._cursors.pop(key, None)
+        self._behind.discard(key)
+        if cursor is not None:
+            cursor.close()
+        return key
+
+    def position(self, topic: str) -> Position:
+        """Return the position of the last delivered payload of a subscribed topic."""
+        position = self._cursors[self._source.key(topic)].position
+        assert position is not None, "asked for before it was subscribed"
+        return position
+
+    async def catch_up(self, topic: str) -> None:
+        """Return once everything is delivered that was appended before the call."""
+        key = self._source.key(topic)
+        cursor = self._cursors[key]
+        caught_up = cursor.wait()
+        cursor.suspect_again()
+        self._read_soon(key)
+        await caught_up
+
+    async def begin_anew(self) -> None:
+        """Begin again at the ends of all logs, which a flush has emptied."""
+        for key, cursor in list(self._cursors.items()):
+            if cursor.position is not None:
+                cursor.start_reading()
+                cursor.move(await self._source.end(cursor.topic))
+                cursor.caught_up()
+                await self._release(key, cursor)
+
+    # -- called by the subscriber -----------------------------------------------------
+
+    def arrived(self, key: str, *data: bytes) -> None:
+        """Deliver notifications, or hold them."""
         cursor = self._cursors.get(key)
         if cursor is None:
-            # Under way when it was unsubscribed.
-            return 0
-        ready = [notice for notice in _notifications(data) if cursor.advance(notice)]
-        if cursor.holds and cursor.position is not None:
-            self._suspect(key)
-        return self._hand_out(cursor.topic, ready)
+            # They were under way when the topic was unsubscribed.
+            return
+        ready = [one for one in _notifications(data) if cursor.receive(one)]
+        if cursor.is_behind:
+            self._read_soon(key)
+        self._hand_out(cursor.topic, ready)
 
     def lost(self) -> None:
-        """The connection that tells of payloads is lost."""
-        self._away = True
+        """Note that notifications may get lost from now on."""
+        self._interrupted = True
 
     def returned(self, since: float, until: float) -> None:
-        """It is there again."""
-        self._away = False
-        if not self._cursors:
-            return
-        self._outages.append((since, until))
-        for key in self._cursors:
-            self._suspect_anew(key)
+        """Note that notifications arrive again, and since when they did not."""
+        self._interrupted = False
+        if self._cursors:
+            self._outages.append((since, until))
+            for key, cursor in self._cursors.items():
+                cursor.suspect_again()
+                self._read_soon(key)
+
+    def _hand_out(self, topic: str, ready: Sequence[Notification | LogEntry]) -> None:
+        if ready:
+            payloads = [one.payload for one in ready]
+            self._deliver(topic, *payloads, positions=[one.position for one in ready])
+
+    def _read_soon(self, key: str) -> None:
+        self._behind.add(key)
         self._wanted.set()
 
-    def _hand_out(self, topic: str, ready: Sequence[Notification | LogEntry]) -> int:
-        if not ready:
-            return 0
-        payloads = [arrived.payload for arrived in ready]
-        return self._deliver(topic, *payloads, positions=[arrived.position for arrived in ready])
-
-    def _suspect(self, key: str) -> None:
-        self._cursors[key].hold()
-        self._suspects.add(key)
-        self._wanted.set()
-
-    def _suspect_anew(self, key: str) -> None:
-        """The same, also if its log is being read at this moment."""
-        self._cursors[key].stale = True
-        self._suspect(key)
-
-    def _gone(self, key: str, cursor: TopicCursor) -> bool:
-        """Whether a topic was unsubscribed; it may have another cursor by now."""
+    def _is_closed(self, key: str, cursor: TopicCursor) -> bool:
+        """Return whether a topic was unsubscribed. By now it may have another cursor."""
         return self._cursors.get(key) is not cursor
 
-    # -- reading logs -----------------------------------------------------------
+    # -- the task that reads logs ----------------------------------------------------
 
     async def _run(self) -> None:
         while True:
@@ -299,133 +364,137 @@ class CatchUp:
                 async with asyncio.timeout(self._interval):
                     await self._wanted.wait()
             self._wanted.clear()
-            if self._away:
+            if self._interrupted:
                 continue
             try:
                 if time.monotonic() >= self._compare_at:
                     self._compare_at = time.monotonic() + self._interval
-                    await self._compare(self._next_in_turn())
-                if self._suspects or self._outages:
-                    await self._check(list(self._suspects))
+                    await self._compare(self._next_to_compare())
+                if self._behind or self._outages:
+                    await self._read_logs(list(self._behind))
             except Exception as exc:
                 if isinstance(exc, BrokerRefused) or not isinstance(exc, LayerUnavailable):
-                    logger.exception("logs cannot be read, which is tried again")
-                await asyncio.sleep(next(self._pauses))
+                    logger.exception("logs cannot be read, trying again")
+                await asyncio.sleep(next(self._delays))
                 self._wanted.set()
             else:
-                self._pauses = reconnect_delays()
+                self._delays = reconnect_delays()
 
-    def _next_in_turn(self) -> list[str]:
-        if not self._round:
-            # The last round has found everything in order, or made it so.
-            self._well, self._round_began = self._round_began, time.time()
-            self._round = list(self._cursors)
-        some, self._round = self._round[:MOST_COMPARED], self._round[MOST_COMPARED:]
+    def _next_to_compare(self) -> list[str]:
+        if not self._uncompared:
+            # The last round has found everything in order, or has repaired it.
+            self._intact_at, self._round_began = self._round_began, time.time()
+            self._uncompared = list(self._cursors)
+        some = self._uncompared[:MAX_COMPARED]
+        del self._uncompared[:MAX_COMPARED]
         return some
 
     async def _compare(self, keys: Sequence[str]) -> None:
-        """Make those suspect that were not delivered up to where their logs stand."""
+        """Find topics that were not delivered up to the end of their logs."""
         for batch in _batches(keys):
             found = [(key, self._cursors[key]) for key in batch if key in self._cursors]
-            ends = (self._log.end(cursor.topic) for _, cursor in found)
-            for (key, cursor), end in zip(
-                found, await asyncio.gather(*ends, return_exceptions=True), strict=True
-            ):
-                # What was appended may be on its way; and whoever reads the log hears an error.
-                if not self._gone(key, cursor) and cursor.position not in (None, end):
-                    self._suspect(key)
+            ends = await asyncio.gather(
+                *(self._source.end(cursor.topic) for _, cursor in found), return_exceptions=True
+            )
+            for (key, cursor), end in zip(found, ends, strict=True):
+                # The last payload may be under way, and an error occurs again: reading the
+                # log finds out.
+                if not self._is_closed(key, cursor) and cursor.position not in (None, end):
+                    cursor.suspect()
+                    self._read_soon(key)
 
-    async def _check(self, keys: Sequence[str]) -> None:
-        """Read the logs of topics, deliver what is missing, and tell what cannot be had."""
+    async def _read_logs(self, keys: Sequence[str]) -> None:
+        """Read logs, deliver what is missing, and report outages and what is lost."""
         began, outages = time.time(), len(self._outages)
+        # Topics whose logs do not reach back to the last delivered payload, and topics
+        # whose logs the server refuses to read.
         lost: dict[str, tuple[TopicCursor, LogSlice]] = {}
         refused: dict[str, BrokerRefused] = {}
         for batch in _batches(keys):
-            await self._read(batch, lost, refused)
+            await self._read_batch(batch, lost, refused)
         if refused and len(refused) == len(keys):
-            # By a server that answers like this for now: nothing is known of anything.
+            # The server refuses everything for now, so nothing is known of any topic.
             raise next(iter(refused.values()))
-        told = self._outages[:outages]
-        since = told[0][0] if told else self._well
-        until = told[-1][1] if told else began
-        worse = {c.topic for key, (c, _) in lost.items() if not self._gone(key, c)}
-        if told:
-            # All topics were looked at. Of those that are refused nothing is known.
+        lost_topics = {c.topic for key, (c, _) in lost.items() if not self._is_closed(key, c)}
+        if ended := self._outages[:outages]:
+            # All topics were read, except for those that were refused.
             topics = sorted(c.topic for key, c in self._cursors.items() if key not in refused)
-            recovered = [topic for topic in topics if topic not in worse]
-            self._report_outage(Outage(since, until, recovered=recovered, lost=worse))
+            recovered = [topic for topic in topics if topic not in lost_topics]
+            since, until = ended[0][0], ended[-1][1]
+            self._report_outage(Outage(since, until, recovered=recovered, lost=lost_topics))
             del self._outages[:outages]
-        elif worse:
-            self._report_outage(Outage(since, until, lost=worse, reconnected=False))
-        for key, (cursor, stretch) in lost.items():
-            await self._apply(key, cursor, stretch)
+        elif lost_topics:
+            self._report_outage(Outage(self._intact_at, began, lost=lost_topics, reconnected=False))
+        for key, (cursor, part) in lost.items():
+            await self._apply(key, cursor, part)
         if refused:
             raise next(iter(refused.values()))
 
-    async def _read(
+    async def _read_batch(
         self,
         keys: Iterable[str],
         lost: dict[str, tuple[TopicCursor, LogSlice]],
         refused: dict[str, BrokerRefused],
     ) -> None:
-        """Deliver what some topics miss; adds whose logs do not reach back or are refused."""
+        """Deliver what some topics miss, and add the others to `lost` and `refused`."""
         found: list[tuple[str, Position, TopicCursor]] = []
         for key in keys:
             cursor = self._cursors.get(key)
-            # One without a position is about to begin.
+            # A cursor without a position is STARTING.
             if cursor is not None and cursor.position is not None:
-                cursor.hold_anew()
-                self._suspects.add(key)
+                cursor.start_reading()
+                self._behind.add(key)
                 found.append((key, cursor.position, cursor))
-        reads = (self._log.read_some(cursor.topic, after) for _, after, cursor in found)
-        stretches = await asyncio.gather(*reads, return_exceptions=True)
+        parts = await asyncio.gather(
+            *(self._source.read_some(cursor.topic, after) for _, after, cursor in found),
+            return_exceptions=True,
+        )
         failed: BaseException | None = None
-        for (key, _, cursor), stretch in zip(found, stretches, strict=True):
-            if isinstance(stretch, BrokerRefused):
-                refused[key] = stretch
-            elif isinstance(stretch, BaseException):
-                failed = stretch
-            elif stretch.connected:
-                await self._apply(key, cursor, stretch)
+        for (key, _, cursor), part in zip(found, parts, strict=True):
+            if isinstance(part, BaseException):
+                cursor.reading_failed()
+                if isinstance(part, BrokerRefused):
+                    refused[key] = part
+                else:
+                    failed = part
+            elif part.connected:
+                await self._apply(key, cursor, part)
             else:
-                lost[key] = cursor, stretch
+                lost[key] = cursor, part
         if failed is not None:
             raise failed
 
-    async def _apply(self, key: str, cursor: TopicCursor, stretch: LogSlice) -> None:
-        """Deliver a part of a log, then what was held if that follows."""
-        for some in _portions(stretch.entries, self._turn):
-            if self._gone(key, cursor):
+    async def _apply(self, key: str, cursor: TopicCursor, part: LogSlice) -> None:
+        """Deliver a part of a log, then held notifications if they follow."""
+        for start in range(0, len(part.entries), self._batch):
+            if self._is_closed(key, cursor):
                 return
-            cursor.read(some[-1].position)
+            some = part.entries[start : start + self._batch]
+            cursor.move(some[-1].position)
             self._hand_out(cursor.topic, some)
-            # As for a reader: one who keeps up must not overflow for our not waiting.
+            # A turn for consumers: the mailbox of one that keeps up must not overflow.
             await asyncio.sleep(0)
-        if self._gone(key, cursor):
+        if self._is_closed(key, cursor):
             return
-        if not stretch.entries and not stretch.connected:
-            cursor.read(stretch.end)
-        if cursor.position is None or cursor.position.offset >= stretch.end.offset:
+        if not part.entries and not part.connected:
+            cursor.move(part.end)
+        if cursor.position is None or cursor.position.offset >= part.end.offset:
             cursor.caught_up()
             await self._release(key, cursor)
         else:
-            self._suspect(key)
+            self._read_soon(key)
 
     async def _release(self, key: str, cursor: TopicCursor) -> None:
-        """Deliver what was held, in turns; what is behind a hole is still suspect."""
-        while not self._gone(key, cursor):
-            ready = cursor.release(self._turn)
-            self._hand_out(cursor.topic, ready)
-            if not cursor.holds:
-                self._suspects.discard(key)
+        """Deliver held notifications in batches, until one does not follow."""
+        while not self._is_closed(key, cursor):
+            self._hand_out(cursor.topic, cursor.release(self._batch))
+            if cursor.state is CursorState.LIVE:
+                self._behind.discard(key)
                 return
-            if not ready:
-                self._suspect(key)
+            if cursor.is_behind:
+                self._read_soon(key)
                 return
             await asyncio.sleep(0)
-
-    def __len__(self) -> int:
-        return len(self._cursors)
 
 
 def _notifications(data: Iterable[bytes]) -> Iterator[Notification]:
@@ -433,13 +502,10 @@ def _notifications(data: Iterable[bytes]) -> Iterator[Notification]:
         try:
             yield Notification.parse(published)
         except ValueError as exc:
-            # By somebody else than append.lua; what it has appended is found in any case.
+            # Another program has published it. Whatever that appended is found in the log.
             logger.warning("skipped %d bytes that tell of no payload: %s", len(published), exc)
 
 
 def _batches(keys: Sequence[str]) -> Iterator[Sequence[str]]:
-    return (keys[start : start + BATCH] for start in range(0, len(keys), BATCH))
-
-
-def _portions(entries: Sequence[LogEntry], size: int) -> Iterator[Sequence[LogEntry]]:
-    return (entries[start : start + size] for start in range(0, len(entries), size))
+    size = MAX_READ_AT_ONCE
+    return (keys[start : start + size] for start in range(0, len(keys), size))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any
 
 from fast_channels.exceptions import LayerUnavailable
 from fast_channels.layers.broker import LogEntry, LogSlice
@@ -37,22 +37,6 @@ META_TTL_FACTOR = 10
 
 # Seconds until the shared channels in a group are forgotten, since the last was added.
 MEMBERS_TTL = 86_400
-
-
-class Notification(NamedTuple):
-    """A payload as it is published, see append.lua."""
-
-    position: Position
-    # Tag of the payload before it.
-    before: int
-    payload: bytes
-
-    @classmethod
-    def parse(cls, data: bytes) -> Self:
-        """Raises ValueError for what append.lua has not published."""
-        head, _, payload = data.partition(b"\n")
-        epoch, offset, tag, before = head.decode().split("-")
-        return cls(Position(epoch, int(offset), int(tag)), int(before), payload)
 
 
 class StreamLog:
