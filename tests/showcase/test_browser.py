@@ -177,7 +177,8 @@ async def test_reliable_chat_makes_up_for_a_dropped_connection_and_plain_chat_do
 
     await activate(away, "chats-drop")
     await all_connected(away)
-    await expect(away.locator("#chats-hint")).to_contain_text("Back.")
+    hint = "The reliable chat received the 3 lines that it missed; the plain chat lost them."
+    await expect(away.locator("#chats-hint")).to_contain_text(hint)
     await expect(away.locator("#chats-drop")).to_have_text("Drop connection")
     await expect(entry(away, "reliable-log", "missed 3")).to_have_count(1)
     await say(other, "chats-text", "after")
@@ -220,6 +221,7 @@ async def test_dropped_connection_comes_back_by_itself_after_a_countdown(open_pa
     await page.clock.run_for(1_000)
     await all_connected(page)
     await expect(entry(page, "reliable-log", "back: no line missed")).to_have_count(1)
+    await expect(page.locator("#chats-hint")).to_contain_text("no line was sent meanwhile")
     await expect(page.locator("#chats-send")).to_be_enabled()
     await page.locator("#chats-text").press("Enter")
     await both_chats_have(page, "kept in the field")
@@ -239,6 +241,7 @@ async def test_page_that_was_away_for_too_long_shows_the_latest_lines(open_page,
     await activate(page, "chats-drop")
     await expect(entry(page, "reliable-log", "line 249")).to_have_count(1)
     await all_connected(page)
+    await expect(page.locator("#chats-hint")).to_contain_text("more lines than the history keeps")
     await say(page, "chats-text", "after")
     await both_chats_have(page, "after")
     assert await shown(page, "reliable-log") == [

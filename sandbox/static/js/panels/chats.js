@@ -29,7 +29,7 @@ export function chatsPanel(panel) {
     ];
     return sent.includes(true);
   });
-  dropButton(panel, sockets);
+  dropButton(panel, plain.socket, reliable.socket);
 }
 
 function plainChat(panel) {
@@ -85,13 +85,22 @@ function counted(lines) {
   return lines === 1 ? "1 line" : `${lines} lines`;
 }
 
+function outcome({ recovered, missed }) {
+  if (!recovered) return "Back, after more lines than the history keeps. The reliable chat shows the latest.";
+  if (!missed) return "Back, but no line was sent meanwhile. Drop the connection again, and write in a second tab.";
+  const what = missed === 1 ? ["1 line", "it"] : [`${missed} lines`, "them"];
+  return `Back. The reliable chat received the ${what[0]} that it missed; the plain chat lost ${what[1]}.`;
+}
+
 /** Closes the sockets, and opens them after a while or when the button is pressed again. */
-function dropButton(panel, sockets) {
+function dropButton(panel, plain, reliable) {
+  const sockets = [plain, reliable];
   const button = panel.querySelector("#chats-drop");
   const hint = panel.querySelector("#chats-hint");
   const label = button.textContent;
   let left = 0;
   let timer = 0;
+  let comingBack = false;
 
   const drop = () => {
     for (const socket of sockets) socket.close();
@@ -104,9 +113,14 @@ function dropButton(panel, sockets) {
     clearInterval(timer);
     left = 0;
     for (const socket of sockets) socket.connect();
-    hint.textContent = "Back. The reliable chat receives what it missed; in the plain chat it is lost.";
+    hint.textContent = "Reconnecting.";
+    comingBack = true;
     draw();
   };
+  reliable.on("resumed", (resumed) => {
+    if (comingBack) hint.textContent = outcome(resumed);
+    comingBack = false;
+  });
   const count = () => {
     left -= 1;
     if (left) draw();
