@@ -194,7 +194,7 @@ NAMES: dict[str, dict[str, str]] = {
         "ResumingSocket": "class",
         "connect": "function",
         "SUBPROTOCOL": "str",
-        "State": "alias",
+        "SocketState": "alias",
     },
     "fast_channels.testing": {
         "ResumingCommunicator": "class",

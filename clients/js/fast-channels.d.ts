@@ -1,55 +1,79 @@
 /**
- * A WebSocket that comes back, and is sent what it has missed: the client's side of
+ * A WebSocket that reconnects and receives the messages it missed: a client of the protocol in
  * docs/protocol.md. For browsers and Node 22 or newer, without dependencies.
  */
-/** The sub-protocol that the client offers. */
+/** The sub-protocol that the client offers. A server that supports resuming chooses it. */
 export declare const SUBPROTOCOL = "fast-channels.resume.v1";
-export type State = "connecting" | "open" | "waiting" | "closed";
+export type SocketState = "connecting" | "open" | "waiting" | "closed";
 export type StateChange = {
-    state: State;
     /**
-     * Of the close before "waiting" and "closed"; 1006 if there was none.
+     * The new state.
+     */
+    state: SocketState;
+    /**
+     * The close code before "waiting" and "closed"; 1006 without a close frame.
      */
     code?: number;
+    /**
+     * The reason in the close frame.
+     */
     reason?: string;
     /**
-     * Milliseconds that "waiting" will last.
+     * The duration of "waiting", in milliseconds.
      */
     pause?: number;
 };
 export type Message = {
     /**
-     * Text, a value with `json`, or a Uint8Array.
+     * Text, with `json` a value, or a Uint8Array.
      */
     data: any;
     /**
-     * null, like `position`, for what is not sent again if it is missed.
+     * The group of the message; null if the message is never replayed.
      */
     group: string | null;
+    /**
+     * The position of the message in its group, or null.
+     */
     position: string | null;
     /**
-     * It was missed, and is made up for.
+     * True if the client had missed the message and receives it now.
      */
     replayed: boolean;
 };
 export type Resumed = {
+    /**
+     * The name of the group.
+     */
     group: string;
     /**
-     * false: something is lost. null: it is new to this client.
+     * false if messages are lost, null if the group is new to this client.
      */
     recovered: boolean | null;
     /**
-     * How many messages come next.
+     * The number of missed messages that come next.
      */
     missed: number;
+    /**
+     * The place up to which the client has everything now.
+     */
     position: string;
 };
 export type Events = {
+    /**
+     * The state has changed.
+     */
     state: StateChange;
+    /**
+     * A message has arrived.
+     */
     message: Message;
+    /**
+     * The consumer has joined a group.
+     */
     resumed: Resumed;
     /**
-     * A frame or a store that cannot be read or written, or what `protocols` threw.
+     * A frame cannot be decoded, the store fails, or `protocols` has thrown an error.
      */
     error: Error;
 };
@@ -59,82 +83,85 @@ export type Options = {
      */
     json?: boolean;
     /**
-     * Offer the sub-protocol.
+     * Offer the sub-protocol for resuming.
      */
     resume?: boolean;
     /**
-     * Sub-protocols to offer beside it; a function is asked at each attempt.
+     * Further sub-protocols to offer. A function is called at each attempt.
      */
     protocols?: string[] | (() => string[]);
     /**
-     * The first wait is a random part of this, and each may be twice as long
+     * The longest wait before the first new attempt. Waits are random, and the limit doubles each time.
      */
     retryBase?: number;
     /**
-     * up to this.
+     * The longest wait before any attempt.
      */
     retryCap?: number;
+    /**
+     * The time that a connection may take to open.
+     */
     openTimeout?: number;
     /**
-     * Ask whether the server is there when nothing was heard for this long,
+     * Ping the server after this time without a frame.
      */
     heartbeatInterval?: number;
     /**
-     * and give it so long to answer.
+     * Reconnect if the server does not answer a ping within this time.
      */
     heartbeatTimeout?: number;
     /**
-     * Frames that wait for a connection.
+     * The number of frames that may wait for a connection.
      */
     bufferSize?: number;
     /**
-     * Which frame is lost when there are more.
+     * The frame to drop if the buffer is full.
      */
     overflow?: "drop_oldest" | "drop_newest";
     /**
-     * What another socket's `places` were.
+     * The `places` of another socket, from which this one continues.
      */
     places?: Record<string, string>;
     /**
-     * Keeps places over a reload, like sessionStorage.
+     * Keeps the places over a reload of the page, like sessionStorage.
      */
     store?: Pick<Storage, "getItem" | "setItem">;
     /**
-     * By default made of the URL.
+     * The key in the store. The default contains the URL.
      */
     storeKey?: string;
 };
-/** @param {string | URL} url @param {Options} [options] */
+/** Returns a socket that connects at once and reconnects. @param {string | URL} url @param {Options} [options] */
 export declare function connect(url: string | URL, options?: Options): ResumingSocket;
 /**
- * Connects at once, and again whenever the connection is lost, until `close()` is called or
- * the server says that it should not.
+ * A WebSocket client that connects at once and reconnects after every loss, until `close()` is
+ * called or the server closes with a code that forbids it.
  *
- * What is sent while there is no connection waits for the next one. What was handed to a
- * connection that died then may be lost, and is not sent again: a message that must arrive
- * needs an answer from the application.
+ * Frames that are sent without a connection wait for the next one. If a connection breaks shortly
+ * after a send, the frame may be lost, and the client does not repeat it. If a message must
+ * arrive, let your application acknowledge it.
  */
 export declare class ResumingSocket {
     #private;
-    /** Where to connect; a change holds for the next attempt. @type {URL} */
+    /** The address of the server. A change takes effect at the next attempt. @type {URL} */
     url: URL;
-    /** @type {State} */
-    state: State;
-    /** Whether this connection speaks the sub-protocol, so that what it misses will be sent again. */
+    /** The current state. @type {SocketState} */
+    state: SocketState;
+    /** True while the server supports resuming on this connection. */
     resumable: boolean;
-    /** Frames that `overflow` and `close()` have cost. */
+    /** The number of frames that a full buffer or `close()` has dropped. */
     dropped: number;
     /** @param {string | URL} url @param {Options} [options] */
     constructor(url: string | URL, options?: Options);
-    /** Up to where each group was received. Given to another socket as `places`, it goes on there. */
+    /** The place in each group up to which everything was received. Another socket continues from there. */
     get places(): {
         [k: string]: string;
     };
-    /** Frames that wait for a connection. */
+    /** The number of frames that wait for a connection. */
     get buffered(): number;
     /**
-     * Call a handler for each event from now on; the function that is returned ends that.
-     * An error of a handler is reported, and changes nothing for the socket or other handlers.
+     * Call a handler for each event from now on. Call the returned function to remove the handler.
+     * The error of a handler is reported and affects neither the socket nor other handlers.
      *
      * @template {keyof Events} E
      * @param {E} event
@@ -145,14 +172,14 @@ export declare class ResumingSocket {
     /**
      * Send text, bytes (an ArrayBuffer or a view of one), or with `json` any value that JSON has.
      *
-     * Returns whether it was handed to a connection or waits for one; false means that it is lost.
+     * Returns true if the frame was written to a connection or waits for one, and false if it was dropped.
      *
      * @param {any} data
      * @returns {boolean}
      */
     send(data: any): boolean;
-    /** Connect again after "closed", or now instead of waiting; but not before the server allows it. */
+    /** Connect again after "closed", or end a wait. Respects the wait that the server asked for. */
     connect(): void;
-    /** Close with 1000, for good. What waits for a connection is dropped. */
+    /** Close with 1000 and do not reconnect. Frames that wait for a connection are dropped. */
     close(reason?: string): void;
 }

@@ -1,86 +1,86 @@
 /**
- * A WebSocket that comes back, and is sent what it has missed: the client's side of
+ * A WebSocket that reconnects and receives the messages it missed: a client of the protocol in
  * docs/protocol.md. For browsers and Node 22 or newer, without dependencies.
  */
 
 import { decoded, encoded, envelope } from "./frames.js";
-import { LONGEST, checked, parsed, show } from "./options.js";
+import { MAX_TIMEOUT_MS, checked, parsed, show } from "./options.js";
 import { Places } from "./places.js";
 
-/** The sub-protocol that the client offers. */
+/** The sub-protocol that the client offers. A server that supports resuming chooses it. */
 export const SUBPROTOCOL = "fast-channels.resume.v1";
 
 /**
- * @typedef {"connecting" | "open" | "waiting" | "closed"} State
- *   "waiting": lost, and will try again. "closed": it will not.
+ * @typedef {"connecting" | "open" | "waiting" | "closed"} SocketState
+ *   "waiting": disconnected until the next attempt. "closed": disconnected, without another attempt.
  *
  * @typedef {object} StateChange
- * @property {State} state
- * @property {number} [code]    Of the close before "waiting" and "closed"; 1006 if there was none.
- * @property {string} [reason]
- * @property {number} [pause]   Milliseconds that "waiting" will last.
+ * @property {SocketState} state  The new state.
+ * @property {number} [code]    The close code before "waiting" and "closed"; 1006 without a close frame.
+ * @property {string} [reason]  The reason in the close frame.
+ * @property {number} [pause]   The duration of "waiting", in milliseconds.
  *
  * @typedef {object} Message
- * @property {any} data             Text, a value with `json`, or a Uint8Array.
- * @property {string | null} group  null, like `position`, for what is not sent again if it is missed.
- * @property {string | null} position
- * @property {boolean} replayed     It was missed, and is made up for.
+ * @property {any} data             Text, with `json` a value, or a Uint8Array.
+ * @property {string | null} group  The group of the message; null if the message is never replayed.
+ * @property {string | null} position  The position of the message in its group, or null.
+ * @property {boolean} replayed     True if the client had missed the message and receives it now.
  *
- * @typedef {object} Resumed        A group was joined; what was missed of it comes next.
- * @property {string} group
- * @property {boolean | null} recovered  false: something is lost. null: it is new to this client.
- * @property {number} missed        How many messages come next.
- * @property {string} position
+ * @typedef {object} Resumed        The consumer joined a group. The missed messages of it come next.
+ * @property {string} group         The name of the group.
+ * @property {boolean | null} recovered  false if messages are lost, null if the group is new to this client.
+ * @property {number} missed        The number of missed messages that come next.
+ * @property {string} position      The place up to which the client has everything now.
  *
  * @typedef {object} Events
- * @property {StateChange} state
- * @property {Message} message
- * @property {Resumed} resumed
- * @property {Error} error          A frame or a store that cannot be read or written, or what `protocols` threw.
+ * @property {StateChange} state    The state has changed.
+ * @property {Message} message      A message has arrived.
+ * @property {Resumed} resumed      The consumer has joined a group.
+ * @property {Error} error          A frame cannot be decoded, the store fails, or `protocols` has thrown an error.
  *
  * @typedef {object} Options  Times are in milliseconds.
  * @property {boolean} [json]       Frames are JSON, in both directions.
- * @property {boolean} [resume]     Offer the sub-protocol.
- * @property {string[] | (() => string[])} [protocols] Sub-protocols to offer beside it; a function is asked at each attempt.
- * @property {number} [retryBase]   The first wait is a random part of this, and each may be twice as long
- * @property {number} [retryCap]    up to this.
- * @property {number} [openTimeout]
- * @property {number} [heartbeatInterval]  Ask whether the server is there when nothing was heard for this long,
- * @property {number} [heartbeatTimeout]   and give it so long to answer.
- * @property {number} [bufferSize]  Frames that wait for a connection.
- * @property {"drop_oldest" | "drop_newest"} [overflow]  Which frame is lost when there are more.
- * @property {Record<string, string>} [places]  What another socket's `places` were.
- * @property {Pick<Storage, "getItem" | "setItem">} [store]  Keeps places over a reload, like sessionStorage.
- * @property {string} [storeKey]    By default made of the URL.
+ * @property {boolean} [resume]     Offer the sub-protocol for resuming.
+ * @property {string[] | (() => string[])} [protocols] Further sub-protocols to offer. A function is called at each attempt.
+ * @property {number} [retryBase]   The longest wait before the first new attempt. Waits are random, and the limit doubles each time.
+ * @property {number} [retryCap]    The longest wait before any attempt.
+ * @property {number} [openTimeout] The time that a connection may take to open.
+ * @property {number} [heartbeatInterval]  Ping the server after this time without a frame.
+ * @property {number} [heartbeatTimeout]   Reconnect if the server does not answer a ping within this time.
+ * @property {number} [bufferSize]  The number of frames that may wait for a connection.
+ * @property {"drop_oldest" | "drop_newest"} [overflow]  The frame to drop if the buffer is full.
+ * @property {Record<string, string>} [places]  The `places` of another socket, from which this one continues.
+ * @property {Pick<Storage, "getItem" | "setItem">} [store]  Keeps the places over a reload of the page, like sessionStorage.
+ * @property {string} [storeKey]    The key in the store. The default contains the URL.
  */
 
-// Close codes after which coming back would end the same way.
-const FINAL = new Set([1000, 1002, 1003, 1007, 1008, 1009, 1010]);
+// After a close with one of these codes, another connection would end in the same way.
+const FINAL_CODES = new Set([1000, 1002, 1003, 1007, 1008, 1009, 1010]);
 
-/** @param {string | URL} url @param {Options} [options] */
+/** Returns a socket that connects at once and reconnects. @param {string | URL} url @param {Options} [options] */
 export function connect(url, options) {
   return new ResumingSocket(url, options);
 }
 
 /**
- * Connects at once, and again whenever the connection is lost, until `close()` is called or
- * the server says that it should not.
+ * A WebSocket client that connects at once and reconnects after every loss, until `close()` is
+ * called or the server closes with a code that forbids it.
  *
- * What is sent while there is no connection waits for the next one. What was handed to a
- * connection that died then may be lost, and is not sent again: a message that must arrive
- * needs an answer from the application.
+ * Frames that are sent without a connection wait for the next one. If a connection breaks shortly
+ * after a send, the frame may be lost, and the client does not repeat it. If a message must
+ * arrive, let your application acknowledge it.
  */
 export class ResumingSocket {
-  /** Where to connect; a change holds for the next attempt. @type {URL} */
+  /** The address of the server. A change takes effect at the next attempt. @type {URL} */
   url;
 
-  /** @type {State} */
+  /** The current state. @type {SocketState} */
   state = "closed";
 
-  /** Whether this connection speaks the sub-protocol, so that what it misses will be sent again. */
+  /** True while the server supports resuming on this connection. */
   resumable = false;
 
-  /** Frames that `overflow` and `close()` have cost. */
+  /** The number of frames that a full buffer or `close()` has dropped. */
   dropped = 0;
 
   #settings;
@@ -89,31 +89,32 @@ export class ResumingSocket {
   /** @type {{[E in keyof Events]: Set<(detail: Events[E]) => void>}} */
   #handlers = { state: new Set(), message: new Set(), resumed: new Set(), error: new Set() };
 
-  /** The connection that counts. One that was abandoned still fires events. @type {WebSocket | null} */
+  /** The current connection. Abandoned ones still fire events, which are ignored. @type {WebSocket | null} */
   #socket = null;
 
-  /** What is sent when there is a connection. @type {(string | Uint8Array<ArrayBuffer>)[]} */
+  /** Frames that wait for a connection. @type {(string | Uint8Array<ArrayBuffer>)[]} */
   #buffer = [];
 
-  /** Ends an attempt that takes too long, or a wait. @type {ReturnType<typeof setTimeout> | undefined} */
+  /** Ends a wait, or an attempt that takes too long. @type {ReturnType<typeof setTimeout> | undefined} */
   #timer;
 
-  /** The next step of the heartbeat. @type {ReturnType<typeof setTimeout> | undefined} */
+  /** The next check of the heartbeat. @type {ReturnType<typeof setTimeout> | undefined} */
   #beat;
 
-  // Attempts since a connection that lasted, and when, by performance.now(), the last one
-  // opened, when something was heard of it, and before when the server wants no other.
+  // Attempts since the last connection that was stable.
   #failures = 0;
+  // By performance.now(): the last opening, the last frame, and the earliest next attempt that
+  // the server allows.
   #openedAt = 0;
   #heardAt = 0;
   #notBefore = 0;
 
-  // Browsers fail a connection whose server chooses none of the sub-protocols. So a server
-  // of which it is not known that it speaks ours is offered nothing every other time.
+  // A browser fails the connection if the server chooses none of the offered sub-protocols.
+  // Therefore, until a server has chosen the sub-protocol once, every other attempt offers none.
   #speaks = false;
   #offered = false;
 
-  /** Ends the listeners on the page. */
+  /** Removes the event listeners on the page. */
   #page = new AbortController();
 
   /** @param {string | URL} url @param {Options} [options] */
@@ -126,19 +127,19 @@ export class ResumingSocket {
     this.connect();
   }
 
-  /** Up to where each group was received. Given to another socket as `places`, it goes on there. */
+  /** The place in each group up to which everything was received. Another socket continues from there. */
   get places() {
     return this.#places.all();
   }
 
-  /** Frames that wait for a connection. */
+  /** The number of frames that wait for a connection. */
   get buffered() {
     return this.#buffer.length;
   }
 
   /**
-   * Call a handler for each event from now on; the function that is returned ends that.
-   * An error of a handler is reported, and changes nothing for the socket or other handlers.
+   * Call a handler for each event from now on. Call the returned function to remove the handler.
+   * The error of a handler is reported and affects neither the socket nor other handlers.
    *
    * @template {keyof Events} E
    * @param {E} event
@@ -158,7 +159,7 @@ export class ResumingSocket {
   /**
    * Send text, bytes (an ArrayBuffer or a view of one), or with `json` any value that JSON has.
    *
-   * Returns whether it was handed to a connection or waits for one; false means that it is lost.
+   * Returns true if the frame was written to a connection or waits for one, and false if it was dropped.
    *
    * @param {any} data
    * @returns {boolean}
@@ -172,7 +173,7 @@ export class ResumingSocket {
     return this.#keep(frame);
   }
 
-  /** Connect again after "closed", or now instead of waiting; but not before the server allows it. */
+  /** Connect again after "closed", or end a wait. Respects the wait that the server asked for. */
   connect() {
     if (this.state === "closed") {
       this.#watchPage();
@@ -183,7 +184,7 @@ export class ResumingSocket {
     }
   }
 
-  /** Close with 1000, for good. What waits for a connection is dropped. */
+  /** Close with 1000 and do not reconnect. Frames that wait for a connection are dropped. */
   close(reason = "") {
     if (this.state === "closed") return;
     this.#socket?.close(1000, reason);
@@ -208,7 +209,7 @@ export class ResumingSocket {
     socket.onopen = current(() => this.#opened(socket));
     socket.onmessage = current((event) => this.#received(event.data));
     socket.onclose = current((event) => this.#lost(event.code, event.reason));
-    this.#timer = setTimeout(() => this.#abandon("it did not open in time"), openTimeout);
+    this.#timer = setTimeout(() => this.#abandon("the connection did not open in time"), openTimeout);
     this.#enter({ state: "connecting" });
   }
 
@@ -228,22 +229,22 @@ export class ResumingSocket {
     this.#openedAt = this.#heardAt = performance.now();
     this.resumable = socket.protocol === SUBPROTOCOL;
     this.#speaks ||= this.resumable;
-    // The next attempt offers the sub-protocol again, whatever this one did.
+    // The next attempt offers the sub-protocol again, even if this one did not.
     this.#offered = false;
     this.#listen();
-    // Before anybody hears of the connection, and sends more.
+    // Before the handlers of "state", because they may send more frames.
     for (const frame of this.#buffer.splice(0)) this.#transmit(frame);
     this.#enter({ state: "open" });
   }
 
   /** @param {number} code @param {string} reason */
   #lost(code, reason) {
-    if (FINAL.has(code) || (code >= 4000 && code <= 4999)) return this.#end(code, reason);
+    if (FINAL_CODES.has(code) || (code >= 4000 && code <= 4999)) return this.#end(code, reason);
     const lasted = this.state === "open" ? performance.now() - this.#openedAt : 0;
     if (lasted > this.#longestPause()) this.#failures = 0;
-    // Random from 0 up, so that thousands who lost the same server do not return together.
+    // Random from 0, so that thousands of clients of one server do not return at once.
     const early = Math.max(0, this.#notBefore - performance.now());
-    const pause = Math.min(LONGEST, early + Math.random() * this.#longestPause());
+    const pause = Math.min(MAX_TIMEOUT_MS, early + Math.random() * this.#longestPause());
     this.#failures += 1;
     this.#release();
     this.#schedule(pause);
@@ -257,10 +258,10 @@ export class ResumingSocket {
   /** @param {number} pause */
   #schedule(pause) {
     clearTimeout(this.#timer);
-    this.#timer = setTimeout(() => this.#open(), Math.min(LONGEST, Math.max(0, pause)));
+    this.#timer = setTimeout(() => this.#open(), Math.min(MAX_TIMEOUT_MS, Math.max(0, pause)));
   }
 
-  /** Take a connection for lost that does not know it yet, and would not for minutes. @param {string} reason */
+  /** Treat a connection as lost that would report it only minutes later. @param {string} reason */
   #abandon(reason) {
     this.#socket?.close(3008, reason);
     this.#lost(1006, reason);
@@ -282,7 +283,7 @@ export class ResumingSocket {
     this.resumable = false;
   }
 
-  /** Be there when the network is, and when somebody looks. */
+  /** Reconnect when the network returns, and when the user looks at the page. */
   #watchPage() {
     this.#page = new AbortController();
     const { signal } = this.#page;
@@ -293,7 +294,7 @@ export class ResumingSocket {
 
   // -- heartbeat -------------------------------------------------------------
 
-  /** Wait for silence. One timer per interval, and not one per frame. */
+  /** Wait for an interval without a frame. One timer per interval is enough for all frames. */
   #listen() {
     clearTimeout(this.#beat);
     const left = this.#settings.heartbeatInterval - (performance.now() - this.#heardAt);
@@ -301,7 +302,7 @@ export class ResumingSocket {
     else this.#probe();
   }
 
-  /** Ask for a sign of life. A server that does not speak the sub-protocol cannot be asked. */
+  /** Ping the server. Without the sub-protocol, there is no ping. */
   #probe() {
     if (!this.resumable) return;
     clearTimeout(this.#beat);
@@ -309,7 +310,7 @@ export class ResumingSocket {
     this.#socket?.send(JSON.stringify({ ping: Math.round(asked) }));
     this.#beat = setTimeout(() => {
       if (this.#heardAt >= asked) this.#listen();
-      else this.#abandon("nothing was heard of the server");
+      else this.#abandon("the server did not answer a ping");
     }, this.#settings.heartbeatTimeout);
   }
 
@@ -321,7 +322,7 @@ export class ResumingSocket {
     this.#socket?.send(text ? JSON.stringify({ t: frame }) : frame);
   }
 
-  /** Let a frame wait for a connection. @param {string | Uint8Array<ArrayBuffer>} frame */
+  /** Keep a frame for the next connection. @param {string | Uint8Array<ArrayBuffer>} frame */
   #keep(frame) {
     const { bufferSize, overflow } = this.#settings;
     const full = this.#buffer.length >= bufferSize;
@@ -340,11 +341,11 @@ export class ResumingSocket {
     else this.#deliver(new Uint8Array(data), {});
   }
 
-  /** One frame of the sub-protocol. What is not known is passed over. @param {any} data */
+  /** Handle a frame of the sub-protocol, and ignore unknown keys. @param {any} data */
   #understand(data) {
     const frame = envelope(data);
     if ("ping" in frame) this.#socket?.send(JSON.stringify({ pong: frame.ping }));
-    // Any frame is a sign of life; this one is the answer, and ends the waiting for it.
+    // Every frame shows that the server is alive. This one also ends the wait for an answer.
     if ("pong" in frame) this.#listen();
     if (frame.retry > 0) this.#notBefore = performance.now() + frame.retry * 1000;
     for (const [group, joined] of Object.entries(frame.resume ?? {})) this.#joined(group, joined);
@@ -354,7 +355,7 @@ export class ResumingSocket {
 
   /** @param {string} group @param {any} joined */
   #joined(group, { recovered, missed = 0, position }) {
-    // There are more places than are presented, and of the others the server knows nothing.
+    // The server does not know places that were not presented, because there were too many.
     const outcome = recovered ?? (this.#places.has(group) ? false : null);
     this.#places.set(group, position);
     this.#emit("resumed", { group, recovered: outcome, missed, position });
@@ -362,7 +363,7 @@ export class ResumingSocket {
 
   /** @param {any} frame */
   #message(frame) {
-    // The place first: a frame that cannot be read would not be readable the next time.
+    // The place first: a frame that cannot be decoded would not be decodable after a reconnect.
     if (frame.p) this.#places.set(frame.p[0], `${frame.p[1]}+${frame.p[2] + 1}`);
     try {
       this.#deliver(decoded(frame, this.#settings.json), frame);
@@ -398,7 +399,7 @@ export class ResumingSocket {
   }
 }
 
-/** As an error that nobody catches, where the platform has a way to say so. @param {unknown} error */
+/** Report an error as uncaught, or log it on a platform without `reportError`. @param {unknown} error */
 function report(error) {
   if (typeof reportError === "function") reportError(error);
   else console.error(error);

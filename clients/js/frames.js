@@ -1,8 +1,8 @@
-/** What is inside of a WebSocket's frames. */
+/** The contents of WebSocket frames: envelopes of the protocol, and application data. */
 
 import { show } from "./options.js";
 
-/** @param {unknown} data @returns {Record<string, any>} */
+/** Returns the keys of a frame of the protocol, or none for any other frame. @param {unknown} data @returns {Record<string, any>} */
 export function envelope(data) {
   try {
     const frame = JSON.parse(/** @type {string} */ (data));
@@ -12,16 +12,16 @@ export function envelope(data) {
   }
 }
 
-/** @param {any} frame @param {boolean} json */
+/** Returns the application data in an envelope. @param {any} frame @param {boolean} json */
 export function decoded(frame, json) {
   if ("b" in frame) return Uint8Array.from(atob(frame.b), (character) => character.charCodeAt(0));
   if ("j" in frame) return json ? frame.j : JSON.stringify(frame.j);
   return json ? JSON.parse(frame.t) : frame.t;
 }
 
-/** @param {any} data @param {boolean} json @returns {string | Uint8Array<ArrayBuffer>} */
+/** Returns application data as a frame. @param {any} data @param {boolean} json @returns {string | Uint8Array<ArrayBuffer>} */
 export function encoded(data, json) {
-  // Copies, for the caller may change it while it waits.
+  // Copied, because the caller may change it before it is sent.
   if (data instanceof ArrayBuffer) return new Uint8Array(data).slice();
   if (ArrayBuffer.isView(data)) return new Uint8Array(data.buffer, data.byteOffset, data.byteLength).slice();
   const text = json ? JSON.stringify(data) : data;

@@ -1,4 +1,4 @@
-/** What callers pass, and what is said to them when it will not do. */
+/** Checks the arguments of `connect`. An error names the value and the remedy. */
 
 import { isPlace } from "./places.js";
 
@@ -28,10 +28,10 @@ const TIMES = /** @type {const} */ ([
 
 const POLICIES = ["drop_oldest", "drop_newest"];
 
-// What setTimeout takes: a longer time would be over at once.
-export const LONGEST = 2 ** 31 - 1;
+// The limit of setTimeout, which fires at once for a longer time.
+export const MAX_TIMEOUT_MS = 2 ** 31 - 1;
 
-/** @param {string | URL} url */
+/** Returns a WebSocket URL, which may have been relative to the page. @param {string | URL} url */
 export function parsed(url) {
   try {
     const found = new URL(url, globalThis.location?.href);
@@ -39,12 +39,12 @@ export function parsed(url) {
     found.hash = "";
     if (["ws:", "wss:"].includes(found.protocol)) return found;
   } catch {
-    // Neither is it an address of anything.
+    // Not a URL at all: the same error as for one of another kind.
   }
-  throw new TypeError(`${show(url)} is no address of a WebSocket; give one like "wss://example.org/ws"`);
+  throw new TypeError(`${show(url)} is not an address of a WebSocket; give one like "wss://example.org/ws"`);
 }
 
-/** @param {import("./fast-channels.js").Options} options */
+/** Returns the options with defaults. @param {import("./fast-channels.js").Options} options */
 export function checked(options) {
   for (const name of Object.keys(options)) {
     if (Object.hasOwn(DEFAULTS, name)) continue;
@@ -53,8 +53,8 @@ export function checked(options) {
   const settings = { ...DEFAULTS, ...options };
   for (const name of TIMES) {
     const value = settings[name];
-    if (value > 0 && value <= LONGEST) continue;
-    throw new RangeError(`${name} is ${show(value)}; give milliseconds, more than 0 and at most ${LONGEST}`);
+    if (value > 0 && value <= MAX_TIMEOUT_MS) continue;
+    throw new RangeError(`${name} is ${show(value)}; give milliseconds, more than 0 and at most ${MAX_TIMEOUT_MS}`);
   }
   const { bufferSize, overflow, places } = settings;
   if (!Number.isInteger(bufferSize) || bufferSize < 0) {
@@ -65,12 +65,12 @@ export function checked(options) {
   }
   for (const [group, place] of Object.entries(places)) {
     if (isPlace(place)) continue;
-    throw new TypeError(`places has ${show(place)} for the group ${group}; give what a socket's places were`);
+    throw new TypeError(`places has ${show(place)} for the group ${group}; pass the places of a socket unchanged`);
   }
   return settings;
 }
 
-/** @param {unknown} value */
+/** Returns a value as an error message shows it. @param {unknown} value */
 export function show(value) {
   return typeof value === "string" ? JSON.stringify(value) : String(value);
 }

@@ -1,13 +1,13 @@
-/** Where this client stands in each group: what it presents when it comes back. */
+/** The places of a client in its groups, which the client presents when it reconnects. */
 
-// Bytes of the JSON of places that are presented: as base64 they are a third longer, and
-// request lines of more than 8 KiB are refused by many servers and proxies.
-const MOST_PRESENTED = 4_500;
+// Bytes of JSON. Base64 makes them a third longer, and many servers and proxies refuse request
+// lines of more than 8 KiB.
+const MAX_PLACES_BYTES = 4_500;
 
-// Only so much of it that what is no place at all is noticed: it is for the server to read.
+// Detects values that are not places at all. Only the server reads the rest.
 const PLACE = /^[^\s+-]+(-\d+)+(\+\d+(\*\d+)?)?$/;
 
-/** A place for each group, those that changed last at the end. */
+/** One place for each group, the latest change last. */
 export class Places {
   /** @type {Map<string, string>} */
   #places = new Map();
@@ -48,13 +48,13 @@ export class Places {
     this.#attempt(() => this.#store?.setItem(this.#key, JSON.stringify(this.all())));
   }
 
-  /** As they go into a query string: those that changed last, as many as fit. */
+  /** Returns the value for the query string: the places that changed last, as many as fit. */
   presented() {
     const kept = [];
     let size = 2;
     for (const entry of [...this.#places].reverse()) {
       size += JSON.stringify(entry).length;
-      if (size > MOST_PRESENTED) break;
+      if (size > MAX_PLACES_BYTES) break;
       kept.push(entry);
     }
     const bytes = new TextEncoder().encode(JSON.stringify(Object.fromEntries(kept)));
@@ -66,13 +66,13 @@ export class Places {
     for (const [group, place] of Object.entries(places)) if (isPlace(place)) this.#places.set(group, place);
   }
 
-  /** A store may be full, forbidden or broken: it is not tried twice. @param {() => void} action */
+  /** Uses the store. After an error, because it is full, forbidden or broken, it is not used again. @param {() => void} action */
   #attempt(action) {
     try {
       action();
     } catch (error) {
       this.#store = undefined;
-      // Later: nobody can listen yet to a socket that is being made.
+      // Later, because a socket has no listeners yet while it is constructed.
       queueMicrotask(() => this.#failed(/** @type {Error} */ (error)));
     }
   }

@@ -1,5 +1,5 @@
 """
-Client of the resume protocol (docs/protocol.md) for services and tests; needs the extra `client`.
+A client of the resume protocol (docs/protocol.md) for services and tests. Needs the extra `client`.
 
     async with connect("wss://example.org/ws/chat", json=True) as socket:
         await socket.send({"text": "hello"})
@@ -36,64 +36,58 @@ except ImportError:
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-__all__ = ["SUBPROTOCOL", "Message", "Resumed", "ResumingSocket", "State", "connect"]
+__all__ = ["SUBPROTOCOL", "Message", "Resumed", "ResumingSocket", "SocketState", "connect"]
 
 SUBPROTOCOL = "fast-channels.resume.v1"
-"""Sub-protocol of a connection that speaks the resume protocol."""
+"""The sub-protocol that a client offers. A server that supports resuming chooses it."""
 
-State = Literal["connecting", "open", "waiting", "closed"]
-"""State of a socket; `waiting` is the pause before the next attempt, and `closed` is final."""
+SocketState = Literal["connecting", "open", "waiting", "closed"]
+"""The state of a socket: `waiting` for the next attempt, or `closed` and not reconnecting."""
 
-# Close codes after which a new connection would end the same way.
-FINAL_CLOSE_CODES = {1000, 1002, 1003, 1007, 1008, 1009, 1010, *range(4000, 5000)}
+# After a close with one of these codes, another connection would end in the same way.
+FINAL_CODES = {1000, 1002, 1003, 1007, 1008, 1009, 1010, *range(4000, 5000)}
 
-# Maximal JSON size in bytes of the positions in a URL. Base64 makes it a third longer, and
-# many servers and proxies refuse request lines of more than 8 KiB.
-MAX_RESUME_BYTES = 4_500
+# Bytes of JSON. Base64 makes them a third longer, and many servers and proxies refuse request
+# lines of more than 8 KiB.
+MAX_PLACES_BYTES = 4_500
 
 logger = logging.getLogger("fast_channels.client")
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """A frame of the application, and its position in the history of a group."""
+    """A frame from the server's consumer, with its position in a group."""
 
     data: Any
-    """Text or bytes; with `json`, a decoded value instead of the text."""
-
+    """Text or bytes. With `json`, a value instead of text."""
     group: str | None
-    """The group of the message that led to this frame; None if the frame is never replayed."""
-
+    """The group of the message that caused the frame. None for a frame that is never replayed."""
     position: str | None
     """The position of that message in the group, or None."""
-
     replayed: bool
-    """True if the client had missed the frame and the server sent it after the reconnect."""
+    """True if the client had missed the frame and receives it now."""
 
 
 @dataclass(frozen=True, slots=True)
 class Resumed:
-    """The server's consumer has joined a group; the missed messages come next."""
+    """The consumer joined a group for this client. The missed messages of the group come next."""
 
     group: str
     """The name of the group."""
-
     recovered: bool | None
-    """False if messages are lost; None if the group is new to this client."""
-
+    """False if messages are lost, None if the group is new to this client, True otherwise."""
     missed: int
-    """Number of missed messages that come next."""
-
+    """The number of missed messages that come next."""
     position: str
-    """The position of this client in the group now."""
+    """The place in the group up to which the client has everything now."""
 
 
 class _Arrival(NamedTuple):
-    """An entry of the inbox, and the positions once the application has taken it."""
+    """An item of the inbox, and the places of the client after the application has taken it."""
 
     places: dict[str, str]
-    # A protocol frame with a frame of the application in it, or None for positions alone.
-    content: Resumed | dict[str, Any] | None
+    # None if only the places change.
+    item: Resumed | dict[str, Any] | None
 
 
 def connect(
@@ -102,7 +96,7 @@ def connect(
     json: bool = False,
     places: Mapping[str, str] | None = None,
     protocols: Sequence[str] = (),
-    on_state: Callable[[State], None] | None = None,
+    on_state: Callable[[SocketState], None] | None = None,
     on_resumed: Callable[[Resumed], None] | None = None,
     retry_base: float = 0.5,
     retry_cap: float = 20.0,
@@ -112,17 +106,21 @@ def connect(
     connect_options: Mapping[str, Any] | None = None,
 ) -> ResumingSocket:
     """
-    Return a socket that `async with` connects, and that reconnects whenever the connection is lost.
+    Return a socket that `async with` connects, and that reconnects whenever it is lost.
 
-    Pass the `places` of another socket, even from another process, to continue at its
-    positions. The client offers `protocols` in addition to the resume protocol. `on_state` is
-    called at once; the iteration calls `on_resumed` in order with the messages. Times are in
-    seconds. The pause before attempt n is a random part of `retry_base * 2 ** n`, at most of
-    `retry_cap`, after the pause that the server asked for. Up to `inbox_size` messages wait for
-    the application; then the client stops reading. `connect_options` are more arguments for
-    `websockets.connect`, such as `ssl` or `additional_headers`.
+    `json` sends and receives JSON values instead of text. `places` are the `places` of another
+    socket, perhaps in another process, from which this one continues. `protocols` are offered
+    in addition to the resume protocol. A change of state calls `on_state` at once. The
+    iteration calls `on_resumed`, in order with the messages.
 
-    Raises ValueError for a number that is not above 0, and InvalidURI (of websockets).
+    Times are in seconds. The wait before attempt n is random, between 0 and the smaller of
+    `retry_cap` and `retry_base * 2 ** n`, in addition to the time that the server asked for.
+    After `heartbeat_interval` the client pings the server, and reconnects without an answer
+    within `heartbeat_timeout`. At most `inbox_size` messages wait for the application; if the
+    inbox is full, the client stops reading from the server. `connect_options` are further
+    arguments for `websockets.connect`, such as `ssl` or `additional_headers`.
+
+    Raises ValueError for an invalid number, and InvalidURI (of websockets) for an invalid `url`.
     """
     parse_uri(url)
     times = {
@@ -149,15 +147,16 @@ def connect(
 
 class ResumingSocket:
     """
-    A WebSocket that reconnects and resumes; made by `connect`.
+    A WebSocket client that reconnects and receives the messages it missed. Made by `connect`.
 
-    Entering the context waits for the first connection without limit, and raises errors that
-    another attempt would not fix, such as a handshake refused with 403. Leaving the context
-    closes with 1000.
+    `async with` waits for the first connection, without a limit. An error that another attempt
+    would not avoid, such as a handshake refused with 403, is raised. Leaving the block closes
+    the socket with 1000.
 
-    The iteration ends when the server closes with 1000, and raises SocketClosed when the server
-    closes with another final code. Cancelling the iteration loses no message. A message counts
-    in `places` from the moment the iteration returns it.
+    Iterate over the socket to receive `Message` objects. The iteration ends when the server
+    closes with 1000, and raises SocketClosed when the server closes with another code that
+    forbids reconnecting. Cancelling it loses no message. `places` include a message from the
+    moment the iteration returns it.
     """
 
     def __init__(
@@ -170,50 +169,44 @@ class ResumingSocket:
         inbox_size: int,
     ) -> None:
         self.url = url
-        """The address of the server; the next attempt uses a changed value."""
-
-        self.state: State = "closed"
-        """The state of the connection now; `on_state` is called with each change."""
-
+        """The address of the server. A change takes effect at the next attempt."""
+        self.state: SocketState = "closed"
+        """The current state. Each change calls `on_state`."""
         self.resumable = False
-        """True if this connection speaks the protocol, so missed messages will be replayed."""
-
+        """True while the server supports resuming on this connection."""
         self.places = dict(places)
-        """The application's position in each group; another socket can continue from them."""
-
-        self.on_state: Callable[[State], None] | None = None
-        """The callback passed to `connect`; it may be replaced at any time."""
-
+        """The place in each group up to which the application has taken every message."""
+        self.on_state: Callable[[SocketState], None] | None = None
+        """A function that each change of state calls. May be replaced at any time."""
         self.on_resumed: Callable[[Resumed], None] | None = None
-        """The callback passed to `connect`; it may be replaced at any time."""
-
+        """A function that the iteration calls for each joined group. May be replaced."""
         self.retry_base = 0.5
-        """Seconds, as passed to `connect`; the value may be changed at any time."""
-
+        """The longest wait before the first new attempt, in seconds. May be changed."""
         self.retry_cap = 20.0
-        """Seconds, as passed to `connect`; the value may be changed at any time."""
-
-        # The position of the last frame received in each group, sent to the server when
-        # resuming. The groups that changed last are at the end.
+        """The longest wait before any attempt, in seconds. May be changed."""
+        # The place in each group up to which everything was received, the latest change last.
+        # The next connection presents these.
         self._received = dict(places)
         self._options = options
         self._json = json
         self._inbox: deque[_Arrival] = deque()
         self._inbox_size = inbox_size
-        # Set when the inbox gets an entry or will get no more. Both sides set and clear it.
+        # Set when an item has arrived, or none will arrive any more.
         self._arrived = asyncio.Event()
-        # Set when the application has taken an entry.
-        self._has_space = asyncio.Event()
-        # Set while a connection is open or no more will come; set while no connection is open.
-        self._opened, self._lost = asyncio.Event(), asyncio.Event()
+        # Set when the application has taken an item.
+        self._taken = asyncio.Event()
+        # Set while there is a connection, and when there will be none any more.
+        self._opened = asyncio.Event()
+        # Set when the last connection is lost.
+        self._lost = asyncio.Event()
         self._connection: ClientConnection | None = None
         self._task: asyncio.Task[None] | None = None
-        # The time.monotonic() before which the server wants no new connection.
+        # The server asked not to reconnect before this time.monotonic().
         self._not_before = 0.0
 
     async def __aenter__(self) -> Self:
         if self._task is not None:
-            raise RuntimeError("this socket was used before; call connect() for another one")
+            raise RuntimeError("this socket was used before; call connect() for a new one")
         self._task = asyncio.create_task(self._run(), name="fast_channels client")
         self._task.add_done_callback(self._ended)
         try:
@@ -229,7 +222,7 @@ class ResumingSocket:
         await self.close()
 
     async def close(self) -> None:
-        """Close with 1000, for good. Messages received before can still be taken."""
+        """Close with 1000 and do not reconnect. Messages that were received can still be taken."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])
@@ -239,19 +232,18 @@ class ResumingSocket:
         self._opened.set()
         self._arrived.set()
         if not task.cancelled():
-            # Marks the exception as retrieved: the iteration and `send` raise it, and an
-            # application that does neither should get no warning of asyncio.
+            # Retrieved here, because asyncio would log an error that no iteration or send raises.
             task.exception()
 
-    # -- sending and receiving -----------------------------------------------
+    # -- for the application -------------------------------------------------
 
     async def send(self, data: Any) -> None:
         """
-        Send text or bytes or, with `json`, any value that JSON can hold (bytes stay bytes).
+        Send text or bytes. With `json`, send any value that JSON has, or bytes.
 
-        Without a connection, `send` waits for one; a cancelled wait sends nothing. Data passed to
-        a connection that then breaks may be lost, and is not sent again. If no connection will
-        come, `send` raises SocketClosed or the error that ended the socket.
+        Without a connection, this waits for one; cancelling it then sends nothing. If the
+        connection breaks shortly after a send, the frame may be lost, and the client does not
+        repeat it. After the end of the socket, this raises SocketClosed or the error that ended it.
         """
         frame: str | bytes = data
         if self._json and not isinstance(data, bytes):
@@ -277,13 +269,13 @@ class ResumingSocket:
         while True:
             while self._inbox:
                 arrival = self._inbox.popleft()
-                self._has_space.set()
+                self._taken.set()
                 self.places.update(arrival.places)
-                if isinstance(arrival.content, Resumed):
+                if isinstance(arrival.item, Resumed):
                     if self.on_resumed is not None:
-                        self.on_resumed(arrival.content)
-                elif arrival.content is not None:
-                    return self._message(arrival.content)
+                        self.on_resumed(arrival.item)
+                elif arrival.item is not None:
+                    return self._message(arrival.item)
             if self._task is None or self._task.done():
                 self._raise_end()
                 raise StopAsyncIteration
@@ -301,7 +293,7 @@ class ResumingSocket:
     def _data(self, frame: dict[str, Any]) -> Any:
         if "b" in frame:
             data = frame["b"]
-            # A server without the protocol sends the bytes themselves.
+            # Without the resume protocol, binary frames arrive as bytes.
             return data if isinstance(data, bytes) else base64.b64decode(data)
         if "j" in frame:
             return frame["j"] if self._json else json_module.dumps(frame["j"])
@@ -321,7 +313,7 @@ class ResumingSocket:
                 code, reason = connection.close_code or 1006, connection.close_reason or ""
                 if code == 1000:
                     return
-                if code in FINAL_CLOSE_CODES:
+                if code in FINAL_CODES:
                     raise SocketClosed(self.url, code, reason)
             if lasted > self._longest_pause(failures):
                 failures = 0
@@ -329,20 +321,20 @@ class ResumingSocket:
             failures += 1
 
     async def _connect(self) -> ClientConnection | None:
-        """Return a connection, or None if another attempt may succeed; otherwise raise."""
+        """Open a connection. Return None after an error that another attempt may avoid."""
         url = self.url
         if self._received:
             url += f"{'&' if '?' in url else '?'}resume={resume_parameter(self._received)}"
         try:
             return await websockets_connect(url, **self._options)
         except Exception as exc:
-            # websockets knows which errors another attempt may avoid.
+            # websockets decides which errors are worth another attempt.
             if process_exception(exc) is not None:
                 raise
             return None
 
     async def _serve(self, connection: ClientConnection) -> None:
-        """Receive frames until the connection ends; when cancelled, close it with 1000."""
+        """Receive frames until the connection ends. Cancelling this closes it with 1000."""
         self.resumable = connection.subprotocol == SUBPROTOCOL
         self._connection = connection
         self._lost.clear()
@@ -353,7 +345,7 @@ class ResumingSocket:
                 async for data in connection:
                     await self._take(connection, data)
         finally:
-            # On a cancellation, the connection's own context manager would close with 1011.
+            # Cancelling `async with connection` would close with 1011 instead of 1000.
             await connection.close()
             self._connection = None
             self.resumable = False
@@ -366,10 +358,10 @@ class ResumingSocket:
     async def _wait(self, longest: float) -> None:
         self._enter("waiting")
         early = max(0.0, self._not_before - time.monotonic())
-        # Random from 0 up, so that thousands of clients do not reconnect at the same moment.
+        # Random from 0, so that thousands of clients of one server do not return at once.
         await asyncio.sleep(early + random.random() * longest)  # noqa: S311 - no secret
 
-    def _enter(self, state: State) -> None:
+    def _enter(self, state: SocketState) -> None:
         self.state = state
         if self.on_state is not None:
             try:
@@ -382,7 +374,7 @@ class ResumingSocket:
     async def _take(self, connection: ClientConnection, data: str | bytes) -> None:
         if not self.resumable:
             return await self._put({}, {"b" if isinstance(data, bytes) else "t": data})
-        frame = envelope(data)
+        frame = decoded_envelope(data)
         if "ping" in frame:
             await connection.send(json_module.dumps({"pong": frame["ping"]}))
         if isinstance(frame.get("retry"), int | float):
@@ -396,40 +388,40 @@ class ResumingSocket:
         return None
 
     def _joined(self, group: str, joined: dict[str, Any]) -> Resumed:
-        # The server knows nothing of positions that did not fit into the URL.
-        unknown = False if group in self._received else None
-        recovered = joined.get("recovered", unknown)
+        # The server does not know places that were not presented, because there were too many.
+        default = False if group in self._received else None
+        recovered = joined.get("recovered", default)
         return Resumed(group, recovered, joined.get("missed", 0), joined["position"])
 
-    async def _put(self, places: dict[str, str], content: Resumed | dict[str, Any] | None) -> None:
+    async def _put(self, places: dict[str, str], item: Resumed | dict[str, Any] | None) -> None:
         for group, place in places.items():
             self._received.pop(group, None)
             self._received[group] = place
-        if content is None and self._inbox:
-            # Positions alone need no entry and no space in the inbox.
+        if item is None and self._inbox:
+            # Places alone need no entry of their own.
             self._inbox[-1].places.update(places)
             return
-        self._inbox.append(_Arrival(places, content))
+        self._inbox.append(_Arrival(places, item))
         self._arrived.set()
         while len(self._inbox) >= self._inbox_size:
-            self._has_space.clear()
-            await self._has_space.wait()
+            self._taken.clear()
+            await self._taken.wait()
 
 
 def resume_parameter(places: Mapping[str, str]) -> str:
-    """Return positions as a query parameter: as many of the last changed ones as fit."""
+    """Return the value for the query string: the places that changed last, as many as fit."""
     kept: dict[str, str] = {}
     for group in reversed(list(places)):
         more = {**kept, group: places[group]}
-        if len(json_module.dumps(more)) > MAX_RESUME_BYTES:
+        if len(json_module.dumps(more)) > MAX_PLACES_BYTES:
             break
         kept = more
     encoded = base64.urlsafe_b64encode(json_module.dumps(kept).encode())
     return encoded.decode().rstrip("=")
 
 
-def envelope(data: str | bytes) -> dict[str, Any]:
-    """Return a frame of the protocol; an empty one if the data is not such a frame."""
+def decoded_envelope(data: str | bytes) -> dict[str, Any]:
+    """Return the keys of a frame of the protocol, or none for any other frame."""
     try:
         frame = json_module.loads(data)
     except ValueError:
@@ -438,7 +430,7 @@ def envelope(data: str | bytes) -> dict[str, Any]:
 
 
 def place_after(frame: dict[str, Any]) -> dict[str, str]:
-    """Return the position after a frame, by group; empty if the frame has no position."""
+    """Return the group's place after a frame, as a mapping. A frame without position has none."""
     if not frame.get("p"):
         return {}
     group, position, k = frame["p"]

@@ -1,4 +1,4 @@
-/** A server as it is in production, with a consumer that is resumable: see tests/clients/application.py. */
+/** Uvicorn with a resumable consumer: see tests/clients/application.py. */
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
@@ -9,8 +9,8 @@ const server = process.env.REAL_SERVER;
 
 const say = (text) => fetch(`http://${server}/say?text=${encodeURIComponent(text)}`);
 
-test("what was said while a client was away arrives once, in order, marked as replayed", async (t) => {
-  // It comes back when the test says so.
+test("messages sent while a client was away arrive once, in order, marked as replayed", async (t) => {
+  // The client reconnects when the test tells it to.
   const options = { json: true, retryBase: 3_600_000, retryCap: 3_600_000 };
   const heard = listen(t, `ws://${server}/ws`, options);
   await heard.until(({ resumed }) => resumed.length === 1);
@@ -29,7 +29,7 @@ test("what was said while a client was away arrives once, in order, marked as re
   ]);
 });
 
-test("who closed by itself and connects again is sent what it has missed, too", async (t) => {
+test("a client that closed and connects again also receives the missed messages", async (t) => {
   const heard = listen(t, `ws://${server}/ws`, { json: true });
   await heard.until(({ resumed }) => resumed.length === 1);
   heard.socket.close();

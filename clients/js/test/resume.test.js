@@ -18,7 +18,7 @@ test("a message says where it stands in its group", async (t) => {
   assert.deepEqual(heard.socket.places, { lobby: "e-4+1" });
 });
 
-test("a client that comes back presents its places, and is told what became of them", async (t) => {
+test("a client that reconnects presents its places, and learns whether they were recovered", async (t) => {
   const { url, visits } = scripted(
     { steps: [joined("e-3"), frame("4.0", 4), frame("4.1", 4, 1), ["cut"]] },
     { steps: [joined("e-4+2", { recovered: true, missed: 1 }), frame("five", 5, 0, { replay: true })] },
@@ -44,7 +44,7 @@ test("a group without messages is resumed from where it was joined, one that is 
   assert.deepEqual((await visits())[1].resume, { lobby: "e-3", other: "f-9" });
 });
 
-test("a group that cannot be recovered is told as such, and goes on from its new place", async (t) => {
+test("a group that cannot be recovered is reported, and continues from its new place", async (t) => {
   const { url, visits } = scripted(
     { steps: [joined("e-3"), ["cut"]] },
     { steps: [joined("f-1", { recovered: false }), ["cut"]] },
@@ -55,7 +55,7 @@ test("a group that cannot be recovered is told as such, and goes on from its new
   assert.deepEqual((await visits())[2].resume, { lobby: "f-1" });
 });
 
-test("places are carried over by a store, and what is no place in it is passed over", async (t) => {
+test("a store keeps places, and other values in it are ignored", async (t) => {
   const kept = new Map();
   const store = { getItem: (key) => kept.get(key) ?? null, setItem: (key, value) => kept.set(key, value) };
   const before = scripted({ steps: [joined("e-3"), frame("four", 4)] });
@@ -68,7 +68,7 @@ test("places are carried over by a store, and what is no place in it is passed o
   assert.deepEqual((await after.visits())[0].resume, { lobby: "e-4+1" });
 });
 
-test("a store that fails is reported once, and the socket goes on", async (t) => {
+test("a store that fails is reported once, and the socket continues", async (t) => {
   const fail = () => {
     throw new Error("the store is full");
   };
@@ -78,7 +78,7 @@ test("a store that fails is reported once, and the socket goes on", async (t) =>
   assert.deepEqual(heard.socket.places, { lobby: "e-5+1" });
 });
 
-test("of too many places those are presented that changed last, and the others are not recovered", async (t) => {
+test("of too many places, the latest are presented, and the others are not recovered", async (t) => {
   const names = Array.from({ length: 500 }, (_, number) => `group-${number}`);
   const places = Object.fromEntries(names.map((name) => [name, "0123456789abcdef-1-4294967295"]));
   const { url, visits } = scripted({
@@ -90,7 +90,7 @@ test("of too many places those are presented that changed last, and the others a
   assert.deepEqual(heard.resumed.map(({ recovered }) => recovered), [false, true]);
 });
 
-test("text, JSON and bytes of a server arrive as what they were", async (t) => {
+test("text, JSON and bytes of a server keep their kind", async (t) => {
   const sent = [["send", { j: { a: [1] } }], ["send", { t: '"text"' }], ["send", { b: "AP+A" }]];
   const json = await listen(t, scripted({ steps: sent }).url, { json: true }).until(hasMessages(3));
   assert.deepEqual(texts(json), [{ a: [1] }, "text", new Uint8Array([0, 255, 128])]);
@@ -98,23 +98,23 @@ test("text, JSON and bytes of a server arrive as what they were", async (t) => {
   assert.deepEqual(texts(plain), ['{"a":[1]}', '"text"', new Uint8Array([0, 255, 128])]);
 });
 
-test("a frame that is no JSON is an error, counts, and stops nothing", async (t) => {
+test("a frame that is not JSON is an error, counts, and stops nothing", async (t) => {
   const { url } = scripted({ steps: [frame("no JSON", 4), frame('"yes"', 5)] });
   const heard = await listen(t, url, { json: true }).until(hasMessages(1));
   assert.equal(heard.error[0].name, "SyntaxError");
   assert.deepEqual([texts(heard), heard.socket.places], [["yes"], { lobby: "e-5+1" }]);
 });
 
-test("what a client does not know it passes over", async (t) => {
+test("a client ignores frames and keys that it does not know", async (t) => {
   const unknown = ["[]", "null", "no JSON", '{"new": 1}', '{"retry": "soon"}'].map((text) => ["text", text]);
   const { url } = scripted({ steps: [...unknown, ["bytes", "AAA="], ["send", { t: "here", new: 1 }]] });
   const heard = await listen(t, url).until(hasMessages(1));
   assert.deepEqual([texts(heard), heard.error], [["here"], []]);
 });
 
-test("a server without the sub-protocol is spoken to in plain frames", async (t) => {
+test("frames are plain with a server without the sub-protocol", async (t) => {
   const steps = [["receive", 2], ["text", '{"t": "as it is"}'], ["bytes", "AAE="]];
-  // The first connection fails, as browsers want it: none of the sub-protocols was chosen.
+  // The first connection fails as in a browser, because the server chose no sub-protocol.
   const { url, visits } = scripted({ plain: true }, { plain: true, steps });
   const heard = listen(t, url, { heartbeatInterval: 5 });
   await heard.until(isIn("open"));
@@ -134,7 +134,7 @@ test("every other attempt offers nothing, until a server has chosen the sub-prot
   assert.deepEqual(offers, [1, 0, 1, 1, 1, 1]);
 });
 
-test("a function of protocols is asked at each attempt, so that a token may be a new one", async (t) => {
+test("a function of protocols is called at each attempt, so that a token may be new", async (t) => {
   const { url, visits } = scripted({ steps: [["cut"]] }, { steps: [["send", { t: "here" }]] });
   let number = 0;
   await listen(t, url, { protocols: () => ["bearer", `token-${(number += 1)}`] }).until(hasMessages(1));

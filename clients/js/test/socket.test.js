@@ -19,7 +19,7 @@ test("states follow the connection, with its end and the pause before the next",
 });
 
 for (const code of [1000, 1002, 1003, 1007, 1008, 1009, 1010, 4000, 4999]) {
-  test(`a close with ${code} is for good`, async (t) => {
+  test(`a close with ${code} is final`, async (t) => {
     const { url } = scripted({ steps: [["close", code, ""]] });
     const heard = await listen(t, url).until(({ state }) => state.at(-1)?.code === code);
     assert.equal(heard.socket.state, "closed");
@@ -27,13 +27,13 @@ for (const code of [1000, 1002, 1003, 1007, 1008, 1009, 1010, 4000, 4999]) {
 }
 
 for (const code of [1001, 1011, 1012, 1013, 3000]) {
-  test(`a client comes back after a close with ${code}`, async (t) => {
+  test(`a client reconnects after a close with ${code}`, async (t) => {
     const { url } = scripted({ steps: [["close", code, ""]] }, { steps: [["send", { t: "here" }]] });
     assert.deepEqual(texts(await listen(t, url).until(hasMessages(1))), ["here"]);
   });
 }
 
-test("pauses are random, and may be twice as long each time, up to the cap", async (t) => {
+test("pauses are random, and their limit doubles each time, up to the cap", async (t) => {
   t.mock.method(Math, "random", () => 0.999);
   const { url } = scripted(...Array(4).fill({ refuse: 503 }));
   const heard = await listen(t, url, { retryBase: 4, retryCap: 10 }).until(isIn("open"));
@@ -46,13 +46,13 @@ test("a connection that lasted starts the pauses anew", async (t) => {
   const { url } = scripted({ refuse: 503 }, { refuse: 503 }, { steps: [["receive", 1], ["cut"]] });
   const heard = listen(t, url, { retryBase: 2 });
   await heard.until(isIn("open"));
-  // Longer than the third pause, which would have been one of 8 ms.
+  // Longer than the third pause, which would have been 8 ms.
   setTimeout(() => heard.socket.send("done"), 50);
   await heard.until(({ state }) => state.filter(({ state }) => state === "waiting").length === 3);
   assert.equal(Math.round(heard.state.at(-1).pause), 2);
 });
 
-test("a client waits as long as the server says, also if it is told to hurry", async (t) => {
+test("a client waits as long as the server says, even if connect() is called", async (t) => {
   const { url } = scripted({ steps: [["send", { retry: 2 }], ["close", 1012, ""]] });
   const heard = await listen(t, url).until(isIn("waiting"));
   const lost = performance.now();
@@ -73,7 +73,7 @@ test("connect() ends a wait, and opens a socket that was closed", async (t) => {
   await heard.until(hasMessages(1));
 });
 
-test("close() says 1000, once, and ends a wait as well", async (t) => {
+test("close() closes with 1000, once, and also ends a wait", async (t) => {
   const { url, visits } = scripted({ steps: [["receive", 1], ["cut"]] });
   const heard = listen(t, url, { retryBase: 3_600_000, retryCap: 3_600_000 });
   await heard.until(isIn("open"));
@@ -87,7 +87,7 @@ test("close() says 1000, once, and ends a wait as well", async (t) => {
   assert.equal((await visits()).length, 1);
 });
 
-test("what is sent without a connection waits for the next, in order", async (t) => {
+test("frames sent without a connection wait for the next, in order", async (t) => {
   const steps = [["receive", 4], ["send", { t: "thanks" }]];
   const { url, visits } = scripted({ refuse: 503 }, { refuse: 503 }, { steps });
   const heard = listen(t, url);
@@ -107,7 +107,7 @@ for (const [overflow, kept, results] of [
   ["drop_newest", ["1", "2"], [true, true, false]],
   ["drop_oldest", ["2", "3"], [true, true, true]],
 ]) {
-  test(`a full buffer loses what ${overflow} says, and counts it`, async (t) => {
+  test(`a full buffer drops the frame that ${overflow} names, and counts it`, async (t) => {
     const { url, visits } = scripted({ refuse: 503 }, { refuse: 503 }, { steps: [["receive", 2], ["send", { t: "thanks" }]] });
     const heard = listen(t, url, { bufferSize: 2, overflow });
     assert.deepEqual(["1", "2", "3"].map((text) => heard.socket.send(text)), results);
@@ -117,7 +117,7 @@ for (const [overflow, kept, results] of [
   });
 }
 
-test("values are sent as JSON, and what is none is refused at once", async (t) => {
+test("values are sent as JSON, and a value without JSON is refused at once", async (t) => {
   const { url, visits } = scripted({ steps: [["receive", 1], ["send", { t: "1" }]] });
   const heard = listen(t, url, { json: true });
   heard.socket.send({ a: null });
@@ -128,7 +128,7 @@ test("values are sent as JSON, and what is none is refused at once", async (t) =
   assert.throws(() => plain.socket.send(5), { name: "TypeError", message: /5 cannot be sent: send text or bytes/ });
 });
 
-test("a silent server is asked, and one that answers is kept", async (t) => {
+test("a silent server is pinged, and a connection with an answer is kept", async (t) => {
   const { url, visits } = scripted({ steps: [["receive", 3], ["send", { t: "here" }]] });
   const heard = await listen(t, url, { heartbeatInterval: 10, heartbeatTimeout: 60_000 }).until(hasMessages(1));
   const [{ frames }] = await visits();
@@ -136,13 +136,13 @@ test("a silent server is asked, and one that answers is kept", async (t) => {
   assert.deepEqual(heard.state.map(({ state }) => state).filter((state) => state === "waiting"), []);
 });
 
-test("a server that answers nothing is left for another connection", async (t) => {
-  // Many, for a machine that is busy may miss the heartbeat of the second one as well.
+test("a server that does not answer a ping is left for another connection", async (t) => {
+  // Many, because a busy machine may miss the heartbeat of the second one as well.
   const next = Array(50).fill({ steps: [["send", { t: "here" }]] });
   const { url, visits } = scripted({ deaf: true, steps: [["receive", 1]] }, ...next);
   const heard = await listen(t, url, { heartbeatInterval: 10, heartbeatTimeout: 20 }).until(hasMessages(1));
   const lost = heard.state.find(({ state }) => state === "waiting");
-  assert.deepEqual([lost.code, lost.reason], [1006, "nothing was heard of the server"]);
+  assert.deepEqual([lost.code, lost.reason], [1006, "the server did not answer a ping"]);
   let code = null;
   while (code === null) [{ code }] = await visits();
   assert.equal(code, 3008);
@@ -154,7 +154,7 @@ test("a ping is answered", async (t) => {
   assert.deepEqual((await visits())[0].frames, [{ pong: 7 }]);
 });
 
-test("a page that is online again, or looked at, comes back at once", async (t) => {
+test("a page that is online again, or looked at, reconnects at once", async (t) => {
   const page = Object.assign(new EventTarget(), { hidden: false });
   const network = new EventTarget();
   Object.assign(globalThis, { document: page, addEventListener: network.addEventListener.bind(network) });
@@ -171,7 +171,7 @@ test("a page that is online again, or looked at, comes back at once", async (t) 
   await heard.until(isIn("waiting"));
   network.dispatchEvent(new Event("online"));
   await heard.until(hasMessages(1));
-  // An open connection is asked whether it is still one.
+  // The client pings an open connection.
   network.dispatchEvent(new Event("online"));
   await heard.until(isIn("waiting"));
   assert.equal(typeof (await visits())[1].frames[0].ping, "number");
@@ -182,7 +182,7 @@ test("a page that is online again, or looked at, comes back at once", async (t) 
   assert.equal(heard.socket.state, "closed");
 });
 
-test("a handler that throws is reported, and keeps nothing from the others", async (t) => {
+test("a handler that throws is reported, and other handlers run", async (t) => {
   const reported = t.mock.method(console, "error", () => {});
   const { url } = scripted({ steps: [["send", { t: "one" }], ["send", { t: "two" }]] });
   const socket = connect(url);
@@ -199,7 +199,7 @@ test("a handler that throws is reported, and keeps nothing from the others", asy
   assert.deepEqual(reported.mock.calls.map(({ arguments: [error] }) => error.message), Array(2).fill("a mistake of the page"));
 });
 
-test("a handler that was taken off is not called", async (t) => {
+test("a handler that was removed is not called", async (t) => {
   const { url } = scripted({ steps: [["send", { t: "one" }], ["receive", 1], ["send", { t: "two" }]] });
   const heard = listen(t, url);
   const seen = [];
@@ -212,15 +212,15 @@ test("a handler that was taken off is not called", async (t) => {
 });
 
 for (const [url, options, name, message] of [
-  ["mailto:me", {}, "TypeError", '"mailto:me" is no address of a WebSocket; give one like "wss://example.org/ws"'],
-  ["/ws", {}, "TypeError", '"/ws" is no address of a WebSocket; give one like "wss://example.org/ws"'],
+  ["mailto:me", {}, "TypeError", '"mailto:me" is not an address of a WebSocket; give one like "wss://example.org/ws"'],
+  ["/ws", {}, "TypeError", '"/ws" is not an address of a WebSocket; give one like "wss://example.org/ws"'],
   ["ws://x", { retry: 1 }, "TypeError", /^there is no option retry; there are json, /],
   ["ws://x", { toString: 1 }, "TypeError", /^there is no option toString; there are json, /],
   ["ws://x", { retryCap: "5 s" }, "RangeError", 'retryCap is "5 s"; give milliseconds, more than 0 and at most 2147483647'],
   ["ws://x", { heartbeatInterval: Infinity }, "RangeError", /^heartbeatInterval is Infinity; give/],
   ["ws://x", { bufferSize: -1 }, "RangeError", "bufferSize is -1; give a number of frames, 0 or more"],
   ["ws://x", { overflow: "drop" }, "TypeError", 'overflow is "drop"; give one of "drop_oldest", "drop_newest"'],
-  ["ws://x", { places: { lobby: "4" } }, "TypeError", 'places has "4" for the group lobby; give what a socket\'s places were'],
+  ["ws://x", { places: { lobby: "4" } }, "TypeError", 'places has "4" for the group lobby; pass the places of a socket unchanged'],
 ]) {
   test(`${url} with ${JSON.stringify(options)} is refused with a sentence`, () => {
     assert.throws(() => connect(url, options), { name, message });

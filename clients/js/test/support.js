@@ -1,16 +1,16 @@
-/** What the tests share: a server that does what it is told, and ears. */
+/** Shared by the tests: the address of a scripted server, and sockets that record their events. */
 
 import { randomUUID } from "node:crypto";
 
 import { connect } from "../fast-channels.js";
 
-// tests/clients/scripted.py; `make test` starts it, and says what a script may contain.
+// tests/clients/scripted.py, which `make test` starts. Its docstrings describe scripts.
 const server = process.env.SCRIPTED_SERVER;
 
-/** Times for tests: whoever loses a connection is back in a moment. */
+/** Options that make a client reconnect within milliseconds. */
 export const quick = { retryBase: 5, retryCap: 20 };
 
-/** The address of a server that does this on one connection after the other, and what it saw. */
+/** Returns the address of a server with these scripted connections, and a function for its log. */
 export function scripted(...connections) {
   if (!server) throw new Error("SCRIPTED_SERVER is not set; run these tests with: pytest tests/clients");
   const run = randomUUID();
@@ -21,7 +21,7 @@ export function scripted(...connections) {
   };
 }
 
-/** A socket that writes down what it hears, and is closed when the test is over. */
+/** Returns a socket that records its events and closes at the end of the test. */
 export function listen(test, url, options = {}) {
   const socket = connect(url, { ...quick, ...options });
   const heard = { socket, state: [], message: [], resumed: [], error: [], until };
@@ -35,7 +35,7 @@ export function listen(test, url, options = {}) {
   test.after(() => socket.close());
   return heard;
 
-  /** Wait until something holds of what was heard. */
+  /** Waits until the recorded events satisfy a condition. */
   function until(holds) {
     return new Promise((resolve) => {
       const look = () => {

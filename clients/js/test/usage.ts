@@ -1,6 +1,6 @@
-// What a page in TypeScript may write, and what it may not. Compiled by `make check`, never run.
+// Correct and incorrect uses in TypeScript. `make check` compiles this file; it never runs.
 import { connect, ResumingSocket, SUBPROTOCOL } from "../fast-channels.js";
-import type { Message, Options, Resumed, State } from "../fast-channels.js";
+import type { Message, Options, Resumed, SocketState } from "../fast-channels.js";
 
 const options: Options = { json: true, store: sessionStorage, overflow: "drop_oldest", retryCap: 5_000 };
 const socket: ResumingSocket = connect("/ws/chat", options);
@@ -12,7 +12,7 @@ const off: () => void = socket.on("message", ({ data, group, position, replayed 
 });
 off();
 socket.on("resumed", (resumed: Resumed) => console.log(resumed.group, resumed.recovered ?? "new", resumed.missed));
-socket.on("state", ({ state, pause = 0 }) => console.log(state satisfies State, pause / 1000));
+socket.on("state", ({ state, pause = 0 }) => console.log(state satisfies SocketState, pause / 1000));
 socket.on("error", (error) => console.error(error.message));
 
 const waits: boolean = socket.send({ text: "hello" });
