@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 import subprocess
 import sys
 import tomllib
+import types
 
 import pytest
 from websockets.asyncio.client import connect
@@ -77,3 +79,33 @@ def test_extras_of_the_readme_are_those_of_the_package():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     shown = re.findall(r"^\| `(\w+)` \|", README.read_text(), re.MULTILINE)
     assert set(shown) == set(project["optional-dependencies"])
+
+
+@pytest.fixture
+def hook(monkeypatch):
+    """Return the hook of the build that prepares the README for a package index."""
+    interface = types.ModuleType("hatchling.metadata.plugin.interface")
+    interface.MetadataHookInterface = object
+    monkeypatch.setitem(sys.modules, interface.__name__, interface)
+    path = ROOT / ".ci" / "readme.py"
+    spec = importlib.util.spec_from_file_location("readme_hook", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_links_of_the_package_lead_to_the_repository(hook):
+    """With an address, no link of the README is relative, except to its own headings."""
+    metadata = {"version": "2.0.0", "urls": {"Repository": "https://forge.example/fc/"}}
+    hook.ReadmeHook().update(metadata)
+    text = metadata["readme"]["text"]
+    assert "](https://forge.example/fc/blob/v2.0.0/docs/performance.md#fan-out)" in text
+    assert "](https://forge.example/fc/raw/v2.0.0/docs/showcase.png)" in text
+    assert set(re.findall(r"\]\((?!https:)([^)]*)\)", text)) == {"#install"}
+
+
+def test_readme_of_the_package_is_unchanged_without_an_address(hook):
+    """The project has no public address yet."""
+    metadata = {"version": "2.0.0"}
+    hook.ReadmeHook().update(metadata)
+    assert metadata["readme"]["text"] == README.read_text()
