@@ -23,14 +23,13 @@ RATES = {
 UNFIT_DOCSTRINGS = {"src": 85, "tests": 332}
 
 # Top-level names that mean the same wherever they are, and so may be in several modules.
-COMMON_NAMES = {"T", "__all__", "__getattr__", "logger"}
+COMMON_NAMES = {"SUBPROTOCOL", "T", "__all__", "__getattr__", "logger"}
 
 # Top-level names that several modules still share. Only remove from this list.
 SHARED_NAMES = {
     "BATCH",
     "FLUSH",
     "Received",
-    "SUBPROTOCOL",
     "State",
     "_address",
     "_awaited",
