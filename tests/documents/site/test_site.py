@@ -177,3 +177,14 @@ def test_at_most_one_picture_stands_before_the_code(site):
         if code and before.count("<img") > 1:
             many[path.relative_to(site.folder)] = before.count("<img")
     assert many == {}
+
+
+@pytest.mark.browser
+@pytest.mark.asyncio(loop_scope="module")
+@pytest.mark.parametrize("size", [PHONE, {"width": 1440, "height": 900}], ids=["phone", "desktop"])
+async def test_home_page_shows_code_on_the_first_screen(page, site, size):
+    """A visitor sees a consumer class without scrolling."""
+    await page.set_viewport_size(size)
+    await page.goto((site.folder / "index.html").as_uri())
+    await expect(page.locator(".highlight .nc").first).to_be_in_viewport()
+    await page.set_viewport_size(PHONE)
