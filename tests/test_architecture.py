@@ -61,7 +61,7 @@ TYPED_FOR_EACH_OTHER = {"lifespan", "layers.registry"}
 OPTIONAL = {
     "redis": "layers.redis",
     "hiredis": "layers.redis",
-    "cryptography": "layers.codecs",
+    "cryptography": "layers.redis",
     "pytest": ("testing.contract", "testing.history_contract", "testing.work_contract"),
     "uvicorn": "servers.uvicorn",
     "websockets": ("servers.uvicorn", "client"),

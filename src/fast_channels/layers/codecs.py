@@ -7,16 +7,13 @@ changed or not at all, so that the sender hears of them and not a receiver.
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import math
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
-from fast_channels.exceptions import InvalidChannelLayerError, InvalidMessage, MissingExtra
+from fast_channels.exceptions import InvalidMessage
 
 if TYPE_CHECKING:
     from fast_channels.type_defs import ChannelMessage
@@ -129,54 +126,3 @@ def _remedy(value: object) -> str:
     if isinstance(value, (set, frozenset)):
         return "sets do not travel; send a list"
     return "would not arrive as it is; send str(value) or plain numbers, strings, lists, mappings"
-
-
-class Envelope:
-    """
-    What surrounds a payload in Redis: a random prefix, and encryption.
-
-    The random prefix makes equal messages different members of a sorted set.
-    Keys become Fernet keys as base64(sha256(key)); the first one encrypts, all
-    of them decrypt, so keys can be rotated.
-    """
-
-    def __init__(
-        self,
-        keys: Sequence[str | bytes] | None = None,
-        prefix_length: int = 0,
-        ttl: int | None = None,
-    ) -> None:
-        if isinstance(keys, (str, bytes)):
-            raise InvalidChannelLayerError(
-                f"symmetric_encryption_keys is a single {type(keys).__name__}; "
-                "pass a list of keys, the newest first"
-            )
-        self.prefix_length = prefix_length
-        # Seconds after which an encrypted payload is refused; None for never.
-        self.ttl = ttl
-        self._fernet = multi_fernet(keys) if keys else None
-
-    @property
-    def encrypts(self) -> bool:
-        return self._fernet is not None
-
-    def seal(self, payload: bytes) -> bytes:
-        if self._fernet is not None:
-            payload = self._fernet.encrypt(payload)
-        return os.urandom(self.prefix_length) + payload
-
-    def open(self, sealed: bytes) -> bytes:
-        payload = sealed[self.prefix_length :]
-        if self._fernet is not None:
-            payload = self._fernet.decrypt(payload, self.ttl)
-        return payload
-
-
-def multi_fernet(keys: Sequence[str | bytes]) -> Any:
-    """Return the MultiFernet of these keys; raises MissingExtra without `cryptography`."""
-    try:
-        from cryptography.fernet import Fernet, MultiFernet  # noqa: PLC0415 - optional
-    except ImportError:
-        raise MissingExtra("encryption", "encryption") from None
-    digests = (hashlib.sha256(k.encode() if isinstance(k, str) else k).digest() for k in keys)
-    return MultiFernet([Fernet(base64.urlsafe_b64encode(digest)) for digest in digests])

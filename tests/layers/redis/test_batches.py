@@ -1,4 +1,4 @@
-"""Batches stay on the server until they have arrived. Covers BatchReader in _queue_reader.py."""
+"""Batches stay on the server until they have arrived. Covers BatchReader in _inbox.py."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ import random
 import pytest
 
 from fast_channels.exceptions import LayerUnavailable
-from fast_channels.layers.redis._inbox import RecentPayloads
-from fast_channels.layers.redis._queue_reader import TAKE, BatchReader
+from fast_channels.layers.redis._inbox import TAKE, BatchReader, RecentPayloads
 from fast_channels.layers.redis._server import Server
 from tests.layers.redis.support import cut, paused
 from tests.layers.support import turns
@@ -34,7 +33,7 @@ def fill(client, count, key=KEY):
 
 
 async def taken(batches, size=10):
-    return [int(payload) for payload, _ in await batches.take(size)]
+    return [int(payload) for payload in await batches.take(size)]
 
 
 # -- taking --------------------------------------------------------------------
@@ -57,14 +56,6 @@ async def test_several_sets_share_a_batch(server_of, client):
     batches = BatchReader(server_of.control, BATCH, [KEY, OTHER], 60)
     assert await taken(batches, 4) == [0, 1, 2, 0]
     assert await taken(batches, 9) == [1, 2, 3, 4]
-
-
-async def test_score_comes_with_the_payload(batches, client):
-    """Exactly as it stands there, to put the payload back in its place."""
-    client.zadd(KEY, {"a": 1700000000.1234567})
-    ((payload, score),) = await batches.take(1)
-    client.zadd(KEY, {payload: score})
-    assert client.zscore(KEY, "a") == 1700000000.1234567
 
 
 async def test_batch_whose_answer_was_lost_comes_again(batches, client):

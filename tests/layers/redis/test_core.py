@@ -17,8 +17,7 @@ from fast_channels.layers import RedisChannelLayer, names
 from fast_channels.layers.hub import ADDRESS
 from fast_channels.layers.redis import _reader, core
 from fast_channels.layers.redis._client import CommandProtocol
-from fast_channels.layers.redis._inbox import Inbox
-from fast_channels.layers.redis._queue_reader import TAKE
+from fast_channels.layers.redis._inbox import TAKE, Inbox
 from fast_channels.layers.redis.core import ScoreClock
 from fast_channels.testing.server import free_port
 from tests.layers.redis.support import cut, last_commands, names_of_clients, outages

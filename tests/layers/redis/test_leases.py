@@ -170,8 +170,8 @@ async def test_gap_of_a_process_that_was_removed_begins_when_it_last_was_sure(op
     reader = (await reads(layer)).tracker.reader
     client.zadd("asgi:leases", {layer.process: 0})
     await other.group_send("room", MESSAGE)
-    lost_at = time.time()
-    await becomes(lambda: reader._last_heard > lost_at)
+    lost_at, tick = time.time(), time.monotonic()
+    await becomes(lambda: reader.heard_at > tick)
     gap = await arrives(inbox)
     assert gap["recovered"] is False
     assert gap["since"] <= lost_at <= gap["until"]

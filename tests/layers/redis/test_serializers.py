@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
+import hashlib
 import json
 import pickle
+import sys
+import time
 
 import msgspec
 import pytest
+from cryptography.fernet import Fernet, InvalidToken
 
+from fast_channels.exceptions import InvalidChannelLayerError, MissingExtra
 from fast_channels.layers import RedisChannelLayer, RedisPubSubChannelLayer
 from fast_channels.layers.hub import ADDRESS
 from fast_channels.layers.redis.serializers import (
     BaseMessageSerializer,
+    Envelope,
     JSONSerializer,
     MsgPackSerializer,
     SerializerDoesNotExist,
@@ -251,3 +258,108 @@ async def test_subclass_is_encrypted_like_the_others(formats, redis_url):
         async with RedisChannelLayer([redis_url], **options) as peer:
             await peer.send(inbox.name, {"type": "test"})
         assert await arrives(inbox) == {"type": "test"}
+
+
+# -- envelope ------------------------------------------------------------------
+
+
+def fernet(key):
+    digest = hashlib.sha256(key if isinstance(key, bytes) else key.encode()).digest()
+    return Fernet(base64.urlsafe_b64encode(digest))
+
+
+def test_envelope_without_options_is_nothing():
+    """The payload travels as it is."""
+    envelope = Envelope()
+    assert envelope.seal(b"payload") == b"payload"
+    assert envelope.open(b"payload") == b"payload"
+
+
+def test_prefix_makes_equal_payloads_differ():
+    """It is as long as asked for, and gone when opened."""
+    envelope = Envelope(prefix_length=12)
+    sealed = {envelope.seal(b"payload") for _ in range(50)}
+    assert len(sealed) == 50
+    for payload in sealed:
+        assert payload[12:] == b"payload"
+        assert envelope.open(payload) == b"payload"
+
+
+@pytest.mark.parametrize("key", ["secret", b"secret", "ünïcode", b"\xff\0"])
+def test_encrypted_payload_is_a_fernet_token(key):
+    """With a key made from the sha256 of the given one."""
+    envelope = Envelope([key])
+    sealed = envelope.seal(b"payload")
+    assert b"payload" not in sealed
+    assert fernet(key).decrypt(sealed) == b"payload"
+    assert envelope.open(fernet(key).encrypt(b"other")) == b"other"
+
+
+def test_prefix_stands_before_the_token():
+    """Whoever opens it knows how long it is."""
+    envelope = Envelope(["secret"], prefix_length=5)
+    sealed = envelope.seal(b"payload")
+    assert fernet("secret").decrypt(sealed[5:]) == b"payload"
+    assert envelope.open(sealed) == b"payload"
+
+
+def test_first_key_encrypts_and_all_decrypt():
+    """So keys can be rotated without losing messages under way."""
+    old, new = Envelope(["old"]), Envelope(["new", "old"])
+    assert new.open(old.seal(b"payload")) == b"payload"
+    assert fernet("new").decrypt(new.seal(b"payload")) == b"payload"
+    with pytest.raises(InvalidToken):
+        old.open(new.seal(b"payload"))
+
+
+def test_payload_of_another_key_is_refused():
+    """So is one that is not encrypted, or was changed."""
+    envelope = Envelope(["mine"])
+    sealed = envelope.seal(b"payload")
+    for payload in (
+        Envelope(["other"]).seal(b"x"),
+        b"plain",
+        b"",
+        sealed[:-1],
+        sealed[:-4] + b"AAAA",
+    ):
+        with pytest.raises(InvalidToken):
+            envelope.open(payload)
+
+
+def test_payload_older_than_its_ttl_is_refused():
+    """A younger one is not, and without a ttl age does not matter."""
+    key = "secret"
+    now = int(time.time())
+    old, young = (fernet(key).encrypt_at_time(b"x", now - age) for age in (100, 30))
+    envelope = Envelope([key], ttl=60)
+    assert envelope.open(young) == b"x"
+    with pytest.raises(InvalidToken):
+        envelope.open(old)
+    assert Envelope([key]).open(old) == b"x"
+
+
+@pytest.mark.parametrize("keys", ["secret", b"secret"])
+def test_single_string_of_keys_is_refused(keys):
+    """It would be taken for a list of one-letter keys."""
+    with pytest.raises(InvalidChannelLayerError, match="pass a list of keys") as caught:
+        Envelope(keys)
+    assert isinstance(caught.value, ValueError)
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("keys", [None, [], ()])
+def test_no_keys_mean_no_encryption(keys):
+    """Nor is the library for it needed then."""
+    assert Envelope(keys).seal(b"payload") == b"payload"
+
+
+def test_encryption_without_its_library_names_the_extra(monkeypatch):
+    """And plain envelopes work."""
+    monkeypatch.setitem(sys.modules, "cryptography", None)
+    monkeypatch.setitem(sys.modules, "cryptography.fernet", None)
+    assert Envelope(None, 3).open(b"xyzpayload") == b"payload"
+    with pytest.raises(MissingExtra) as caught:
+        Envelope(["secret"])
+    assert isinstance(caught.value, ImportError)
+    assert "pip install 'fast-channels[encryption]'" in str(caught.value)

@@ -13,7 +13,6 @@ from fast_channels.exceptions import BrokerRefused, LayerUnavailable
 
 from ._client import CLOSE_TIMEOUT_SECONDS
 from ._keys import inbox_belonging, member_belonging
-from ._queue_reader import BatchReader, ScoredPayload
 from ._reader import Reader, first_of, reconnect_delays
 from ._scripts import Script
 from ._subscriber import KeyTracker
@@ -37,6 +36,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("fast_channels.layers.redis")
 
+TAKE = Script("take")
 RENEW_LEASE = Script("renew_lease")
 REAP = Script("reap")
 
@@ -267,9 +267,9 @@ class Inbox:
             self._deliver_all(taken)
             enough, self._server_replaced = size, False
 
-    def _deliver_all(self, taken: Iterable[ScoredPayload]) -> None:
+    def _deliver_all(self, payloads: Sequence[bytes]) -> None:
         new: list[bytes] = []
-        for payload, _ in taken:
+        for payload in payloads:
             if self._server_replaced and payload in self._recent:
                 # The previous server had handed it out.
                 continue
@@ -341,6 +341,39 @@ class Inbox:
             # The connection may have worked long after the lease had ended.
             since = since if recovered else min(since, self._intact_at)
             self._on_return(self, since, until, recovered)
+
+
+class BatchReader:
+    """
+    Takes batches from several sorted sets on one server; see take.lua for why none is lost.
+
+    `take` may be cancelled: the next call returns the same batch.
+    """
+
+    def __init__(self, client: Client, batch_key: str, keys: Sequence[str], expiry: float) -> None:
+        self._client = client
+        self._batch_key = batch_key
+        # The owner of the list may add to it.
+        self._keys = keys
+        # Milliseconds until the server forgets a batch that is not fetched.
+        self._expiry = int(expiry * 1000)
+        # Number of the last batch that has arrived here.
+        self._arrived = 0
+
+    async def take(self, size: int) -> list[bytes]:
+        """
+        Return up to `size` payloads, and confirm those that the last call returned.
+
+        With a size of 0, only payloads whose reply was lost. Raises LayerUnavailable.
+        """
+        args = [self._arrived, size, self._expiry]
+        number, *batch = await self._client.run(TAKE, [self._batch_key, *self._keys], args)
+        if int(number) <= self._arrived:
+            return []
+        self._arrived = int(number)
+        # Each payload is followed by its score.
+        payloads: list[bytes] = batch[::2]
+        return payloads
 
 
 class RecentPayloads:

@@ -1,10 +1,9 @@
 """
-Takes messages out of sorted sets so that neither a lost connection nor a killed process loses any.
+Serves the receivers of shared names, and prefetches messages for them.
 
-What is taken moves into a batch on the server and stays there until the next call confirms
-it. `BatchReader` reads inboxes in this way, and confirms a batch as a whole. `QueueReader`
-serves the receivers of a shared name. It prefetches more than they wait for, and tells the
-server which messages were handed out, so that others get the rest if this process dies.
+What is taken moves into a batch on the server and stays there until a later call confirms it,
+so a lost connection loses nothing. The server also learns which messages of a batch were
+handed out; if this process dies, other processes get the rest.
 """
 
 from __future__ import annotations
@@ -33,7 +32,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("fast_channels.layers.redis")
 
-TAKE = Script("take")
 PREFETCH = Script("prefetch")
 REQUEUE = Script("requeue")
 
@@ -58,37 +56,6 @@ class ScoredPayload(NamedTuple):
 
     payload: bytes
     score: bytes
-
-
-class BatchReader:
-    """
-    Takes batches from several sorted sets on one server; see take.lua for why none is lost.
-
-    `take` may be cancelled: the next call returns the same batch.
-    """
-
-    def __init__(self, client: Client, batch_key: str, keys: Sequence[str], expiry: float) -> None:
-        self._client = client
-        self._batch_key = batch_key
-        # The owner of the list may add to it.
-        self._keys = keys
-        # Milliseconds until the server forgets a batch that is not fetched.
-        self._expiry = int(expiry * 1000)
-        # Number of the last batch that has arrived here.
-        self._arrived = 0
-
-    async def take(self, size: int) -> list[ScoredPayload]:
-        """
-        Return up to `size` payloads, and confirm those that the last call returned.
-
-        With a size of 0, only payloads whose reply was lost. Raises LayerUnavailable.
-        """
-        args = [self._arrived, size, self._expiry]
-        number, *batch = await self._client.run(TAKE, [self._batch_key, *self._keys], args)
-        if int(number) <= self._arrived:
-            return []
-        self._arrived = int(number)
-        return [ScoredPayload(*pair) for pair in zip(batch[::2], batch[1::2], strict=True)]
 
 
 class Origin(NamedTuple):

@@ -54,11 +54,11 @@ class Reader:
         self._task: asyncio.Task[None] | None = None
         # When the present outage began; None without an outage.
         self._lost_at: float | None = None
-        # When the server was last heard, as Unix time, and by time.monotonic(): the length
-        # of an outage must not depend on a system clock that may be set.
-        self._last_heard, self._last_heard_monotonic = time.time(), time.monotonic()
-        # The second of these at the beginning of the outage.
+        # The same as time.monotonic(), because the length of an outage must not depend on a
+        # system clock, which may be set.
         self._lost_at_monotonic = 0.0
+        self.heard_at = time.monotonic()
+        """time.monotonic() when the server was last heard. Set by `converse`."""
         self._delays = reconnect_delays()
         # time.monotonic() of the last call of connected(); None during an outage.
         self._connected_at: float | None = None
@@ -85,16 +85,12 @@ class Reader:
     def connected(self, *, recovered: bool = False) -> None:
         """Note that the conversation has set up everything. Called by `converse`."""
         self._connected_at, self._traceback_logged = time.monotonic(), False
-        self.heard()
+        self.heard_at = time.monotonic()
         self._state.connected(self)
         if self._lost_at is not None:
             since, self._lost_at = self._lost_at, None
             until = since + time.monotonic() - self._lost_at_monotonic
             self._on_return(since, until, recovered)
-
-    def heard(self) -> None:
-        """Note that the server has sent something. Called by `converse`."""
-        self._last_heard, self._last_heard_monotonic = time.time(), time.monotonic()
 
     def __str__(self) -> str:
         return self._state.name
@@ -130,7 +126,8 @@ class Reader:
         self._connected_at = None
         self._state.lost(self, exc)
         if self._lost_at is None:
-            self._lost_at, self._lost_at_monotonic = self._last_heard, self._last_heard_monotonic
+            self._lost_at_monotonic = self.heard_at
+            self._lost_at = time.time() - (time.monotonic() - self.heard_at)
             self._on_loss()
 
 
@@ -150,26 +147,21 @@ class ReaderHeartbeat:
         # In seconds.
         self._interval = interval
         self._send = send
-        # time.monotonic() when the reader last heard the server.
-        self._last_heard = 0.0
 
-    def heard(self) -> None:
-        self._last_heard = time.monotonic()
-
-    async def run(self) -> None:
+    async def run(self, reader: Reader) -> None:
         """
         Send a heartbeat at every interval. Raises ConnectionError after two without an answer.
 
         By then the clients of the server have dropped their connections as well.
         """
-        self.heard()
+        reader.heard_at = time.monotonic()
         sending: asyncio.Task[None] | None = None
         try:
             while True:
                 if sending is None or sending.done():
                     sending = asyncio.create_task(self._try_send(), name="fast_channels heartbeat")
-                await self._sleep()
-                silence = time.monotonic() - self._last_heard
+                await self._sleep(reader)
+                silence = time.monotonic() - reader.heard_at
                 if silence >= 2 * self._interval:
                     await self._server.reset()
                     raise ConnectionError(f"no heartbeat came back for {silence:.1f} s")
@@ -177,12 +169,12 @@ class ReaderHeartbeat:
             if sending is not None:
                 sending.cancel()
 
-    async def _sleep(self) -> None:
+    async def _sleep(self, reader: Reader) -> None:
         began = time.monotonic()
         await asyncio.sleep(self._interval)
         if time.monotonic() - began > 1.5 * self._interval:
             # This process stood still, and the answer may wait in the socket.
-            self.heard()
+            reader.heard_at = time.monotonic()
 
     async def _try_send(self) -> None:
         # A failed heartbeat is noticed by the missing answer.

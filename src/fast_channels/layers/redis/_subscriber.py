@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import itertools
 import logging
+import time
 from collections import deque
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
@@ -175,7 +176,7 @@ class Subscriber:
                 self._missing.difference_update(set(batch).difference(still))
                 if still:
                     await connection.send(self._command(SUBSCRIBE, still))
-            await first_of(self._read(connection, reader), self._heartbeat.run())
+            await first_of(self._read(connection, reader), self._heartbeat.run(reader))
         finally:
             self._connection = None
             # The subscriptions ended with the connection, and will not be confirmed.
@@ -189,8 +190,7 @@ class Subscriber:
         batch, handled = self._batch, 0
         while True:
             replies = await connection.read_available()
-            reader.heard()
-            self._heartbeat.heard()
+            reader.heard_at = time.monotonic()
             while replies:
                 at_once = replies[: batch - handled]
                 del replies[: batch - handled]
@@ -336,7 +336,7 @@ class KeyTracker:
         try:
             self._track()
             await first_of(
-                self._listen(connection, reader), self._heartbeat.run(), self._attend(reader)
+                self._listen(connection, reader), self._heartbeat.run(reader), self._attend(reader)
             )
         finally:
             self._connection = None
@@ -377,8 +377,7 @@ class KeyTracker:
     async def _listen(self, connection: RedisConnection, reader: Reader) -> None:
         while True:
             reply: Any = await connection.read()
-            reader.heard()
-            self._heartbeat.heard()
+            reader.heard_at = time.monotonic()
             match reply:
                 case [b"message", _, None]:
                     # All keys were deleted.

@@ -308,7 +308,7 @@ class RedisQueueBroker:
         return self._servers[self._index(name)]
 
     def _index(self, name: str) -> int:
-        return consistent_hash(name, len(self._servers))
+        return consistent_hash(name, len(self._servers)) if len(self._servers) > 1 else 0
 
     def _returned(self, returned: Inbox, since: float, until: float, recovered: bool) -> None:
         """Tell the members that may have missed something while a server was away."""

@@ -99,7 +99,7 @@ class RedisPubSubBroker:
             self._report_outage(Outage(since, until, lost=topics))
 
     def _index(self, topic: str) -> int:
-        return consistent_hash(topic, len(self._servers))
+        return consistent_hash(topic, len(self._servers)) if len(self._servers) > 1 else 0
 
     def __str__(self) -> str:
         return ", ".join(map(str, self._servers))

@@ -8,9 +8,13 @@ as `serializer_format`. Encryption and the random prefix come with the base clas
 from __future__ import annotations
 
 import abc
+import base64
+import hashlib
+import os
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from fast_channels.layers.codecs import Envelope, JSONCodec, MsgPackCodec
+from fast_channels.exceptions import InvalidChannelLayerError, MissingExtra
+from fast_channels.layers.codecs import JSONCodec, MsgPackCodec
 from fast_channels.layers.hub import ADDRESS
 
 if TYPE_CHECKING:
@@ -32,6 +36,57 @@ class SerializerDoesNotExist(KeyError):
     def __str__(self) -> str:
         known = ", ".join(map(repr, self.known)) or "none"
         return f"no serializer is called {self.format!r}; registered: {known}"
+
+
+class Envelope:
+    """
+    The envelope of a payload in Redis: a random prefix, and encryption.
+
+    The random prefix makes equal messages different members of a sorted set. A key becomes
+    a Fernet key as base64(sha256(key)). The first key encrypts and all of them decrypt, so
+    that keys can be rotated.
+    """
+
+    def __init__(
+        self,
+        keys: Sequence[str | bytes] | None = None,
+        prefix_length: int = 0,
+        ttl: int | None = None,
+    ) -> None:
+        if isinstance(keys, (str, bytes)):
+            raise InvalidChannelLayerError(
+                f"symmetric_encryption_keys is a single {type(keys).__name__}; "
+                "pass a list of keys, the newest first"
+            )
+        self.prefix_length = prefix_length
+        # Seconds after which an encrypted payload is refused; None for never.
+        self.ttl = ttl
+        self._fernet = multi_fernet(keys) if keys else None
+
+    @property
+    def encrypts(self) -> bool:
+        return self._fernet is not None
+
+    def seal(self, payload: bytes) -> bytes:
+        if self._fernet is not None:
+            payload = self._fernet.encrypt(payload)
+        return os.urandom(self.prefix_length) + payload
+
+    def open(self, sealed: bytes) -> bytes:
+        payload = sealed[self.prefix_length :]
+        if self._fernet is not None:
+            payload = self._fernet.decrypt(payload, self.ttl)
+        return payload
+
+
+def multi_fernet(keys: Sequence[str | bytes]) -> Any:
+    """Return the MultiFernet of these keys; raises MissingExtra without `cryptography`."""
+    try:
+        from cryptography.fernet import Fernet, MultiFernet  # noqa: PLC0415 - optional
+    except ImportError:
+        raise MissingExtra("encryption", "encryption") from None
+    digests = (hashlib.sha256(k.encode() if isinstance(k, str) else k).digest() for k in keys)
+    return MultiFernet([Fernet(base64.urlsafe_b64encode(digest)) for digest in digests])
 
 
 class Around(NamedTuple):

@@ -201,7 +201,8 @@ class RedisStreamsBroker(RedisWorkQueue):
         await asyncio.gather(*(shard.catch_up.begin_anew() for shard in self._shards))
 
     def _shard(self, topic: str) -> Shard:
-        return self._shards[consistent_hash(topic, len(self._shards))]
+        shards = self._shards
+        return shards[consistent_hash(topic, len(shards)) if len(shards) > 1 else 0]
 
     def __str__(self) -> str:
         return ", ".join(str(shard.server) for shard in self._shards)
