@@ -170,7 +170,7 @@ async def test_reliable_chat_makes_up_for_a_dropped_connection_and_plain_chat_do
     for chat in ("chat", "reliable"):
         await expect(away.locator(f"#{chat}-status")).to_have_text("disconnected")
     await expect(away.locator("#chats-drop")).to_contain_text("Reconnect (in ")
-    await expect(away.locator("#chats-hint")).to_contain_text("Dropped. Now write in another tab")
+    await expect(away.locator("#chats-hint")).to_contain_text("Dropped. Now write in a second tab")
     for text in ("missed 1", "missed 2", "missed 3"):
         await say(other, "chats-text", text)
         await both_chats_have(other, text)
@@ -295,6 +295,33 @@ async def test_replayed_line_shows_when_it_was_sent(open_page, server):
     await expect(shown_time).to_have_text(re.compile(r"^sent \d\d:\d\d:00$"))
 
 
+async def test_robot_writes_for_visitors_without_a_second_tab(open_page):
+    """Its lines are those of another client: replayed in one chat, lost in the other."""
+    # With its clock standing still, the page does not reconnect by itself.
+    page, other = await open_page(clock=True), await open_page()
+    await activate(page, "chats-drop")
+    await expect(page.locator("#reliable-status")).to_have_text("disconnected")
+    await activate(page, "chats-robot")
+    lines = [
+        "Hello, I am a robot.",
+        "Who of you is disconnected?",
+        "You read this later, or never.",
+    ]
+    for text in lines:
+        await expect(page.locator("#chats-robot")).to_be_disabled()
+        await both_chats_have(other, text)
+        await page.clock.run_for(500)
+    await expect(page.locator("#chats-robot")).to_be_enabled()
+    await activate(page, "chats-drop")
+    await all_connected(page)
+    await expect(page.locator("#reliable-log .mark")).to_have_count(3)
+    assert await shown(page, "reliable-log") == [
+        "back: 3 lines missed",
+        *(f"Robot: {text} | replayed" for text in lines),
+    ]
+    assert await shown(page, "chat-log") == ["back: lines sent meanwhile are missing here"]
+
+
 @pytest.mark.parametrize(("width", "height"), [(1440, 900), (390, 844)])
 async def test_chats_come_first_and_need_no_scrolling(open_page, width, height):
     """The hint, the button, and both chats with their field fit the window, side by side."""
@@ -379,7 +406,7 @@ async def test_room_is_entered_and_left(open_page):
 
 
 @pytest.mark.parametrize(
-    "room", ["two words", "a/b", "crème brûlée", "☕ 日本", "50% & #1?", "x joined y"]
+    "room", ["two words", "a/b", "crème brûlée", "☕ 日本", "50% & #1?", "x joined y", ".."]
 )
 async def test_room_may_have_any_name(open_page, room):
     """Both tabs get into the room that was typed, and read each other there."""

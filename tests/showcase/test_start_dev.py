@@ -100,10 +100,14 @@ def test_starts_all_four_and_stops_them_when_asked(tmp_path, number):
     with start_dev(tmp_path) as running:
         welcome = running.wait_until_started()
         assert f"http://localhost:{running.port}" in welcome
-        assert "sandbox.external_sender" in welcome
+        (sender,) = [line for line in welcome.splitlines() if "sandbox.external_sender" in line]
         assert answers(running.broker_port, timeout=PATIENCE)
         assert page_answers(running.url)
         assert len(running.children) == 4
+        # Pasted into a terminal that is somewhere else.
+        pasted = ["bash", "-c", f"{sender} --rounds 0 --count 0"]
+        sent = subprocess.run(pasted, cwd=tmp_path, capture_output=True, text=True, check=True)
+        assert "maintenance tonight" in sent.stdout
 
         # An open page must not keep the server from ending.
         with websockets.sync.client.connect(f"ws://127.0.0.1:{running.port}/ws/chat"):

@@ -6,11 +6,11 @@ import { NAME } from "./name.js";
 /**
  * With `json`, values are sent and received instead of text. With `resume`, a resumable consumer
  * sends what was missed while the connection was lost. With `history`, the first connection
- * begins with the latest lines.
+ * begins with the latest lines. `name` is the author's name.
  */
-export function open(path, { json = false, resume = false, history = false } = {}) {
+export function open(path, { json = false, resume = false, history = false, name = NAME } = {}) {
   const url = new URL(path, location.href);
-  url.searchParams.set("name", NAME);
+  url.searchParams.set("name", name);
   if (history) url.searchParams.set("history", "1");
   // A line that cannot be sent now stays in its field, so no line waits in the socket.
   const socket = connect(url, { json, resume, bufferSize: 0, retryCap: 10_000 });

@@ -12,7 +12,11 @@ import { showStatus } from "../status.js";
 // A dropped connection comes back after this many seconds.
 const AWAY_SECONDS = 15;
 
-const DROPPED = "Dropped. Now write in another tab: it goes out over both chats, but not to this tab.";
+const DROPPED = "Dropped. Now write in a second tab, or let the robot write. Nothing reaches this tab.";
+
+// The robot is another client, for visitors without a second tab.
+const ROBOT_LINES = ["Hello, I am a robot.", "Who of you is disconnected?", "You read this later, or never."];
+const ROBOT_PAUSE_MS = 500;
 
 export function chatsPanel(panel) {
   const plain = plainChat(panel);
@@ -30,6 +34,7 @@ export function chatsPanel(panel) {
     return sent.includes(true);
   });
   dropButton(panel, plain.socket, reliable.socket);
+  robotButton(panel);
 }
 
 function plainChat(panel) {
@@ -87,7 +92,7 @@ function counted(lines) {
 
 function outcome({ recovered, missed }) {
   if (!recovered) return "Back, after more lines than the history keeps. The reliable chat shows the latest.";
-  if (!missed) return "Back, but no line was sent meanwhile. Drop the connection again, and write in a second tab.";
+  if (!missed) return "Back, but no line was sent meanwhile. Drop the connection again, and let the robot write.";
   const what = missed === 1 ? ["1 line", "it"] : [`${missed} lines`, "them"];
   return `Back. The reliable chat received the ${what[0]} that it missed; the plain chat lost ${what[1]}.`;
 }
@@ -132,4 +137,28 @@ function dropButton(panel, plain, reliable) {
   };
   button.addEventListener("click", () => (left ? comeBack() : drop()));
   button.disabled = false;
+}
+
+/** Writes a few lines over both chats, with connections of its own. */
+function robotButton(panel) {
+  const button = panel.querySelector("#chats-robot");
+  button.addEventListener("click", async () => {
+    button.disabled = true;
+    const plain = open("/ws/chat", { name: "Robot" });
+    const reliable = open("/ws/reliable", { json: true, name: "Robot" });
+    await Promise.all([opened(plain), opened(reliable)]);
+    for (const text of ROBOT_LINES) {
+      plain.send(text);
+      reliable.send({ text });
+      await new Promise((resolve) => setTimeout(resolve, ROBOT_PAUSE_MS));
+    }
+    plain.close();
+    reliable.close();
+    button.disabled = false;
+  });
+  button.disabled = false;
+}
+
+function opened(socket) {
+  return new Promise((resolve) => socket.on("state", ({ state }) => state === "open" && resolve()));
 }

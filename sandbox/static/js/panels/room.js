@@ -18,7 +18,8 @@ export function roomPanel(panel) {
   let socket = null;
 
   const enter = (room) => {
-    socket = open(`/ws/room/${encodeURIComponent(room)}`);
+    // With a space, which the server removes: browsers would take "." and ".." as steps of a path.
+    socket = open(`/ws/room/${encodeURIComponent(`${room} `)}`);
     showStatus(panel.querySelector("#room-status"), socket);
     socket.on("message", ({ data }) => show(log, data));
     socket.on("state", ({ state, code, reason }) => {
