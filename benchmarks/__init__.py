@@ -1,7 +1,7 @@
 """
-What this library costs beside bare ASGI and beside its peers, in one run.
+Benchmarks of this library next to bare ASGI and its peers, in one run.
 
-`python -m benchmarks --help` lists what can be measured. Nothing is measured in
-the process that says so: a server, its clients and a publisher are processes of
-their own, and every contender goes through the same ones.
+`python -m benchmarks --help` lists the benchmarks. A server, its clients and a publisher are
+separate processes, the same ones for every contender; the process of the suite only reads their
+numbers.
 """

@@ -26,11 +26,11 @@ if TYPE_CHECKING:
     from .benchmark import Benchmark
 
 DOCUMENT = ROOT / "docs" / "performance.md"
-# Results that are kept in the repository, and those of this machine alone.
+# Folders of results: in the repository, and of this machine only.
 PUBLISHED = ROOT / "docs" / "performance"
 LOCAL = ROOT / ".bench"
 
-# What a developer's inner loop is about, in less than two minutes.
+# The benchmarks that a developer runs again and again; they take less than two minutes.
 QUICK = ("fanout", "echo", "pipeline", "broadcast")
 QUICK_CONTENDERS = ("bare", "ours")
 
@@ -39,7 +39,7 @@ def parser() -> argparse.ArgumentParser:
     default = Settings()
     made = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     made.add_argument("benchmarks", nargs="*", metavar="BENCHMARK", help=", ".join(cases.ALL))
-    made.add_argument("--contenders", type=words, default=[], help="names, or what they begin with")
+    made.add_argument("--contenders", type=words, default=[], help="names, or their first parts")
     made.add_argument("--layer", nargs="+", choices=LAYERS, default=[])
     made.add_argument("--server", choices=SERVERS, default=default.server)
     made.add_argument("--rounds", type=int)
@@ -55,11 +55,17 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--returning", type=int, help="clients that come back at once")
     made.add_argument("--missed", type=int, help="messages that each of them has missed")
     made.add_argument("--appended", type=int, help="messages sent to a log, for its memory")
-    made.add_argument("--quick", action="store_true", help="little of it, compared with before")
-    made.add_argument("--save", action="store_true", help="with --quick: compare with this run")
-    made.add_argument("--document", action="store_true", help="put it into docs/performance.md")
     made.add_argument(
-        "--render", action="store_true", help="only write the document anew from stored results"
+        "--quick", action="store_true", help="small settings, and a comparison with the stored run"
+    )
+    made.add_argument(
+        "--save", action="store_true", help="with --quick: store this run for later comparisons"
+    )
+    made.add_argument(
+        "--document", action="store_true", help="write the results into docs/performance.md"
+    )
+    made.add_argument(
+        "--render", action="store_true", help="only write the document again from stored results"
     )
     made.add_argument("--output", type=Path, help="folder for results and plots")
     return made
@@ -70,7 +76,7 @@ def words(text: str) -> list[str]:
 
 
 def settings_of(options: argparse.Namespace) -> Settings:
-    """What was asked for; the rest as it is by default, or for a quick look."""
+    """Return the settings of the command line, with defaults for the rest."""
     quick = {"rounds": 2, "seconds": 1.0, "clients": 200, "warmup": 0.3, "messages": 20_000}
     chosen: dict[str, Any] = dict(quick) if options.quick else {}
     for name in Settings.__dataclass_fields__:
@@ -94,13 +100,13 @@ def measure(benchmark: Benchmark, options: argparse.Namespace, settings: Setting
 
 
 def command(benchmark: Benchmark, options: argparse.Namespace) -> str:
-    """What to type for this benchmark alone."""
+    """Return the command that runs this benchmark only."""
     given = [word for word in sys.argv[1:] if word not in options.benchmarks]
     return shlex.join(["python", "-m", "benchmarks", benchmark.name, *given])
 
 
 def publish(benchmark: Benchmark, result: Result) -> None:
-    """Put a result into the document, with its plot, and the machine of all of them."""
+    """Write a result and its plot into the document, and update the list of machines."""
     result.save(PUBLISHED / f"{benchmark.name}.json")
     plots = draw(benchmark, result, PUBLISHED)
     measured = [
@@ -117,7 +123,7 @@ def publish(benchmark: Benchmark, result: Result) -> None:
 
 
 def compare(benchmark: Benchmark, result: Result, *, save: bool) -> None:
-    """Print what changed since the run that was kept, and keep this one if there is none."""
+    """Print the changes since the stored run. Store this run if none is stored."""
     path = LOCAL / "quick" / f"{benchmark.name}.json"
     if path.exists():
         print("\n" + comparison(benchmark, Result.load(path), result))
@@ -157,14 +163,14 @@ def main() -> int:
     for name in options.benchmarks:
         if name not in cases.ALL:
             made.error(f"no benchmark is called {name!r}; there are {', '.join(cases.ALL)}")
-    # Being terminated is an end in order, too: what was started is ended.
+    # SIGTERM ends the suite like Ctrl+C, so that it ends the processes that it has started.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    # Valkey inherits it. The server under test has the other cores.
+    # Valkey inherits these cores. The server under test has the other ones.
     os.sched_setaffinity(0, LOAD_CORES)
     try:
         return run(options)
     except KeyboardInterrupt:
-        say("stopped; every process that was started has ended")
+        say("stopped; all processes of the suite have ended")
         return 130
 
 

@@ -1,4 +1,4 @@
-"""What a benchmark is, and how the contenders take turns in it."""
+"""The class of a benchmark, and the turns of its contenders."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     # Measurements of one contender in one round: by case, then by metric.
     Measured = Mapping[str, Mapping[str, float]]
-    # Starts a contender, and yields what measures it once.
+    # Starts a contender, and yields a function that measures it once.
     Stand = Callable[[Contender, Place], AbstractContextManager[Callable[[], Measured]]]
 
 # Columns that more than one benchmark has.
@@ -36,57 +36,57 @@ SHARES = (
     Metric("publisher_share", "publisher busy", is_share=True),
 )
 
-# Above this part of its time a process may be what was measured.
+# A process that was busy for a larger part of its time may have limited the measurement.
 LIMIT = 0.85
 
-# After so many a contender is left out.
+# A contender takes no more turns after this many failures.
 MOST_FAILURES = 2
 
-# Into so many is a round cut where contenders need no start for it.
+# If contenders keep running, a round is divided into this many short ones.
 SLICES = 4
-# Seconds to warm up before each of them: everybody is connected, and has worked before.
+# Seconds to warm up before a short round: all clients are connected and have been busy before.
 SHORT_WARMUP = 0.2
 
 
 @dataclass(frozen=True)
 class Benchmark:
-    """One of the suite."""
+    """One benchmark of the suite."""
 
     name: str
     title: str
-    # The first is what ratios and plots are about.
+    # Ratios and plots use the first one.
     metrics: tuple[Metric, ...]
-    # One of the two. The first starts a contender, measures it and ends it; with the
-    # second it stays for all rounds, idle while it is the turn of others.
+    # A benchmark has `run` or `stand`. `run` starts a contender, measures it and ends it. With
+    # `stand`, the contender runs during all rounds, idle in the turns of other contenders.
     run: Callable[[Contender, Place], Measured] | None = None
     stand: Stand | None = None
     layers: tuple[Layer, ...] = ("pubsub", "queue")
-    # The only families that it is about, if not all.
+    # The families that it measures, or all if empty.
     families: tuple[str, ...] = ()
-    # Layers that it can also be asked for.
+    # Layers that the command line can add.
     on_request: tuple[Layer, ...] = ()
-    # Fewer rounds than others for what repeats itself within one, and takes long.
+    # Fewer rounds for a benchmark that takes long and repeats itself within a round.
     most_rounds: int | None = None
-    # Whether its columns are sizes, over which a cost should stay the same.
+    # True if its columns are sizes over which a cost should stay the same.
     is_scaling: bool = False
-    # Whether the lines of its table are its cases, there being one contender.
+    # True if the lines of its table are its cases, because it has one contender.
     is_by_case: bool = False
 
     def contenders(self, words: Sequence[str], layers: Sequence[Layer]) -> Sequence[Contender]:
         possible = (*self.layers, *self.on_request)
         wanted = [layer for layer in layers if layer in possible] if layers else self.layers
-        # What is about one family runs whoever else was asked for.
+        # A benchmark of one family runs even if the command line names other contenders.
         return chosen(self.families or words, wanted, self.name)
 
 
 def emptied(place: Place) -> None:
-    """Leave nothing of one contender on the server for the next."""
+    """Delete all data that a contender has left on the server."""
     with Redis.from_url(place.valkey.url) as redis:
         redis.flushall()
 
 
 class Disturbance:
-    """How much of the machine others have used since this was made."""
+    """Measures how much of the machine other programs use, from its creation on."""
 
     def __init__(self, place: Place) -> None:
         self._place = place
@@ -94,7 +94,7 @@ class Disturbance:
         self._before = self._by_others()
 
     def share(self) -> float:
-        """A part of all cores. Of use when every process of a contender has ended."""
+        """Return the used part of all cores. Call this when all processes of a contender ended."""
         seconds = time.monotonic() - self._began
         return max(0.0, self._by_others() - self._before) / seconds / len(CORES)
 
@@ -111,10 +111,10 @@ def take_turns(
     empty: Callable[[Place], None] = emptied,
 ) -> None:
     """
-    Measure everyone, in rounds: A B C A B C, so that a slow minute is nobody's own.
+    Measure all contenders in rounds, A B C A B C, so that a slow minute affects all of them.
 
-    A contender that fails twice is left out; the others go on. Where contenders
-    stand, rounds are short, and every other one goes backwards: A B C C B A.
+    A contender that fails twice takes no more turns; the others continue. If contenders keep
+    running, rounds are short, and every second round is in reverse: A B C C B A.
     """
     settings = place.settings
     slices = 1 if benchmark.stand is None else SLICES
@@ -135,7 +135,7 @@ def take_turns(
 
 
 class Turns:
-    """The turns of one contender. It is started for each of them, unless it stands."""
+    """The turns of one contender, which is started for each turn unless it keeps running."""
 
     def __init__(
         self,
@@ -156,15 +156,15 @@ class Turns:
 
     @property
     def failed(self) -> bool:
-        """Whether it has failed too often to be given another turn."""
+        """True if the contender has failed too often to take another turn."""
         return self._failures >= MOST_FAILURES
 
     def begin(self, stack: contextlib.ExitStack, settings: Settings) -> None:
-        """Start it for all of its turns, if it stands."""
+        """Start the contender for all of its turns, if it keeps running."""
         if not self.stands or self._benchmark.stand is None:
             return
         try:
-            # With a server of its own: all of them use the same names.
+            # On a separate Valkey server, because all contenders use the same names.
             place = Place(stack.enter_context(ValkeyServer()), settings)
             self._measure = stack.enter_context(self._benchmark.stand(self.contender, place))
         except (ChildFailed, OSError) as exc:
@@ -172,7 +172,7 @@ class Turns:
             self._note_failure(str(exc))
 
     def take(self) -> str:
-        """Measure it once; returns what went wrong."""
+        """Measure the contender once. Return the error, or an empty string."""
         contender = self.contender
         try:
             for case, values in self._measure().items():
@@ -189,7 +189,9 @@ class Turns:
             with self._benchmark.stand(self.contender, self._place) as measure:
                 return measure()
         if self._benchmark.run is None:
-            raise TypeError(f"{self._benchmark.name} has no way to be run")
+            raise TypeError(
+                f"the benchmark {self._benchmark.name} has neither run nor stand; pass one"
+            )
         disturbance = Disturbance(self._place)
         measured = self._benchmark.run(self.contender, self._place)
         others = {"others_share": disturbance.share()}

@@ -1,7 +1,7 @@
 """
-Who takes part. A new layer, or a new contender, is one line in CONTENDERS.
+The contenders. A new layer or contender is one line in CONTENDERS.
 
-Its application is a file in `benchmarks/apps`, see there for what it has to have.
+Its application is a file in `benchmarks/apps`; the docstring of that package lists its parts.
 """
 
 from __future__ import annotations
@@ -17,16 +17,15 @@ if TYPE_CHECKING:
 
 Layer = Literal["pubsub", "queue", "streams", "memory"]
 
-# The interpreters that have what an application imports.
+# The interpreters in which the imports of applications are installed.
 ENVIRONMENTS = {
     "suite": sys.executable,
     "peers": str(ROOT / ".venv-bench-peers" / "bin" / "python"),
 }
 
-# Arguments of uvicorn. The loop and the protocol are the same for all who do not
-# come with one of their own.
+# Arguments of uvicorn. Contenders without a server of their own have the same loop and protocol.
 SERVERS: dict[str, Sequence[str]] = {
-    # Its default, which is "websockets-sansio" since 0.52.
+    # The default of uvicorn, which is "websockets-sansio" since 0.52.
     "uvicorn": ("--loop", "uvloop", "--ws", "auto"),
     "websockets": ("--loop", "uvloop", "--ws", "websockets"),
     "wsproto": ("--loop", "uvloop", "--ws", "wsproto"),
@@ -49,15 +48,15 @@ class Contender:
     wire: Literal["plain", "socketio"] = "plain"
     # A key of SERVERS for a contender with a server of its own, or "".
     server: str = ""
-    # Another way than a handler in which the application forwards: BENCH_LANE.
+    # BENCH_LANE: the way in which the application sends a message to clients.
     lane: str = "handler"
-    # Whether it works after some seconds in which nothing happened: python-socketio
-    # ends connections whose client does not answer its pings, as ours do not, and
-    # some clients of channels_redis's queue miss what comes then.
+    # True if the contender works after some idle seconds. python-socketio ends connections
+    # without answers to its pings, which our clients do not send, and with the queue of
+    # channels_redis, some clients miss messages then.
     rests: bool = True
-    # Benchmarks that ask for what it does not have.
+    # Benchmarks that need a feature that the contender does not have.
     without: frozenset[str] = frozenset()
-    # The only benchmarks that it takes part in, if not in all.
+    # The benchmarks of the contender, or all if empty.
     only: frozenset[str] = frozenset()
 
     @property
@@ -69,14 +68,14 @@ class Contender:
 
     @property
     def family(self) -> str:
-        """What its name begins with: "ours" for "ours-queue"."""
+        """The first part of the name: "ours" for "ours-queue"."""
         return self.name.partition("-")[0]
 
 
-# What differs in how a broadcast is written shows here only.
+# Only these benchmarks show a difference in how broadcasts are written.
 BROADCASTS = frozenset({"fanout", "latency", "group_size"})
 
-# Neither has shared channels, nor channels that join groups one by one.
+# Benchmarks that need shared channels, or channels that join groups one by one.
 FRAMEWORK = frozenset({"pipeline", "membership"})
 
 CONTENDERS = (
@@ -168,11 +167,10 @@ CONTENDERS = (
 
 def chosen(words: Sequence[str], layers: Sequence[Layer], benchmark: str) -> tuple[Contender, ...]:
     """
-    Who takes part in a benchmark, of those on one of `layers`.
+    Return the contenders of a benchmark with one of `layers`.
 
-    `words` are names of contenders or what these begin with; none means all.
-
-    Raises ValueError if a word is nobody's name.
+    `words` are names or families of contenders; none means all. Raises ValueError for an
+    unknown word.
     """
     for word in words:
         if not any(word in (c.name, c.family) for c in CONTENDERS):

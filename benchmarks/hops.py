@@ -122,7 +122,7 @@ class Client:
 
 
 async def visited(layer: BaseChannelLayer, consumer: type[Listener]) -> tuple[list[str], list[str]]:
-    """Return the files that a message visits, and those that a frame visits to its handler."""
+    """Return the files that a message visits, and the files that a frame visits to its handler."""
     channel_layers.register("hops", layer)
     try:
         async with layer, asyncio.timeout(TIMEOUT_SECONDS):
@@ -146,7 +146,7 @@ async def visited(layer: BaseChannelLayer, consumer: type[Listener]) -> tuple[li
             await client.leave()
     finally:
         channel_layers.unregister("hops")
-    # The first round loads caches; the median is what each later message does.
+    # The first round loads caches. The median is the path of each later message.
     return sorted(rounds, key=len)[ROUNDS // 2], frame
 
 

@@ -1,4 +1,4 @@
-"""What the numbers were measured on."""
+"""The machine and the versions with which the numbers were measured."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ print(json.dumps(found))
 
 @functools.cache
 def describe() -> dict[str, str]:
-    """Processor, system and versions, as they stand beside every table."""
+    """Return processor, system and versions, for the document."""
     described = {
         "processor": f"{processor()}, {len(CORES)} cores",
         "system": f"{platform.system()} {platform.release()}",
@@ -65,14 +65,14 @@ def processor() -> str:
 
 
 def server_version() -> str:
-    """The first of `Valkey server v=8.1.1 sha=...`."""
+    """Return name and version from output such as `Valkey server v=8.1.1 sha=...`."""
     command = [find_server(), "--version"]
     said = subprocess.run(command, capture_output=True, text=True, check=False).stdout  # noqa: S603
     return re.sub(r"^(\w+) server v=(\S+).*$", r"\1 \2", said.strip(), flags=re.DOTALL)
 
 
 def versions(environment: str, libraries: tuple[str, ...]) -> dict[str, str]:
-    """What an environment has installed; nothing if there is no such environment."""
+    """Return the versions of libraries in an environment, or nothing if it does not exist."""
     python = ENVIRONMENTS[environment]
     if not Path(python).exists():
         return {}

@@ -1,4 +1,4 @@
-"""Results as drawings: the same bytes for the same numbers, legible on light and on dark."""
+"""Plots of results, legible on light and on dark. Equal numbers give equal files."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from .benchmark import Benchmark
     from .results import Result, Row
 
-# Grey enough for a white page and for a black one.
+# A grey that is legible on a white and on a black page.
 INK = "#7d8590"
 COLORS = {
     "bare": "#8b949e",
@@ -25,10 +25,10 @@ STYLES = {"pubsub": "-", "queue": "--", "memory": "-"}
 
 
 def draw(benchmark: Benchmark, result: Result, folder: Path) -> list[Path]:
-    """One file for each benchmark, none if nothing was measured. Needs matplotlib."""
+    """Draw one file, or none if there are no measurements. Needs matplotlib."""
     if not any(row.rounds for row in result.rows):
         return []
-    # Only this needs it, and the rest runs where it is not installed.
+    # Imported here, because the rest of the suite runs without matplotlib.
     import matplotlib as mpl  # noqa: PLC0415
 
     mpl.use("svg")
@@ -83,7 +83,7 @@ def _bars(benchmark: Benchmark, result: Result) -> Any:
 
 
 def _parts(benchmark: Benchmark, result: Result) -> dict[str, Sequence[Row]]:
-    """The rows that share a drawing, by its title."""
+    """Return the rows of each drawing, by its title."""
     header = benchmark.metrics[0].header
     if benchmark.is_by_case:
         return {header: [row for row in result.rows if row.case]}
@@ -91,7 +91,7 @@ def _parts(benchmark: Benchmark, result: Result) -> dict[str, Sequence[Row]]:
 
 
 def _errors(rows: Sequence[Row], key: str, medians: Sequence[float]) -> list[list[float]]:
-    """How far the lowest and the highest round are from the median."""
+    """Return the distances of the lowest and the highest round from the median."""
     spreads = [
         row.spread(key) or (median, median) for row, median in zip(rows, medians, strict=True)
     ]

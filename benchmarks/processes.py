@@ -1,4 +1,4 @@
-"""Processes that the suite starts, measures and ends: each by its id, and each for certain."""
+"""Processes that the suite starts, measures and always ends, each by its id."""
 
 from __future__ import annotations
 
@@ -21,53 +21,53 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parent.parent
 TICKS = os.sysconf("SC_CLK_TCK")
 
-# The server has the first core to itself; what makes the load shares the others.
+# The server has the first core to itself; the processes that make load share the others.
 CORES = sorted(os.sched_getaffinity(0))
 SERVER_CORES = CORES[:1]
 LOAD_CORES = CORES[1:] or CORES
 
-# Seconds until a process must have said that it is there.
+# Seconds until a process must have reported that it is ready.
 START_TIMEOUT = 30.0
-# Seconds until a process that was told to end is killed.
+# Seconds from the signal to end until a process is killed.
 END_TIMEOUT = 5.0
 
 
 class ChildFailed(Exception):
-    """A process ended, did not answer, or said what went wrong."""
+    """A process ended, did not answer, or reported an error."""
 
 
 def cpu_seconds(pid: int) -> float:
-    """User and system time that a process has used; 0.0 once it is gone, or for 0."""
-    # The clock that clock_getcpuclockid(3) gives on Linux: of nanoseconds, while /proc
-    # counts in hundredths of a second, of which a short run may not take one.
+    """Return the user and system time of a process, or 0.0 if it is gone or `pid` is 0."""
+    # The clock of clock_getcpuclockid(3) on Linux counts nanoseconds. /proc counts hundredths of
+    # a second, and a short run may take less than one.
     clock = ~pid << 3 | 2
     with contextlib.suppress(OSError):
-        # Of process 0 it would be this one's.
+        # The clock of process 0 is the clock of this process.
         return time.clock_gettime(clock) if pid else 0.0
     return 0.0
 
 
 def machine_seconds() -> float:
-    """User and system time that all processes of the machine have used."""
+    """Return the user and system time of all processes of the machine."""
     user, nice, system = Path("/proc/stat").read_text(encoding="utf-8").split(maxsplit=4)[1:4]
     return (int(user) + int(nice) + int(system)) / TICKS
 
 
 def own_seconds() -> float:
-    """CPU time of the suite and of all processes that it has started and ended."""
+    """Return the CPU time of the suite and of all processes that it has started and ended."""
     used = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     return sum(usage.ru_utime + usage.ru_stime for usage in used)
 
 
 def children(pid: int) -> list[int]:
-    """Ids of the processes that a process has started."""
+    """Return the ids of the processes that a process has started."""
     with contextlib.suppress(OSError):
         return [int(n) for n in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
     return []
 
 
 def private_bytes(pid: int) -> int:
-    """Memory that would be free if the process were gone."""
+    """Return the memory that would be free without this process."""
     lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
     private = [line for line in lines if line.startswith(("Private_Clean", "Private_Dirty"))]
     return sum(int(line.split()[1]) for line in private) * 1024
@@ -75,9 +75,9 @@ def private_bytes(pid: int) -> int:
 
 class Process:
     """
-    One process on cores of its own choice, ended with the block it is used in.
+    One process on the given cores. The end of its `with` block ends it.
 
-    What it says on standard error is kept, and quoted if it fails.
+    If the process fails, the error quotes its standard error.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class Process:
         descriptors: Sequence[int] = (),
     ) -> None:
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the process
-        self.process = subprocess.Popen(  # noqa: S603 - commands of our own
+        self.process = subprocess.Popen(  # noqa: S603 - the suite makes the command
             command,
             cwd=ROOT,
             env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1", **environment},
@@ -96,11 +96,11 @@ class Process:
             stdout=subprocess.PIPE,
             stderr=self._errors,
             pass_fds=descriptors,
-            # A Ctrl+C in the terminal is for the suite, which ends the others.
+            # Ctrl+C in the terminal must reach only the suite, which ends the others.
             start_new_session=True,
         )
         self.pid = self.process.pid
-        # Before it has started threads, which would keep the cores they began with.
+        # Before the process starts threads, which would keep the cores of their start.
         os.sched_setaffinity(self.pid, cores)
 
     def __enter__(self) -> Self:
@@ -124,18 +124,18 @@ class Process:
         return [self.pid, *children(self.pid)]
 
     def cpu(self) -> float:
-        """Seconds of CPU of this process and of those it started."""
+        """Return the CPU seconds of this process and of the processes that it started."""
         return sum(cpu_seconds(pid) for pid in self.family())
 
     def complaint(self) -> str:
-        """The last of what it wrote to standard error."""
+        """Return the last line of standard error."""
         self._errors.seek(0)
         lines = self._errors.read().decode(errors="replace").strip().splitlines()
-        return lines[-1] if lines else "it said nothing"
+        return lines[-1] if lines else "no output"
 
 
 class Worker(Process):
-    """A process of benchmarks.load, which does what `call` says."""
+    """A process of benchmarks.load, which obeys commands."""
 
     def __init__(
         self,
@@ -160,7 +160,7 @@ class Worker(Process):
         return self
 
     def call(self, do: str, *, timeout: float = 60.0, **arguments: Any) -> dict[str, Any]:
-        """Have one command carried out, and return what it answers."""
+        """Send a command, and return the answer."""
         self.ask(do, **arguments)
         return self._answer(timeout)
 
@@ -170,7 +170,7 @@ class Worker(Process):
         self.process.stdin.flush()
 
     def answer(self, timeout: float = 60.0) -> dict[str, Any]:
-        """What the command that was asked for has to say."""
+        """Return the answer to the command that `ask` sent."""
         return self._answer(timeout)
 
     def _answer(self, timeout: float) -> dict[str, Any]:
@@ -194,7 +194,7 @@ class Worker(Process):
 
 
 class Server(Process):
-    """uvicorn with one application, listening once the block is entered."""
+    """A uvicorn server with one application. It listens when the `with` block begins."""
 
     def __init__(
         self,
@@ -226,7 +226,7 @@ class Server(Process):
         while not listens(self.port):
             if self.process.poll() is not None or time.monotonic() > deadline:
                 raise ChildFailed(f"the server did not start: {self.complaint()}")
-            time.sleep(0.02)  # a server in another process tells nobody that it listens
+            time.sleep(0.02)  # a poll: the server does not report that it listens
 
 
 def listens(port: int) -> bool:
@@ -237,7 +237,7 @@ def listens(port: int) -> bool:
 
 @contextlib.contextmanager
 def pipe() -> Iterator[tuple[int, int]]:
-    """A pipe between two other processes: its reading end and its writing end."""
+    """Yield the reading end and the writing end of a pipe between two other processes."""
     reading, writing = os.pipe()
     try:
         yield reading, writing

@@ -1,4 +1,4 @@
-"""What was measured, and how it compares: plain numbers, nothing of where they came from."""
+"""Measurements and their ratios: plain numbers, without knowledge of their origin."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Metric:
-    """One column of a table. `key` is where the measurement of a round has it."""
+    """One column of a table. A measurement of a round has its value as `key`."""
 
     key: str
     header: str
@@ -33,7 +33,7 @@ class Row:
     contender: str
     label: str
     rounds: dict[str, list[float]] = field(default_factory=dict)
-    # Why there are no measurements, or fewer than rounds.
+    # The reason why measurements are missing.
     error: str = ""
 
     def add(self, measured: Mapping[str, float]) -> None:
@@ -51,17 +51,17 @@ class Row:
 
 @dataclass
 class Result:
-    """One benchmark: its rows in the order of their cases, and what they were measured on."""
+    """One benchmark: its rows in the order of their cases, and the machine."""
 
     benchmark: str
     command: str
     machine: dict[str, str]
-    # The load average before it began: above nothing, others used the machine too.
+    # The load average before the start; above zero, other programs used the machine, too.
     load_before: float = 0.0
     rows: list[Row] = field(default_factory=list)
 
     def row(self, case: str, contender: str, label: str = "") -> Row:
-        """The row of a contender in a case, made if it is the first of it."""
+        """Return the row of a contender in a case. Add it if it is missing."""
         for row in self.rows:
             if (row.case, row.contender) == (case, contender):
                 return row
@@ -86,7 +86,7 @@ class Result:
 
 
 def reference(rows: Iterable[Row], family: str) -> Row | None:
-    """The first row of "bare" or "ours" that has been measured, which others are compared to."""
+    """Return the first measured row of "bare" or "ours", with which other rows are compared."""
     for row in rows:
         if row.contender.partition("-")[0] == family and row.rounds:
             return row
@@ -95,10 +95,10 @@ def reference(rows: Iterable[Row], family: str) -> Row | None:
 
 def ratio(row: Row, to: Row | None, key: str) -> float | None:
     """
-    How many times as much as `to`: the median of what it was in each round.
+    Return how many times as much as `to` a row has: the median of the ratios of all rounds.
 
-    In one round they came one after the other: a machine that is slow for a while
-    is slow for both. Where one has failed in some, by the medians of both.
+    In a round the contenders run one after the other, so a slow minute of the machine affects
+    both. If one of them failed in some rounds, return the ratio of the medians.
     """
     if to is None:
         return None

@@ -1,4 +1,4 @@
-"""One contender under load: its server, clients that are connected to it, and a publisher."""
+"""One contender under load: its server, connected clients, and a publisher."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from .contenders import Contender
     from .settings import Place
 
-# Seconds within which a crowd must be connected, on a machine that is busy.
+# Seconds until all clients must be connected, even on a busy machine.
 CONNECT_TIMEOUT = 120.0
 
 # Seconds without a frame after which a measurement has failed.
@@ -37,16 +37,16 @@ STANDSTILL = 30.0
 
 
 class MissingDeliveries(ChildFailed):
-    """Fewer frames arrived, or more, than were sent to the clients."""
+    """The number of frames that arrived differs from the number that was sent."""
 
 
 def environment_of(contender: Contender, place: Place) -> dict[str, str]:
-    """What the processes of a contender find in their environment."""
+    """Return the environment variables for the processes of a contender."""
     return {
         "BENCH_REDIS": place.valkey.url,
         "BENCH_LAYER": contender.layer,
         "BENCH_LANE": contender.lane,
-        # This repository for us; for peers, one of them is called as we are.
+        # This repository for our package; not for the peers, one of which has the same name.
         "PYTHONPATH": str(ROOT / "src") if contender.environment == "suite" else "",
     }
 
@@ -59,7 +59,7 @@ def worker(
     descriptors: Sequence[int] = (),
     cores: Sequence[int] = LOAD_CORES,
 ) -> Worker:
-    """A process of benchmarks.load in the environment of a contender."""
+    """Return a process of benchmarks.load with the environment of a contender."""
     environment = environment_of(contender, place)
     return Worker(
         module,
@@ -87,7 +87,7 @@ def serving(contender: Contender, place: Place, *, workers: int = 1) -> Iterator
 
 @dataclass(frozen=True)
 class Moment:
-    """What had been received and used by then."""
+    """The frames that had arrived and the CPU time that was used at a time."""
 
     time: float
     frames: int
@@ -101,10 +101,9 @@ class Moment:
 
 class Session:
     """
-    Clients of one server, and whoever publishes to them.
+    The clients of one server, and the process that publishes to them.
 
-    Counts everything: what `flood` returns is only returned if each client has
-    received each broadcast.
+    All frames are counted: `flood` returns only if each client has received each broadcast.
     """
 
     def __init__(
@@ -114,11 +113,11 @@ class Session:
         self.publisher = publisher
         self._server = server
         self._place = place
-        # Connections of all clients together.
+        # The connections of all client processes together.
         self._connected = 0
 
     def connect(self, count: int) -> None:
-        """Connect so many clients, spread over their processes."""
+        """Connect `count` clients, spread over the client processes."""
         for number, client in enumerate(self.clients):
             share = count * (number + 1) // len(self.clients) - count * number // len(self.clients)
             client.ask("connect", count=share)
@@ -127,20 +126,20 @@ class Session:
         self._connected += count
 
     def flood(self, window: int, size: int, *, per_second: float = 0) -> dict[str, float]:
-        """Publish for a while, and return what one delivery took."""
+        """Publish for a while, and return the cost of one delivery."""
         settings = self._place.settings
         for client in self.clients:
             client.call("expect", size=size)
         self.publisher.call("start", window=window, size=size, per_second=per_second)
-        time.sleep(settings.warmup)  # not measured: caches and buffers fill in other processes
+        time.sleep(settings.warmup)  # the warm-up, which is not measured
         for client in self.clients:
             client.call("latencies")
         before = self._moment()
-        time.sleep(settings.seconds)  # this is the measurement: others work meanwhile
+        time.sleep(settings.seconds)  # the measurement: other processes work
         after = self._moment()
-        # A process may have stood still for all of a short measurement.
+        # A process may have been suspended during a short measurement.
         while after.frames == before.frames and after.time - before.time < STANDSTILL:
-            time.sleep(settings.seconds)  # the measurement, once more: others work meanwhile
+            time.sleep(settings.seconds)  # the measurement continues
             after = self._moment()
         self._account(self.publisher.call("stop"))
         return measured(before, after)
@@ -159,7 +158,7 @@ class Session:
         )
 
     def _account(self, stopped: dict[str, int]) -> None:
-        """Every broadcast, to every client, exactly once."""
+        """Raise MissingDeliveries unless each client got each broadcast exactly once."""
         frames = sum(client.call("count")["frames"] for client in self.clients)
         wanted = stopped["sent"] * self._connected
         if frames != wanted:
@@ -170,7 +169,7 @@ class Session:
 
 
 def measured(before: Moment, after: Moment) -> dict[str, float]:
-    """What happened between two moments, per second and per delivery."""
+    """Return the work between two moments, per second and per delivery."""
     seconds, frames = after.time - before.time, after.frames - before.frames
     if not frames:
         raise MissingDeliveries(f"not one frame arrived in {seconds:.1f} s")
@@ -193,7 +192,7 @@ def measured(before: Moment, after: Moment) -> dict[str, float]:
 def session(
     contender: Contender, place: Place, *, kind: str = "count", workers: int = 1
 ) -> Iterator[Session]:
-    """Start the three of them, with nobody connected yet."""
+    """Start server, clients and publisher, without connections."""
     with contextlib.ExitStack() as stack:
         server = stack.enter_context(serving(contender, place, workers=workers))
         pipes = [stack.enter_context(pipe()) for _ in range(place.settings.client_processes)]
@@ -212,7 +211,7 @@ def session(
 
 
 def crowd(contender: Contender, server: Server, kind: str, credit: int | None = None) -> Worker:
-    """A process of clients for a server."""
+    """Return a process of clients for a server."""
     arguments = ["--port", str(server.port), "--wire", contender.wire, "--kind", kind]
     if credit is not None:
         arguments += ["--credit", str(credit)]

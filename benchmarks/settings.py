@@ -1,4 +1,4 @@
-"""How much of everything: what the command line can change, and for whom."""
+"""The sizes and times of a run, which the command line can change."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ LAYERS: tuple[Layer, ...] = ("pubsub", "queue", "streams", "memory")
 
 @dataclass(frozen=True)
 class Settings:
-    """One run. Times are in seconds, sizes in bytes."""
+    """Settings of one run. Times are in seconds, sizes in bytes."""
 
     rounds: int = 3
-    # Measured, after warming up.
+    # The measured time, after the warm-up.
     seconds: float = 2.0
     warmup: float = 0.5
     clients: int = 500
-    # Processes that the clients are spread over.
+    # The number of client processes.
     client_processes: int = 1
-    # Broadcasts that are under way at the same time.
+    # Broadcasts in flight at the same time.
     window: tuple[int, ...] = (20, 1)
     size: int = 100
     # A key of contenders.SERVERS.
     server: str = "uvicorn"
-    # Idle connections whose memory is measured.
+    # Idle connections of which the memory is measured.
     idle: int = 2000
-    # Connections of which each waits for its own frame.
+    # Connections that each wait for their own frame.
     echoes: int = 50
-    # Clients whose latency is measured, and broadcasts per second: what the slowest
-    # contender can do in half of its time.
+    # Clients of which the latency is measured, and broadcasts per second: the slowest contender
+    # needs half of its time for them.
     listeners: int = 100
     pace: float = 20.0
     # Members of the one group of an in-memory broadcast.
@@ -42,22 +42,22 @@ class Settings:
     # Sizes of a group, and numbers of groups, over which costs should be flat.
     members: tuple[int, ...] = (10, 100, 1000, 10_000)
     groups: tuple[int, ...] = (10, 100, 1000, 10_000, 100_000)
-    # What the next larger number of groups may take to join, and a broadcast to the
-    # next larger group, by what the last one took; those who need more are left out.
+    # Limits of the estimated time to join the next larger number of groups, and of a broadcast
+    # to the next larger group. A contender that needs more does not reach the next size.
     patience: float = 40.0
     longest_broadcast: float = 10.0
-    # Clients that come back at once, and messages that each of them has missed.
+    # Clients that reconnect at once, and messages that each of them has missed.
     returning: int = 1000
     missed: int = 100
-    # Messages that are sent to a log whose memory is measured.
+    # Messages sent to a log before its memory is measured.
     appended: int = 100_000
-    # Messages that a producer may send at most.
+    # The most messages that a producer sends.
     messages: int = 50_000
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where a contender is measured."""
+    """The Valkey server and the settings of a measurement."""
 
     valkey: ValkeyServer
     settings: Settings

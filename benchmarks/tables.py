@@ -1,4 +1,4 @@
-"""Results as tables in Markdown, for the terminal and for the document alike."""
+"""Tables of results in Markdown, for the terminal and for the document."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ if TYPE_CHECKING:
     from .results import Metric, Result, Row
 
 NOTHING = "-"
-# Above this part of the machine, what others did on it shows in the numbers.
+# If other programs use a larger part of the machine, a row gets a remark.
 NOISE = 0.1
 
 
 def tables(benchmark: Benchmark, result: Result) -> str:
-    """All tables of a benchmark, one for each case, or one of all cases."""
+    """Return the tables of a benchmark: one for each case, or one of all cases."""
     parts = []
     cases = [case for case in result.cases() if case]
     if benchmark.is_by_case and cases:
@@ -28,16 +28,16 @@ def tables(benchmark: Benchmark, result: Result) -> str:
     for case in cases:
         parts.append(f"**{case}**")
         parts.append(table_of_case(benchmark, result.of_case(case)))
-    # Whoever failed before anything was measured is in no case.
+    # A contender that failed before its first measurement is in the case "".
     failed = [f"- {row.label}: {row.error}" for row in result.of_case("")]
     return "\n\n".join([*parts, *(["Failed:\n\n" + "\n".join(failed)] if failed else [])])
 
 
 def table_of_case(benchmark: Benchmark, rows: Sequence[Row]) -> str:
-    """One line for each row: medians, ratios, and what has to be said about it."""
+    """Return a table with medians, ratios and remarks of each row."""
     metrics = [m for m in benchmark.metrics if any(row.rounds.get(m.key) for row in rows)]
     head = ["", *[metric.header for metric in metrics], *heads_compared(benchmark)]
-    # CPU time says the same on a machine that others use, too.
+    # CPU time hardly changes if other programs use the machine, too.
     with_cpu = SERVER_CPU in metrics[1:]
     head += ["CPU / bare"] if with_cpu else []
     body = []
@@ -57,14 +57,14 @@ def table_of_case(benchmark: Benchmark, rows: Sequence[Row]) -> str:
 
 
 def heads_compared(benchmark: Benchmark) -> list[str]:
-    """The columns that compare lines with each other, if they are to be."""
+    """Return the headers of the columns that compare lines with each other."""
     if benchmark.is_scaling:
         return ["largest / smallest"]
     return [] if benchmark.is_by_case else ["/ bare", "/ ours"]
 
 
 def shown(row: Row, metric: Metric, with_spread: bool) -> str:
-    """The median, and for the main metric how far the rounds were apart."""
+    """Return the median, and for the main metric the lowest and the highest round."""
     median, spread = row.median(metric.key), row.spread(metric.key)
     if median is None or spread is None:
         return NOTHING
@@ -82,20 +82,20 @@ def compared(rows: Sequence[Row], row: Row, metric: Metric, whom: str) -> str:
 
 
 def growth(row: Row, metrics: Sequence[Metric]) -> str:
-    """How many times as much the largest size costs as the smallest, of those it reached."""
+    """Return the ratio of the costs of the largest and the smallest measured size."""
     found = [m for metric in metrics if (m := row.median(metric.key)) is not None]
     return f"{found[-1] / found[0]:.2f}" if len(found) > 1 and found[0] else NOTHING
 
 
 def remarks(row: Row) -> list[str]:
-    """What a reader has to know about a row before it is believed."""
+    """Return the reasons to doubt the numbers of a row."""
     found = []
     for key, who in (("client_share", "the client"), ("publisher_share", "the publisher")):
         share = row.median(key) or 0.0
         if share > LIMIT:
             found.append(f"limited by {who}, busy {share:.0%} of the time")
     load, server = row.median("load_share") or 0.0, row.median("server_share") or 0.0
-    # All processes of the load share cores: together they may be what was measured.
+    # All processes of the load share cores, so together they may have limited the measurement.
     if not found and load > LIMIT > server:
         found.append(f"limited by the load, busy {load:.0%} of the time together")
     others = row.median("others_share") or 0.0
@@ -107,7 +107,7 @@ def remarks(row: Row) -> list[str]:
 
 
 def markdown(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
-    """A table whose columns line up as text, too; all but the first and remarks to the right."""
+    """Return a table with aligned columns: the first and the remarks to the left."""
     widths = [max(len(line[n]) for line in [head, *body]) for n in range(len(head))]
 
     def line(cells: Sequence[str]) -> str:
@@ -125,7 +125,7 @@ def markdown(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
 
 
 def comparison(benchmark: Benchmark, before: Result, now: Result) -> str:
-    """What changed since an earlier run on the same machine: absolute, and as a part of bare."""
+    """Return the changes since an earlier run on the machine, absolute and relative to bare."""
     metric = benchmark.metrics[0]
     body = []
     for row in now.rows:

@@ -27,6 +27,7 @@ ROOT = Path(__file__).resolve().parent.parent
 AREAS = {
     "src": ["src/**/*.py"],
     "examples": ["docs/examples/**/*.py", "sandbox/**/*.py"],
+    "benchmarks": ["benchmarks/**/*.py", ".ci/*.py"],
     "tests": ["tests/**/*.py"],
     "pages": ["docs/**/*.md", "*.md", "clients/js/*.md"],
 }

@@ -49,7 +49,7 @@ def test_nouns_are_named(area, kind):
     assert language.counted(area).rate(kind) < limit
 
 
-@pytest.mark.parametrize("area", ["src", "examples", "tests"])
+@pytest.mark.parametrize("area", ["src", "examples", "benchmarks", "tests"])
 def test_docstrings_stand_alone(area):
     """A docstring begins with its subject or an imperative, so it makes sense in a hover box."""
     found = [
@@ -60,7 +60,7 @@ def test_docstrings_stand_alone(area):
     assert len(found) <= UNFIT_DOCSTRINGS.get(area, 0), "\n".join(found)
 
 
-@pytest.mark.parametrize("area", ["src", "examples"])
+@pytest.mark.parametrize("area", ["src", "examples", "benchmarks"])
 def test_messages_of_errors_are_written_alike(area):
     """They begin in lower case, unless with a name, and end without a full stop."""
     found = [

@@ -1,10 +1,10 @@
 """
-One small file for each contender, run by the interpreter that has it installed.
+One small file for each contender, run by the interpreter in which it is installed.
 
-Each has `app`, an ASGI application with three paths, and `open_layer()`, how
-another process speaks to it:
+Each file has `open_layer()`, with which another process sends to the group, and `app`, an ASGI
+application with three paths:
 
-- `/room` joins the group, then accepts, and sends on what the group gets;
-- `/echo` answers each frame with the same one;
+- `/room` joins the group, then accepts, and sends each message of the group to the client;
+- `/echo` sends each frame back;
 - `/publish` sends each frame to the group, from within the process.
 """

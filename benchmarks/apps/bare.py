@@ -1,4 +1,4 @@
-"""No toolkit: Redis is read once, and every connection's `send` is called."""
+"""No toolkit: one reader of Redis, which calls the `send` of every connection."""
 
 from __future__ import annotations
 
@@ -80,11 +80,11 @@ app = routed({"/room": room, "/echo": echo, "/publish": publish}, lifespan)
 
 
 class Commands:
-    """What one would write by hand instead of a layer: a command for each thing."""
+    """Code written by hand instead of a layer: one Redis command for each call."""
 
     def __init__(self, redis: Any) -> None:
         self._redis = redis
-        # What came with one LPOP and was not asked for yet.
+        # Messages that one LPOP returned and `receive` has not returned yet.
         self._taken: list[bytes] = []
 
     async def group_send(self, group: str, message: dict[str, str]) -> None:
@@ -98,7 +98,7 @@ class Commands:
 
     async def receive(self, channel: str) -> dict[str, str]:
         if not self._taken:
-            # The next ones are at the end, where taking them is cheap.
+            # In reverse, because taking from the end of a list is cheap.
             self._taken = (await self._redis.lpop(channel, 100) or [])[::-1]
         if not self._taken:
             _, text = await self._redis.blpop(channel)
@@ -107,7 +107,7 @@ class Commands:
 
 
 class Table:
-    """Groups as one would keep them by hand, in a dict of sets."""
+    """Groups kept by hand, in a dict of sets."""
 
     def __init__(self) -> None:
         self._groups: dict[str, set[str]] = {}
@@ -125,12 +125,12 @@ class Table:
 
 
 class Subscriptions(Table):
-    """And subscribed at Redis while they have members, as confirmed by it."""
+    """A table that subscribes to groups at Redis while they have members. Waits for Redis."""
 
     def __init__(self, redis: Redis) -> None:
         super().__init__()
         self._pubsub = redis.pubsub()
-        # One conversation: an answer is that of the last command.
+        # One call at a time: a reply belongs to the last command.
         self._turn = asyncio.Lock()
 
     async def group_add(self, group: str, channel: str) -> None:
@@ -147,7 +147,7 @@ class Subscriptions(Table):
 
 
 class Bare(Commands):
-    """Both: `groups` for those who ask for membership."""
+    """Commands and a table of groups."""
 
     def __init__(self, redis: Redis) -> None:
         super().__init__(redis)

@@ -29,7 +29,7 @@ settings.configure(
 )
 django.setup()
 
-# What follows needs Django to be configured.
+# These imports need a configured Django.
 from channels.generic.websocket import AsyncWebsocketConsumer  # noqa: E402
 from channels.layers import get_channel_layer  # noqa: E402
 from channels.routing import ProtocolTypeRouter, URLRouter  # noqa: E402

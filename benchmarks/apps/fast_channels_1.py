@@ -1,4 +1,4 @@
-"""fast-channels 1.1 from the registry, the project whose names this library keeps."""
+"""fast-channels 1.1, the published package with the names that this library keeps."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""This library, as README shows it."""
+"""This library, as the README shows it."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class ResumableRoom(Room):
     resumable = True
 
 
-# By the name of the lane on which a contender forwards what its group gets.
+# The consumers by BENCH_LANE: how the application sends messages of the group to clients.
 ROOMS = {"handler": Room, "fast": ForwardingRoom}
 
 

@@ -1,4 +1,4 @@
-"""python-socketio; a room of Socket.IO instead of a group."""
+"""python-socketio, with a Socket.IO room instead of a group."""
 
 from __future__ import annotations
 

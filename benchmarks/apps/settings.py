@@ -1,4 +1,4 @@
-"""What the suite tells an application, by way of its environment."""
+"""Settings that an application reads from its environment, where the suite puts them."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ if TYPE_CHECKING:
 REDIS_URL = os.environ.get("BENCH_REDIS", "redis://127.0.0.1:6379")
 # "pubsub", "queue", "streams" or "memory".
 LAYER = os.environ.get("BENCH_LAYER", "pubsub")
-# "handler", or another way in which the contender can forward a message.
+# "handler", or another way in which the application can send a message to clients.
 LANE = os.environ.get("BENCH_LANE", "handler")
 
 GROUP = "room"
 TYPE = "chat.message"
 
-# Nobody may drop messages here, by design or otherwise: they are counted.
+# Large, because no contender may drop messages: the suite counts them.
 CAPACITY = 1_000_000
 
 
@@ -27,10 +27,10 @@ def routed(
     lifespan: Callable[[], AbstractAsyncContextManager[Any]],
 ) -> Any:
     """
-    Return an ASGI application of ASGI applications, by path.
+    Return an ASGI application that calls one of several ASGI applications by its path.
 
-    Whoever is no framework is served by this, so that what a framework's routing
-    costs is not counted for one of them and not for another.
+    All contenders without routes of their own use this, so that none of them pays for the
+    routing of a framework.
     """
 
     async def app(scope: Any, receive: Any, send: Any) -> None:

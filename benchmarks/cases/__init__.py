@@ -1,8 +1,8 @@
 """
-What is measured, one file for each benchmark.
+The benchmarks, one file for each.
 
-Each has a BENCHMARK: its title, its columns, and `run`, which measures one
-contender once and returns what it found, by case.
+Each file has a BENCHMARK: a title, columns, and `run`, which measures one contender once and
+returns the measurements by case.
 """
 
 from __future__ import annotations

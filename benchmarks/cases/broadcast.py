@@ -1,4 +1,4 @@
-"""One broadcast within a process, to thousands: CPU until the last handler has sent."""
+"""One broadcast to thousands of members in a process: CPU until the last handler has sent."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The clients themselves: how many frames they can count, if a server cost next to nothing."""
+"""The limit of the clients: how many frames they can count if a server costs almost nothing."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from benchmarks.settings import Place
 
 
-def run(contender: Contender, place: Place) -> Measured:  # noqa: ARG001 - there is one
+def run(contender: Contender, place: Place) -> Measured:  # noqa: ARG001 - one contender
     settings = place.settings
     port = ["--port", str(free_port())]
     with Worker("writer", port, cores=SERVER_CORES) as writer, Worker("clients", port) as clients:
@@ -25,7 +25,7 @@ def run(contender: Contender, place: Place) -> Measured:  # noqa: ARG001 - there
         clients.call("expect", size=settings.size)
         cpu, began = clients.cpu(), time.monotonic()
         written = writer.call("write", seconds=settings.seconds, size=settings.size)["written"]
-        # What was not counted in the meantime is no proof of anything.
+        # Frames that were written but not counted do not show how fast clients count.
         took, counted = time.monotonic() - began, clients.call("count")["frames"]
         used = clients.cpu() - cpu
         until = time.monotonic() + CONNECT_TIMEOUT

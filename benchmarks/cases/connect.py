@@ -1,4 +1,4 @@
-"""Coming and staying: handshake, join and accept per second, and memory while nothing happens."""
+"""Connections: handshake, join and accept per second, and the memory of idle connections."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from benchmarks.contenders import Contender
     from benchmarks.settings import Place
 
-# Connections that come first, so that caches and pools are not counted.
+# Connections before the measurement, which fill caches and pools.
 FIRST = 200
 
 

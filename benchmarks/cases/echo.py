@@ -1,4 +1,4 @@
-"""A frame in, the same frame out: no layer, only the way through a consumer."""
+"""A frame in, the same frame out: only the path through a consumer, without a layer."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def stand(contender: Contender, place: Place) -> Iterator[Callable[[], Measured]
 
 def _echo(server: Server, clients: Worker, settings: Settings) -> Measured:
     clients.call("echo", size=settings.size)
-    time.sleep(settings.warmup)  # not measured: caches and buffers fill in other processes
+    time.sleep(settings.warmup)  # the warm-up, which is not measured
     measured = _measure(server, clients, settings.seconds)
     ended = clients.call("quiet")
     if ended["sent"] != ended["frames"]:
@@ -42,7 +42,7 @@ def _measure(server: Server, clients: Worker, seconds: float) -> dict[str, float
         return time.monotonic(), server.cpu(), clients.cpu(), clients.call("count")["frames"]
 
     before = moment()
-    time.sleep(seconds)  # this is the measurement: others work, and are read before and after
+    time.sleep(seconds)  # the measurement: counters are read before and after
     took, server_cpu, client_cpu, frames = (b - a for a, b in zip(before, moment(), strict=True))
     return {
         "per_second": frames / took,

@@ -1,4 +1,4 @@
-"""One group, many clients: broadcasts of another process, and how fast they reach everybody."""
+"""One group, many clients: broadcasts of another process, and how fast they reach all clients."""
 
 from __future__ import annotations
 

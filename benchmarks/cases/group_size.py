@@ -1,4 +1,4 @@
-"""What a delivery costs in a small group and in a large one."""
+"""The cost of a delivery in small and in large groups."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def run(contender: Contender, place: Place) -> Measured:
     arguments = ["--app", contender.app, "--wire", contender.wire]
     with worker("audience", arguments, contender, place, cores=SERVER_CORES) as audience:
         alone = _broadcast(audience, 1)
-        # What a broadcast costs at all is not part of what one more delivery does.
+        # The fixed cost of a broadcast is not part of the cost of one more delivery.
         measured = {
             str(members): (taken - alone) / (members - 1) * 1e6
             for members, taken in _growing(audience, place.settings)
@@ -33,12 +33,12 @@ def run(contender: Contender, place: Place) -> Measured:
 
 
 def _growing(audience: Worker, settings: Settings) -> Iterator[tuple[int, float]]:
-    """CPU of a broadcast for each size of the group, as long as it takes a bearable time."""
+    """Yield the CPU time of a broadcast for each group size, until it would take too long."""
     for members, larger in itertools.pairwise([*settings.members, 0]):
         audience.call("grow", members=members, timeout=120)
         taken = _broadcast(audience, members)
         yield members, taken
-        # Some need a time that grows with the square of it.
+        # The time of some contenders grows with the square of the size.
         if taken * (larger / members) ** 2 > settings.longest_broadcast:
             return
 

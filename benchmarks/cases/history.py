@@ -1,4 +1,4 @@
-"""What a log keeps on the server: as much as its settings say, however much is sent."""
+"""The memory of a log on the server, which depends on its settings and not on the messages sent."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     from benchmarks.contenders import Contender
     from benchmarks.settings import Place
 
-# Seconds after which a log must have been forgotten whose time is over.
+# Seconds within which an expired log must be gone.
 FORGET_TIMEOUT = 30.0
 
 
 class Kept(NamedTuple):
-    """What the keys of the layer hold."""
+    """The keys of the layer, their messages, and their memory in bytes."""
 
     keys: int
     messages: int
@@ -30,12 +30,12 @@ class Kept(NamedTuple):
 
 
 class Case(NamedTuple):
-    """Settings of a layer, and what is sent with them."""
+    """Settings of a layer, and of the messages sent with it."""
 
     history_size: int
     size: int
     keyed: bool = False
-    # Seconds; if it is short, it is waited for.
+    # In seconds. The benchmark waits for the end of a short one.
     history_ttl: float = 300.0
 
     @property
@@ -69,7 +69,7 @@ def measured(case: Case, contender: Contender, place: Place) -> dict[str, float]
         worker("log", arguments, contender, place) as log,
     ):
         found: list[Kept] = []
-        # Twice as many as it keeps, so that what was removed has left its traces.
+        # Twice as many as the log keeps, so that removed messages have left fragmented memory.
         first = 2 * case.history_size
         for count in (first, settings.appended - first):
             log.call("append", timeout=300, count=count, size=case.size, keyed=case.keyed)
@@ -84,7 +84,7 @@ def measured(case: Case, contender: Contender, place: Place) -> dict[str, float]
         "full": full.memory / 1024,
         "last": last.memory / 1024,
         "growth": last.memory / full.memory,
-        # Otherwise something else is in it than messages.
+        # In other cases the memory also holds data that is not messages.
         **({} if case.keyed or case.expires else {"each": last.memory / last.messages}),
     }
 
@@ -93,8 +93,8 @@ def kept(redis: Any) -> Kept:
     keys = list(redis.scan_iter("*", count=10_000))
     with redis.pipeline(transaction=False) as pipe:
         for key in keys:
-            # All of a stream, and not a part of it times its length. One that has just
-            # been forgotten has none.
+            # samples=0 counts the whole stream instead of an estimate. A stream that has just
+            # expired has None.
             pipe.memory_usage(key, samples=0)
         sizes = pipe.execute()
     logs = redis.scan_iter("*", count=10_000, _type="stream")
@@ -103,12 +103,12 @@ def kept(redis: Any) -> Kept:
 
 
 def forgotten(redis: Any) -> Kept:
-    """What is left of a log when its time is over."""
+    """Wait until a log has expired, and return the rest of it."""
     until = time.monotonic() + FORGET_TIMEOUT
     while (left := kept(redis)).messages:
         if time.monotonic() > until:
-            raise ChildFailed(f"{left.messages:,} messages are kept beyond their time")
-        time.sleep(0.1)  # a server that forgets a key tells nobody
+            raise ChildFailed(f"{left.messages:,} messages are kept after their expiry")
+        time.sleep(0.1)  # a poll: the server does not report an expired key
     return left
 
 

@@ -1,4 +1,4 @@
-"""Broadcasts at a steady pace that nobody finds hard: how old they are when they arrive."""
+"""Broadcasts at a steady pace that no contender finds hard, and their age when they arrive."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def stand(contender: Contender, place: Place) -> Iterator[Callable[[], Measured]
 
 def _measure(crowd: Session, settings: Settings) -> Measured:
     measured = crowd.flood(1, settings.size, per_second=settings.pace)
-    # With several processes of clients, the one that had to wait longest.
+    # With several client processes, the one with the longest times.
     taken = [client.call("latencies") for client in crowd.clients]
     if not all(found["count"] for found in taken):
         raise ChildFailed("a process of clients timed nothing")

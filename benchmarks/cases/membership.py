@@ -1,4 +1,4 @@
-"""What it takes to join a group and to leave it, when there are few others and when many."""
+"""The time to join and leave a group, with few and with many other groups."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from benchmarks.contenders import Contender
     from benchmarks.settings import Place
 
-# Of one size, to take the median of.
+# Joins for each number of groups; the result is their median.
 TIMES = 300
 
 
@@ -32,7 +32,7 @@ def run(contender: Contender, place: Place) -> Measured:
             measured[str(groups)] = memberships.call("join", times=TIMES)["micros"]
             each = (time.monotonic() - began) / (groups - joined)
             joined = groups
-            # The next step is ten times as large, for all sizes that there are.
+            # Each number is ten times the one before.
             if each * groups * 9 > settings.patience:
                 break
     where = "in memory" if contender.layer == "memory" else "over Redis"

@@ -1,4 +1,4 @@
-"""A shared channel: what one process sends, another receives, each message once."""
+"""A shared channel: one process sends messages, and another receives each of them once."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CASES = {
     "batch": "`send_many`, 100 at once",
 }
 WAITING = "receiving what waits already"
-# Messages that show how many more to send; they warm up, too.
+# The first messages warm up, and show how many the measurement needs.
 PROBE = 300
 
 
@@ -48,7 +48,7 @@ def _produce(producer: Worker, how: str, place: Place, limit: int) -> dict[str, 
 
 
 def _through(producer: Worker, consumer: Worker, how: str, place: Place) -> dict[str, float]:
-    """Both at once, from the first send until the last one is received."""
+    """Measure both sides at once, from the first send until the last message is received."""
     probe = _sent_and_received(producer, consumer, how, place, PROBE)
     return _sent_and_received(producer, consumer, how, place, _worth(probe, place))
 
@@ -69,7 +69,7 @@ def _sent_and_received(
 
 
 def _waiting(producer: Worker, consumer: Worker, place: Place) -> dict[str, float]:
-    """The consumer's side alone."""
+    """Measure the consumer alone."""
     probe = _received(producer, consumer, place, PROBE)
     return _received(producer, consumer, place, _worth(probe, place))
 
@@ -86,7 +86,7 @@ def _received(producer: Worker, consumer: Worker, place: Place, limit: int) -> d
 
 
 def _worth(probe: dict[str, float], place: Place) -> int:
-    """How many messages take about as long as one is to measure, by the few of a probe."""
+    """Return how many messages fill the measured time, estimated from a few."""
     return min(
         place.settings.messages, max(PROBE, int(probe["per_second"] * place.settings.seconds))
     )
@@ -107,6 +107,6 @@ BENCHMARK = Benchmark(
         Metric("receiver", "receiver CPU, µs", 0, "lower"),
     ),
     run,
-    # Pub/sub has no shared channels that keep anything; this is what bare Redis is good at.
+    # Shared channels of pub/sub keep no messages. Bare Redis is good at this benchmark.
     layers=("queue",),
 )

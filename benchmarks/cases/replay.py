@@ -1,4 +1,4 @@
-"""A crowd that comes back at once, and has missed messages: what making up for it takes."""
+"""The cost of replay: a crowd of clients reconnects at once, and has missed messages."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
     from benchmarks.contenders import Contender
     from benchmarks.settings import Place
 
-# What the group had before anybody missed anything.
+# Messages of the group before the first missed one.
 BEFORE = 10
 HISTORY = ("--history-size", "1000", "--history-ttl", "300")
 
 
 class Scene:
-    """A server with nobody connected, a crowd that may come, and the log of its group."""
+    """A server without connections, a crowd that may connect, and the log of its group."""
 
     def __init__(self, contender: Contender, place: Place, stack: contextlib.ExitStack) -> None:
         self.settings = place.settings
@@ -35,11 +35,11 @@ class Scene:
         self._log = stack.enter_context(worker("log", HISTORY, contender, place))
 
     def append(self, count: int) -> str:
-        """Append so many messages; returns the position of the last."""
+        """Append `count` messages, and return the position of the last one."""
         return str(self._log.call("append", count=count, size=self.settings.size)["position"])
 
     def come(self, missed: int, place: str = "") -> None:
-        """Let the crowd connect; who has `place` comes back from there, and missed so many."""
+        """Let the crowd connect. Clients with a position, `place`, have `missed` messages."""
         self.crowd.call(
             "come",
             timeout=CONNECT_TIMEOUT,
@@ -50,7 +50,7 @@ class Scene:
         )
 
     def measure(self, work: Callable[[], None]) -> dict[str, float]:
-        """What it takes until everybody has everything, by client."""
+        """Do `work`, and return its cost for each client."""
         before = self._moment()
         work()
         seconds, server, valkey, clients = (
@@ -70,7 +70,7 @@ class Scene:
         return time.monotonic(), self._server.cpu(), valkey, self.crowd.cpu()
 
     def deliver(self, count: int) -> None:
-        """Append so many messages, which are the next that everybody gets."""
+        """Append `count` messages, and wait until each client has received them next."""
         self.crowd.call("expect", more=count)
         self.append(count)
         self.crowd.call("reached", timeout=CONNECT_TIMEOUT)
@@ -82,7 +82,7 @@ def scene(contender: Contender, place: Place) -> Iterator[Scene]:
     with contextlib.ExitStack() as stack:
         made = Scene(contender, place, stack)
         yield made
-        # The next message is the next one for all: none came twice, or is still to come.
+        # One more message shows that no client got a message twice or still waits for one.
         made.deliver(1)
 
 
@@ -118,7 +118,7 @@ def run(contender: Contender, place: Place) -> Measured:
 
 
 def together(first: Mapping[str, float], second: Mapping[str, float]) -> dict[str, float]:
-    """One after the other; shares of a time cannot be added."""
+    """Add the costs of two steps. Shares of a time cannot be added."""
     return {key: first[key] + second[key] for key in ("seconds", "cpu", "valkey")}
 
 

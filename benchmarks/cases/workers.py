@@ -1,4 +1,4 @@
-"""Two worker processes instead of one: what a delivery costs them together."""
+"""One or two worker processes: the cost of a delivery in all of them together."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """
-An application and its connections in one process, with no server and no sockets.
+An application and its connections in one process, without a server and sockets.
 
-What is left is what a toolkit does between a broadcast and the last `send` that it
-leads to. The ASGI side of a connection is a queue and a counter.
+Therefore only the work of a toolkit is measured, from a broadcast to the last `send`. The ASGI
+side of a connection is a queue and a counter.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from typing import Any
 from benchmarks.load.commands import obey, run
 from benchmarks.load.wires import WIRES, Wire
 
-# Seconds for a connection to be accepted, and for a broadcast to reach all.
+# Seconds until a connection must be accepted, or a broadcast must have reached all members.
 TIMEOUT = 120.0
 
 
 class Count:
-    """How many texts the application has sent, and whoever waits for a number of them."""
+    """Counts the texts that the application sends. A caller can wait for a number of them."""
 
     def __init__(self) -> None:
         self.sent = 0
@@ -35,7 +35,7 @@ class Count:
             self._reached.set()
 
     def expect(self, more: int) -> None:
-        """What `reached` waits for: so many after those that were sent until now."""
+        """Let `reached` wait for `more` texts from now on."""
         self._goal = self.sent + more
         self._reached.clear()
 
@@ -44,7 +44,7 @@ class Count:
 
 
 class Connection:
-    """What a server would be to the application, for one client."""
+    """The server of one client, from the application's side."""
 
     def __init__(self, wire: Wire, purpose: str, count: Count) -> None:
         self._wire = wire
@@ -53,7 +53,7 @@ class Connection:
         self._events: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         self._events.put_nowait({"type": "websocket.connect"})
         self._ready = asyncio.Event()
-        # Kept, for a loop does not.
+        # A reference, because an event loop keeps none.
         self._task: asyncio.Task[None] | None = None
 
     async def open(self, app: Any) -> None:
@@ -67,7 +67,7 @@ class Connection:
             "raw_path": path.encode(),
             "query_string": query.encode(),
             "root_path": "",
-            # As servers pass them on; engine.io looks at the last.
+            # The headers that servers pass on; engine.io checks the last one.
             "headers": [
                 (b"host", b"127.0.0.1"),
                 (b"connection", b"Upgrade"),
@@ -104,7 +104,7 @@ class Connection:
 
 
 class Audience:
-    """Everybody in the group, and one who publishes to it."""
+    """The members of the group, and a connection that publishes to it."""
 
     def __init__(self, app: Any, wire: Wire, size: int) -> None:
         self._app = app
@@ -118,7 +118,7 @@ class Audience:
         await self._speaker.open(self._app)
 
     async def grow(self, members: int) -> None:
-        """Be so many."""
+        """Open connections until the group has `members` members."""
         while len(self._connections) < members:
             connection = Connection(self._wire, "room", self._count)
             await connection.open(self._app)
@@ -126,9 +126,9 @@ class Audience:
 
     async def broadcast(self, times: int, seconds: float) -> dict[str, Any]:
         """
-        Broadcast so often, or for so long; seconds of CPU for one until its last `send`.
+        Broadcast `times` times or for `seconds`. Return the CPU seconds of one broadcast.
 
-        The first one warms up, and counts only if it took all the time there was.
+        The first broadcast warms up, and counts only if it took longer than `seconds`.
         """
         first = await self._timed()
         if first > seconds:
@@ -159,7 +159,7 @@ async def alive(app: Any) -> Any:
     answering = asyncio.create_task(answers.get())
     await asyncio.wait([living, answering], return_when=asyncio.FIRST_COMPLETED)
     if living.done():
-        # As servers do: what raises here has no lifespan.
+        # An application that raises here supports no lifespan, as servers assume.
         living.exception()
     try:
         yield

@@ -1,8 +1,8 @@
 """
-Many WebSocket clients in one process: they count frames, and do nothing else.
+Many WebSocket clients in one process, which only count frames.
 
-Written on picows, whose cost per frame is a fraction of what any server here
-spends on it; the suite still watches this process's share of its core.
+The clients use picows, which needs a fraction of the CPU time that any server here spends on a
+frame. The suite still watches how busy this process is.
 """
 
 from __future__ import annotations
@@ -20,28 +20,28 @@ from picows import WSFrame, WSListener, WSMsgType, WSTransport, ws_connect
 from benchmarks.load.commands import obey, run
 from benchmarks.load.wires import WIRES, Wire
 
-# Seconds within which a connection must be of use, however busy the machine.
+# Seconds until a connection must be ready, even on a busy machine.
 HANDSHAKE_TIMEOUT = 60.0
-# Digits of the time in nanoseconds that a stamped text begins with.
+# A text with a time stamp begins with this many digits of nanoseconds.
 STAMP = 20
 
 
 class Tally:
     """
-    What all clients of this process have received.
+    Counts the frames that all clients of this process have received.
 
-    The k-th frame of a connection is the k-th broadcast: nobody here may reorder
-    or drop, and the totals are compared in the end.
+    The k-th frame of a connection is the k-th broadcast: contenders must neither reorder nor
+    drop messages, and the suite compares the totals in the end.
     """
 
     def __init__(self, credit: int | None) -> None:
-        # Frames with fewer bytes are not ours: pings of the wire.
+        # Frames with fewer bytes are pings and not counted.
         self.least = 1
         self.connections = 0
         self.frames = 0
         # Connections that have not yet received the k-th broadcast.
         self.missing: list[int] = []
-        # Where a byte is written for each broadcast that all have received.
+        # The descriptor that gets a byte for each broadcast that all clients have received.
         self._credit = credit
 
     def arrived(self, position: int) -> None:
@@ -54,7 +54,7 @@ class Tally:
 
 
 class Client(WSListener):
-    """One connection. Subclasses say what a frame is good for."""
+    """One connection. Subclasses handle a frame."""
 
     def __init__(self, wire: Wire, purpose: str, tally: Tally) -> None:
         self.wire = wire
@@ -93,7 +93,7 @@ class Counting(Client):
 
 
 class Timing(Counting):
-    # Nanoseconds from a text's stamp to here, of all connections.
+    # Nanoseconds from the stamp of a text to its arrival, of all connections.
     taken = array.array("q")
 
     def count(self, frame: WSFrame) -> None:
@@ -105,7 +105,7 @@ class Timing(Counting):
 
 
 class Echoing(Client):
-    """Sends the next frame when the last one has come back."""
+    """Sends the next frame when the last one has returned."""
 
     going = True
     sent = 0
@@ -126,7 +126,7 @@ KINDS: dict[str, type[Client]] = {"count": Counting, "time": Timing, "echo": Ech
 
 
 class Crowd:
-    """All clients of this process, and what they can be told to do."""
+    """All clients of this process, and their commands."""
 
     def __init__(self, port: int, wire: Wire, kind: type[Client], tally: Tally) -> None:
         self._url = f"ws://127.0.0.1:{port}"
@@ -134,7 +134,7 @@ class Crowd:
         self._kind = kind
         self._purpose = "echo" if kind is Echoing else "room"
         self._tally = tally
-        # Handshakes that are under way at the same time.
+        # Limits the handshakes at the same time.
         self._turns = asyncio.Semaphore(32)
         self.clients: list[Client] = []
 
@@ -153,11 +153,11 @@ class Crowd:
         return client
 
     async def expect(self, size: int) -> None:
-        """From now on a frame of this size or more is a text."""
+        """Count frames of this size or more from now on."""
         self._tally.least = size
 
     async def count(self) -> dict[str, Any]:
-        """How many frames have come by now."""
+        """Return how many frames have arrived."""
         return {"frames": self._tally.frames, "time": time.monotonic()}
 
     async def echo(self, size: int) -> None:
@@ -168,15 +168,15 @@ class Crowd:
             client.say()
 
     async def quiet(self) -> dict[str, Any]:
-        """Send no more; how many were sent, and came back."""
+        """Stop sending. Return how many frames were sent and returned."""
         Echoing.going = False
         async with asyncio.timeout(HANDSHAKE_TIMEOUT):
-            while self._tally.frames < Echoing.sent:  # noqa: ASYNC110 - a look now and then is cheaper
+            while self._tally.frames < Echoing.sent:  # noqa: ASYNC110 - cheaper than an event for each frame
                 await asyncio.sleep(0.01)
         return {"sent": Echoing.sent, "frames": self._tally.frames}
 
     async def latencies(self) -> dict[str, Any]:
-        """Of what came since this was asked last, in milliseconds."""
+        """Return percentiles in milliseconds of the frames since the last call."""
         taken = sorted(Timing.taken)
         del Timing.taken[:]
         if not taken:

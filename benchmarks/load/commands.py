@@ -1,4 +1,4 @@
-"""A process that does what it is told: a line of JSON in, a line of JSON out."""
+"""Commands to a process: a line of JSON in, a line of JSON out."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ async def obey(commands: Mapping[str, Command]) -> None:
     """
     Carry out commands one after the other, until standard input ends.
 
-    It ends with the process that holds its other end, however that came: nothing
-    started by the suite outlives it.
+    Standard input ends with the process of the suite, even if that is killed, so no process
+    outlives the suite.
     """
     reader = asyncio.StreamReader()
     loop = asyncio.get_running_loop()
@@ -32,7 +32,7 @@ async def obey(commands: Mapping[str, Command]) -> None:
         command = commands[arguments.pop("do")]
         try:
             answer(await command(**arguments) or {})
-        except Exception as exc:  # noqa: BLE001 - told to whoever gave the command
+        except Exception as exc:  # noqa: BLE001 - the suite gets the error
             traceback.print_exc()
             answer({"error": f"{type(exc).__name__}: {exc}"})
 
@@ -43,5 +43,5 @@ def answer(values: dict[str, Any]) -> None:
 
 
 def run(main: Coroutine[Any, Any, None]) -> None:
-    """Run on the loop that the servers run on, too."""
+    """Run on uvloop, like the servers."""
     uvloop.run(main)

@@ -1,4 +1,4 @@
-"""The log of the group: numbered messages that are appended to it by another process."""
+"""The log of the group, to which this process appends numbered messages."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from benchmarks.apps.settings import CAPACITY, GROUP, REDIS_URL, TYPE
 from benchmarks.load.commands import obey, run
 from fast_channels.layers import RedisStreamsChannelLayer
 
-# Messages that are sent in one go.
+# Messages sent with one call.
 BATCH = 500
 
 
 class Log:
-    """Appends messages, whose texts begin with their offsets."""
+    """Appends messages with texts that begin with their offsets."""
 
     def __init__(self, layer: RedisStreamsChannelLayer) -> None:
         self._layer = layer
         self._appended = 0
 
     async def append(self, count: int, size: int, *, keyed: bool = False) -> dict[str, Any]:
-        """Append so many texts of `size` bytes, perhaps with a key each; where the log stands."""
+        """Append `count` texts of `size` bytes. Return the position of the last one."""
         for start in range(0, count, BATCH):
             some = [self._message(size) for _ in range(min(BATCH, count - start))]
             if keyed:
@@ -33,7 +33,7 @@ class Log:
         return {"position": str(history.position)}
 
     async def _append_keyed(self, messages: list[dict[str, Any]]) -> None:
-        # As long as a UUID, which is what people take.
+        # As long as a UUID, which applications often use as a key.
         await asyncio.gather(
             *[
                 self._layer.group_send(GROUP, message, idempotency_key=message["text"][:32])

@@ -1,4 +1,4 @@
-"""One channel that joins and leaves groups, while it is in so many others."""
+"""One channel that joins and leaves groups, while it is in many others."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 from benchmarks.load.commands import obey, run
 
-# Joins at the same time while groups are only made to be there.
+# Joins at the same time, when they are not measured.
 BATCH = 100
 
 
@@ -24,7 +24,7 @@ class Memberships:
         self._joined = 0
 
     async def grow(self, groups: int) -> None:
-        """Be in so many groups."""
+        """Join until the channel is in `groups` groups."""
         while self._joined < groups:
             wanted = range(self._joined, min(groups, self._joined + BATCH))
             await asyncio.gather(
@@ -33,7 +33,7 @@ class Memberships:
             self._joined = wanted.stop
 
     async def join(self, times: int) -> dict[str, Any]:
-        """Join one more and leave it again; the median of so many times, in microseconds."""
+        """Join one more group and leave it, `times` times. Return the median in microseconds."""
         taken = []
         for number in range(times):
             began = time.perf_counter()

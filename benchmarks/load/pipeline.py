@@ -1,4 +1,4 @@
-"""A producer or a consumer of one shared channel, with nothing but the layer."""
+"""A producer or a consumer of one shared channel, without consumer classes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from benchmarks.apps.settings import TYPE
 from benchmarks.load.commands import obey, run
 
 CHANNEL = "work"
-# Senders at the same time, and messages handed over at once.
+# Senders at the same time, and messages sent with one call.
 SENDERS = 100
 BATCH = 100
 END = "end"
@@ -23,14 +23,14 @@ class Pipeline:
 
     def __init__(self, layer: Any) -> None:
         self._layer = layer
-        # Counted by all senders together, up to a limit or the end of the time.
+        # The messages that all senders together have sent.
         self._sent = 0
 
     async def abilities(self) -> dict[str, Any]:
         return {"batch": hasattr(self._layer, "send_many")}
 
     async def produce(self, how: str, seconds: float, limit: int, size: int) -> dict[str, Any]:
-        """Send for so long, or so many; then one more, which says that this was all."""
+        """Send for `seconds`, or up to `limit` messages; then send the last message, END."""
         self._sent = 0
         message = {"type": TYPE, "text": "x" * size}
         began = time.monotonic()
@@ -53,11 +53,11 @@ class Pipeline:
             await self._layer.send_many(CHANNEL, [message] * BATCH)
 
     def _goes_on(self, until: float) -> bool:
-        """Whether there is time left; there is always some for the first."""
+        """Return True if time is left. The first message is always sent."""
         return not self._sent or time.monotonic() < until
 
     async def consume(self) -> dict[str, Any]:
-        """Receive until the one that says that this was all."""
+        """Receive until the message END."""
         began = time.monotonic()
         received = 0
         while (await self._layer.receive(CHANNEL))["text"] != END:

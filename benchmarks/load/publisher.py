@@ -1,5 +1,5 @@
 """
-Publishes to the group from outside the server, as many broadcasts ahead as it may.
+Publishes to the group from outside the server, with a limit of broadcasts in flight.
 
 Runs in the contender's environment, with the contender's own `group_send`.
 """
@@ -25,21 +25,21 @@ if TYPE_CHECKING:
 
     Publish = Callable[[str], Awaitable[None]]
 
-# Seconds until what is under way must have reached everybody.
+# Seconds until the last broadcast must have reached all clients.
 DRAIN_TIMEOUT = 30.0
 STAMP = 20
 
 
 class Publisher:
-    """Sends broadcasts; a byte on each of `credits` says that one reached all clients there."""
+    """Sends broadcasts. A byte from one of `credits_` confirms one for all clients of a process."""
 
     def __init__(self, publish: Publish, credits_: Sequence[int]) -> None:
         self._publish = publish
-        # Broadcasts that all clients of a process have received, by its descriptor.
+        # The descriptor of each client process → broadcasts that all of its clients received.
         self._received = dict.fromkeys(credits_, 0)
         self._sent = 0
         self._more = asyncio.Event()
-        # Whether the next broadcast may be sent; never ended in the middle of one.
+        # Cleared to stop before the next broadcast, and never in the middle of one.
         self._going = False
         self._publishing: asyncio.Task[None] | None = None
 
@@ -61,13 +61,13 @@ class Publisher:
         return min(self._received.values())
 
     async def start(self, window: int, size: int, per_second: float = 0) -> None:
-        """Publish texts of `size`, `window` of them under way, or so many a second."""
+        """Publish texts of `size` bytes: `window` of them in flight, or `per_second`."""
         self._going = True
         publishing = self._pace(per_second, size) if per_second else self._flood(window, size)
         self._publishing = asyncio.create_task(publishing)
 
     async def stop(self) -> dict[str, Any]:
-        """Wait until everything sent has reached all clients, or will not."""
+        """Stop, and wait until all clients have every broadcast, or the timeout has passed."""
         self._going = False
         self._more.set()
         if self._publishing is not None:
@@ -81,7 +81,7 @@ class Publisher:
         text = "x" * size
         while self._going:
             if self._sent - self.received < window:
-                # Counted first: it may be back before we are told that it went.
+                # Count first, because the clients may confirm before `publish` returns.
                 self._sent += 1
                 await self._publish(text)
             else:
@@ -105,7 +105,7 @@ class Publisher:
 
 @contextlib.asynccontextmanager
 async def from_outside(app: str) -> AsyncIterator[Publish]:
-    """Publish as another process would, with the contender's own means."""
+    """Publish from another process, with the layer of the contender."""
     async with importlib.import_module(f"benchmarks.apps.{app}").open_layer() as layer:
 
         async def publish(text: str) -> None:
@@ -116,7 +116,7 @@ async def from_outside(app: str) -> AsyncIterator[Publish]:
 
 @contextlib.asynccontextmanager
 async def by_frame(port: int, wire: Wire) -> AsyncIterator[Publish]:
-    """Ask the server to publish: what an in-memory layer has instead of an outside."""
+    """Ask the server to publish, because an in-memory layer cannot be reached from outside."""
     url = f"ws://127.0.0.1:{port}{wire.path('publish')}"
     async with connect(url, compression=None) as socket:
         if not wire.ready_at_once:

@@ -1,8 +1,8 @@
 """
-Clients that come back at once, and what they have missed.
+Clients that reconnect at once, and the messages that they missed.
 
-Every frame is looked at: a message that is missing, comes twice or out of its turn
-is an error. The text of a message begins with its offset in the log.
+Every frame is checked: a message that is missing, repeated or out of order is an error. The text
+of a message begins with its offset in the log.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from benchmarks.load.commands import obey, run
 
 SUBPROTOCOL = "fast-channels.resume.v1"
 
-# Seconds within which everybody must have everything, however busy the machine.
+# Seconds until all clients must have all messages, even on a busy machine.
 TIMEOUT = 120.0
 
 
 class Goal:
-    """What all clients of this process are waiting for, together."""
+    """The number of clients of this process that still wait for messages."""
 
     def __init__(self) -> None:
         self._waiting = 0
         self._reached = asyncio.Event()
-        # The first thing that was not as it must be.
+        # The first error.
         self.error = ""
 
     def set(self, clients: int) -> None:
@@ -55,13 +55,13 @@ class Goal:
 
 
 class Client(WSListener):
-    """One that does not speak the resume protocol: a frame is a text."""
+    """A client without the resume protocol: a frame is a text."""
 
     def __init__(self, goal: Goal, had: int) -> None:
         self._goal = goal
-        # The offset of the last message that it has.
+        # The offset of the last message that the client has.
         self.had = had
-        # The offset at which it has reached the goal.
+        # The offset of the last message that the client waits for.
         self.wants = had
         self._connected = False
 
@@ -93,10 +93,10 @@ class Client(WSListener):
 
 
 class Resuming(Client):
-    """One that does."""
+    """A client with the resume protocol."""
 
     def on_ws_connected(self, transport: WSTransport) -> None:
-        """Before the server has told what was missed, nothing can be said."""
+        """Wait for the first frame, in which the server confirms the resume."""
 
     def read(self, frame: str) -> None:
         said = json.loads(frame)
@@ -124,9 +124,9 @@ class Crowd:
 
     async def come(self, count: int, had: int, missed: int, place: str = "") -> dict[str, Any]:
         """
-        Connect so many at once, and have what they missed; the seconds that it took.
+        Connect `count` clients at once, and return the seconds until they have all messages.
 
-        They speak the resume protocol if there is a place for them to present.
+        They use the resume protocol if they have a position, `place`.
         """
         kind = Resuming if place else Client
         self._clients = [kind(self._goal, had) for _ in range(count)]
@@ -147,7 +147,7 @@ class Crowd:
         )
 
     async def expect(self, more: int) -> None:
-        """So many messages after those that everybody has, which they all have."""
+        """Let `reached` wait for `more` messages for each client."""
         self._expect(more)
 
     def _expect(self, more: int) -> None:
@@ -156,7 +156,7 @@ class Crowd:
         self._goal.set(len(self._clients))
 
     async def reached(self) -> None:
-        """Wait until everybody has what was expected."""
+        """Wait until each client has the expected messages."""
         await self._goal.reached()
 
 

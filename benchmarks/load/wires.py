@@ -1,4 +1,4 @@
-"""What goes over a WebSocket besides the text: nothing, or the frames of Socket.IO."""
+"""Formats of frames: plain text, or the frames of Socket.IO."""
 
 from __future__ import annotations
 
@@ -7,25 +7,25 @@ from typing import Protocol
 
 
 class Wire(Protocol):
-    """How one kind of server is spoken to. Knows frames, and no connection."""
+    """The format of frames of one kind of server. Knows nothing about connections."""
 
-    # Whether a connection is of use as soon as the server has accepted it.
+    # True if a connection is ready when the server has accepted it.
     ready_at_once: bool
 
     def path(self, purpose: str) -> str:
-        """Where to connect to for "room", "echo" or "publish"."""
+        """Return the path for "room", "echo" or "publish"."""
 
     def answer(self, frame: str, purpose: str) -> str | None:
-        """What the client has to reply to a frame that carries no text of ours."""
+        """Return the client's reply to a frame without a text of the suite, or None."""
 
     def is_ready(self, frame: str) -> bool:
-        """Whether with this frame the connection has become of use."""
+        """Return True if the connection is ready after this frame."""
 
     def wrap(self, text: str, purpose: str) -> str:
-        """Make the frame that sends a text."""
+        """Return the frame that sends a text."""
 
     def start_of_text(self) -> int:
-        """How many characters of a received frame come before the text."""
+        """Return how many characters of a received frame come before the text."""
 
 
 class Plain:
@@ -50,7 +50,7 @@ class Plain:
 
 
 class SocketIO:
-    """Engine.IO 4 on a WebSocket from the first moment, no polling."""
+    """Engine.IO 4 on a WebSocket from the beginning, without polling."""
 
     ready_at_once = False
     prefix = '42["message","'

@@ -1,8 +1,8 @@
 """
-Not a server: it accepts WebSockets, and then writes frames that were ready before.
+A program that accepts WebSockets and then writes a frame that it made before.
 
-Nothing that speaks WebSocket can be faster, so what the clients count here is the
-most that they can count: what the suite can tell apart ends there.
+A real server cannot be faster. Therefore the clients cannot count more frames than here, and
+the suite cannot tell faster contenders apart.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
     import socket
 
 ACCEPT = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-# What RFC 6455 has a server add to the key.
+# RFC 6455 defines this suffix of the key.
 MAGIC = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 
 
 class Writer:
-    """One socket for each client, written to in turn, one frame each."""
+    """Writes to the sockets of all clients in turn, one frame each."""
 
     def __init__(self) -> None:
         self._sockets: list[socket.socket] = []
@@ -37,11 +37,11 @@ class Writer:
         digest = hashlib.sha1(lower[b"sec-websocket-key"] + MAGIC, usedforsecurity=False).digest()
         answer = f"{ACCEPT}Sec-WebSocket-Accept: {base64.b64encode(digest).decode()}\r\n\r\n"
         writer.write(answer.encode())
-        # Written to without the loop, and without a buffer between.
+        # A copy, to write without the event loop and its buffer.
         self._sockets.append(writer.get_extra_info("socket").dup())
 
     async def write(self, seconds: float, size: int) -> dict[str, Any]:
-        """Write for so long; how many frames that were."""
+        """Write for `seconds`, and return the number of frames."""
         assert size < 126, "longer frames begin differently"
         frame = bytes((0x81, size)) + b"x" * size
         for connection in self._sockets:

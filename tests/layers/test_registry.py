@@ -1,4 +1,4 @@
-"""Alias → layer, and one lifespan for all of them."""
+"""The registry of layers by alias."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def layer():
 
 
 def test_registered_layer_is_found_under_its_alias(own, layer):
-    """In every way there is to ask."""
+    """Each method finds it."""
     own.register("chat", layer)
     assert own.get("chat") is layer
     assert own["chat"] is layer
@@ -64,7 +64,7 @@ def test_alias_that_is_not_there_is_none_or_key_error(own, layer):
 
 
 def test_error_of_an_empty_registry_says_so(own):
-    """And in whose name it was asked."""
+    """The error also names the consumer that asked for the layer."""
     with pytest.raises(UnknownLayer) as caught:
         own.require("default", "ChatConsumer")
     assert str(caught.value).startswith("ChatConsumer: no channel layer is called 'default'")
@@ -84,7 +84,7 @@ def test_registering_again_replaces(own, layer):
 
 
 def test_unregistering_forgets_one_alias(own, layer):
-    """One that is not there is fine."""
+    """Unregistering an unknown alias has no effect."""
     own.register("a", layer)
     own.register("b", layer)
     own.unregister("a")
@@ -101,13 +101,13 @@ def test_clear_forgets_all(own, layer):
 
 
 def test_default_is_an_alias_like_any_other(own, layer):
-    """It is what get() asks for without an argument."""
+    """get() without an argument returns the layer called "default"."""
     own.register("default", layer)
     assert own.get() is layer
 
 
 def test_class_of_a_layer_is_refused_with_the_call_that_makes_one(own):
-    """It is the class that was meant, so nobody is told to write another."""
+    """The error suggests an instance of the class instead of a new subclass."""
     with pytest.raises(
         InvalidChannelLayerError, match=r"make one, with InMemoryChannelLayer\(\.\.\.\)"
     ):
@@ -116,7 +116,7 @@ def test_class_of_a_layer_is_refused_with_the_call_that_makes_one(own):
 
 @pytest.mark.parametrize("wrong", [None, "redis://localhost", dict, InMemoryChannelLayer, 5])
 def test_something_else_than_a_layer_is_refused(own, wrong):
-    """The sentence shows what it is; a class is not a layer either."""
+    """The error shows the value; a class is not a layer either."""
     with pytest.raises(InvalidChannelLayerError) as caught:
         own.register("chat", wrong)
     assert isinstance(caught.value, ValueError)
@@ -126,13 +126,13 @@ def test_something_else_than_a_layer_is_refused(own, wrong):
 
 
 def test_layer_of_ones_own_may_be_registered(own):
-    """Any subclass of the base."""
+    """Any subclass of BaseChannelLayer can be registered."""
     own.register("mine", RecordingLayer())
     assert isinstance(own["mine"], BaseChannelLayer)
 
 
 def test_functions_work_on_the_registry_of_the_process(registry, layer):
-    """The one that consumers look in."""
+    """Consumers look up their layers in this registry."""
     assert registry is channel_layers
     assert not has_layers()
     assert get_channel_layer() is None
