@@ -3,8 +3,15 @@ Adapt the links of pages, which lead to files of the repository, to the site.
 
 A link to a file that is a page of the site, such as CHANGELOG.md, leads to that page. A link to
 another file is a download. Of a link to a folder, or to an HTML file that a browser would show
-without its application, only the text is left. A page that consists of another file includes it
-by `{include}`; links in it are relative to that file.
+without its application, only the text is left.
+
+Two comments are for the site alone, because a forge would show directives as code:
+
+    <!-- include ../CHANGELOG.md -->     the page consists of this file, whose links are
+                                         relative to it; the rest of the page is for the forge
+    <!-- toctree Guides                  pages of the navigation, one per line, with an
+    layers                               optional heading
+    -->
 """
 
 from __future__ import annotations
@@ -29,7 +36,10 @@ PAGES = {
 }
 
 FENCE = re.compile(r"^(`{3,}).*?^\1[ ]*$", re.DOTALL | re.MULTILINE)
-INCLUDE = re.compile(r"^```\{include\} (?P<path>\S+)\n```$", re.MULTILINE)
+INCLUDE = re.compile(r"^<!-- include (?P<path>\S+) -->$", re.MULTILINE)
+TOCTREE = re.compile(
+    r"^<!-- toctree(?: (?P<caption>[^\n]+))?\n(?P<pages>.*?)^-->$", re.MULTILINE | re.DOTALL
+)
 LINK = re.compile(r"(?P<image>!?)\[(?P<text>[^\]]+)\]\((?P<target>[^)\s#]*)(?P<anchor>#[^)\s]*)?\)")
 
 
@@ -38,13 +48,22 @@ def page_read(app: Sphinx, docname: str, source: list[str]) -> None:
     if not page.exists():
         return
 
-    def included(match: re.Match[str]) -> str:
+    if (match := INCLUDE.search(source[0])) is not None:
         path = Path(os.path.normpath(page.parent / match["path"]))
         app.env.note_dependency(str(path))
-        return with_links(path.read_text(), path.parent, page.parent)
+        source[0] = with_links(path.read_text(encoding="utf-8"), path.parent, page.parent)
+    else:
+        source[0] = with_toctrees(with_links(source[0], page.parent, page.parent))
 
-    text = with_links(source[0], page.parent, page.parent)
-    source[0] = INCLUDE.sub(included, text)
+
+def with_toctrees(text: str) -> str:
+    """Return a text in which each comment for the navigation is a directive."""
+
+    def directive(match: re.Match[str]) -> str:
+        caption = f":caption: {match['caption']}\n" if match["caption"] else ""
+        return f"```{{toctree}}\n:hidden:\n{caption}\n{match['pages']}```"
+
+    return TOCTREE.sub(directive, text)
 
 
 def with_links(text: str, here: Path, there: Path) -> str:

@@ -38,10 +38,11 @@ DOCUMENTS = [
     ),
 ]
 
-# Directives without code. {literalinclude} is not among them: a forge would not show its code.
+# Directives without code that a forge may show as a block. docs/_ext/repository.py and
+# docs/listings.py replace {include}, {toctree} and {literalinclude} by comments.
 DIRECTIVES = {
     *("admonition", "caution", "hint", "important", "note", "seealso", "tip", "warning"),
-    *("contents", "eval-rst", "figure", "image", "include", "toctree"),
+    *("contents", "eval-rst", "figure", "image"),
 }
 
 # Directives that may contain code blocks.

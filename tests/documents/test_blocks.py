@@ -76,6 +76,7 @@ def test_every_block_is_run_or_a_fragment(document):
         ),
         ("```{code-block} python\n1\n```", "no directive for code"),
         ("```{literalinclude} examples/x.py\n```", "no directive for code"),
+        ("```{toctree}\nx\n```", "no directive for code"),
         ("```{eval-rst}\n.. code-block:: python\n\n   1\n```", "code in it is not checked"),
     ],
 )
@@ -97,7 +98,7 @@ def test_block_without_a_true_mark_is_noticed(text, wrong, tmp_path, monkeypatch
         "<!-- fragment: two\nlines -->\n```python\n1\n```",
         "Text.\n<!-- fragment: within a paragraph -->\n```python\n1\n```",
         "<!-- from docs/listings.py#listing -->\n```python\n1\n```",
-        "```{toctree}\nx\n```",
+        "```{contents}\nx\n```",
         "- in a list\n\n  <!-- fragment: a part -->\n  ```python\n  1\n  ```",
         "<details>\n\n<!-- fragment: a part -->\n```js\n1\n```\n\n</details>",
     ],

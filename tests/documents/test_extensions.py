@@ -40,3 +40,12 @@ def test_link_leads_to_the_page_that_shows_a_file(text, shown, repository):
     """Links of a text in docs/ fit a page in docs/guides/; a folder has no page."""
     docs = ROOT / "docs"
     assert repository.with_links(text, docs, docs / "guides") == shown
+
+
+def test_comments_for_the_navigation_are_directives(repository):
+    """A forge hides the comment, and the site gets a hidden table of contents."""
+    text = "# Page\n\n<!-- toctree Guides\nlayers\nFan-out <fan-out>\n-->\n"
+    assert repository.with_toctrees(text) == (
+        "# Page\n\n```{toctree}\n:hidden:\n:caption: Guides\n\nlayers\nFan-out <fan-out>\n```\n"
+    )
+    assert repository.with_toctrees("<!-- toctree\na\n-->") == "```{toctree}\n:hidden:\n\na\n```"
