@@ -244,7 +244,7 @@ async def test_history_that_is_trimmed_while_it_is_read_is_not_recovered(
 ):
     """What is read in portions may end before its end; then nobody is told that it is whole."""
     layer = await opened(redis_url)
-    monkeypatch.setattr(_log, "PORTION", 3)
+    monkeypatch.setattr(_log, "MAX_ENTRIES_PER_REPLY", 3)
     first, *_ = [await layer.group_send("room", number(n)) for n in range(10)]
     read_some = StreamLog.read_some
 
@@ -682,7 +682,7 @@ async def test_flush_is_no_gap_for_who_goes_on(opened, redis_url):
 
 async def test_long_history_comes_in_portions(opened, redis_url, monkeypatch):
     """All of it, its end, and what is after a position."""
-    monkeypatch.setattr(_log, "PORTION", 7)
+    monkeypatch.setattr(_log, "MAX_ENTRIES_PER_REPLY", 7)
     layer = await opened(redis_url, history_size=40)
     positions = [await layer.group_send("room", number(n)) for n in range(50)]
     found = {

@@ -3,7 +3,7 @@
 from fast_channels.exceptions import MissingExtra
 
 try:
-    # The parser of replies, and all else.
+    # hiredis parses the replies, and redis does everything else.
     import hiredis as _hiredis
     import redis.asyncio as _redis
 except ImportError:

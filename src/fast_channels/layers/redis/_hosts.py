@@ -1,4 +1,4 @@
-"""Which servers, and which of them a name lives on."""
+"""The servers of a layer: what `hosts` may contain, and which server a name lives on."""
 
 from __future__ import annotations
 
@@ -19,23 +19,22 @@ if TYPE_CHECKING:
 
 DEFAULT_URL = "redis://localhost:6379"
 
-# Seconds in which one Sentinel must answer. Less than a connection may take, or
-# one that hangs would use up the time for asking the others.
-SENTINEL_TIMEOUT = 1.0
+# How long one Sentinel may take to answer. Less than a connection may take, so that one that
+# hangs leaves time to ask the others.
+SENTINEL_TIMEOUT_SECONDS = 1.0
 
 
 def decode_hosts(
     hosts: Sequence[ChannelRawRedisHost] | None,
 ) -> list[ChannelDecodedRedisHost]:
     """
-    Return the keywords of each host. Raises ValueError, naming what is wrong.
+    Return the keywords of each host. Raises ValueError, which names the mistake.
 
-    An entry is a URL (`redis://`, `rediss://` for TLS, `unix://`), a pair (host,
-    port), a mapping with "address" set to a URL and more keywords of redis-py's
-    Connection, a mapping with "sentinels", "master_name" and "sentinel_kwargs",
-    or keywords of Connection alone. Without a URL, "ssl": True means TLS; beside
-    "sentinels" it is for the server that they name, and in "sentinel_kwargs" for
-    themselves. None means a server on this machine.
+    An entry is a URL (`redis://`, `rediss://` for TLS, `unix://`), a pair (host, port), a
+    mapping with "address" set to a URL and more keywords of redis-py's Connection, a mapping
+    with "sentinels", "master_name" and "sentinel_kwargs", or keywords of Connection alone.
+    Without a URL, "ssl": True means TLS: next to "sentinels" for the server that they name,
+    and in "sentinel_kwargs" for the Sentinels. None means a server on this machine.
     """
     if hosts is None:
         return [{"address": DEFAULT_URL}]
@@ -53,9 +52,9 @@ def decode_hosts(
 
 
 def _check(host: ChannelDecodedRedisHost) -> None:
-    """Raise InvalidChannelLayerError for what redis-py would not take."""
+    """Raise InvalidChannelLayerError for a host that redis-py does not accept."""
     try:
-        # Connects nothing, and is the one place that knows all the keywords.
+        # This does not connect, and only redis-py knows all the keywords.
         # Some versions of redis-py have no types here.
         create_pool(host).make_connection()  # type: ignore[no-untyped-call]
     except (AttributeError, KeyError, TypeError, ValueError) as exc:
@@ -70,8 +69,8 @@ def _decode_host(entry: ChannelRawRedisHost) -> ChannelDecodedRedisHost:
     if isinstance(entry, str):
         if not entry.startswith(("redis://", "rediss://", "unix://")):
             raise InvalidChannelLayerError(
-                f"host {_without_secrets(entry)!r} is no URL of a server; it begins with "
-                "redis://, rediss:// or unix://, such as redis://localhost:6379"
+                f"host {_without_secrets(entry)!r} is not the URL of a server; use one that "
+                "begins with redis://, rediss:// or unix://, such as redis://localhost:6379"
             )
         return {"address": entry}
     if isinstance(entry, (tuple, list)) and len(entry) == 2:
@@ -82,7 +81,7 @@ def _decode_host(entry: ChannelRawRedisHost) -> ChannelDecodedRedisHost:
 
 
 def checked_prefix(prefix: str) -> str:
-    """Return the prefix of all keys; raises InvalidChannelLayerError if it is no string."""
+    """Return the prefix of all keys. Raises InvalidChannelLayerError unless it is a string."""
     if not isinstance(prefix, str):
         raise InvalidChannelLayerError(f"prefix is {prefix!r}; it must be a string such as 'asgi'")
     return prefix
@@ -90,10 +89,10 @@ def checked_prefix(prefix: str) -> str:
 
 class _Sentinels(Sentinel):
     """
-    Sentinels that are asked, and hung up on.
+    Sentinels whose connections are closed once they have answered.
 
-    Each attempt to connect asks with clients of its own; redis-py leaves their
-    connections open until the garbage collector finds them.
+    Each attempt to connect asks with clients of its own, and redis-py leaves their connections
+    open until the garbage collector finds them.
     """
 
     async def discover_master(self, service_name: str) -> tuple[str, int]:
@@ -107,7 +106,7 @@ class _Sentinels(Sentinel):
 def create_pool(host: ChannelDecodedRedisHost) -> ConnectionPool:
     """Return a pool for a decoded host. Nothing is connected yet."""
     options: dict[str, Any] = dict(host)
-    # Commands are not idempotent, so nothing behind our back may repeat them.
+    # Commands are not idempotent, so redis-py must not repeat them.
     options.setdefault("retry", Retry(NoBackoff(), 0))
     if "address" in options:
         pool: ConnectionPool = ConnectionPool.from_url(options.pop("address"), **options)  # pyright: ignore[reportUnknownMemberType]
@@ -117,8 +116,8 @@ def create_pool(host: ChannelDecodedRedisHost) -> ConnectionPool:
         sentinels = _Sentinels(  # type: ignore[no-untyped-call]
             options.pop("sentinels"),
             sentinel_kwargs={
-                "socket_timeout": SENTINEL_TIMEOUT,
-                "socket_connect_timeout": SENTINEL_TIMEOUT,
+                "socket_timeout": SENTINEL_TIMEOUT_SECONDS,
+                "socket_connect_timeout": SENTINEL_TIMEOUT_SECONDS,
                 "retry": Retry(NoBackoff(), 0),
                 **(options.pop("sentinel_kwargs", None) or {}),
             },
@@ -136,7 +135,7 @@ async def close_redis(connection: Redis) -> None:
 
 
 def describe(host: ChannelDecodedRedisHost) -> str:
-    """Return the address for messages and logs, without its password."""
+    """Return the address for errors and logs, without its password."""
     if "address" in host:
         return _without_secrets(str(host["address"]))
     if "sentinels" in host:
@@ -146,16 +145,16 @@ def describe(host: ChannelDecodedRedisHost) -> str:
 
 
 def _without_secrets(url: str) -> str:
-    """Return a URL without user and password, which may also be among its options."""
+    """Return a URL without user and password. Options go too: they may contain them."""
     scheme, separator, rest = url.partition("?")[0].rpartition("://")
     return f"{scheme}{separator}{rest.rpartition('@')[2]}"
 
 
 def consistent_hash(value: str | bytes, ring_size: int) -> int:
     """
-    Return which of `ring_size` hosts a name lives on.
+    Return the index of the host that a name lives on, of `ring_size` hosts.
 
-    The scheme of channels_redis: the low 12 bits of CRC-32, scaled to the ring.
+    This is the scheme of channels_redis: the low 12 bits of CRC-32, scaled to the ring.
     """
     if ring_size == 1:
         return 0

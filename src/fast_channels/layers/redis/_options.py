@@ -8,35 +8,31 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from fast_channels.layers.options import HistoryOptions
 
-# Seconds between two proofs that what is published arrives.
-HEARTBEAT_INTERVAL = 5.0
-
-# Seconds after which groups are compared with their logs.
-CHECK_INTERVAL = 10.0
-
-# Seconds after which a process that shows no sign of life is removed.
-LEASE = 30.0
+# Defaults of the layers' options with these names, in seconds.
+HEARTBEAT_INTERVAL_SECONDS = 5.0
+CHECK_INTERVAL_SECONDS = 10.0
+LEASE_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
 class QueueOptions:
-    """Times are in seconds; explained at RedisChannelLayer."""
+    """Options of RedisChannelLayer, which explains them. Times are in seconds."""
 
     expiry: float
     group_expiry: float
     lease: float
     heartbeat_interval: float
-    # Payloads to deliver before consumers get a turn.
     batch: int = 1
+    """Payloads to deliver before consumers get a turn."""
 
 
 @dataclass(frozen=True)
 class StreamsOptions:
-    """Times are in seconds; explained at RedisStreamsChannelLayer."""
+    """Options of RedisStreamsChannelLayer, which explains them. Times are in seconds."""
 
     prefix: str
     history: HistoryOptions
     heartbeat_interval: float
     check_interval: float
-    # Payloads to deliver before consumers get a turn.
     batch: int = 1
+    """Payloads to deliver before consumers get a turn."""

@@ -1,4 +1,4 @@
-"""Lua scripts, kept as files beside this one."""
+"""Lua scripts, which are files in this folder."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from importlib.resources import files
 
 
 class Script:
-    """A script's text, and the digest by which a server knows it."""
+    """The text of a script, and the digest that identifies it to a server."""
 
     def __init__(self, name: str) -> None:
         self.text = (
             files("fast_channels.layers.redis").joinpath(f"{name}.lua").read_text(encoding="utf-8")
         )
-        # What EVALSHA expects; not a matter of security.
+        # EVALSHA expects SHA-1, which is not used for security here.
         self.sha = hashlib.sha1(self.text.encode(), usedforsecurity=False).hexdigest()

@@ -1,22 +1,22 @@
 -- Append a payload to the log of a topic and publish it.
 --
 -- KEYS[1]  the log, a stream whose ids are `<offset>-<tag>`
--- KEYS[2]  where it stands: a hash of epoch, offset and tag, which outlives the log
--- KEYS[3]  channels in the group that processes share, a set
--- KEYS[4]  what the payload's idempotency key led to; may be left out. A position, with a '+'
---          behind it until the payload was sent to the members
+-- KEYS[2]  the end of the log: a hash of epoch, offset and tag, which outlives the log
+-- KEYS[3]  the shared channels in the group, a set
+-- KEYS[4]  the result of the payload's idempotency key; may be left out. A position, followed
+--          by '+' until the payload was sent to the shared channels
 -- ARGV[1]  payload
--- ARGV[2]  epoch to begin with, should there be none
--- ARGV[3]  tag of the payload, a number at random
--- ARGV[4]  payloads to keep
--- ARGV[5]  milliseconds until a log is forgotten to which nothing is appended
--- ARGV[6]  milliseconds until it is forgotten where it stood
+-- ARGV[2]  epoch of a new log
+-- ARGV[3]  tag of the payload, a random number
+-- ARGV[4]  number of payloads to keep
+-- ARGV[5]  milliseconds until a log that is not appended to is deleted
+-- ARGV[6]  milliseconds until the end of the log is deleted
 -- ARGV[7]  milliseconds for which an idempotency key counts
 --
--- Published to the name of the log: the payload's position and the tag of the one
--- before, in a line of their own, and the payload.
+-- Publishes to a channel with the name of the log: in the first line the payload's position
+-- and the tag of the payload before it, then the payload.
 --
--- Returns the position, and to which members it has to be sent.
+-- Returns the position, and the shared channels that the payload has to be sent to.
 local members = redis.call('SMEMBERS', KEYS[3])
 if KEYS[4] then
   local known = redis.call('GET', KEYS[4])
@@ -28,7 +28,7 @@ end
 
 local epoch, offset, before = unpack(redis.call('HMGET', KEYS[2], 'epoch', 'offset', 'tag'))
 if not epoch then
-  -- A log without that is of another epoch.
+  -- A log without a known end belongs to another epoch.
   redis.call('DEL', KEYS[1])
   epoch, offset, before = ARGV[2], '0', '0'
 end
@@ -40,7 +40,7 @@ end
 offset = string.format('%.0f', offset + 1)
 local added = append(offset)
 if type(added) == 'table' and added.err and string.find(added.err, 'equal or smaller', 1, true) then
-  -- The log is ahead: where it stood was lost and made up again, by hand or by a failover.
+  -- The log is ahead of its end, which was restored from older data, by hand or by a failover.
   redis.call('DEL', KEYS[1])
   epoch, offset, before = ARGV[2], '1', '0'
   added = append(offset)

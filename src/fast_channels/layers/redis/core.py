@@ -28,7 +28,7 @@ from ._client import SEND_TIMEOUT_SECONDS, sum_of
 from ._hosts import checked_prefix, consistent_hash, decode_hosts, describe
 from ._inbox import INBOX_CAPACITY, Inbox, flushing, member_commands, reap
 from ._keys import Keys, glob, member_belonging
-from ._options import HEARTBEAT_INTERVAL, LEASE, QueueOptions
+from ._options import HEARTBEAT_INTERVAL_SECONDS, LEASE_SECONDS, QueueOptions
 from ._queue_reader import QueueReader
 from ._scripts import Script
 from ._server import Server, health_of, ping_all
@@ -364,8 +364,8 @@ class RedisChannelLayer(BaseChannelLayer):
         overflow: Overflow = "drop_oldest",
         max_message_size: int = 1024 * 1024,
         send_timeout: float = SEND_TIMEOUT_SECONDS,
-        heartbeat_interval: float = HEARTBEAT_INTERVAL,
-        lease: float = LEASE,
+        heartbeat_interval: float = HEARTBEAT_INTERVAL_SECONDS,
+        lease: float = LEASE_SECONDS,
     ) -> None:
         self._send_timeout = checked_seconds("send_timeout", send_timeout)
         self._options = QueueOptions(

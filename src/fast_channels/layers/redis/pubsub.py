@@ -16,7 +16,7 @@ from fast_channels.layers.options import checked_seconds
 
 from ._client import SEND_TIMEOUT_SECONDS, sum_of
 from ._hosts import checked_prefix, consistent_hash, decode_hosts, describe
-from ._options import HEARTBEAT_INTERVAL
+from ._options import HEARTBEAT_INTERVAL_SECONDS
 from ._server import Server, health_of, ping_all
 from ._subscriber import Subscriber
 from .serializers import SealedCodec, registry
@@ -133,7 +133,7 @@ class RedisPubSubChannelLayer(BaseChannelLayer):
         overflow: Overflow = "drop_oldest",
         max_message_size: int = 1024 * 1024,
         send_timeout: float = SEND_TIMEOUT_SECONDS,
-        heartbeat_interval: float = HEARTBEAT_INTERVAL,
+        heartbeat_interval: float = HEARTBEAT_INTERVAL_SECONDS,
     ) -> None:
         self._send_timeout = checked_seconds("send_timeout", send_timeout)
         self._heartbeat_interval = checked_seconds("heartbeat_interval", heartbeat_interval)

@@ -2,16 +2,16 @@
 --
 -- KEYS     the inboxes
 -- ARGV[1]  score: the sender's time in seconds
--- ARGV[2]  scores below this one have expired
--- ARGV[3]  milliseconds until an inbox that nobody reads is forgotten
--- ARGV[4+] capacity and payload, per inbox
+-- ARGV[2]  lower scores have expired
+-- ARGV[3]  milliseconds until an inbox that is not read is deleted
+-- ARGV[4+] capacity and payload of each inbox
 --
 -- Returns how many inboxes were full.
 local full = 0
 for i, inbox in ipairs(KEYS) do
   local capacity, payload = tonumber(ARGV[2 + 2 * i]), ARGV[3 + 2 * i]
   if redis.call('ZCOUNT', inbox, ARGV[2], '+inf') < capacity then
-    -- The first write, so that a server without memory left can refuse it.
+    -- The first write, so that a server without free memory refuses it.
     redis.call('ZADD', inbox, ARGV[1], payload)
     redis.call('PEXPIRE', inbox, ARGV[3])
   else

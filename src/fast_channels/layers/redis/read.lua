@@ -1,20 +1,20 @@
--- Read a part of the log of a topic, and where it stands.
+-- Read a part of the log of a topic, and its end.
 --
 -- KEYS[1]  the log, see append.lua
--- KEYS[2]  where it stands
--- ARGV[1]  epoch to begin with, should there be none
--- ARGV[2]  milliseconds until it is forgotten where the log stood
--- ARGV[3]  payloads to return at most
--- ARGV[4]  the offset of the first one; if it is negative, how many of the newest are wanted
+-- KEYS[2]  the end of the log
+-- ARGV[1]  epoch of a new log
+-- ARGV[2]  milliseconds until the end of the log is deleted
+-- ARGV[3]  how many payloads to return at most
+-- ARGV[4]  the offset of the first one; if negative, the number of newest payloads to read
 --
--- Returns epoch, offset and tag of the last payload of all, and a list of ids and payloads.
+-- Returns epoch, offset and tag of the last payload in the log, and a list of ids and payloads.
 local epoch, offset, tag = unpack(redis.call('HMGET', KEYS[2], 'epoch', 'offset', 'tag'))
 if not epoch then
   redis.call('DEL', KEYS[1])
   epoch, offset, tag = ARGV[1], '0', '0'
   redis.call('HSET', KEYS[2], 'epoch', epoch, 'offset', offset, 'tag', tag)
 end
--- Whoever reads will come back with what it was told. Renewing costs a write to the
+-- The caller will come back with the position it gets. Renewing costs a write to the
 -- replicas, so it is not done each time.
 if redis.call('PTTL', KEYS[2]) < ARGV[2] / 2 then
   redis.call('PEXPIRE', KEYS[2], ARGV[2])

@@ -1,8 +1,8 @@
 """
-How messages become bytes in Redis, and formats of your own.
+Formats of messages in Redis, and how to add one.
 
-Subclass `BaseMessageSerializer`, register it under a name, and pass that name
-as `serializer_format`. Encryption and the random prefix come with the base class.
+Subclass `BaseMessageSerializer`, register it under a name, and pass that name as
+`serializer_format`. The base class adds encryption and the random prefix.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class SerializerDoesNotExist(KeyError):
-    """No serializer is registered for a format; `known` are those that are."""
+    """No serializer is registered for `format`. `known` lists the registered ones."""
 
     def __init__(self, format: str, known: Sequence[str] = ()) -> None:
         super().__init__(format)
@@ -59,8 +59,8 @@ class Envelope:
                 "pass a list of keys, the newest first"
             )
         self.prefix_length = prefix_length
-        # Seconds after which an encrypted payload is refused; None for never.
         self.ttl = ttl
+        """Seconds after which an encrypted payload is refused; None for never."""
         self._fernet = multi_fernet(keys) if keys else None
 
     @property
@@ -80,7 +80,7 @@ class Envelope:
 
 
 def multi_fernet(keys: Sequence[str | bytes]) -> Any:
-    """Return the MultiFernet of these keys; raises MissingExtra without `cryptography`."""
+    """Return the MultiFernet of some keys. Raises MissingExtra without `cryptography`."""
     try:
         from cryptography.fernet import Fernet, MultiFernet  # noqa: PLC0415 - optional
     except ImportError:
@@ -92,17 +92,17 @@ def multi_fernet(keys: Sequence[str | bytes]) -> Any:
 class Around(NamedTuple):
     """A sealed message without the names of its receivers."""
 
-    # How a list is written there: "msgpack" or "json".
     format: str
+    """Format of the list of names to insert: "msgpack" or "json"."""
     before: bytes
     after: bytes
 
 
 class BaseMessageSerializer(abc.ABC):
     """
-    Message ⇄ bytes, in an envelope of encryption and a random prefix.
+    Turns messages into bytes and back, in an envelope of encryption and a random prefix.
 
-    `expiry` is in seconds: an encrypted message that is older is refused.
+    `expiry` is the age in seconds at which an encrypted message is refused.
     """
 
     def __init__(
@@ -111,36 +111,37 @@ class BaseMessageSerializer(abc.ABC):
         random_prefix_length: int = 0,
         expiry: int | None = None,
     ) -> None:
-        # Ten seconds more, for clocks that differ.
+        # Ten seconds more, because clocks differ.
         ttl = None if expiry is None else int(expiry) + 10
         self._envelope = Envelope(symmetric_encryption_keys, random_prefix_length, ttl)
 
     @abc.abstractmethod
     def as_bytes(self, message: ChannelMessage) -> bytes:
-        """Return a message in this format. Raises InvalidMessage for what cannot travel."""
+        """Return a message in this format. Raises InvalidMessage for a value it cannot hold."""
 
     @abc.abstractmethod
     def from_bytes(self, message: bytes) -> Any:
         """Undo `as_bytes`."""
 
     def address(self, payload: bytes, to: str | list[str]) -> bytes:
-        """Return what as_bytes() made, with the names of its receivers in it."""
+        """Add the names of its receivers to a result of as_bytes()."""
         return self.as_bytes({**self.from_bytes(payload), ADDRESS: to})
 
-    def around(self, payload: bytes) -> Around | None:  # noqa: ARG002 - any format knows better
+    def around(self, payload: bytes) -> Around | None:  # noqa: ARG002 - for subclasses
         """
-        Return what address() and seal() put around a list of names, for a server to insert it.
+        Return what address() and seal() put around a list of names, which the server inserts.
 
-        None if that cannot be done. Who overrides one of the two overrides this, too.
+        Return None if this format cannot do that. A subclass that overrides one of the two
+        methods also overrides this one.
         """
         return None
 
     def seal(self, payload: bytes) -> bytes:
-        """Put the envelope around what as_bytes() made."""
+        """Put the envelope around a result of as_bytes()."""
         return self._envelope.seal(payload)
 
     def serialize(self, message: ChannelMessage) -> bytes:
-        """Return what travels: the message in this format, in its envelope."""
+        """Return a message in this format, in its envelope."""
         return self.seal(self.as_bytes(message))
 
     def deserialize(self, message: bytes) -> Any:
@@ -149,7 +150,7 @@ class BaseMessageSerializer(abc.ABC):
 
 
 class SealedCodec:
-    """A serializer as the codec of a layer whose payloads travel as they are encoded."""
+    """Makes a serializer the codec of a layer that sends payloads as they are encoded."""
 
     def __init__(self, serializer: BaseMessageSerializer) -> None:
         self.encode = serializer.serialize
@@ -157,7 +158,7 @@ class SealedCodec:
 
 
 class OpenCodec:
-    """The same for a layer whose broker addresses and seals payloads itself."""
+    """Makes a serializer the codec of a layer whose broker adds addresses and envelopes."""
 
     def __init__(self, serializer: BaseMessageSerializer) -> None:
         self.encode = serializer.as_bytes
@@ -168,7 +169,7 @@ class MsgPackSerializer(BaseMessageSerializer):
     """MessagePack, the format "msgpack": the default, which also has bytes."""
 
     _codec = MsgPackCodec()
-    # Of the pair that says for whom a message is.
+    # The key of the pair with the names of the receivers.
     _key = _codec.encode({ADDRESS: []})[1:-1]
 
     def as_bytes(self, message: ChannelMessage) -> bytes:
@@ -179,11 +180,11 @@ class MsgPackSerializer(BaseMessageSerializer):
 
     def address(self, payload: bytes, to: str | list[str]) -> bytes:
         """
-        Add the key in front of the others, without decoding them.
+        Add the names of the receivers as the first pair, without decoding the others.
 
-        A map begins with its length: 0x80 to 0x8f for up to 15 pairs, 0xde and
-        two bytes, or 0xdf and four (MessagePack specification, "map format
-        family"). A map of one pair, without its first byte, is a pair.
+        A map begins with its length: 0x80 to 0x8f for up to 15 pairs, 0xde and two bytes, or
+        0xdf and four (MessagePack specification, "map format family"). A map of one pair,
+        without its first byte, is a pair.
         """
         size, start = _map_header(payload)
         pair = self._codec.encode({ADDRESS: to})[1:]
@@ -198,7 +199,7 @@ class MsgPackSerializer(BaseMessageSerializer):
 
 
 class JSONSerializer(BaseMessageSerializer):
-    """JSON, the format "json". Bytes have no form in it, nor has every float."""
+    """JSON, the format "json". It has no bytes, and not every float."""
 
     _codec = JSONCodec()
 
@@ -209,7 +210,7 @@ class JSONSerializer(BaseMessageSerializer):
         return self._codec.decode(message)
 
     def address(self, payload: bytes, to: str | list[str]) -> bytes:
-        """Add the key in front of the others, without decoding them."""
+        """Add the names of the receivers as the first pair, without decoding the others."""
         first = self._codec.encode({ADDRESS: to})[:-1]
         return first + _rest_of_object(payload)
 
@@ -221,12 +222,12 @@ class JSONSerializer(BaseMessageSerializer):
 
 
 def _rest_of_object(payload: bytes) -> bytes:
-    """Return what follows the first pair of a JSON object if the others are those of `payload`."""
+    """Return the text after a first pair that is put in front of the pairs of `payload`."""
     return b"}" if payload == b"{}" else b"," + payload[1:]
 
 
 def _map_header(payload: bytes) -> tuple[int, int]:
-    """Return how many pairs a packed map has, and where they begin."""
+    """Return how many pairs a packed map has, and the offset of the first."""
     if payload[0] == 0xDE:
         return int.from_bytes(payload[1:3], "big"), 3
     if payload[0] == 0xDF:
@@ -258,7 +259,7 @@ class SerializersRegistry:
         self._registry[format] = serializer_class
 
     def get_serializer(self, format: str, *args: Any, **kwargs: Any) -> BaseMessageSerializer:
-        """Return a new serializer; raises SerializerDoesNotExist."""
+        """Return a new serializer. Raises SerializerDoesNotExist."""
         if format not in self._registry:
             raise SerializerDoesNotExist(format, list(self._registry))
         serializer = self._registry[format](*args, **kwargs)
@@ -268,7 +269,7 @@ class SerializersRegistry:
 
 
 class _WholeSerializer(BaseMessageSerializer):
-    """A serializer that makes its envelope itself, and so must make it anew for an address."""
+    """Adapts a serializer with its own envelope, which each address has to make again."""
 
     def __init__(self, serializer: Any) -> None:
         super().__init__()
@@ -282,7 +283,7 @@ class _WholeSerializer(BaseMessageSerializer):
         return self._whole.deserialize(message)
 
 
-# Where the layers look for a `serializer_format`.
 registry = SerializersRegistry()
+"""Where the layers look for a `serializer_format`."""
 registry.register_serializer("json", JSONSerializer)
 registry.register_serializer("msgpack", MsgPackSerializer)

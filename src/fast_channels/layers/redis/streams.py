@@ -31,7 +31,7 @@ from ._client import SEND_TIMEOUT_SECONDS, sum_of
 from ._hosts import checked_prefix, consistent_hash, decode_hosts, describe
 from ._keys import glob
 from ._log import StreamLog
-from ._options import CHECK_INTERVAL, HEARTBEAT_INTERVAL, StreamsOptions
+from ._options import CHECK_INTERVAL_SECONDS, HEARTBEAT_INTERVAL_SECONDS, StreamsOptions
 from ._scripts import Script
 from ._server import Server, health_of, ping_all
 from ._subscriber import Subscriber
@@ -258,8 +258,8 @@ class RedisStreamsChannelLayer(BaseChannelLayer):
         overflow: Overflow = "drop_oldest",
         max_message_size: int = 1024 * 1024,
         send_timeout: float = SEND_TIMEOUT_SECONDS,
-        heartbeat_interval: float = HEARTBEAT_INTERVAL,
-        check_interval: float = CHECK_INTERVAL,
+        heartbeat_interval: float = HEARTBEAT_INTERVAL_SECONDS,
+        check_interval: float = CHECK_INTERVAL_SECONDS,
     ) -> None:
         self._send_timeout = checked_seconds("send_timeout", send_timeout)
         self._serializer = registry.get_serializer(

@@ -1,13 +1,13 @@
--- Take payloads out of sorted sets, lowest scores first, so that none is lost on the way.
+-- Take payloads out of sorted sets, lowest scores first, so that a lost reply loses none.
 --
--- A batch stays here until the next call says that it arrived. A call whose
--- answer got lost is simply made again, and so may be executed at any time.
+-- A batch stays on the server until the next call confirms it. A call whose reply was lost is
+-- simply repeated; the script is harmless even if such a call is executed late.
 --
--- KEYS[1]  the batch under way: its number, then payloads and scores in turn
+-- KEYS[1]  the current batch: its number, then payloads and scores in turn
 -- KEYS[2+] the sorted sets
--- ARGV[1]  number of the last batch that arrived, 0 for none
+-- ARGV[1]  number of the last batch that has arrived, 0 for none
 -- ARGV[2]  how many payloads to take at most
--- ARGV[3]  milliseconds until a batch that nobody fetches is forgotten
+-- ARGV[3]  milliseconds until a batch that is not fetched is deleted
 --
 -- Returns the number of a batch, and the batch.
 local arrived, room = tonumber(ARGV[1]), tonumber(ARGV[2])

@@ -1,4 +1,4 @@
-"""Types of what the Redis layers are configured with."""
+"""Types of the options of the Redis layers."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Any, TypeAlias
 
 # One entry of `hosts`: a URL, (host, port), or keywords; see decode_hosts.
 ChannelRawRedisHost: TypeAlias = str | tuple[str, int] | list[Any] | Mapping[str, Any]
-# What decode_hosts makes of it: keywords of redis-py's Connection, or "address" or "sentinels".
+# The result of decode_hosts: keywords of redis-py's Connection, or "address" or "sentinels".
 ChannelDecodedRedisHost: TypeAlias = dict[str, Any]
 
-# Newest first: the first one encrypts, all of them decrypt.
+# The newest first: the first key encrypts, all of them decrypt.
 SymmetricEncryptionKeys: TypeAlias = Sequence[str | bytes]

@@ -1,4 +1,4 @@
-"""The helpers of fast-channels 1.1, under their names."""
+"""Helpers of fast-channels 1.1 under their old names."""
 
 from ._hosts import close_redis, consistent_hash, create_pool, decode_hosts
 

@@ -1,15 +1,16 @@
--- End a claim, if it has not passed to somebody else.
+-- End a lease, unless the message was leased again since.
 --
--- KEYS     as in work_claim.lua
--- ARGV[1]  who had it
--- ARGV[2]  its id
--- ARGV[3]  how often it had been handed out, then
--- ARGV[4]  "done"; "later": it is due in ARGV[5] milliseconds; "dead": for the reason
---          ARGV[6]; or "back": it is due now, as if it had not been handed out
+-- KEYS     as in work_lease.lua
+-- ARGV[1]  the process that had the lease
+-- ARGV[2]  the id of the message
+-- ARGV[3]  how often it had been delivered then
+-- ARGV[4]  "acknowledge"; "retry": the message is due in ARGV[5] milliseconds; "reject": it
+--          becomes a dead letter with the reason ARGV[6]; or "release": it is due now, and
+--          this delivery does not count
 -- ARGV[7]  how many dead letters to keep
--- ARGV[8]  where those listen who wait for work
+-- ARGV[8]  the channel for notices to waiting workers
 --
--- Returns 1, or 0 if somebody else has it or had it since.
+-- Returns 1, or 0 if the message was leased again since, or is gone.
 if redis.call('EXISTS', KEYS[1]) == 0 then
   return 0
 end
@@ -21,12 +22,12 @@ end
 
 if ARGV[4] == 'retry' then
   local time = redis.call('TIME')
-  -- First a write that takes no memory, as in work_claim.lua.
+  -- First a write that needs no memory, as in work_lease.lua.
   redis.call('ZREM', KEYS[2], id)
   redis.call('ZADD', KEYS[2], time[1] * 1000 + math.floor(time[2] / 1000) + ARGV[5], id)
 elseif ARGV[4] == 'release' then
   redis.call('XCLAIM', KEYS[1], 'workers', ARGV[1], 0, id, 'RETRYCOUNT', held[4] - 1, 'JUSTID')
-  -- Due since it came, and so before what came after it.
+  -- Due since it was pushed, and therefore before messages that were pushed later.
   local came, number = string.match(id, '^(%d+)-(%d+)$')
   redis.call('ZADD', KEYS[2], came + math.min(tonumber(number), 4000) / 4096, id)
 else
@@ -40,7 +41,7 @@ else
   redis.call('XDEL', KEYS[1], id)
   redis.call('ZREM', KEYS[2], id)
   if redis.call('XLEN', KEYS[1]) == 0 then
-    -- With it go the group, and the names of readers that are gone.
+    -- This also deletes the group, with the names of processes that are gone.
     redis.call('DEL', KEYS[1], KEYS[2])
   end
   return 1

@@ -1,23 +1,23 @@
--- Hand out work: first what is due again, then what is new.
+-- Lease messages to a process: first those that are due again, then new ones.
 --
--- KEYS[1]  the queue, a stream whose group "workers" knows who has what, and how often it was
---          handed out
--- KEYS[2]  what was handed out, scored with when it is due again, in milliseconds: because
---          nobody acknowledged it, or because a pause is over
+-- KEYS[1]  the queue, a stream whose group "workers" knows which process has which message,
+--          and how often it was delivered
+-- KEYS[2]  leased messages, scored with the time in milliseconds at which they are due again:
+--          because the lease ends, or because the pause after a failure is over
 -- KEYS[3]  dead letters
--- ARGV[1]  who asks
--- ARGV[2]  how many to hand out at most
--- ARGV[3]  milliseconds until what is handed out is due again
--- ARGV[4]  how often to hand out at most
--- ARGV[5]  the reason why what was handed out so often is dead
+-- ARGV[1]  the process
+-- ARGV[2]  how many messages to lease at most
+-- ARGV[3]  milliseconds until a lease ends
+-- ARGV[4]  how often to deliver a message at most
+-- ARGV[5]  the reason in the dead letter of a message that was delivered so often
 -- ARGV[6]  how many dead letters to keep
--- ARGV[7]  milliseconds after which what nobody has taken is forgotten; 0 for never
--- ARGV[8]  "all" if who asks has all that it was handed out; "some" if a reply may have been
---          lost, and then
--- ARGV[9+] what it has
+-- ARGV[7]  milliseconds after which messages that were never leased are forgotten; 0 for never
+-- ARGV[8]  "all" if the process knows of all its leases; "some" if a reply may have been lost,
+--          and then
+-- ARGV[9+] the ids of messages that it knows to have
 --
--- Returns the milliseconds until something is due, -1 for none; how many were forgotten; and
--- id, number of deliveries and payload of each.
+-- Returns the milliseconds until a message is due, or -1; how many messages were forgotten; and
+-- id, number of deliveries and payload of each leased message.
 if redis.call('EXISTS', KEYS[1]) == 0 then
   redis.call('DEL', KEYS[2])
   return {-1, 0}
@@ -33,20 +33,20 @@ local function pending(id)
 end
 
 local function forget(id)
-  -- The first writes take no memory: after them a server that has none left does not
+  -- The first writes need no memory: after them, a server without free memory does not
   -- refuse the others.
   redis.call('XACK', KEYS[1], 'workers', id)
   redis.call('XDEL', KEYS[1], id)
   redis.call('ZREM', KEYS[2], id)
 end
 
-local function hand_out(id, deliveries, payload)
+local function deliver(id, deliveries, payload)
   redis.call('ZADD', KEYS[2], now + lease, id)
   reply[#reply + 1], reply[#reply + 2], reply[#reply + 3] = id, deliveries, payload
   given = given + 1
 end
 
--- A reader that has nothing any more, and may be gone, is not to be listed for ever.
+-- Forget a process without messages, which may be dead: the group lists it otherwise for ever.
 local function dismiss(reader)
   if reader ~= ARGV[1] and #redis.call('XPENDING', KEYS[1], 'workers', '-', '+', 1, reader) == 0 then
     redis.call('XGROUP', 'DELCONSUMER', KEYS[1], 'workers', reader)
@@ -59,9 +59,9 @@ if ARGV[8] == 'some' then
     has[ARGV[i]] = true
   end
   for _, held in ipairs(redis.call('XPENDING', KEYS[1], 'workers', '-', '+', 1000, ARGV[1])) do
-    -- One that waits for its pause to be over is in nobody's hands, and stays.
-    local handed_out = (redis.call('ZSCORE', KEYS[2], held[1]) or 0) - lease
-    if not has[held[1]] and math.abs(now - held[3] - handed_out) <= 2 then
+    -- A message that waits after a failure is not leased, and stays.
+    local leased_at = (redis.call('ZSCORE', KEYS[2], held[1]) or 0) - lease
+    if not has[held[1]] and math.abs(now - held[3] - leased_at) <= 2 then
       redis.call(
         'XCLAIM', KEYS[1], 'workers', ARGV[1], 0, held[1], 'RETRYCOUNT', held[4] - 1, 'JUSTID'
       )
@@ -83,7 +83,7 @@ for _, id in ipairs(redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', now, 'LIMIT', 0
     dismiss(held[2])
   else
     redis.call('XCLAIM', KEYS[1], 'workers', ARGV[1], 0, id, 'RETRYCOUNT', held[4] + 1, 'JUSTID')
-    hand_out(id, held[4] + 1, entry[2][2])
+    deliver(id, held[4] + 1, entry[2][2])
     dismiss(held[2])
   end
 end
@@ -101,7 +101,7 @@ while given < wanted do
       forget(entry[1])
       expired = expired + 1
     else
-      hand_out(entry[1], 1, entry[2][2])
+      deliver(entry[1], 1, entry[2][2])
     end
   end
 end

@@ -1,9 +1,9 @@
 -- Append payloads to a queue of work, in this order, until it is full.
 --
--- KEYS[1]  the queue: what waits, is in hands or is to be tried again
+-- KEYS[1]  the queue: messages that wait, are leased or will be retried
 -- ARGV[1]  capacity
--- ARGV[2]  milliseconds after which what nobody has taken is forgotten; 0 for never
--- ARGV[3]  where those listen who wait for work
+-- ARGV[2]  milliseconds after which messages that were never leased are forgotten; 0 for never
+-- ARGV[3]  the channel for notices to waiting workers
 -- ARGV[4+] payloads
 --
 -- Returns how many were appended.
@@ -13,14 +13,14 @@ local new = redis.call('EXISTS', KEYS[1]) == 0
 if room < count and ARGV[2] ~= '0' and not new then
   local time = redis.call('TIME')
   local horizon = time[1] * 1000 + math.floor(time[2] / 1000) - ARGV[2]
-  -- A group is listed as names and values in turn.
+  -- The server describes a group by names and values in turn.
   local group, taken = redis.call('XINFO', 'GROUPS', KEYS[1])[1], '0-0'
   for i = 1, #group, 2 do
     if group[i] == 'last-delivered-id' then
       taken = group[i + 1]
     end
   end
-  -- The bounds take part, so the one that was taken last is passed over.
+  -- The range includes its bounds, and the first one was leased already.
   local range = redis.call(
     'XRANGE', KEYS[1], taken, string.format('%.0f', horizon), 'COUNT', count - room + 1
   )

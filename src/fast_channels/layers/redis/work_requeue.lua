@@ -4,7 +4,7 @@
 -- KEYS[2]  the dead letters
 -- ARGV[1]  how many at most
 -- ARGV[2]  capacity of the queue
--- ARGV[3]  where those listen who wait for work
+-- ARGV[3]  the channel for notices to waiting workers
 --
 -- Returns how many were moved.
 local new = redis.call('EXISTS', KEYS[1]) == 0
