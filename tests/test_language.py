@@ -15,7 +15,7 @@ from tests import language
 RATES = {
     "src": {"what": 12.0, "who": 4.6, "nobody": 3.1},
     "examples": {"who": 1.4, "nobody": 0.9},
-    "tests": {"what": 8.3, "who": 3.5, "nobody": 3.0},
+    "tests": {"what": 6.5, "who": 3.0, "nobody": 2.4},
     "pages": {"what": 2.7, "who": 1.4},
 }
 

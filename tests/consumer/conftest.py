@@ -14,7 +14,7 @@ from tests.consumer.support import ALIAS, Clock, FragileLayer, until
 
 @contextlib.asynccontextmanager
 async def registered(layer):
-    """Open and register a layer; when it is left, so must be all channels, groups and tasks."""
+    """Open and register a layer; check at the end that all channels, groups and tasks are gone."""
     async with layer:
         channel_layers.register(ALIAS, layer)
         tasks = asyncio.all_tasks()
@@ -35,21 +35,21 @@ async def layer():
 
 @pytest.fixture
 async def small_layer():
-    """Three messages may wait in a channel."""
+    """A layer with a capacity of three messages per channel."""
     async with registered(InMemoryChannelLayer(capacity=3)) as layer:
         yield layer
 
 
 @pytest.fixture
 async def closing_layer():
-    """Three messages may wait in a channel, and more of them close it."""
+    """A layer with a capacity of three messages; further messages close the channel."""
     async with registered(InMemoryChannelLayer(capacity=3, overflow="close")) as layer:
         yield layer
 
 
 @pytest.fixture
 async def durable_layer():
-    """A layer that keeps ten messages of each group; five may wait in a channel."""
+    """A layer that keeps ten messages of each group, with a capacity of five."""
     async with registered(InMemoryChannelLayer(history_size=10, capacity=5)) as layer:
         yield layer
 
@@ -69,7 +69,10 @@ async def fragile_layer():
 
 @contextlib.asynccontextmanager
 async def opening(kind):
-    """Give a function that opens a WebSocket by a kind of communicator, and stop what is left."""
+    """
+    Give a function that opens a WebSocket with a kind of communicator; stop the rest at the
+    end.
+    """
     opened = []
 
     async def open_websocket(application, path="/", **options):
@@ -80,7 +83,7 @@ async def opening(kind):
         return communicator
 
     yield open_websocket
-    # Only a test that failed has left any of them running.
+    # Only a failed test leaves any of them running.
     for communicator in opened:
         communicator.stop(exceptions=False)
         await asyncio.gather(communicator.future, return_exceptions=True)
@@ -95,12 +98,12 @@ async def connect():
 
 @pytest.fixture
 async def resume():
-    """The same for a client that speaks the resume protocol."""
+    """Open a WebSocket like `connect`, as a client that speaks the resume protocol."""
     async with opening(ResumingCommunicator) as resume:
         yield resume
 
 
 @pytest.fixture
 async def clock(monkeypatch):
-    """The loop's time, which stands still until a test lets it pass."""
+    """A clock in place of the loop's time, which stands still until a test moves it."""
     return Clock(asyncio.get_running_loop(), monkeypatch)

@@ -1,4 +1,4 @@
-"""A connection is found by its addresses and ended; nothing else is touched."""
+"""A connection is found by its addresses and ended; no other connection is affected."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def pairs(request):
 
 
 def scope(server, port=int):
-    """What a server writes into a scope; some write the port in digits."""
+    """Return a scope as servers write it; some write the port as a string."""
     ends = {"server": server.getsockname(), "client": server.getpeername()}
     return {end: (address[0], port(address[1])) for end, address in ends.items()}
 
@@ -42,7 +42,7 @@ def drain(client):
 
 @pytest.mark.parametrize("port", [int, str])
 def test_connection_is_ended_under_its_owner(pairs, port):
-    """Both ends see it at once, although nobody has read what was sent; the other one lives."""
+    """Both ends see it at once, even with unread data; the other connection stays open."""
     (server, client), (other, neighbour) = pairs
     with contextlib.suppress(BlockingIOError):
         while True:
@@ -69,7 +69,7 @@ def test_connection_is_ended_under_its_owner(pairs, port):
     ids=["empty", "none", "unix", "behind a proxy", "of nobody"],
 )
 def test_connection_that_is_not_there_is_not_found(scope):
-    """And no descriptor is left open by looking."""
+    """The search leaves no descriptor open."""
     before = len(list(DESCRIPTORS.iterdir()))
     assert abort(scope) is False
     assert len(list(DESCRIPTORS.iterdir())) == before

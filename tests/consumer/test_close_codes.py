@@ -1,4 +1,4 @@
-"""One line in the log per connection, and one end to each, whatever raises."""
+"""Each connection has one end and one line in the log, no matter which error occurs."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from tests.consumer.support import (
 )
 
 SCOPE = {"type": "websocket", "path": "/chat", "client": ("10.0.0.7", 4711), "headers": []}
-# Where tokens travel.
+# Clients may send tokens in the query string.
 SCOPE |= {"query_string": b"token=secret"}
 
 
@@ -43,12 +43,12 @@ def _everything_is_logged(caplog, monkeypatch):
 
 
 def endings(caplog) -> list[logging.LogRecord]:
-    """The log's lines about connections that ended."""
+    """Return the log's lines about ended connections."""
     return [record for record in caplog.records if " closed: " in record.getMessage()]
 
 
 class Line(Recorder):
-    """Does what it is told to by a frame."""
+    """Does the action that a frame names."""
 
     async def receive(self, text_data=None, bytes_data=None):
         match text_data:
@@ -105,7 +105,10 @@ class TestLine:
     async def test_line_says_who_ended_what_and_why(
         self, layer, caplog, options, events, level, expected
     ):
-        """Level, client, path, code, reason, who, and how long it lasted; no query string."""
+        """
+        The line has level, client, path, code, reason, initiator and duration, but no query
+        string.
+        """
         consumer = type("Chat", (Line,), options)()
         wire = Wire(consumer, SCOPE)
         if "send_timeout" in options:
@@ -118,12 +121,12 @@ class TestLine:
         start = "Chat closed: client=10.0.0.7:4711 path='/chat' "
         assert re.fullmatch(re.escape(start + expected) + r" after=\d+\.\d{3}s", record.message)
         assert "secret" not in caplog.text
-        # A handler's failure has its traceback, and nothing else has one.
+        # Only the failed handler has a traceback.
         assert len(errors(caplog)) == (1 if "by=error" in expected else 0)
         assert len(caplog.records) == 1 + len(errors(caplog))
 
     async def test_overflow_is_a_warning(self, closing_layer, caplog):
-        """The client reads that it was slow, the log which limit it was."""
+        """The client gets the reason `slow`, and the log names the limit."""
         wire = Wire(Line(), SCOPE)
         wire.start(CONNECT)
         await until(lambda: wire.sent)
@@ -137,7 +140,7 @@ class TestLine:
         assert "code=1013 reason='slow' by=overflow" in record.message
 
     async def test_layer_that_is_flushed_is_named(self, layer, caplog):
-        """It is not the client's doing."""
+        """The client is not at fault."""
         wire = Wire(Line(), SCOPE)
         wire.start(CONNECT)
         await until(lambda: wire.sent)
@@ -147,7 +150,7 @@ class TestLine:
         assert "code=1012 reason='messages may have been lost' by=layer" in record.message
 
     async def test_cancellation_is_the_servers(self, layer, caplog):
-        """That is how servers end an application."""
+        """Servers end an application by cancelling it."""
         wire = Wire(Line(), SCOPE)
         wire.start(CONNECT, text("wait"))
         await until(lambda: wire.received == 2)
@@ -158,7 +161,7 @@ class TestLine:
         assert "code=1001 reason='' by=server" in record.message
 
     async def test_one_connection_too_many_is_a_warning(self, caplog, connect):
-        """The one that stays is not mentioned before its end."""
+        """The first connection is not logged before its end."""
 
         class Single(AsyncWebsocketConsumer):
             max_connections = 1
@@ -173,7 +176,7 @@ class TestLine:
         assert len(endings(caplog)) == 2
 
     async def test_rejection_is_told_apart(self, caplog):
-        """It never was a connection, and says so."""
+        """The line says that the connection was rejected, not closed."""
 
         class Rejecting(AsyncWebsocketConsumer):
             async def connect(self):
@@ -186,7 +189,7 @@ class TestLine:
         assert "client=unknown path=None code=1000 reason='' by=rejection" in record.message
 
     async def test_disconnect_that_fails_is_logged_beside_the_line(self, layer, caplog):
-        """Two facts, two lines."""
+        """The log has two lines, one for each fact."""
 
         class Failing(Line):
             async def disconnect(self, code):
@@ -223,7 +226,7 @@ class TestLine:
 class TestSlowClient:
     @pytest.mark.parametrize("base", [AsyncWebsocketConsumer, AsyncJsonWebsocketConsumer])
     async def test_stuck_send_ends_the_consumer(self, layer, caplog, base):
-        """The handler goes on, what it sends then is quiet and counted; disconnect runs once."""
+        """The handler continues; its later frames are dropped and counted; disconnect runs once."""
         codes, went_on = [], []
 
         class Slow(base):
@@ -249,7 +252,7 @@ class TestSlowClient:
         assert not errors(caplog)
 
     async def test_stuck_send_of_another_task_ends_the_consumer(self, layer):
-        """The loop is idle, and the task is not cancelled by us."""
+        """The loop is idle, and the library does not cancel the task."""
         consumer = type("Slow", (Recorder,), {"send_timeout": 0.05})()
         wire = Wire(consumer)
         wire.start(CONNECT)
@@ -264,7 +267,7 @@ class TestSlowClient:
     async def test_close_by_another_task_is_sent_before_the_application_ends(
         self, layer, monkeypatch
     ):
-        """A server whose application has returned would send a code of its own."""
+        """A server whose application has returned would send another code."""
         monkeypatch.setattr(connection, "CLOSE_TIMEOUT", 60)
         consumer = Recorder()
         wire = Wire(consumer)
@@ -281,7 +284,7 @@ class TestSlowClient:
         assert consumer.disconnects == [4000]
 
     async def test_handler_that_never_looks_does_not_hold_up_the_loop(self, layer):
-        """A send that does nothing lets others run all the same."""
+        """A dropped frame still lets other tasks run."""
 
         class Endless(Recorder):
             async def receive(self, text_data=None, bytes_data=None):
@@ -302,7 +305,10 @@ class TestSlowClient:
         assert wire.application.disconnects == [1001]
 
     async def test_server_that_has_closed_on_its_own_ends_the_consumer(self, layer, caplog):
-        """uvicorn says so with a RuntimeError; no traceback, and the line has its words."""
+        """
+        uvicorn raises RuntimeError; the log has no traceback, and the line has the error's
+        text.
+        """
         consumer = Recorder()
         wire = Wire(consumer)
         wire.start(CONNECT)
@@ -320,7 +326,7 @@ class TestSlowClient:
     async def test_server_that_has_closed_on_its_own_may_refuse_the_close_frame(
         self, layer, caplog, by
     ):
-        """No traceback, whoever wanted to close; uvicorn refuses it like any other event."""
+        """The log has no traceback, because uvicorn refuses it like any other event."""
 
         class Closing(Recorder):
             async def receive(self, text_data=None, bytes_data=None):
@@ -343,7 +349,7 @@ class TestSlowClient:
         assert wire.task.exception() is None
 
     async def test_stuck_stream_ends_the_request(self, layer):
-        """An HTTP client that does not read gets no end of the response: it is broken off."""
+        """The response to an HTTP client that does not read is broken off without an end."""
         left = []
 
         class Stream(AsyncHttpConsumer):
@@ -365,7 +371,7 @@ class TestSlowClient:
         assert len(wire.sent) == 2
 
     async def test_stuck_send_of_a_plain_consumer_ends_it(self):
-        """It has no way to close; it ends."""
+        """The consumer ends, because it has no close frame."""
 
         class Plain(AsyncConsumer):
             send_timeout = 0.05
@@ -389,13 +395,13 @@ KINDS = {
 
 
 class Raising:
-    """Raises at one place, `where`, of the connection at the other end of `wire`."""
+    """Raises at the place `where` of the connection at the other end of `wire`."""
 
     where = ""
     wire: Wire
 
     def __init__(self) -> None:
-        # What disconnect() was told.
+        # The argument of disconnect().
         self.codes: list[int] = []
 
     async def connect(self):
@@ -417,7 +423,7 @@ class Raising:
         await self.close()
 
     async def on_error(self, exc, message):
-        # The server is well again, so that what follows can be seen.
+        # The server works again, so that later events can be observed.
         self.wire.failure = None
         self.fail_at("on_error")
 
@@ -441,12 +447,12 @@ class Raising:
         ("on_error", 1011),
         ("cancelled", 1001),
         ("disconnect", 1000),
-        # A server that refuses the one close frame is not asked again.
+        # A server that has refused the close frame gets no second one.
         ("close frame", None),
     ],
 )
 async def test_whatever_raises_there_is_one_end(layer, caplog, kind, beats, where, code):
-    """One disconnect, one close frame, one line, no task and no channel left."""
+    """One disconnect, one close frame, one line; no task and no channel is left."""
     base, alias = KINDS[kind]
     options = {"where": where, "channel_layer_alias": alias, "heartbeat_interval": beats}
     tasks = asyncio.all_tasks()
@@ -464,7 +470,7 @@ async def test_whatever_raises_there_is_one_end(layer, caplog, kind, beats, wher
 
 @pytest.mark.parametrize("where", ["handle", "send", "cancelled", "disconnect"])
 async def test_whatever_raises_a_request_has_one_end(layer, caplog, where):
-    """One disconnect, one response at most, one line, no task and no channel left."""
+    """One disconnect, one response at most, one line; no task and no channel is left."""
     calls = []
 
     class Raising(AsyncHttpConsumer):
@@ -497,7 +503,7 @@ async def test_whatever_raises_a_request_has_one_end(layer, caplog, where):
 
 
 async def test_a_plain_consumer_has_one_end(caplog):
-    """Its line is for those who debug."""
+    """The line has the level DEBUG."""
 
     class Plain(AsyncConsumer):
         async def test_ping(self, message):

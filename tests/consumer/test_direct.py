@@ -1,4 +1,4 @@
-"""Messages that are handled as part of their delivery, since their consumer was idle."""
+"""Idle consumers handle a message within its delivery."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MARK = contextvars.ContextVar("mark", default="nobody's")
 
 
 class Saying(Recorder):
-    """Sends what it gets, step by step if there are several; notes who does it."""
+    """Sends each message, in several steps if it has them, and records the task."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -41,7 +41,7 @@ class Saying(Recorder):
 
 
 async def warmed(*consumers):
-    """Connections that have handled a message each, and are idle again."""
+    """Open connections that have handled a message each, and are idle again."""
     wires = [await connected(consumer) for consumer in consumers]
     for consumer in consumers:
         await consumer.channel_layer.send(consumer.channel_name, chat("first"))
@@ -54,7 +54,7 @@ async def warmed(*consumers):
 
 
 async def test_idle_consumer_handles_a_message_while_it_is_delivered(layer):
-    """In its own task and context, whoever delivers; no reader is woken."""
+    """The handler runs in its own task and context, and the delivery wakes no reader."""
     consumers = [Saying(), Saying()]
     wires = await warmed(*consumers)
     mine = asyncio.current_task()
@@ -66,7 +66,7 @@ async def test_idle_consumer_handles_a_message_while_it_is_delivered(layer):
 
 
 async def test_handler_that_waits_goes_on_in_its_connection(layer):
-    """What comes meanwhile waits for it, frames included."""
+    """Messages and frames that come meanwhile wait for the handler."""
     consumer = Saying()
     (wire,) = await warmed(consumer)
     deliver(layer, chat("wait"))
@@ -83,7 +83,7 @@ async def test_handler_that_waits_goes_on_in_its_connection(layer):
 
 
 async def test_messages_that_came_together_are_handled_one_connection_after_the_other(layer):
-    """All of them in the order in which they came, before the delivery is over."""
+    """All connections handle them in order, before the delivery is over."""
     log = []
 
     class Logging(Saying):
@@ -100,7 +100,7 @@ async def test_messages_that_came_together_are_handled_one_connection_after_the_
 
 
 async def test_what_comes_together_waits_for_a_handler_in_its_midst(layer):
-    """And nobody else does."""
+    """No other consumer waits."""
     held, free = Saying(), Saying()
     wires = await warmed(held, free)
     free.go_on.set()
@@ -115,7 +115,7 @@ async def test_what_comes_together_waits_for_a_handler_in_its_midst(layer):
 
 
 async def test_type_that_is_new_is_handled_in_its_place(layer):
-    """By the reader, who is woken for it."""
+    """The reader is woken, and handles it in order."""
 
     class Versatile(Saying):
         async def other_message(self, message):
@@ -132,7 +132,7 @@ async def test_type_that_is_new_is_handled_in_its_place(layer):
 
 @pytest.mark.parametrize("how", ["close", "stop", "raise"])
 async def test_nothing_is_handled_after_the_message_that_ends_a_connection(layer, how):
-    """Others get what came together with it."""
+    """Other connections get all messages of the batch."""
 
     class Ending(Saying):
         async def chat_message(self, message):
@@ -153,7 +153,7 @@ async def test_nothing_is_handled_after_the_message_that_ends_a_connection(layer
 
 
 class Patient(Saying):
-    """Gives a message ten milliseconds; goes on after that when it is told to."""
+    """Gives a message ten milliseconds, and continues after that when a test allows it."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -171,7 +171,7 @@ class Patient(Saying):
 
 
 async def test_message_waits_for_a_handler_that_was_interrupted(layer):
-    """It was begun by a delivery, a timeout of its own ended a step of it, and it goes on."""
+    """A delivery began the handler, its own timeout ended a step, and it continues."""
     consumer = Patient()
     (wire,) = await warmed(consumer)
     deliver(layer, chat("wait"))
@@ -186,7 +186,7 @@ async def test_message_waits_for_a_handler_that_was_interrupted(layer):
 
 
 async def test_timeout_in_a_handler_ends_what_it_is_around(layer):
-    """Also if it was entered in the step that the delivery took."""
+    """The delivery may even have run the step that entered the timeout."""
     consumer = Patient()
     consumer.recover.set()
     (wire,) = await warmed(consumer)
@@ -200,7 +200,7 @@ async def test_timeout_in_a_handler_ends_what_it_is_around(layer):
 
 @pytest.mark.parametrize("late", [False, True])
 async def test_error_in_a_handler_closes_its_connection_alone(layer, caplog, late):
-    """With 1011, once; the delivery goes on, and so does whoever delivers."""
+    """The code is 1011, once; the delivery and its caller continue."""
 
     class Failing(Saying):
         async def chat_message(self, message):
@@ -220,7 +220,7 @@ async def test_error_in_a_handler_closes_its_connection_alone(layer, caplog, lat
 
 
 async def test_cancelled_connection_ends_with_the_handler_that_waits(layer):
-    """As if the reader itself had begun it."""
+    """The effect is the same as if the reader had begun the handler."""
     seen = []
 
     class Ending(Saying):
@@ -241,7 +241,7 @@ async def test_cancelled_connection_ends_with_the_handler_that_waits(layer):
 
 
 async def test_handlers_that_send_to_one_another_do_not_stack_up(layer):
-    """More of them than the interpreter has room for on its stack."""
+    """More handlers take part than the interpreter's stack has room for."""
     number = 1200
     consumers = []
 
@@ -262,7 +262,7 @@ async def test_handlers_that_send_to_one_another_do_not_stack_up(layer):
 
 
 async def test_nested_delivery_of_several_begins_no_handler(layer):
-    """Not behind one that is forwarded, either: what is handled waits for its reader."""
+    """Forwarded messages are no exception: handlers wait for their reader."""
 
     class Both(Saying):
         forwards = ("note",)
@@ -282,7 +282,7 @@ async def test_nested_delivery_of_several_begins_no_handler(layer):
 
 
 async def test_members_may_leave_while_they_handle(layer):
-    """Whoever was a member when a message was delivered gets it."""
+    """Every channel that was a member at the time of the delivery gets the message."""
 
     class Leaving(Saying):
         async def chat_message(self, message):
@@ -299,7 +299,7 @@ async def test_members_may_leave_while_they_handle(layer):
 
 
 async def test_own_dispatch_sees_every_message(layer):
-    """Nothing goes past it."""
+    """No message bypasses it."""
     dispatched = []
 
     class Own(Saying):
@@ -317,7 +317,7 @@ async def test_own_dispatch_sees_every_message(layer):
 
 @pytest.mark.parametrize("way", ["cancelled", "timed out"])
 async def test_cancellation_reaches_what_a_handler_waits_for(layer, way):
-    """A task of its own, too, also before the connection came to the rest of the handler."""
+    """The task that the handler awaits is cancelled, even before the reader has resumed it."""
     children = []
 
     class Parent(Saying):
@@ -337,11 +337,11 @@ async def test_cancellation_reaches_what_a_handler_waits_for(layer, way):
 
 
 class Uncommon(BaseException):
-    """What ends a task, and nothing but that."""
+    """An exception that only ends a task."""
 
 
 async def test_exception_that_is_no_error_ends_its_own_connection(layer):
-    """As it ends a task; whoever delivers never sees it."""
+    """The delivering task never sees the exception."""
 
     class Failing(Saying):
         async def chat_message(self, message):
@@ -365,7 +365,7 @@ EAGER = getattr(asyncio, "eager_task_factory", None)
 
 @pytest.mark.skipif(EAGER is None, reason="needs Python 3.12")
 async def test_tasks_may_be_eager(layer):
-    """The connection may then be accepted before whoever made its task has heard of that."""
+    """The connection may be accepted before the caller has the task."""
     asyncio.get_running_loop().set_task_factory(EAGER)
     consumer = Saying()
     (wire,) = await warmed(consumer)
@@ -379,7 +379,7 @@ async def test_tasks_may_be_eager(layer):
 
 @pytest.mark.parametrize("waits", [False, True])
 async def test_cancellation_that_is_taken_back_is_none(layer, waits):
-    """As a TaskGroup does whose eager child failed; the connection was never interrupted."""
+    """A TaskGroup with a failed eager child does this; the connection was never interrupted."""
 
     class Wavering(Saying):
         async def chat_message(self, message):

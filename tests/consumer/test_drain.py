@@ -1,4 +1,4 @@
-"""What becomes of each kind of connection when its process is about to end."""
+"""Each kind of connection has a defined end when its process stops."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ RESTART = (1012, "restarting")
 
 
 def begin_drain(timeout=5.0):
-    """Let a drain begin, as a signal does."""
+    """Begin a drain as a signal does."""
     return asyncio.create_task(channel_layers.connections.drain(timeout, 0))
 
 
@@ -41,7 +41,7 @@ async def test_idle_websocket_is_closed_with_1012(layer, connect):
 
 
 async def test_running_handler_ends_before_the_connection_is_closed(layer, connect):
-    """And what it sends arrives; what waits behind it is not begun."""
+    """The frames of the handler arrive; messages behind it are not handled."""
     released = asyncio.Event()
 
     class Busy(Recorder):
@@ -67,7 +67,7 @@ async def test_running_handler_ends_before_the_connection_is_closed(layer, conne
 
 
 async def test_new_websocket_is_accepted_and_closed(layer):
-    """Without connect() and without a channel; a browser sees 1012 and not 1006."""
+    """The socket has no connect() and no channel; a browser sees 1012 and not 1006."""
     await begin_drain()
     consumer = Recorder()
     wire = Wire(consumer)
@@ -79,7 +79,7 @@ async def test_new_websocket_is_accepted_and_closed(layer):
 
 
 async def test_new_websocket_that_leaves_at_once_is_no_error(layer, caplog):
-    """Its server refuses what the consumer sends."""
+    """The server refuses the event that the consumer sends."""
     await begin_drain()
     wire = Wire(Recorder())
     wire.failure = OSError("the client is gone")
@@ -106,7 +106,7 @@ async def test_websocket_whose_channel_is_being_opened_is_refused(fragile_layer)
 
 @pytest.mark.parametrize("type_", ["websocket", "http"])
 async def test_client_whose_channel_cannot_be_opened_is_told(fragile_layer, type_):
-    """The broker is away, and does not come back in time; the server gets an answer for it."""
+    """The broker stays away for longer than the drain, and the server gets an answer."""
     fragile_layer.opening.clear()
     consumer, event = Recorder(), CONNECT
     if type_ == "http":
@@ -143,7 +143,7 @@ async def test_handler_that_hangs_is_cancelled(layer, caplog):
 
 
 async def test_disconnect_that_hangs_is_cancelled(layer):
-    """After the close frame was sent; the channel is closed and the groups are left."""
+    """The close frame is sent before; the channel is closed and the groups are left."""
 
     class Hanging(Recorder):
         async def disconnect(self, code):
@@ -163,7 +163,7 @@ async def test_disconnect_that_hangs_is_cancelled(layer):
 
 
 async def test_handler_and_disconnect_that_both_hang_are_cancelled(layer):
-    """One after the other."""
+    """One is cancelled after the other."""
 
     class Hanging(Recorder):
         async def receive(self, text_data=None, bytes_data=None):
@@ -185,7 +185,7 @@ async def test_handler_and_disconnect_that_both_hang_are_cancelled(layer):
 
 
 async def test_websocket_that_was_never_accepted_is_rejected(layer):
-    """connect() had its chance; disconnect() runs, since it had begun."""
+    """connect() has begun, so disconnect() runs."""
 
     class Undecided(Recorder):
         async def connect(self):
@@ -219,7 +219,7 @@ class Streaming(AsyncHttpConsumer):
 
 
 async def test_stream_is_completed(layer):
-    """The client sees its end, as if the consumer had sent it."""
+    """The client sees a complete response, as if the consumer had ended it."""
     consumer = Streaming()
     http = HttpCommunicator(consumer, "/")
     await http.send_request()
@@ -231,7 +231,7 @@ async def test_stream_is_completed(layer):
 
 @pytest.mark.parametrize("when", ["before the drain", "during the drain"])
 async def test_request_that_is_not_handled_yet_is_answered_with_503(layer, when):
-    """Another process, or this one when it is back, may handle it."""
+    """Another process can handle it, or this one after its restart."""
     consumer = Streaming()
     wire = Wire(consumer, {"type": "http", "method": "POST", "path": "/", "headers": []})
     if when == "before the drain":
@@ -249,7 +249,7 @@ async def test_request_that_is_not_handled_yet_is_answered_with_503(layer, when)
 
 
 async def test_consumer_of_any_other_kind_ends():
-    """It has nothing to say to its client that the library would know."""
+    """The library knows no answer for such a client."""
 
     class Plain(AsyncConsumer):
         async def mail_arrived(self, event):

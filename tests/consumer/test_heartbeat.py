@@ -1,4 +1,4 @@
-"""A client that says nothing is asked, and closed if it does not answer."""
+"""A silent client gets a ping, and is closed if it does not answer."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ PONG = '{"type":"pong"}'
 
 @pytest.fixture
 async def beat(clock):
-    """A heartbeat of 30 and 10 seconds whose calls are recorded in `calls`."""
+    """A heartbeat of 30 and 10 seconds that records its calls in `calls`."""
     calls = []
 
     async def ping():
@@ -47,14 +47,14 @@ async def beat(clock):
 
 class TestTimer:
     async def test_silence_is_asked_about_and_then_the_end(self, beat, clock):
-        """After the interval a ping, after the timeout the end; nothing twice."""
+        """The ping comes after the interval, and the end after the timeout; neither comes twice."""
         await clock.pass_(29.9)
         assert beat.calls == []
         await clock.pass_(1000)
         assert beat.calls == [("ping", 30), ("expired", 40)]
 
     async def test_answer_begins_a_new_interval(self, beat, clock):
-        """Counted from when it was heard."""
+        """The interval starts when the answer arrives."""
         await clock.pass_(35)
         beat.heard(clock.now)
         assert not beat.waiting
@@ -62,7 +62,7 @@ class TestTimer:
         assert beat.calls == [("ping", 30), ("ping", 65)]
 
     async def test_client_that_speaks_is_never_asked(self, beat, clock):
-        """Hearing something sets no timer: there is one, whatever is heard."""
+        """Frames set no timer, so there is only one at any time."""
         for _ in range(100):
             await clock.pass_(29)
             beat.heard(clock.now)
@@ -70,7 +70,7 @@ class TestTimer:
         assert beat.calls == []
 
     async def test_frames_that_wait_for_room_are_life(self, beat, clock):
-        """It is we who do not read; the client may have answered long ago."""
+        """The server has not read them yet; the client may have answered long ago."""
         beat.behind = True
         await clock.pass_(500)
         assert beat.calls == []
@@ -79,7 +79,7 @@ class TestTimer:
         assert [name for name, _ in beat.calls] == ["ping", "expired"]
 
     async def test_loop_that_was_blocked_is_no_silence_of_the_client(self, beat, clock):
-        """What it sent meanwhile has not been read yet, so it gets the time once more."""
+        """Frames of that time have not been read yet, so the client gets the time once more."""
         await clock.pass_(30)
         assert beat.calls == [("ping", 30)]
         await clock.pass_(10, late=STALL + 60)
@@ -91,7 +91,7 @@ class TestTimer:
 
 @pytest.fixture(params=[AsyncWebsocketConsumer, AsyncJsonWebsocketConsumer])
 def kind(request):
-    """A kind of consumer that notes what it receives, with a heartbeat of 30 and 10 seconds."""
+    """A kind of consumer that records its messages, with a heartbeat of 30 and 10 seconds."""
 
     class Beating(request.param):
         heartbeat_interval = 30.0
@@ -129,7 +129,7 @@ async def wire(kind, clock):
 
 class TestConsumer:
     async def test_silent_client_is_closed_with_1011(self, wire, clock):
-        """After one ping; disconnect runs once."""
+        """The close comes after one ping; disconnect runs once."""
         await clock.pass_(100)
         assert wire.sent[0] == PING
         assert closes(wire.sent) == [(1011, "heartbeat timeout")]
@@ -140,7 +140,7 @@ class TestConsumer:
         "answer", [PONG, '{"type": "pong"}', ' { "type" :\n"pong" } '], ids=repr
     )
     async def test_answer_keeps_the_connection_and_reaches_no_handler(self, wire, clock, answer):
-        """With or without spaces."""
+        """The answer may contain spaces."""
         for _ in range(5):
             await clock.pass_(31)
             wire.put(text(answer))
@@ -149,7 +149,7 @@ class TestConsumer:
         assert wire.consumer.received == []
 
     async def test_any_frame_is_an_answer(self, wire, clock):
-        """And it is handled like any other."""
+        """The frame is handled like any other."""
         for number in range(5):
             await clock.pass_(35)
             wire.put(text(str(number)))
@@ -158,7 +158,7 @@ class TestConsumer:
         assert wire.consumer.received == list("01234")
 
     async def test_busy_handler_is_no_dead_peer(self, wire, clock):
-        """Pings go out and answers come in beside a handler that takes ten minutes."""
+        """Pings and answers pass while a handler takes ten minutes."""
         wire.consumer.gate.clear()
         wire.put(text("work"))
         await until(lambda: wire.consumer.received)
@@ -183,7 +183,7 @@ class TestConsumer:
         assert wire.consumer.codes == [1011]
 
     async def test_ping_waits_for_a_send_that_is_under_way(self, kind, clock):
-        """Servers differ in what they make of two at once."""
+        """Servers react differently to two sends at once."""
         wire = Wire(kind())
         wire.start(CONNECT)
         await until(lambda: wire.sent)
@@ -200,7 +200,7 @@ class TestConsumer:
         assert clock.timers == []
 
     async def test_client_that_has_left_is_not_asked(self, wire, clock):
-        """Nor closed for its silence: the code is its own."""
+        """The client is not closed either, so its own code stays."""
         wire.consumer.gate.clear()
         wire.put(text("work"))
         await until(lambda: wire.consumer.received)
@@ -215,7 +215,7 @@ class TestConsumer:
 
 class TestOptions:
     async def test_own_ping_and_pong(self, clock, layer):
-        """Any text will do."""
+        """The texts are configurable."""
 
         class Own(Recorder):
             heartbeat_interval = 30
@@ -241,7 +241,7 @@ class TestOptions:
         await client.disconnect()
 
     async def test_answers_are_free_and_other_pongs_count(self, layer, clock, caplog):
-        """A client must not be closed for answering, nor flood with answers to nothing."""
+        """Answers must not close a client, and pongs without a ping must not flood the server."""
 
         class Limited(Recorder):
             heartbeat_interval = 30
@@ -263,7 +263,7 @@ class TestOptions:
         assert not errors(caplog)
 
     async def test_connection_that_was_closed_is_not_asked(self, layer, connect):
-        """Nothing follows the close frame."""
+        """No event follows the close frame."""
 
         class Brief(Recorder):
             heartbeat_interval = 0.01

@@ -1,4 +1,4 @@
-"""HTTP requests: at once, in chunks, and as a stream that a layer feeds."""
+"""HTTP requests: complete, in chunks, and as a stream of messages."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def request(body=b"", more_body=False):
 
 
 class Answering(AsyncHttpConsumer):
-    """Sends back the body; writes down every call."""
+    """Sends back the body, and records every call."""
 
     channel_layer_alias = ALIAS
 
@@ -39,7 +39,7 @@ class Answering(AsyncHttpConsumer):
 
 class TestRequests:
     async def test_response_has_status_headers_and_body(self, layer):
-        """The consumer ends when it is complete."""
+        """The consumer ends when the response is complete."""
         consumer = Answering()
         http = HttpCommunicator(consumer, "/", method="POST", body=b"hello")
         assert await http.get_response() == {
@@ -62,7 +62,7 @@ class TestRequests:
         assert (await http.get_response())["body"] == b"one two"
 
     async def test_client_that_leaves_during_the_body_is_disconnected(self, layer):
-        """handle() never sees half a body."""
+        """handle() never gets a part of a body."""
         consumer = Answering()
         http = HttpCommunicator(consumer, "/", body=b"half")
         await http.send_request(more_body=True)
@@ -71,7 +71,7 @@ class TestRequests:
         assert consumer.calls == [("disconnect",)]
 
     async def test_body_in_pieces_is_one_response(self, layer):
-        """Headers first, then as many pieces as there are."""
+        """Headers come first, then all pieces."""
 
         class Chunked(Answering):
             async def handle(self, body):
@@ -83,7 +83,7 @@ class TestRequests:
         assert await http.get_response() == {"status": 201, "headers": [], "body": b"ab"}
 
     async def test_piece_after_the_last_one_is_not_sent(self, layer):
-        """The response is complete, whatever else is said."""
+        """The response is complete, no matter how often the handler sends."""
 
         class Talkative(Answering):
             async def handle(self, body):
@@ -115,7 +115,7 @@ class TestRequests:
         assert not errors(caplog)
 
     async def test_body_up_to_the_limit_is_handled(self, layer):
-        """The limit itself is allowed."""
+        """A body of exactly the limit is allowed."""
 
         class Small(Answering):
             max_body_size = 5
@@ -126,7 +126,7 @@ class TestRequests:
 
 class TestErrors:
     async def test_error_before_headers_is_a_500(self, layer, caplog):
-        """Logged once, after on_error; the client learns nothing about it."""
+        """The error is logged once, after on_error; the client learns nothing about it."""
 
         class Failing(Answering):
             async def handle(self, body):
@@ -143,7 +143,7 @@ class TestErrors:
         assert "Failing" in record.message
 
     async def test_on_error_may_answer_itself(self, layer, caplog):
-        """500 is for those who say nothing else."""
+        """The library answers with 500 only if on_error sends nothing."""
 
         class Explaining(Answering):
             async def handle(self, body):
@@ -156,7 +156,7 @@ class TestErrors:
         assert (await http.get_response())["status"] == 404
 
     async def test_error_after_headers_starts_no_second_response(self, layer, caplog):
-        """A status that was sent cannot be taken back."""
+        """A status that was sent cannot be changed."""
 
         class Failing(Answering):
             async def handle(self, body):
@@ -173,7 +173,7 @@ class TestErrors:
         assert len(errors(caplog)) == 1
 
     async def test_error_in_a_stream_does_not_pass_for_its_end(self, layer, caplog):
-        """Without a last piece the server breaks the connection off, and the client knows."""
+        """Without a last piece, the server breaks the connection, and the client notices."""
 
         class Failing(Answering):
             async def handle(self, body):
@@ -187,7 +187,7 @@ class TestErrors:
         assert all(event["more_body"] for event in bodies)
 
     async def test_handle_without_a_response_is_a_500(self, layer, caplog):
-        """The log says which class forgot to answer."""
+        """The log names the class."""
 
         class Silent(Answering):
             async def handle(self, body):
@@ -200,7 +200,7 @@ class TestErrors:
         assert "sent no response" in str(record.exc_info[1])
 
     async def test_class_without_handle_is_a_500(self, caplog):
-        """The log says which method is missing."""
+        """The log names the missing method."""
 
         class Unfinished(AsyncHttpConsumer):
             pass
@@ -210,7 +210,7 @@ class TestErrors:
         assert "Unfinished must define handle(body)" in str(caplog.records[0].exc_info[1])
 
     async def test_body_before_headers_raises_a_sentence(self, layer):
-        """It names the class and what to call first."""
+        """The sentence has the class and the call that must come first."""
 
         class Hasty(Answering):
             async def handle(self, body):
@@ -222,7 +222,7 @@ class TestErrors:
         assert (await http.get_response())["body"] == b"fine"
 
     async def test_second_headers_raise_a_sentence(self, layer):
-        """It names the class and the status that is too late."""
+        """The sentence has the class and the status that comes too late."""
 
         class Twice(Answering):
             async def handle(self, body):
@@ -235,7 +235,7 @@ class TestErrors:
         assert (await http.get_response())["status"] == 200
 
     async def test_body_that_is_no_bytes_raises_a_sentence(self, layer):
-        """Text has no encoding until somebody chooses one."""
+        """Text needs an encoding, which only the application can choose."""
 
         class Text(Answering):
             async def handle(self, body):
@@ -248,7 +248,7 @@ class TestErrors:
         assert (await http.get_response())["body"] == b"fine"
 
     async def test_error_in_disconnect_is_logged(self, layer, caplog):
-        """The response is not affected."""
+        """The response is complete."""
 
         class Failing(Answering):
             async def disconnect(self):
@@ -260,7 +260,7 @@ class TestErrors:
 
 
 class Feed(Answering):
-    """Server-sent events: one for each message of the group `news`."""
+    """Sends one server-sent event for each message of the group `news`."""
 
     async def handle(self, body):
         await self.channel_layer.group_add("news", self.channel_name)
@@ -278,11 +278,11 @@ class Feed(Answering):
 
 
 class TestServerSentEvents:
-    """handle() returns and the response goes on, fed by the layer."""
+    """handle() returns, and messages of the layer continue the response."""
 
     @pytest.fixture
     async def feed(self, layer):
-        """A consumer whose stream has begun, and the communicator at its other end."""
+        """A consumer with an open stream, and the communicator at its other end."""
         consumer = Feed()
         http = HttpCommunicator(consumer, "/feed")
         await http.send_request()
@@ -294,7 +294,7 @@ class TestServerSentEvents:
         await asyncio.wait([http.future])
 
     async def test_messages_become_events_until_the_client_leaves(self, layer, feed):
-        """In order; then disconnect() runs once and the group is left."""
+        """Events come in order; then disconnect() runs once and the group is left."""
         consumer, http = feed
         for text in ("one", "two", "three"):
             await layer.group_send("news", {"type": "news.item", "text": text})
@@ -312,7 +312,7 @@ class TestServerSentEvents:
         assert layer.statistics().channels == 0
 
     async def test_handler_learns_the_position_of_a_message(self, remembering_layer):
-        """It is the one that the sender was told, so it can be the id of an event."""
+        """The sender gets the same position, so it can be the id of an event."""
         layer, found = remembering_layer, []
 
         class Numbered(Feed):
@@ -329,7 +329,7 @@ class TestServerSentEvents:
         assert found == [("news", sent)]
 
     async def test_last_piece_ends_the_consumer(self, layer, feed):
-        """The server may end the stream as well."""
+        """The consumer may end the stream as well as the client."""
         consumer, http = feed
         await layer.group_send("news", {"type": "news.end"})
         [event] = await rest(http)
@@ -338,7 +338,7 @@ class TestServerSentEvents:
         assert consumer.calls == [("disconnect",)]
 
     async def test_stop_consumer_completes_the_response(self, layer):
-        """What ends in order ends the stream in order."""
+        """A clean end of the consumer completes the stream."""
 
         class Stopping(Feed):
             async def news_end(self, message):
@@ -352,7 +352,7 @@ class TestServerSentEvents:
         assert await rest(http) == [{"type": "http.response.body", "body": b"", "more_body": False}]
 
     async def test_cancelled_while_the_last_piece_is_being_sent_disconnects(self, layer):
-        """A client that does not read can keep nobody from cleaning up."""
+        """A client that does not read cannot prevent the cleanup."""
 
         class Stopping(Feed):
             async def news_end(self, message):
@@ -370,7 +370,7 @@ class TestServerSentEvents:
         assert consumer.calls == [("disconnect",)]
 
     async def test_server_that_refuses_the_last_piece_keeps_nobody_from_disconnect(self, layer):
-        """Servers differ in what they raise for an event they do not expect."""
+        """Servers raise different errors for an unexpected event."""
 
         class Stopping(Feed):
             async def news_end(self, message):
@@ -383,12 +383,12 @@ class TestServerSentEvents:
         await until(lambda: len(wire.sent) == 2)
         await layer.group_send("news", {"type": "news.end"})
         await asyncio.wait([wire.task])
-        # Whether the server hears of its refusal is not what this is about.
+        # The test does not depend on whether the server gets the error.
         wire.task.exception()
         assert consumer.calls == [("disconnect",)]
 
     async def test_unknown_and_reserved_types_leave_the_stream_alone(self, layer, feed, caplog):
-        """As in every consumer."""
+        """Every consumer skips such messages."""
         consumer, http = feed
         types = ("unknown", "http.disconnect", "http.request", "disconnect", "send_body", "handle")
         for type_ in types:
@@ -400,7 +400,7 @@ class TestServerSentEvents:
         assert consumer.calls == []
 
     async def test_error_in_a_stream_ends_this_one_only(self, layer, feed, caplog):
-        """Another reader of the same group goes on."""
+        """Another reader of the same group continues."""
         consumer, http = feed
 
         class Solid(Feed):
@@ -420,7 +420,7 @@ class TestServerSentEvents:
         await other.wait()
 
     async def test_cancellation_disconnects_once(self, layer, feed):
-        """The server is going away; the stream is not completed."""
+        """The server stops, and the stream is not completed."""
         consumer, http = feed
         http.future.cancel()
         assert await rest(http) == []
@@ -428,7 +428,7 @@ class TestServerSentEvents:
         assert consumer.calls == [("disconnect",)]
 
     async def test_server_that_raises_oserror_means_the_client_left(self, layer, caplog):
-        """Sending is quiet from then on, until the event that says so."""
+        """Later sends are dropped until the disconnect event arrives."""
         consumer = Feed()
         wire = Wire(consumer, {"type": "http", "path": "/feed", "headers": []})
         wire.start(request())
@@ -443,7 +443,7 @@ class TestServerSentEvents:
         assert not caplog.records
 
     async def test_overflow_with_policy_close_ends_the_stream(self, closing_layer):
-        """A reader that is too slow is not kept."""
+        """A reader that is too slow is disconnected."""
         consumer = Feed()
         wire = Wire(consumer, {"type": "http", "path": "/feed", "headers": []})
         wire.start(request())

@@ -1,4 +1,4 @@
-"""JSON over a WebSocket: what comes in, what goes out, and what is the client's mistake."""
+"""JSON over a WebSocket: decoding, encoding, and invalid input."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.consumer.support import ALIAS, Recorder, closes, errors, rest
 
 
 class Echo(AsyncJsonWebsocketConsumer):
-    """Sends back what it gets."""
+    """Sends each value back."""
 
     channel_layer_alias = ALIAS
     groups = ("room",)
@@ -44,7 +44,7 @@ class TestRoundTrip:
         ids=repr,
     )
     async def test_content_arrives_as_it_was_sent(self, layer, connect, content):
-        """In both directions, numbers beyond 64 bits included."""
+        """Both directions keep values, even numbers beyond 64 bits."""
         consumer = Echo()
         client = await connect(consumer)
         await client.send_to(json.dumps(content))
@@ -55,7 +55,7 @@ class TestRoundTrip:
         await client.disconnect()
 
     async def test_send_json_with_close_closes_after_the_frame(self, layer, connect):
-        """With 1000, like send()."""
+        """The code is 1000, as with send()."""
 
         class Parting(Echo):
             async def receive_json(self, content, **kwargs):
@@ -68,7 +68,7 @@ class TestRoundTrip:
         assert closes(events) == [(1000, "")]
 
     async def test_layer_handler_may_send_json(self, layer, connect):
-        """Messages of the layer are no JSON frames, and may become one."""
+        """A message of the layer is not a JSON frame, but a handler can send it as one."""
 
         class Forwarding(Echo):
             async def chat_message(self, message):
@@ -80,7 +80,7 @@ class TestRoundTrip:
         await client.disconnect()
 
     async def test_content_that_is_no_json_is_the_servers_error(self, layer, connect, caplog):
-        """It closes with 1011 and the log shows where it was sent."""
+        """The connection closes with 1011, and the log shows the line that sent the value."""
 
         class Odd(Echo):
             async def receive_json(self, content, **kwargs):
@@ -92,7 +92,7 @@ class TestRoundTrip:
         assert len(errors(caplog)) == 1
 
     async def test_frame_type_is_no_business_of_dispatch(self, layer, connect):
-        """A client's `type` calls no method by itself."""
+        """A client's `type` does not call a method."""
         consumer = Echo()
         client = await connect(consumer)
         for type_ in ("close", "disconnect", "websocket.disconnect"):
@@ -102,7 +102,10 @@ class TestRoundTrip:
 
 
 class TestInvalidJson:
-    """The client's mistake: 1007, disconnect() once, and no traceback."""
+    """
+    The client is at fault: the code is 1007, disconnect() runs once, and no traceback is
+    logged.
+    """
 
     @pytest.mark.parametrize(
         "frame",
@@ -126,7 +129,7 @@ class TestInvalidJson:
         ids=lambda frame: f"{frame[:12]!r} of {len(frame)}",
     )
     async def test_invalid_frame_closes_with_1007(self, layer, connect, caplog, frame):
-        """The reason says what is wrong, and fits into a close frame."""
+        """The reason has the problem, and fits into a close frame."""
         consumer = Echo()
         client = await connect(consumer)
         await client.send_to(frame)
@@ -138,7 +141,7 @@ class TestInvalidJson:
         assert not errors(caplog)
 
     async def test_hook_may_answer_and_go_on(self, layer, connect, caplog):
-        """It gets the frame and what is wrong with it."""
+        """The hook gets the frame and the error."""
 
         class Patient(Echo):
             async def on_invalid_json(self, text_data, exc):
@@ -153,7 +156,7 @@ class TestInvalidJson:
         assert not caplog.records
 
     async def test_hook_that_fails_is_the_servers_error(self, layer, connect, caplog):
-        """Code of one's own is guarded wherever it runs."""
+        """Errors in user code close with 1011 anywhere."""
 
         class Failing(Echo):
             async def on_invalid_json(self, text_data, exc):
@@ -167,7 +170,7 @@ class TestInvalidJson:
     async def test_value_error_in_receive_json_is_not_the_clients_mistake(
         self, layer, connect, caplog
     ):
-        """Only decoding is watched for invalid JSON."""
+        """Only errors of decoding count as invalid JSON."""
 
         class Failing(Echo):
             async def receive_json(self, content, **kwargs):
@@ -179,7 +182,7 @@ class TestInvalidJson:
         assert len(errors(caplog)) == 1
 
     async def test_neighbour_is_untouched(self, layer, connect):
-        """One client's mistake is no other client's problem."""
+        """The other client's connection is not affected."""
         bad, good = await connect(Echo()), await connect(Recorder())
         await bad.send_to("{")
         await rest(bad)
@@ -189,11 +192,11 @@ class TestInvalidJson:
 
 
 class TestBinaryFrames:
-    """A consumer of JSON speaks text."""
+    """A JSON consumer accepts text frames only."""
 
     @pytest.mark.parametrize("frame", [b"", b"{}", b"\xff"], ids=repr)
     async def test_binary_frame_closes_with_1003(self, layer, connect, caplog, frame):
-        """Even if it contains JSON."""
+        """The code is the same if the frame contains JSON."""
         consumer = Echo()
         client = await connect(consumer)
         await client.send_to(bytes_data=frame)
@@ -204,7 +207,7 @@ class TestBinaryFrames:
         assert not errors(caplog)
 
     async def test_hook_may_take_the_frame(self, layer, connect):
-        """Uploads beside JSON are a matter of one method."""
+        """An override of one method accepts uploads next to JSON."""
 
         class Uploading(Echo):
             async def on_binary_frame(self, bytes_data):
@@ -245,7 +248,7 @@ class TestOtherCodecs:
     async def test_errors_of_other_decoders_close_with_1007(
         self, layer, connect, caplog, decode, bad
     ):
-        """json.JSONDecodeError and msgspec.ValidationError are the client's mistake too."""
+        """json.JSONDecodeError and msgspec.ValidationError count as invalid JSON, too."""
 
         class Other(Echo):
             @classmethod
@@ -263,7 +266,7 @@ class TestOtherCodecs:
         assert not errors(caplog)
 
     async def test_nothing_is_done_with_json_unless_overridden(self, layer, connect):
-        """The plain class takes what it can decode and is silent."""
+        """The plain class decodes every frame and sends nothing."""
         client = await connect(AsyncJsonWebsocketConsumer())
         await client.send_json_to({"a": 1})
         await client.disconnect()

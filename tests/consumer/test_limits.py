@@ -1,4 +1,4 @@
-"""What a client may send, and how many may be there."""
+"""Limits on the frames of a client, and on the number of connections."""
 
 from __future__ import annotations
 
@@ -55,14 +55,14 @@ class TestOptions:
         ],
     )
     def test_value_that_makes_no_sense_raises_at_the_start(self, kind, option, value):
-        """The sentence names the class, the option, the value and what to give."""
+        """The sentence has the class, the option, the value and the allowed values."""
         consumer_class = type("Wrong", (kind,), {option: value})
         with pytest.raises(ConsumerStateError) as caught:
             consumer_class.as_asgi()
         assert re.match(rf"Wrong\.{option} is {re.escape(repr(value))}; give ", str(caught.value))
 
     def test_no_limit_is_a_value(self):
-        """None, where there can be none."""
+        """Options without a necessary limit accept None."""
         options = ("send_timeout", "max_frame_size", "max_connections", "rate_limit")
         type("Open", (AsyncWebsocketConsumer,), dict.fromkeys(options)).as_asgi()
 
@@ -77,14 +77,14 @@ class TestOptions:
         ],
     )
     def test_rate_limit_that_makes_no_sense_raises(self, arguments, named):
-        """Where it is written down."""
+        """The error comes from the constructor."""
         with pytest.raises(ConsumerStateError, match=re.escape(named)):
             RateLimit(**arguments)
 
 
 class TestTokenBucket:
     def test_burst_is_free_and_refills_at_its_rate(self):
-        """Never beyond the burst, however long nothing was sent."""
+        """Tokens never exceed the burst, even after a long silence."""
         bucket = TokenBucket(RateLimit(per_second=2, burst=3), now=100.0)
         assert [bucket.take(100.0) for _ in range(4)] == [True, True, True, False]
         assert [bucket.take(100.4), bucket.take(100.5)] == [False, True]
@@ -93,7 +93,7 @@ class TestTokenBucket:
 
 class TestRateLimit:
     async def test_frame_too_many_closes_with_1008_after_those_before_it(self, layer, caplog):
-        """What was within the limit is handled; what follows is not even kept."""
+        """Frames within the limit are handled; later frames are not even kept."""
 
         class Limited(Recorder):
             rate_limit = RateLimit(per_second=NEVER, burst=3)
@@ -108,7 +108,7 @@ class TestRateLimit:
         assert not errors(caplog)
 
     async def test_json_is_not_parsed_beyond_the_limit(self, layer):
-        """Parsing is what such a client wants to make expensive."""
+        """Parsing is expensive, and such a client wants to cause it."""
         parsed = []
 
         class Limited(AsyncJsonWebsocketConsumer):
@@ -124,7 +124,7 @@ class TestRateLimit:
         assert parsed == ["1"]
 
     async def test_dropped_frames_are_counted_and_logged_once(self, layer, connect, caplog):
-        """The connection lives on, and so do its messages from the layer."""
+        """The connection stays open, and messages of the layer still arrive."""
 
         class Limited(Recorder):
             rate_limit = RateLimit(per_second=NEVER, burst=2, action="drop")
@@ -145,7 +145,7 @@ class TestRateLimit:
     async def test_frames_behind_the_one_that_closes_are_not_said_to_be_dropped(
         self, layer, caplog
     ):
-        """They are thrown away because the connection is over; one line says that."""
+        """Later frames are lost with the connection, and the log has one line about it."""
 
         class Limited(Recorder):
             rate_limit = RateLimit(per_second=NEVER, burst=1)
@@ -159,7 +159,7 @@ class TestRateLimit:
         assert "by=rate_limit" in record.message
 
     async def test_leaving_is_noticed_behind_a_frame_too_many(self, layer):
-        """A handler that is busy sees it, although frames are thrown away by then."""
+        """A busy handler sees that the client left, although frames are discarded by then."""
 
         class Busy(Recorder):
             rate_limit = RateLimit(per_second=NEVER, burst=1)
@@ -179,7 +179,7 @@ class TestRateLimit:
 
 class TestMaxConnections:
     async def test_one_too_many_is_accepted_and_closed_with_1013(self, layer, connect):
-        """Neither connect nor disconnect runs for it; no group is joined."""
+        """Neither connect nor disconnect runs for it, and it joins no group."""
 
         class Few(Recorder):
             max_connections = 2
@@ -196,7 +196,7 @@ class TestMaxConnections:
 
     @pytest.mark.parametrize("how", ["leaves", "closes", "fails", "is rejected", "is cancelled"])
     async def test_place_is_free_again(self, layer, connect, how):
-        """Whatever ended the connection."""
+        """The reason for the end does not matter."""
 
         class Single(Recorder):
             max_connections = 1
@@ -229,7 +229,7 @@ class TestMaxConnections:
         assert consumer.disconnects == [1000]
 
     async def test_subclass_counts_for_itself(self, connect):
-        """A class that is mounted twice under two names has two counts."""
+        """A class that is mounted under two names has two counts."""
 
         class Single(AsyncWebsocketConsumer):
             max_connections = 1
@@ -244,7 +244,9 @@ class TestMaxConnections:
             await client.disconnect()
 
     async def test_refusal_chooses_a_subprotocol_that_was_offered(self, connect):
-        """A browser that offered some fails a connection that has none, and sees no code."""
+        """
+        A browser that offered sub-protocols drops a connection without one, and hides the code.
+        """
 
         class Full(AsyncWebsocketConsumer):
             max_connections = 1
@@ -258,7 +260,10 @@ class TestMaxConnections:
 
 class TestMemory:
     async def test_large_frames_wait_in_the_socket(self, layer):
-        """Frames of 1 MB are read ahead one at a time and not 64, with one in the pump's hand."""
+        """
+        Frames of 1 MB are read ahead one at a time and not 64, plus the one that the pump
+        holds.
+        """
 
         class Busy(Recorder):
             async def receive(self, text_data=None, bytes_data=None):
@@ -270,7 +275,7 @@ class TestMemory:
         wire.start(CONNECT, *(frame for _ in range(20)))
         await until(lambda: wire.received >= 4)
         await settled()
-        # connect, the one in its handler, the one that waits, and the one in hand
+        # connect, the frame in its handler, the waiting frame, and the frame in the pump
         assert wire.received == 4
         wire.task.cancel()
         await asyncio.wait([wire.task])

@@ -1,4 +1,4 @@
-"""The way out: one event at a time, and an end to waiting for who does not read."""
+"""The sender passes on one event at a time, and gives up on clients that do not read."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ import pytest
 from fast_channels.consumer.sender import INSISTENCE, Sender
 from tests.consumer.support import settled, until
 
-# Seconds: longer than anything here takes, and short enough to be waited for.
+# Seconds: longer than any step here takes, and short enough to wait for.
 SOON = 0.05
 
 
 class Server:
-    """A `send` that records what it is given, and holds on to it until it is told to let go."""
+    """A `send` that records its events, and does not return until a test allows it."""
 
     def __init__(self) -> None:
         self.began: list = []
         self.taken: list = []
         self.open = asyncio.Event()
         self.open.set()
-        # Sends that are under way, and the most there ever were at once.
+        # The sends in progress, and the largest number of them at once.
         self.running = 0
         self.most = 0
 
@@ -38,7 +38,7 @@ class Server:
 
 
 def begin(sender, event):
-    """Send in a task, as a handler or somebody beside it would."""
+    """Send in a task, as a handler or another task would."""
 
     async def send():
         return await sender(event)
@@ -55,7 +55,7 @@ async def server():
 
 
 async def test_event_is_handed_over(server):
-    """And the sender says so."""
+    """The sender returns True."""
     sender = Sender(server, SOON)
     assert await sender({"n": 1}) is True
     assert server.taken == [{"n": 1}]
@@ -63,7 +63,7 @@ async def test_event_is_handed_over(server):
 
 
 async def test_second_send_waits_for_the_first(server):
-    """In the order in which they came, one at a time."""
+    """Sends are passed on one at a time, in their order."""
     server.open.clear()
     sender = Sender(server, None)
     sends = [begin(sender, {"n": n}) for n in range(5)]
@@ -76,7 +76,7 @@ async def test_second_send_waits_for_the_first(server):
 
 
 async def test_nobody_overtakes_who_waits(server):
-    """A task that sends again and again gets its turn after those who waited."""
+    """A task that sends again and again waits behind the others."""
     server.open.clear()
     sender = Sender(server, None)
 
@@ -94,7 +94,7 @@ async def test_nobody_overtakes_who_waits(server):
 
 
 async def test_send_that_takes_too_long_is_interrupted(server, clock):
-    """Whoever sent goes on, not cancelled; whoever waits has the next turn."""
+    """The interrupted sender continues uncancelled, and the next one has its turn."""
     server.open.clear()
     sender = Sender(server, SOON)
     stuck = begin(sender, "stuck")
@@ -111,7 +111,7 @@ async def test_send_that_takes_too_long_is_interrupted(server, clock):
 
 
 async def test_server_that_keeps_the_cancellation_is_given_up_all_the_same():
-    """Some catch CancelledError on the way; the task must not stay marked as cancelled."""
+    """A server may catch CancelledError; the task must not stay marked as cancelled."""
 
     async def send(event):
         try:
@@ -126,7 +126,7 @@ async def test_server_that_keeps_the_cancellation_is_given_up_all_the_same():
 
 
 async def test_server_that_makes_an_error_of_the_cancellation_is_given_up_all_the_same():
-    """Its error is not the client's leaving, and no cancellation of ours stays behind."""
+    """The error does not mean that the client left, and no cancellation of the sender remains."""
 
     async def send(event):
         try:
@@ -141,7 +141,7 @@ async def test_server_that_makes_an_error_of_the_cancellation_is_given_up_all_th
 
 
 async def test_time_counts_from_the_beginning_of_each_send(server, clock):
-    """The timer of an earlier event is not held against a later one."""
+    """The timer of an earlier event does not count for a later one."""
     sender = Sender(server, 10)
     server.open.clear()
     first = begin(sender, "first")
@@ -160,7 +160,7 @@ async def test_time_counts_from_the_beginning_of_each_send(server, clock):
 
 
 async def test_send_that_does_not_wait_sets_no_timer(server, clock):
-    """Nearly all are of this kind; of those that wait, the first sets one for all of them."""
+    """Most sends do not wait; of the others, the first sets one timer for all."""
     server.open.clear()
     sender = Sender(server, SOON)
     waiting = begin(sender, "waits")
@@ -181,7 +181,7 @@ async def test_send_that_does_not_wait_sets_no_timer(server, clock):
 
 
 async def test_server_may_return_any_awaitable():
-    """Not every server's `send` is a coroutine function."""
+    """The `send` of some servers is not a coroutine function."""
     loop = asyncio.get_running_loop()
     taken = []
 
@@ -199,7 +199,7 @@ async def test_server_may_return_any_awaitable():
 
 @pytest.mark.parametrize("waits", [False, True], ids=["at once", "later"])
 async def test_error_of_the_server_reaches_who_sent(waits):
-    """And the next one has its turn."""
+    """The next send has its turn."""
 
     async def send(event):
         if waits:
@@ -216,7 +216,7 @@ async def test_error_of_the_server_reaches_who_sent(waits):
 
 
 async def test_error_of_who_had_waited_leaves_the_turn_to_the_next(server):
-    """Also if the server fails at once, when the turn has come."""
+    """The next send has its turn even if the server fails at once."""
 
     async def send(event):
         if event == "bad":
@@ -236,7 +236,7 @@ async def test_error_of_who_had_waited_leaves_the_turn_to_the_next(server):
 
 
 async def test_server_may_catch_what_is_thrown_into_it(server):
-    """A send is one coroutine for whoever is in it, however its steps are taken."""
+    """The server sees one coroutine per send, no matter how its steps are run."""
     steps = []
 
     async def send(event):
@@ -255,7 +255,7 @@ async def test_server_may_catch_what_is_thrown_into_it(server):
 
 
 async def test_without_a_timeout_a_send_may_take_for_ever(server):
-    """None is no limit."""
+    """None means no limit."""
     server.open.clear()
     sender = Sender(server, None)
     sending = begin(sender, "slow")
@@ -267,7 +267,7 @@ async def test_without_a_timeout_a_send_may_take_for_ever(server):
 
 
 async def test_cancelled_send_leaves_the_turn_to_the_next(server):
-    """And the cancellation reaches who was cancelled."""
+    """The cancelled caller gets the cancellation."""
     server.open.clear()
     sender = Sender(server, None)
     first, second, third = [begin(sender, n) for n in range(3)]
@@ -282,13 +282,13 @@ async def test_cancelled_send_leaves_the_turn_to_the_next(server):
 
 
 async def test_task_that_is_cancelled_when_its_turn_comes_passes_it_on(server):
-    """At that moment the turn is given already, and nobody else would give it away."""
+    """The turn has been assigned already at that moment, and only this task can pass it on."""
     server.open.clear()
     sender = Sender(server, None)
     first, second, third = [begin(sender, n) for n in range(3)]
     await settled()
     server.open.set()
-    # One turn later the first has ended and the second has been woken.
+    # One turn later the first send has ended and the second has been woken.
     while sender._turns and len(sender._turns) == 2:
         await asyncio.sleep(0)
     second.cancel()
@@ -298,7 +298,7 @@ async def test_task_that_is_cancelled_when_its_turn_comes_passes_it_on(server):
 
 
 async def test_cancelled_by_others_while_it_is_interrupted_stays_cancelled(server):
-    """The interruption must not swallow what somebody else wants."""
+    """The interruption must not swallow a cancellation by another task."""
     server.open.clear()
     sender = Sender(server, None)
     sending = begin(sender, "stuck")
@@ -310,7 +310,7 @@ async def test_cancelled_by_others_while_it_is_interrupted_stays_cancelled(serve
 
 
 async def test_nothing_follows_the_last_event(server):
-    """Those who wait are told so, and those who come later."""
+    """Waiting senders and later ones are told so."""
     server.open.clear()
     sender = Sender(server, None)
     first = begin(sender, "first")
@@ -326,7 +326,7 @@ async def test_nothing_follows_the_last_event(server):
 
 
 async def test_last_event_that_finds_no_turn_in_time_lets_everybody_go(server):
-    """A send that hangs holds up nobody's end, with or without a timeout of its own."""
+    """A send that hangs delays no other end, with or without its own timeout."""
     server.open.clear()
     sender = Sender(server, None)
     stuck = begin(sender, "stuck")
@@ -339,7 +339,7 @@ async def test_last_event_that_finds_no_turn_in_time_lets_everybody_go(server):
 
 @pytest.mark.parametrize("stands_still", [False, True])
 async def test_last_event_ends_although_the_server_keeps_a_cancellation(stands_still):
-    """It is interrupted once more; not in the same turn of a loop that stood still."""
+    """The send is interrupted once more, in a later turn of the loop."""
     kept = []
 
     async def send(event):
@@ -358,7 +358,7 @@ async def test_last_event_ends_although_the_server_keeps_a_cancellation(stands_s
 
 
 async def test_closed_sender_leaves_no_timer(server):
-    """It would keep the connection in memory for as long as send_timeout."""
+    """The timer would keep the connection in memory for as long as send_timeout."""
     server.open.clear()
     sender = Sender(server, 3600)
     sending = begin(sender, "one")

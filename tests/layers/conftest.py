@@ -1,4 +1,4 @@
-"""Layers and servers for the tests of this room."""
+"""Layers and servers for these tests."""
 
 from __future__ import annotations
 
@@ -16,6 +16,6 @@ async def memory():
 
 @pytest.fixture
 async def recording():
-    """An open layer whose broker records."""
+    """An open layer with a recording broker."""
     async with RecordingLayer() as layer:
         yield layer

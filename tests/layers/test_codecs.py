@@ -1,4 +1,4 @@
-"""What may travel, what is said about the rest, and the envelope around it."""
+"""Codecs: values that can be sent, the errors for others, and the envelope around a payload."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def codec(request):
 
 
 def travelled(codec, value):
-    """What arrives for a value in a message."""
+    """Return the value that arrives for a value in a message."""
     return codec.decode(codec.encode({"type": "test", "value": value}))["value"]
 
 
@@ -62,7 +62,7 @@ def refused(codec, message):
     return caught.value
 
 
-# -- what travels --------------------------------------------------------------
+# -- values that can be sent -----------------------------------------------------
 
 PLAIN = [
     None,
@@ -91,30 +91,30 @@ PLAIN = [
 
 @pytest.mark.parametrize("value", PLAIN, ids=lambda value: repr(value)[:30])
 def test_plain_values_arrive_as_they_were_sent(codec, value):
-    """With their type."""
+    """The values keep their type."""
     arrived = travelled(codec, value)
     assert arrived == value
     assert type(arrived) is type(value)
 
 
 def test_empty_message_travels(codec):
-    """Whether it makes sense is for its receiver to say."""
+    """Only its receiver can decide whether an empty message makes sense."""
     assert codec.decode(codec.encode({})) == {}
 
 
 def test_bytes_travel_in_msgpack():
-    """As bytes."""
+    """The value arrives as bytes."""
     assert travelled(CODECS["msgpack"], b"\0\xff") == b"\0\xff"
 
 
 @pytest.mark.parametrize("value", [math.inf, -math.inf])
 def test_infinity_travels_in_msgpack(value):
-    """It has a form there."""
+    """MessagePack has a form for infinity."""
     assert travelled(CODECS["msgpack"], value) == value
 
 
 def test_nan_travels_in_msgpack():
-    """It has a form there."""
+    """MessagePack has a form for NaN."""
     assert math.isnan(travelled(CODECS["msgpack"], math.nan))
 
 
@@ -134,7 +134,7 @@ def test_nan_travels_in_msgpack():
     ids=repr,
 )
 def test_close_relatives_of_plain_types_arrive_as_those(codec, value, arrives_as):
-    """A tuple as a list, an IntEnum as a number, any kind of dict as a dict."""
+    """A tuple arrives as a list, an IntEnum as a number, any kind of dict as a dict."""
     assert travelled(codec, value) == arrives_as
     assert json.dumps(travelled(codec, value)) == json.dumps(arrives_as)
 
@@ -145,7 +145,7 @@ def test_close_relatives_of_plain_types_arrive_as_those(codec, value, arrives_as
     ids=repr,
 )
 def test_subclasses_of_str_and_float_arrive_as_those(codec, value, arrives_as):
-    """Markup from a template is one of them."""
+    """Markup of a template engine is such a subclass."""
     arrived = travelled(codec, value)
     assert arrived == arrives_as
     assert type(arrived) is type(arrives_as)
@@ -157,30 +157,30 @@ def test_subclasses_of_str_and_float_arrive_as_those(codec, value, arrives_as):
     ids=lambda value: type(value).__name__,
 )
 def test_any_mapping_may_be_in_a_message(codec, value):
-    """And be one."""
+    """A message itself may be any mapping, too."""
     assert codec.decode(codec.encode(value)) == {"a": 1}
     assert travelled(codec, value) == {"a": 1}
     assert travelled(codec, [{"in": value}]) == [{"in": {"a": 1}}]
 
 
 def test_msgpack_bytes_are_those_of_other_implementations():
-    """A channels_redis process reads them."""
+    """A channels_redis process can read them."""
     encoded = MsgPackCodec().encode({"a": True, "b": None, "c": {"d": []}})
     assert encoded == b"\x83\xa1a\xc3\xa1b\xc0\xa1c\x81\xa1d\x90"
 
 
 def test_json_bytes_are_json():
-    """Any other JSON library reads them."""
+    """Any other JSON library can read them."""
     message = {"type": "test", "value": ["ü", 1.5, None, 2**64]}
     assert json.loads(JSONCodec().encode(message)) == message
 
 
 def test_equal_messages_have_equal_bytes(codec):
-    """The order of the keys is the order of the mapping."""
+    """The keys are in the order of the mapping."""
     assert codec.encode({"a": 1, "b": 2}) == codec.encode({"a": 1, "b": 2})
 
 
-# -- what does not -------------------------------------------------------------
+# -- values that cannot be sent --------------------------------------------------
 
 REFUSED = {
     "datetime": (dt.datetime(2024, 1, 2, tzinfo=dt.UTC), "isoformat"),
@@ -204,7 +204,7 @@ REFUSED = {
 
 @pytest.mark.parametrize("kind", REFUSED)
 def test_value_of_another_type_is_refused_with_a_remedy(codec, kind):
-    """The sentence shows where it is, what it is, and what to send instead."""
+    """The sentence has the place of the value, its type, and a replacement."""
     value, remedy = REFUSED[kind]
     error = refused(codec, {"type": "test", "value": value})
     assert error.where == "message['value']"
@@ -223,7 +223,7 @@ def test_bytes_are_refused_in_json():
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 def test_number_that_json_lacks_is_refused_there(value):
-    """It would arrive as None."""
+    """The value would arrive as None."""
     error = refused(JSONCodec(), {"type": "test", "in": {"list": [0, value]}})
     assert error.where == "message['in']['list'][1]"
     assert "JSON has no such number" in error.remedy
@@ -231,7 +231,7 @@ def test_number_that_json_lacks_is_refused_there(value):
 
 @pytest.mark.parametrize("key", [5, None, 1.5, b"bytes", ("a",), True])
 def test_key_that_is_no_string_is_refused(codec, key):
-    """It would arrive as a string, or not at all."""
+    """The key would arrive as a string, or not at all."""
     error = refused(codec, {"type": "test", "in": [{key: 1}]})
     assert error.where == "a key of message['in'][0]"
     assert error.value is key
@@ -239,26 +239,26 @@ def test_key_that_is_no_string_is_refused(codec, key):
 
 
 def test_path_leads_through_lists_tuples_and_mappings(codec):
-    """However deep the value is."""
+    """The depth of the value does not matter."""
     message = {"a": [1, ({"b c": [{"d": {1}}]},)]}
     assert refused(codec, message).where == "message['a'][1][0]['b c'][0]['d']"
 
 
 def test_first_wrong_value_is_named(codec):
-    """In the order of the message."""
+    """The first one in the order of the message counts."""
     assert refused(codec, {"a": 1, "b": {2}, "c": {3}}).where == "message['b']"
 
 
 @pytest.mark.parametrize("value", [2**64, -(2**63) - 1, 10**30])
 def test_integer_beyond_64_bits_is_refused_in_msgpack(value):
-    """The format has no room for it."""
+    """MessagePack has no form for it."""
     error = refused(MsgPackCodec(), {"type": "test", "value": value})
     assert "2**64" in str(error)
 
 
 @pytest.mark.parametrize("value", [2**64, -(2**63) - 1, 10**30])
 def test_integer_beyond_64_bits_travels_in_json(value):
-    """Or is refused, but never changed."""
+    """The value may also be refused, but never changed."""
     try:
         arrived = travelled(JSONCodec(), value)
     except InvalidMessage:
@@ -267,13 +267,13 @@ def test_integer_beyond_64_bits_travels_in_json(value):
 
 
 def test_lone_surrogate_is_refused(codec):
-    """It is no character, so UTF-8 has no form for it."""
+    """A lone surrogate is not a character, so UTF-8 has no form for it."""
     for message in ({"value": "\ud800"}, {"\ud800": 1}):
         assert "surrogates" in str(refused(codec, message))
 
 
 def test_message_that_contains_itself_is_refused(codec):
-    """Directly, or by way of a list."""
+    """The message may contain itself directly or through a list."""
     message = {"type": "test"}
     message["list"] = [message]
     assert "contains itself" in str(refused(codec, message))
@@ -282,7 +282,7 @@ def test_message_that_contains_itself_is_refused(codec):
 @pytest.mark.parametrize("depth", [50, 200, 400, 600, 800, 900, 950, 990, 2000, 50_000])
 @pytest.mark.parametrize("kind", ["lists", "mappings"])
 def test_deep_message_travels_or_is_refused(codec, depth, kind):
-    """It never fails at a receiver, nor in the sentence that refuses it."""
+    """The message never fails at a receiver, nor in the sentence that refuses it."""
     value = None
     for _ in range(depth):
         value = [value] if kind == "lists" else {"a": value}
@@ -292,7 +292,8 @@ def test_deep_message_travels_or_is_refused(codec, depth, kind):
     except InvalidMessage as exc:
         sentence = str(exc)
     while value is not None:
-        # Taken apart from outside: to let go of a deep value at once may be too deep as well.
+        # Taken apart from outside, because freeing a deep value at once may exceed the stack,
+        # too.
         value = value[0] if kind == "lists" else value["a"]
     if payload is None:
         assert len(sentence) < 250
@@ -302,7 +303,7 @@ def test_deep_message_travels_or_is_refused(codec, depth, kind):
 
 
 def test_large_value_is_shortened_in_the_sentence(codec):
-    """The error itself still has all of it."""
+    """The error's attributes still have all of it."""
     value = set(range(10_000))
     error = refused(codec, {"value": value})
     assert len(str(error)) < 250
@@ -310,7 +311,7 @@ def test_large_value_is_shortened_in_the_sentence(codec):
 
 
 def test_invalid_message_is_a_type_error_of_the_layer(codec):
-    """Both can be caught."""
+    """Code can catch either class."""
     error = refused(codec, {"value": {1}})
     assert isinstance(error, TypeError)
     assert isinstance(error, ChannelLayerError)

@@ -1,4 +1,4 @@
-"""Where a layer lives: which loop, from when to when, and who may call it from elsewhere."""
+"""A layer lives on one loop at a time; other loops, threads and processes may call it."""
 
 from __future__ import annotations
 
@@ -36,17 +36,17 @@ def threads():
 
 @pytest.fixture
 def layer():
-    """A layer that nobody has opened."""
+    """A layer that is not open yet."""
     return RecordingLayer()
 
 
 def sessions(layer):
-    """What was asked of each broker, messages apart."""
+    """Return the calls that each broker received, except messages."""
     return [[call for call in b.calls if call[0] in ("start", "stop")] for b in layer.brokers]
 
 
 class LoopInThread:
-    """An event loop that runs until it is told to end, as asyncio.run ends one."""
+    """An event loop that runs until it is told to end, in the same way as asyncio.run."""
 
     def __init__(self, pool):
         self._ready, self._end = threading.Event(), None
@@ -71,7 +71,7 @@ class LoopInThread:
 
 @pytest.fixture
 def elsewhere(threads):
-    """A loop in another thread; ends with the test if not before."""
+    """A loop in another thread; it ends with the test at the latest."""
     loop = LoopInThread(threads)
     yield loop
     if not loop.ended.done():
@@ -82,7 +82,7 @@ def elsewhere(threads):
 
 
 async def test_layer_opens_on_first_use(layer):
-    """Whichever method that is."""
+    """Any method opens the layer."""
     assert layer.brokers == []
     await layer.group_send("room", MESSAGE)
     assert sessions(layer) == [[("start",)]]
@@ -90,14 +90,14 @@ async def test_layer_opens_on_first_use(layer):
 
 
 async def test_layer_is_opened_once(layer):
-    """Also by many at the same time."""
+    """Concurrent calls open it once, too."""
     await asyncio.gather(*(layer.open() for _ in range(10)), layer.group_send("room", MESSAGE))
     assert sessions(layer) == [[("start",)]]
     await layer.close()
 
 
 async def test_closing_ends_the_session(layer):
-    """Closing again, or what was never opened, is fine."""
+    """Closing again is fine, and so is closing an unopened layer."""
     await layer.close()
     async with layer:
         await layer.close()
@@ -107,7 +107,7 @@ async def test_closing_ends_the_session(layer):
 
 
 async def test_layer_may_be_opened_again_on_the_same_loop(layer):
-    """Each session has a broker of its own."""
+    """Each session has its own broker."""
     for _ in range(3):
         async with layer:
             await layer.group_send("room", MESSAGE)
@@ -115,13 +115,13 @@ async def test_layer_may_be_opened_again_on_the_same_loop(layer):
 
 
 async def test_closing_a_channel_does_not_open_the_layer(layer):
-    """There is nothing to clean up in a closed one."""
+    """A closed layer has no channels to clean up."""
     await layer.close_channel("specific.abc!def")
     assert layer.brokers == []
 
 
 async def test_statistics_do_not_open_the_layer(layer):
-    """They are there at any time, and stay when it is closed."""
+    """The statistics can be read at any time, and stay when the layer is closed."""
     assert layer.statistics().published == 0
     async with layer:
         await layer.group_send("room", MESSAGE)
@@ -130,7 +130,7 @@ async def test_statistics_do_not_open_the_layer(layer):
 
 
 def test_end_of_the_loop_ends_the_session(layer):
-    """Nobody has to close the layer: asyncio.run does."""
+    """asyncio.run ends the session of a layer that was never closed."""
     asyncio.run(layer.group_send("room", MESSAGE))
     assert sessions(layer) == [WHOLE_SESSION]
 
@@ -164,7 +164,7 @@ def test_layer_opens_on_loop_after_loop(layer):
 
 
 def test_task_that_cleans_up_while_its_loop_ends_opens_nothing(layer):
-    """What it opened then nobody would close, so it gets an error."""
+    """A new session would never be closed, so the task gets an error."""
     errors = []
 
     async def clean_up_late():
@@ -172,7 +172,7 @@ def test_task_that_cleans_up_while_its_loop_ends_opens_nothing(layer):
             await asyncio.Event().wait()
         finally:
             try:
-                # Until the session has ended it may be used.
+                # The layer may be used until the session has ended.
                 for _ in range(20):
                     await layer.group_send("room", MESSAGE)
                     await asyncio.sleep(0)
@@ -191,7 +191,7 @@ def test_task_that_cleans_up_while_its_loop_ends_opens_nothing(layer):
 
 
 def test_layer_that_is_forgotten_while_open_is_closed_with_its_loop(caplog):
-    """Dropping the last reference is no way around the end of the session, nor an error."""
+    """Dropping the last reference still ends the session with its loop, without an error."""
 
     async def main():
         layer = RecordingLayer()
@@ -208,7 +208,7 @@ def test_layer_that_is_forgotten_while_open_is_closed_with_its_loop(caplog):
 
 @pytest.mark.parametrize("kind", ["RedisChannelLayer", "RedisPubSubChannelLayer"])
 def test_redis_layer_that_nobody_closes_leaves_no_warning(redis_url, kind):
-    """Neither at the end of a loop nor at the end of the process."""
+    """Python prints no warning at the end of a loop or of the process."""
     script = f"""
 import asyncio, sys
 from fast_channels.layers import {kind}
@@ -231,7 +231,7 @@ for _ in range(2):
 
 
 async def test_failing_start_is_told_to_everyone_who_opens(layer):
-    """And the broker is stopped all the same."""
+    """The broker is stopped all the same."""
     error = LayerUnavailable("broker", "test")
     layer.refused["start"] = error
     opening = (layer.open(), layer.group_send("room", MESSAGE), layer.open_channel())
@@ -240,7 +240,7 @@ async def test_failing_start_is_told_to_everyone_who_opens(layer):
 
 
 async def test_start_can_be_tried_again(layer):
-    """The next call does."""
+    """The next call tries again."""
     layer.refused["start"] = LayerUnavailable("broker", "test")
     for _ in range(2):
         with pytest.raises(LayerUnavailable):
@@ -252,7 +252,7 @@ async def test_start_can_be_tried_again(layer):
 
 
 async def test_caller_who_gives_up_does_not_end_the_opening(layer):
-    """The others get what they wait for."""
+    """The other callers get the open layer."""
     first = asyncio.create_task(layer.open())
     await becomes(lambda: layer.brokers)
     second = asyncio.create_task(layer.open())
@@ -263,7 +263,7 @@ async def test_caller_who_gives_up_does_not_end_the_opening(layer):
 
 
 def test_failing_start_is_told_to_a_sender_in_a_thread(threads):
-    """It is not tried for ever."""
+    """The sender does not retry without end."""
     layer = RecordingLayer()
     layer.refused["start"] = LayerUnavailable("broker", "test")
     sending = threads.submit(asyncio.run, layer.group_send("room", MESSAGE))
@@ -279,7 +279,7 @@ def test_failing_start_is_told_to_a_sender_in_a_thread(threads):
 
 
 def test_failing_start_is_told_to_a_caller_from_another_loop(threads, elsewhere):
-    """While the loop that opens it is told the same."""
+    """The loop that opens the layer gets the same error."""
     layer = RecordingLayer()
     layer.refused["start"] = LayerUnavailable("broker", "test")
     held = threading.Event()
@@ -310,7 +310,7 @@ def test_failing_start_is_told_to_a_caller_from_another_loop(threads, elsewhere)
 
 
 def test_calls_from_other_threads_are_done_at_home(threads, elsewhere, layer):
-    """One session serves them all."""
+    """One session serves all threads."""
     elsewhere.do(layer.open())
     inbox = elsewhere.do(layer.open_channel())
     elsewhere.do(layer.group_add("room", inbox.name))
@@ -330,14 +330,14 @@ def test_calls_from_other_threads_are_done_at_home(threads, elsewhere, layer):
 
 
 async def test_error_of_a_call_from_elsewhere_is_told_there(threads, recording):
-    """As if it had been made at home."""
+    """The exception is the same as on the home loop."""
     recording.broker.refuse("room")
     with pytest.raises(LayerUnavailable):
         await asyncio.to_thread(asyncio.run, recording.group_send("room", MESSAGE))
 
 
 async def test_cancelling_a_call_from_elsewhere_cancels_it_at_home(recording):
-    """The broker is not left working for nobody."""
+    """The broker does not continue a call that was cancelled."""
     recording.broker.hold("room")
 
     async def give_up():
@@ -351,7 +351,7 @@ async def test_cancelling_a_call_from_elsewhere_cancels_it_at_home(recording):
 
 
 def test_loop_that_ends_tells_callers_from_elsewhere(threads, elsewhere, layer):
-    """None is left waiting for it."""
+    """No caller waits forever."""
     elsewhere.do(layer.open())
     layer.broker.hold("room")
     sending = [threads.submit(asyncio.run, layer.group_send("room", MESSAGE)) for _ in range(3)]
@@ -364,7 +364,7 @@ def test_loop_that_ends_tells_callers_from_elsewhere(threads, elsewhere, layer):
 
 
 def test_closing_tells_callers_from_elsewhere(threads, elsewhere, layer):
-    """The same without the end of a loop."""
+    """Closing the layer has the same effect as the end of the loop."""
     elsewhere.do(layer.open())
     layer.broker.hold("room")
     sending = threads.submit(asyncio.run, layer.group_send("room", MESSAGE))
@@ -375,14 +375,14 @@ def test_closing_tells_callers_from_elsewhere(threads, elsewhere, layer):
 
 
 def test_layer_may_be_closed_from_another_loop(threads, elsewhere, layer):
-    """The session is left where it was entered."""
+    """The session is left on the loop where it was entered."""
     elsewhere.do(layer.open())
     threads.submit(asyncio.run, layer.close()).result(5)
     assert sessions(layer) == [WHOLE_SESSION]
 
 
 def test_loop_that_is_paused_is_no_home(layer):
-    """The next loop opens the layer anew; the first one ends its session when it goes on."""
+    """The next loop opens the layer again; the first one ends its session when it continues."""
     first = asyncio.new_event_loop()
     first.run_until_complete(layer.open())
     asyncio.run(layer.group_send("room", MESSAGE))
@@ -396,7 +396,7 @@ def test_loop_that_is_paused_is_no_home(layer):
 
 
 def test_paused_loop_that_goes_on_is_still_home(layer):
-    """If nobody used the layer meanwhile, it is as it was left."""
+    """If no call came meanwhile, the layer is as before."""
     loop = asyncio.new_event_loop()
     inbox = loop.run_until_complete(layer.open_channel())
     loop.run_until_complete(layer.group_add("room", inbox.name))
@@ -408,27 +408,27 @@ def test_paused_loop_that_goes_on_is_still_home(layer):
 
 
 def test_loop_that_was_closed_without_its_tasks_is_no_home(layer):
-    """Nobody can end that session, but the layer goes on."""
+    """The session cannot end any more, but the layer works."""
     loop = asyncio.new_event_loop()
     loop.run_until_complete(layer.open())
     keeper = layer._lifetime._home._keeper
     loop.close()
     asyncio.run(layer.group_send("room", MESSAGE))
     assert sessions(layer)[-1] == WHOLE_SESSION
-    # What asyncio would complain of is the test's own doing.
+    # asyncio would report the task that this test leaves on purpose.
     keeper._log_destroy_pending = False
     with contextlib.suppress(RuntimeError):
         keeper.get_coro().close()
 
 
 async def test_message_is_not_lost_when_a_receiver_elsewhere_gives_up(memory):
-    """Three hundred of them arrive once and in order, under short timeouts."""
+    """Three hundred messages arrive once and in order, although receivers time out quickly."""
     name = await memory.new_channel()
     chance = random.Random(2)
 
     async def receive_all():
         seen, limit = [], 0.002
-        # An empty channel says nothing: a message may be on its way back.
+        # An empty channel proves nothing, because a message may be on its way back.
         async with asyncio.timeout(45):
             while len(seen) < 300:
                 try:
@@ -451,7 +451,7 @@ async def test_message_is_not_lost_when_a_receiver_elsewhere_gives_up(memory):
 
 
 async def test_receiver_is_told_when_the_layer_closes(memory):
-    """It is not left waiting for ever, in a channel of the process or a shared one."""
+    """Receivers on channels of the process and on shared channels get an error."""
     name = await memory.new_channel()
     receivers = [asyncio.create_task(memory.receive(c)) for c in (name, "shared")]
     await turns()
@@ -468,7 +468,7 @@ async def test_receiver_is_told_when_the_layer_closes(memory):
 
 
 def test_senders_in_threads_share_one_session_in_the_background(threads, layer):
-    """Their own loops last for one message only."""
+    """The threads' own loops last for one message only."""
     for _ in range(5):
         threads.submit(asyncio.run, layer.group_send("room", MESSAGE)).result(5)
     assert sessions(layer) == [[("start",)]]
@@ -477,7 +477,7 @@ def test_senders_in_threads_share_one_session_in_the_background(threads, layer):
 
 
 def test_receiver_moves_the_layer_from_the_background_to_its_loop(threads, layer):
-    """Senders in threads work there from then on."""
+    """Senders in threads use that loop from then on."""
 
     async def receive():
         inbox = await layer.open_channel()
@@ -492,14 +492,14 @@ def test_receiver_moves_the_layer_from_the_background_to_its_loop(threads, layer
 
 
 def test_receive_moves_the_layer_too(threads, layer):
-    """A channel without a consumer."""
+    """A channel without a consumer moves the layer, too."""
     layer = InMemoryChannelLayer()
     threads.submit(asyncio.run, layer.send("shared", MESSAGE)).result(5)
     assert asyncio.run(received(layer, "shared")) == MESSAGE
 
 
 def test_receiver_in_a_thread_has_the_layer_on_its_own_loop(threads, layer):
-    """It lasts as long as the receiver."""
+    """The layer stays there as long as the receiver runs."""
 
     async def receive():
         inbox = await layer.open_channel()
@@ -560,12 +560,12 @@ print("fine")
 
 
 def test_first_use_by_many_threads_at_once_is_one_session():
-    """Also while the background loop is only starting: nobody elects another."""
+    """Even while the background loop starts, no thread starts another one."""
     assert printed(FIRST_USE) == "fine"
 
 
 def test_process_that_only_has_loops_of_its_own_starts_no_thread():
-    """The background loop is for those who need it."""
+    """Only calls without a lasting loop need the background loop."""
     script = """
 import asyncio, threading
 from fast_channels.layers import InMemoryChannelLayer
@@ -660,14 +660,14 @@ WORK = {
 @pytest.mark.parametrize("work", WORK)
 @pytest.mark.parametrize("kind", ["RedisChannelLayer", "RedisPubSubChannelLayer"])
 def test_child_of_a_fork_works_and_leaves_its_parent_alone(redis_url, kind, work):
-    """It reaches the channels of its parent, who keeps its connections."""
+    """The child reaches its parent's channels, and the parent keeps its connections."""
     script = FORK.format(kind=kind, work=WORK[work].strip())
     assert printed(script, redis_url).splitlines() == ["child", "parent"] * 2
 
 
 @pytest.mark.parametrize("kind", ["RedisChannelLayer", "RedisPubSubChannelLayer"])
 def test_child_of_a_fork_of_a_sync_process_works(redis_url, kind):
-    """As a worker that forks for each job does; both go on sending."""
+    """Workers that fork for each job do this; parent and child continue to send."""
     script = f"""
 import gc, os, sys
 from fast_channels.layers import {kind}
@@ -690,7 +690,7 @@ for _ in range(2):
 @pytest.mark.parametrize("work", ["pass", 'layer.group_send("room", {"type": "test"})'])
 @pytest.mark.parametrize("kind", ["RedisChannelLayer", "RedisPubSubChannelLayer"])
 def test_child_of_a_fork_that_ends_as_a_program_does_works(redis_url, kind, work):
-    """Then its interpreter destroys what it has: nothing that the parent still uses."""
+    """The interpreter of the child then destroys its objects, which must not affect the parent."""
     script = f"""
 import os, sys
 from fast_channels.layers import {kind}
@@ -710,7 +710,7 @@ for _ in range(2):
 
 @pytest.mark.parametrize("kind", ["RedisChannelLayer", "RedisPubSubChannelLayer"])
 def test_children_of_a_fork_have_inboxes_of_their_own(redis_url, kind):
-    """A layer that was made before the fork names its channels after the process it is in."""
+    """A layer that was made before the fork names its channels after the present process."""
     script = f"""
 import asyncio, os, sys
 from fast_channels.layers import {kind}

@@ -1,4 +1,4 @@
-"""What may be a name, and what its parts mean."""
+"""Names: allowed characters and lengths, and the parts of a name."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def test_plain_name_is_allowed(kind, name):
 
 @pytest.mark.parametrize("name", ["a!", "a!b", "specific.0a!f-_.", "a!" + "b" * 97])
 def test_one_exclamation_mark_is_allowed_in_a_channel_only(name):
-    """It separates the process from the channel in it."""
+    """The mark separates the process from its channel."""
     names.check("channel", name)
     with pytest.raises(InvalidName, match="other characters"):
         names.check("group", name)
@@ -32,7 +32,7 @@ def test_one_exclamation_mark_is_allowed_in_a_channel_only(name):
 )
 @pytest.mark.parametrize("kind", ["channel", "group"])
 def test_other_characters_are_refused(kind, name):
-    """Also a line break at the end, and digits of other scripts."""
+    """A line break at the end and digits of other scripts are refused, too."""
     with pytest.raises(InvalidName, match="other characters"):
         names.check(kind, name)
 
@@ -55,7 +55,7 @@ def test_name_of_another_type_is_refused(name):
 
 
 def test_invalid_name_is_a_type_error_with_its_data():
-    """Code that caught TypeError still does; the parts can be read one by one."""
+    """Code that catches TypeError still does, and the parts can be read one by one."""
     with pytest.raises(TypeError) as caught:
         names.check("group", "two words")
     error = caught.value
@@ -68,7 +68,7 @@ def test_invalid_name_is_a_type_error_with_its_data():
 
 
 def test_unique_names_do_not_depend_on_the_random_module():
-    """The same seed gives different names, each of which is allowed."""
+    """One seed gives different names, and all of them are allowed."""
     made = set()
     for _ in range(100):
         random.seed(0)
@@ -89,13 +89,13 @@ def test_unique_names_do_not_depend_on_the_random_module():
     ],
 )
 def test_name_is_split_after_the_exclamation_mark(channel, inbox):
-    """The inbox is the part up to and including it, or a plain name as it is."""
+    """The inbox is the part up to and including the mark, or a whole plain name."""
     assert names.inbox_of(channel) == inbox
     assert names.is_local(channel) == ("!" in channel)
 
 
 def test_inbox_of_a_process_contains_all_its_channels():
-    """Whatever their prefix, they belong to it and to no other process."""
+    """Channels with any prefix belong to their process and to no other."""
     for prefix in ("specific", "custom", "a.b"):
         inbox = names.process_inbox(prefix, "0a1b")
         assert names.belongs_to(inbox, "0a1b")
@@ -108,7 +108,7 @@ def test_inbox_of_a_process_contains_all_its_channels():
 
 @pytest.mark.parametrize("group", ["room", "group.room", "a" * 99, ".", "0"])
 def test_group_address_gives_back_its_group(group):
-    """It lies in the inbox of its process."""
+    """The address is in the inbox of its process."""
     inbox = names.process_inbox("specific", names.unique())
     address = names.group_address(inbox, group)
     assert names.group_of_address(address) == group
@@ -119,12 +119,14 @@ def test_group_address_gives_back_its_group(group):
     "channel", ["plain", "group.room", "specific.abc!", "specific.abc!group", "a!groups.x"]
 )
 def test_channel_that_only_resembles_a_group_address_is_none(channel):
-    """Only the prefix of the local part makes one."""
+    """Only the prefix of the local part makes an address."""
     assert names.group_of_address(channel) is None
 
 
 def test_group_address_never_equals_a_channel():
-    """The local part of a channel made here has no period, that of an address begins with one."""
+    """
+    The local part of a channel made here has no period, and that of an address begins with one.
+    """
     inbox = names.process_inbox("specific", "abc")
     for _ in range(100):
         local = names.unique()
@@ -138,7 +140,7 @@ def rules():
 
 
 def test_valid_names_are_answered_with_true(rules):
-    """As in Django Channels."""
+    """Django Channels does the same."""
     assert rules.require_valid_channel_name("a.b!c") is True
     assert rules.require_valid_channel_name("a.b!", receive=True) is True
     assert rules.require_valid_channel_name("plain", receive=True) is True
@@ -147,7 +149,7 @@ def test_valid_names_are_answered_with_true(rules):
 
 @pytest.mark.parametrize("name", ["two words", "", 5, "a" * 100])
 def test_invalid_names_raise_type_error(rules, name):
-    """As in Django Channels."""
+    """Django Channels does the same."""
     with pytest.raises(TypeError):
         rules.require_valid_channel_name(name)
     with pytest.raises(TypeError):
@@ -164,12 +166,12 @@ def test_receiving_on_the_local_part_is_refused(rules):
     ("name", "fits"), [("a", True), ("a" * 99, True), ("a" * 100, False), ("", False), (5, False)]
 )
 def test_type_and_length_can_be_asked_alone(rules, name, fits):
-    """Characters are not looked at."""
+    """The check does not look at the characters."""
     assert rules.match_type_and_length(name) is fits
 
 
 def test_non_local_name_ends_with_the_exclamation_mark(rules):
-    """A plain name is one already."""
+    """A plain name is returned unchanged."""
     assert rules.non_local_name("a.b!c") == "a.b!"
     assert rules.non_local_name("plain") == "plain"
 
@@ -183,7 +185,9 @@ def test_name_limit_and_error_text_are_public(rules):
 
 
 def test_first_matching_pattern_sets_the_capacity():
-    """Globs and compiled patterns may be mixed; where none matches the layer's own counts."""
+    """
+    Globs and compiled patterns may be mixed; without a match, the layer's own capacity counts.
+    """
     rules = NameRules(100, {"http.request*": 1, re.compile(r"^ws\.\d+$"): 2, "ws.*": 3})
     assert rules.get_capacity("http.request!x") == 1
     assert rules.get_capacity("ws.5") == 2
@@ -192,14 +196,14 @@ def test_first_matching_pattern_sets_the_capacity():
 
 
 def test_glob_matches_the_whole_name():
-    """A pattern without a star is a name."""
+    """A pattern without a star matches one name."""
     rules = NameRules(100, {"jobs": 1})
     assert rules.get_capacity("jobs") == 1
     assert rules.get_capacity("jobs.slow") == 100
 
 
 def test_compiled_capacities_keep_their_order():
-    """They are pairs of a pattern and a number."""
+    """The result has pairs of a pattern and a number."""
     pattern = re.compile("x")
     compiled = NameRules(100, None).compile_capacities({"a*": 1, pattern: 2})
     assert [capacity for _, capacity in compiled] == [1, 2]
@@ -218,13 +222,13 @@ def test_compiled_capacities_keep_their_order():
     ],
 )
 def test_turn_is_at_most_half_of_the_smallest_mailbox(capacity, by_name, expected):
-    """A reader that is emptied at every turn never overflows."""
+    """A reader that empties its mailbox in every turn never overflows."""
     assert NameRules(capacity, by_name)._turn() == expected
 
 
 @pytest.mark.parametrize("capacity", [0, -1])
 def test_channel_that_could_hold_nothing_is_refused(capacity):
-    """The layer says so when it is made, for its own capacity and for one by name."""
+    """The layer raises when it is made, for its own capacity and for one by name."""
     with pytest.raises(ValueError, match="capacity"):
         InMemoryChannelLayer(capacity=capacity)
     with pytest.raises(ValueError, match="capacity"):

@@ -44,7 +44,7 @@ def sync(layer):
 
 
 def test_facade_finds_its_layer_by_alias(registry, layer):
-    """When it is made, and by the default alias if none is given."""
+    """The lookup happens when the facade is made, by default for the alias `default`."""
     registry.register("default", layer)
     registry.register("chat", layer)
     for facade in (SyncChannelLayer(), SyncChannelLayer("chat"), SyncChannelLayer(layer)):
@@ -54,14 +54,14 @@ def test_facade_finds_its_layer_by_alias(registry, layer):
 
 
 def test_unknown_alias_is_an_error_at_once(registry, layer):
-    """It names the known ones."""
+    """The error has the known aliases."""
     registry.register("chat", layer)
     with pytest.raises(UnknownLayer, match="'default'; registered: 'chat'"):
         SyncChannelLayer()
 
 
 def test_several_messages_travel_together():
-    """To a channel and to a group."""
+    """The messages go to a channel and to a group."""
     layer = InMemoryChannelLayer()
     facade = SyncChannelLayer(layer)
     facade.group_add("room", "shared")
@@ -72,7 +72,7 @@ def test_several_messages_travel_together():
 
 
 def test_script_that_repeats_itself_sends_once():
-    """With a key; it is told where the message stands, and what came after it."""
+    """With a key, the second call returns the position, and the history after it can be read."""
     facade = SyncChannelLayer(InMemoryChannelLayer(history_size=10))
     sent = [facade.group_send("room", MESSAGE, idempotency_key="report-7") for _ in range(2)]
     assert sent[0] == sent[1]
@@ -83,7 +83,7 @@ def test_script_that_repeats_itself_sends_once():
 
 
 def test_every_method_reaches_the_layer():
-    """Plain channels can be sent to and put into groups."""
+    """Plain channels receive messages, alone and as members of groups."""
     layer = InMemoryChannelLayer()
     facade = SyncChannelLayer(layer)
     facade.group_add("room", "shared")
@@ -97,7 +97,7 @@ def test_every_method_reaches_the_layer():
 
 
 def test_errors_of_the_layer_are_raised_to_the_caller(registry):
-    """The same ones."""
+    """The caller gets the same exceptions."""
     facade = SyncChannelLayer(InMemoryChannelLayer(capacity=1))
     facade.send("shared", MESSAGE)
     with pytest.raises(ChannelFull):
@@ -111,7 +111,7 @@ def test_errors_of_the_layer_are_raised_to_the_caller(registry):
 
 @pytest.mark.parametrize("kind", LAYERS)
 def test_server_that_does_not_answer_is_an_error(kind):
-    """Each time, and not for ever."""
+    """Each call raises within a limited time."""
     facade = SyncChannelLayer(LAYERS[kind]([f"redis://127.0.0.1:{free_port()}"]))
     for _ in range(2):
         with pytest.raises(LayerUnavailable):
@@ -119,7 +119,7 @@ def test_server_that_does_not_answer_is_an_error(kind):
 
 
 def test_closed_facade_works_again_on_the_next_call(sync, layer):
-    """Closing twice is fine, and so is closing an unused one."""
+    """Closing twice is fine, and so is closing an unused facade."""
     sync.close()
     for _ in range(2):
         sync.group_send("room", MESSAGE)
@@ -130,7 +130,7 @@ def test_closed_facade_works_again_on_the_next_call(sync, layer):
 
 @pytest.mark.parametrize("name", ["send", "group_send", "group_add", "group_discard", "close"])
 async def test_call_on_a_running_loop_is_refused(name):
-    """It would block the loop; the sentence says what to write instead."""
+    """The call would block the loop; the sentence shows the replacement."""
     layer = RecordingLayer()
     facade = SyncChannelLayer(layer)
     arguments = {
@@ -146,7 +146,7 @@ async def test_call_on_a_running_loop_is_refused(name):
 
 
 async def test_thread_of_an_application_may_use_the_facade(memory):
-    """While its loop runs; the message arrives there."""
+    """While the application's loop runs, the message arrives there."""
     inbox = await memory.open_channel()
     await memory.group_add("room", inbox.name)
     await asyncio.to_thread(SyncChannelLayer(memory).group_send, "room", MESSAGE)
@@ -154,7 +154,7 @@ async def test_thread_of_an_application_may_use_the_facade(memory):
 
 
 def test_many_threads_share_one_session(threads, sync, layer):
-    """Eight of them, fifty messages each: nothing is lost, each thread's order is kept."""
+    """Eight threads send fifty messages each: none is lost, and each thread's order is kept."""
     delivered = []
 
     def send(thread):
@@ -171,7 +171,7 @@ def test_many_threads_share_one_session(threads, sync, layer):
 
 @pytest.mark.parametrize("kind", LAYERS)
 def test_messages_of_many_threads_arrive_over_one_connection(threads, redis_url, kind):
-    """However many send, the server sees one that publishes."""
+    """The server sees one publishing connection, no matter how many threads send."""
     layer = LAYERS[kind]([{"address": redis_url, "client_name": "sender"}])
     facade = SyncChannelLayer(layer)
     receiver = LAYERS[kind]([redis_url], capacity=1000)
@@ -196,13 +196,13 @@ def test_messages_of_many_threads_arrive_over_one_connection(threads, redis_url,
     with redis.Redis.from_url(redis_url) as client:
         assert [c["name"] for c in client.client_list()].count("sender") == 1
         facade.close()
-        # The server hears of it in its own time.
+        # The server notices the end a little later.
         comes_true(lambda: "sender" not in [c["name"] for c in client.client_list()])
 
 
 @pytest.mark.parametrize("kind", LAYERS)
 def test_async_to_sync_from_threads_uses_one_connection(threads, redis_url, kind):
-    """Each call has a loop of its own, and none of them a connection."""
+    """Each call has its own loop, but none has its own connection."""
     asgiref_sync = pytest.importorskip("asgiref.sync")
     layer = LAYERS[kind]([{"address": redis_url, "client_name": "sender"}])
 
@@ -218,7 +218,7 @@ def test_async_to_sync_from_threads_uses_one_connection(threads, redis_url, kind
 
 
 def test_background_loop_is_one_per_process(threads):
-    """Whoever asks, and however many at once."""
+    """Many threads may ask for it at the same time."""
     assert len({id(loop) for loop in threads.map(lambda _: background_loop(), range(50))}) == 1
     assert background_loop().is_running()
 
@@ -226,7 +226,7 @@ def test_background_loop_is_one_per_process(threads):
 @pytest.mark.parametrize("kind", ["RedisChannelLayer", "RedisPubSubChannelLayer"])
 @pytest.mark.parametrize("ending", ["", "layer.close()", "raise SystemExit(0)"])
 def test_script_ends_without_a_word(redis_url, kind, ending):
-    """Connections are closed properly, whether the script cares or not."""
+    """Connections are closed properly, whether or not the script closes its layer."""
     script = f"""
 import sys, threading
 from fast_channels.layers import {kind}
@@ -247,7 +247,7 @@ print("sent")
 
 
 def test_script_whose_server_is_gone_ends_with_one_error():
-    """And with nothing else on its standard error."""
+    """The script prints nothing else to standard error."""
     script = """
 import sys
 from fast_channels.exceptions import LayerUnavailable

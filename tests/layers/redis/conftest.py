@@ -1,4 +1,4 @@
-"""A server that a test may stop, and a client to look at what is on it."""
+"""A server that a test may stop, and a client to inspect a server."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from fast_channels.testing.server import ValkeyServer
 
 @pytest.fixture
 def server():
-    """A server of this test's own."""
+    """A server that belongs to one test."""
     with ValkeyServer() as server:
         yield server
 

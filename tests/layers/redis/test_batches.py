@@ -40,7 +40,7 @@ async def taken(batches, size=10):
 
 
 async def test_payloads_are_taken_by_score_in_batches(batches, client):
-    """Each once, and nothing when there is nothing."""
+    """Each payload is taken once, and an empty set gives nothing."""
     fill(client, 25)
     assert await taken(batches) == list(range(10))
     assert await taken(batches) == list(range(10, 20))
@@ -50,7 +50,7 @@ async def test_payloads_are_taken_by_score_in_batches(batches, client):
 
 
 async def test_several_sets_share_a_batch(server_of, client):
-    """The first is emptied first, and the batch is no larger for it."""
+    """The first set is emptied first, and the size of the batch is the total."""
     fill(client, 3)
     fill(client, 5, OTHER)
     batches = BatchReader(server_of.control, BATCH, [KEY, OTHER], 60)
@@ -59,7 +59,7 @@ async def test_several_sets_share_a_batch(server_of, client):
 
 
 async def test_batch_whose_answer_was_lost_comes_again(batches, client):
-    """Whatever the moment in which the caller was cancelled."""
+    """The caller may be cancelled at any moment."""
     fill(client, 40)
     seen = []
     for steps in range(30):
@@ -75,7 +75,7 @@ async def test_batch_whose_answer_was_lost_comes_again(batches, client):
 
 
 async def test_broken_connections_lose_nothing(batches, client):
-    """Nor does anything come twice, however often they break."""
+    """No payload comes twice either, no matter how often the connection breaks."""
     fill(client, 300)
     dice = random.Random(3)
     seen = []
@@ -92,14 +92,14 @@ async def test_broken_connections_lose_nothing(batches, client):
     while not taking.done():
         await turns(dice.randrange(steps))
         cut(client)
-        # A busy machine needs longer for anything to come.
+        # A busy machine needs longer until a payload arrives.
         steps, before = 30 if len(seen) > before else steps + 10, len(seen)
     await taking
     assert seen == list(range(300))
 
 
 async def test_answer_that_came_too_late_is_given_again(server, client):
-    """The server did what it was asked, after the caller had given up."""
+    """The server executed the command after the caller had given up."""
     impatient = Server({"address": server.url}, timeout=3.0)
     batches = BatchReader(impatient.control, BATCH, [KEY], 60)
     await impatient.control.call("ZADD", KEY, 0, "0", 1, "1")
@@ -111,7 +111,7 @@ async def test_answer_that_came_too_late_is_given_again(server, client):
 
 @pytest.mark.parametrize("late", [0, 1, 2])
 async def test_call_that_is_executed_late_does_no_harm(batches, server_of, client, late):
-    """One of an old connection may arrive after its repetition, and much later."""
+    """A call of an old connection may arrive after its repetition, and much later."""
     fill(client, 6)
     args = [late, 2, 60_000]
     seen = []
@@ -123,7 +123,7 @@ async def test_call_that_is_executed_late_does_no_harm(batches, server_of, clien
 
 
 async def test_size_of_zero_takes_nothing_new(batches, client):
-    """It fetches what was taken and did not arrive."""
+    """The call fetches payloads that were taken and did not arrive."""
     fill(client, 2)
     await batches._client.run(TAKE, [BATCH, KEY], [0, 1, 60_000])
     assert await taken(batches, 0) == [0]
@@ -132,7 +132,7 @@ async def test_size_of_zero_takes_nothing_new(batches, client):
 
 
 async def test_server_that_forgot_everything_is_no_obstacle(batches, client):
-    """Counting goes on from what has arrived."""
+    """The numbers continue from the last batch that arrived."""
     fill(client, 1)
     assert await taken(batches) == [0]
     client.flushall()
@@ -141,14 +141,14 @@ async def test_server_that_forgot_everything_is_no_obstacle(batches, client):
 
 
 async def test_batch_that_nobody_fetches_is_forgotten(batches, client):
-    """Like the messages in it, after `expiry`."""
+    """The batch expires after `expiry`, like the messages in it."""
     fill(client, 1)
     await taken(batches)
     assert 0 < client.pttl(BATCH) <= 60_000
 
 
 def test_so_many_payloads_are_remembered():
-    """The oldest is forgotten first. RecentPayloads belongs to _inbox.py."""
+    """The oldest payload is forgotten first. RecentPayloads belongs to _inbox.py."""
     recent = RecentPayloads(3)
     for payload in (b"a", b"b", b"c", b"d"):
         recent.add(payload)

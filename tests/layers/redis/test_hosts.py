@@ -1,4 +1,4 @@
-"""Which servers are meant, what is shown of them, and where a name lives."""
+"""Hosts: the settings that name servers, their form in logs, and the server of a name."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ SENTINEL = {
 
 
 def test_no_hosts_mean_a_server_on_this_machine():
-    """On the usual port."""
+    """The server is on the usual port."""
     assert decode_hosts(None) == [{"address": "redis://localhost:6379"}]
 
 
@@ -49,12 +49,12 @@ def test_no_hosts_mean_a_server_on_this_machine():
     ids=repr,
 )
 def test_every_form_of_a_host_is_understood(entry, decoded):
-    """They may be mixed in one list."""
+    """The forms may be mixed in one list."""
     assert decode_hosts([entry, "redis://other"]) == [decoded, {"address": "redis://other"}]
 
 
 def test_mapping_is_copied():
-    """Changing the settings later changes no layer."""
+    """Later changes of the settings change no layer."""
     settings = {"host": "a"}
     (decoded,) = decode_hosts([settings])
     settings["host"] = "b"
@@ -64,7 +64,7 @@ def test_mapping_is_copied():
 @pytest.mark.parametrize("hosts", ["redis://:secret@localhost", b"redis://:secret@localhost"])
 @pytest.mark.parametrize("make", [decode_hosts, RedisChannelLayer, RedisPubSubChannelLayer])
 def test_bare_string_is_refused(make, hosts):
-    """The sentence shows the list that is meant, and no password."""
+    """The sentence shows the intended list, without a password."""
     with pytest.raises(ValueError, match="pass a list") as caught:
         make(hosts)
     assert isinstance(caught.value, InvalidChannelLayerError)
@@ -75,7 +75,7 @@ def test_bare_string_is_refused(make, hosts):
 
 @pytest.mark.parametrize("make", [decode_hosts, RedisChannelLayer, RedisPubSubChannelLayer])
 def test_empty_list_is_refused(make):
-    """A layer without a server cannot be meant."""
+    """A layer needs at least one server."""
     with pytest.raises(ValueError, match="at least one"):
         make([])
 
@@ -85,14 +85,14 @@ def test_empty_list_is_refused(make):
     ["localhost", "localhost:6379", "http://localhost", "", ("a",), ("a", 1, 2), 6379, None],
 )
 def test_entry_that_is_no_host_is_refused(entry):
-    """The sentence shows it, and what it could be."""
+    """The sentence shows the entry and the allowed forms."""
     with pytest.raises(ValueError, match=r"redis://|URL") as caught:
         decode_hosts([entry])
     assert repr(entry) in str(caught.value)
 
 
 def test_wrong_url_is_shown_without_its_password():
-    """It is in logs and tracebacks before anybody can tell."""
+    """URLs end up in logs and tracebacks."""
     with pytest.raises(ValueError, match="server:1") as caught:
         decode_hosts(["http://user:secret@server:1"])
     assert "secret" not in str(caught.value)
@@ -101,7 +101,7 @@ def test_wrong_url_is_shown_without_its_password():
 @pytest.mark.parametrize("prefix", [None, 5, b"asgi"])
 @pytest.mark.parametrize("layer", [RedisChannelLayer, RedisPubSubChannelLayer])
 def test_prefix_that_is_no_string_is_refused(layer, prefix):
-    """When the layer is made."""
+    """The error comes when the layer is made."""
     with pytest.raises(InvalidChannelLayerError, match="prefix"):
         layer(["redis://localhost"], prefix=prefix)
 
@@ -126,7 +126,7 @@ def test_prefix_that_is_no_string_is_refused(layer, prefix):
     ids=repr,
 )
 def test_address_is_shown_without_its_password(entry, shown):
-    """In messages, in logs, and where a layer is printed."""
+    """The address is shown in messages, in logs, and when a layer is printed."""
     (host,) = decode_hosts([entry])
     assert describe(host) == shown
     assert shown in str(RedisChannelLayer([entry]))
@@ -134,7 +134,7 @@ def test_address_is_shown_without_its_password(entry, shown):
 
 
 def test_password_among_the_options_of_a_url_is_not_shown():
-    """redis-py takes it there too."""
+    """redis-py accepts the password there, too."""
     (host,) = decode_hosts(["redis://localhost:6379/0?password=secret&db=2"])
     assert create_pool(host).connection_kwargs["password"] == "secret"
     assert "secret" not in describe(host)
@@ -144,7 +144,7 @@ def test_password_among_the_options_of_a_url_is_not_shown():
 
 
 def test_pool_of_a_url_has_its_options():
-    """Those of the mapping around it too."""
+    """The options of the mapping around the URL count, too."""
     (host,) = decode_hosts([{"address": "redis://user:pw@server:1234/5", "client_name": "me"}])
     options = create_pool(host).connection_kwargs
     found = {key: options[key] for key in ("host", "port", "db", "username", "client_name")}
@@ -153,7 +153,7 @@ def test_pool_of_a_url_has_its_options():
 
 
 def test_pool_of_keywords_passes_them_on():
-    """They are those of a redis-py connection."""
+    """The keywords are those that a connection of redis-py takes."""
     (host,) = decode_hosts([{"host": "server", "port": 1234, "db": 5}])
     options = create_pool(host).connection_kwargs
     assert (options["host"], options["port"], options["db"]) == ("server", 1234, 5)
@@ -161,14 +161,14 @@ def test_pool_of_keywords_passes_them_on():
 
 @pytest.mark.parametrize("ssl", [True, False])
 def test_keywords_may_ask_for_tls(ssl):
-    """What a URL says with its scheme."""
+    """A URL says so with its scheme."""
     (host,) = decode_hosts([{"host": "server", "ssl": ssl}])
     assert (create_pool(host).connection_class is SSLConnection) is ssl
     assert host == {"host": "server", "ssl": ssl}
 
 
 def test_sentinel_is_not_waited_for_as_long_as_a_connection_may_take():
-    """Nor asked twice, as others can be; the user's own options count."""
+    """A Sentinel is not retried either, because others can be asked; the user's options count."""
     (host,) = decode_hosts([{**SENTINEL, "sentinel_kwargs": {"socket_timeout": 3}}])
     (sentinel,) = create_pool(host).sentinel_manager.sentinels
     options = sentinel.connection_pool.connection_kwargs
@@ -177,7 +177,7 @@ def test_sentinel_is_not_waited_for_as_long_as_a_connection_may_take():
 
 
 def test_pool_of_sentinels_asks_them_for_the_master():
-    """With their own options, and without changing what it was made from."""
+    """The pool passes on the options of the Sentinels, and leaves the given mapping unchanged."""
     (host,) = decode_hosts([SENTINEL])
     pool = create_pool(host)
     assert isinstance(pool, SentinelConnectionPool)
@@ -188,7 +188,7 @@ def test_pool_of_sentinels_asks_them_for_the_master():
 
 
 def test_nothing_is_repeated_behind_our_back():
-    """A command whose answer was lost may have been executed."""
+    """A command may have been executed although its answer was lost."""
     (host,) = decode_hosts(["redis://localhost"])
     assert create_pool(host).connection_kwargs["retry"]._retries == 0
 
@@ -205,13 +205,13 @@ async def test_close_redis_closes_a_client_with_its_pool(redis_url):
 
 
 def test_one_host_has_every_name():
-    """Whatever its hash."""
+    """The hash does not matter."""
     assert {consistent_hash(f"name-{n}", 1) for n in range(100)} == {0}
 
 
 @pytest.mark.parametrize("ring_size", [2, 3, 4, 5, 7, 16, 100])
 def test_host_is_the_low_12_bits_of_the_crc_scaled_to_the_ring(ring_size):
-    """So that peers that use the same formula find the same server."""
+    """Peers with the same formula find the same server."""
     found = set()
     for n in range(2000):
         name = f"specific.{n}!"
@@ -224,12 +224,12 @@ def test_host_is_the_low_12_bits_of_the_crc_scaled_to_the_ring(ring_size):
 
 @pytest.mark.parametrize(("name", "host"), [("key_one", 1), ("key_two", 0)])
 def test_known_values_stay(name, host):
-    """Names that live somewhere today live there tomorrow."""
+    """A name stays on its server from one version to the next."""
     assert consistent_hash(name, 2) == host
 
 
 def test_queue_layer_hashes_over_its_own_hosts():
-    """Under the name that channels_redis has for it."""
+    """The method has the name that it has in channels_redis."""
     layer = RedisChannelLayer(["redis://a", "redis://b", "redis://c"])
     assert layer.ring_size == 3
     assert layer.consistent_hash("name") == consistent_hash("name", 3)
@@ -241,6 +241,6 @@ def test_queue_layer_hashes_over_its_own_hosts():
     ids=repr,
 )
 def test_host_that_cannot_be_used_is_refused_at_once(host):
-    """Not after five seconds of no answer."""
+    """The error comes at once, not after five seconds without an answer."""
     with pytest.raises(InvalidChannelLayerError, match=r"localhost.* cannot be used"):
         decode_hosts([host])

@@ -1,4 +1,4 @@
-"""Formats of messages in Redis, with addresses, and formats of others."""
+"""Formats of messages in Redis with addresses, and user-defined formats."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def make(request):
 
 
 def reencoded(serializer, payload, to):
-    """What address() comes to: the base class decodes and encodes again."""
+    """Return the result of the base class's address(), which decodes and encodes again."""
     return BaseMessageSerializer.address(serializer, payload, to)
 
 
@@ -48,7 +48,7 @@ def reencoded(serializer, payload, to):
 
 @pytest.mark.parametrize("keys", [0, 1, 2, 14, 15, 16, 17, 65534, 65535, 70_000])
 def test_splicing_an_address_equals_encoding_it(make, keys):
-    """For every length of the map's header, and an empty message."""
+    """This holds for every length of the map's header, and for an empty message."""
     serializer = make()
     message = {f"k{n}": n for n in range(keys)}
     payload = serializer.as_bytes(message)
@@ -59,7 +59,7 @@ def test_splicing_an_address_equals_encoding_it(make, keys):
 
 @pytest.mark.parametrize("to", ADDRESSES, ids=["string", "none", "one", "many"])
 def test_spliced_bytes_are_those_of_a_message_that_begins_with_the_address(make, to):
-    """A peer cannot tell the difference."""
+    """A peer cannot see a difference."""
     serializer = make()
     message = {"type": "test", "nested": {"list": [1, None]}, "text": 'ü "{[,'}
     expected = serializer.as_bytes({ADDRESS: to, **message})
@@ -68,7 +68,7 @@ def test_spliced_bytes_are_those_of_a_message_that_begins_with_the_address(make,
 
 @pytest.mark.parametrize("message", [{}, {"a": {}}, {"a": []}, {"}": "{"}])
 def test_json_with_an_address_is_json(message):
-    """As any other parser sees it."""
+    """Any JSON parser can read it."""
     serializer = JSONSerializer()
     payload = serializer.address(serializer.as_bytes(message), ["x"])
     assert json.loads(payload) == {ADDRESS: ["x"], **message}
@@ -85,7 +85,7 @@ def test_addresses_do_not_change_the_payload(make):
 
 @pytest.mark.parametrize("keys", [0, 1, 14, 15, 65535])
 def test_what_a_server_puts_together_equals_splicing_it(make, keys):
-    """The list of names is all that is missing."""
+    """The server adds only the list of names."""
     serializer = make()
     payload = serializer.as_bytes({f"k{n}": n for n in range(keys)})
     names = ["specific.abc!group.room", "specific.abc!def"]
@@ -95,7 +95,7 @@ def test_what_a_server_puts_together_equals_splicing_it(make, keys):
 
 
 def test_what_only_the_sender_can_write_is_not_taken_apart():
-    """An encrypted message, and one of a format of one's own."""
+    """Encrypted messages and user-defined formats are examples."""
 
     class Own(BaseMessageSerializer):
         as_bytes = from_bytes = bytes
@@ -109,7 +109,7 @@ def test_what_only_the_sender_can_write_is_not_taken_apart():
 
 
 def test_serialize_and_deserialize_are_inverse(make):
-    """With and without a prefix and encryption."""
+    """This holds with and without a prefix and encryption."""
     message = {"type": "test", "nested": [1, {"a": None}]}
     for options in (
         {},
@@ -122,7 +122,7 @@ def test_serialize_and_deserialize_are_inverse(make):
 
 
 def test_payload_of_msgpack_is_plain_msgpack():
-    """Without a prefix and without encryption there is nothing else."""
+    """Without a prefix and encryption, the payload is nothing else."""
     message = {"a": True, "b": None, "c": {"d": []}}
     expected = b"\x83\xa1a\xc3\xa1b\xc0\xa1c\x81\xa1d\x90"
     assert MsgPackSerializer().serialize(message) == expected
@@ -133,7 +133,7 @@ def test_payload_of_msgpack_is_plain_msgpack():
 
 
 def test_prefix_has_the_length_that_was_asked_for(make):
-    """And is different every time."""
+    """The prefix is different every time."""
     serializer = make(random_prefix_length=7)
     first, second = serializer.serialize({}), serializer.serialize({})
     assert first[7:] == second[7:] == make().serialize({})
@@ -141,7 +141,7 @@ def test_prefix_has_the_length_that_was_asked_for(make):
 
 
 def test_ttl_of_a_token_is_the_expiry_and_a_little_more():
-    """For clocks that differ; and a fraction of a second is no error."""
+    """The margin allows for clocks that differ; a fraction of a second is accepted."""
     assert MsgPackSerializer(expiry=60)._envelope.ttl == 70
     assert MsgPackSerializer(expiry=0.5)._envelope.ttl == 10
     assert MsgPackSerializer()._envelope.ttl is None
@@ -159,7 +159,7 @@ class Pickled(BaseMessageSerializer):
 
 
 class Reversed:
-    """No subclass: two methods, and an envelope of its own."""
+    """A class without the base class: two methods, and its own envelope."""
 
     def __init__(self, **options):
         self.options = options
@@ -177,14 +177,14 @@ class OnlySerialize:
 
 
 def test_known_formats_are_registered():
-    """Under their names."""
+    """Each format has its name."""
     assert isinstance(registry.get_serializer("msgpack"), MsgPackSerializer)
     assert isinstance(registry.get_serializer("json"), JSONSerializer)
 
 
 @pytest.mark.parametrize("layer", LAYERS.values(), ids=LAYERS)
 def test_unknown_format_is_refused_with_the_known_ones(layer):
-    """When the layer is made."""
+    """The error comes when the layer is made."""
     with pytest.raises(SerializerDoesNotExist) as caught:
         layer(["redis://x"], serializer_format="yaml")
     assert isinstance(caught.value, KeyError)
@@ -192,14 +192,14 @@ def test_unknown_format_is_refused_with_the_known_ones(layer):
 
 
 def test_class_without_the_two_methods_is_refused():
-    """The sentence says what is missing."""
+    """The sentence names the missing method."""
     for wrong in (OnlySerialize, int, object):
         with pytest.raises(TypeError, match=r"serialize\(\)"):
             SerializersRegistry().register_serializer("wrong", wrong)
 
 
 def test_registry_passes_arguments_on():
-    """By position and by name."""
+    """Arguments are passed by position and by name."""
     own = SerializersRegistry()
     own.register_serializer("pickle", Pickled)
     serializer = own.get_serializer("pickle", None, random_prefix_length=3)
@@ -207,7 +207,7 @@ def test_registry_passes_arguments_on():
 
 
 def test_address_of_a_foreign_serializer_is_made_by_itself():
-    """It is decoded and encoded again, since nobody knows its bytes."""
+    """The base class decodes and encodes it again, because it does not know the bytes."""
     own = SerializersRegistry()
     own.register_serializer("reversed", Reversed)
     serializer = own.get_serializer("reversed")
@@ -217,7 +217,7 @@ def test_address_of_a_foreign_serializer_is_made_by_itself():
 
 @pytest.fixture
 def formats(monkeypatch):
-    """The registry of the layers, with formats that are gone after the test."""
+    """The registry of the layers; formats registered by the test are removed afterwards."""
     monkeypatch.setattr(registry, "_registry", dict(registry._registry))
     registry.register_serializer("pickle", Pickled)
     registry.register_serializer("reversed", Reversed)
@@ -226,7 +226,7 @@ def formats(monkeypatch):
 @pytest.mark.parametrize("format", ["pickle", "reversed"])
 @pytest.mark.parametrize("kind", LAYERS)
 async def test_format_of_ones_own_works_end_to_end(formats, redis_url, kind, format):
-    """Direct, to a group, and in a shared channel where there is one."""
+    """Messages arrive directly, in a group, and in a shared channel where one exists."""
     async with contextlib.AsyncExitStack() as stack:
         layer, peer = [
             await stack.enter_async_context(LAYERS[kind]([redis_url], serializer_format=format))
@@ -250,7 +250,7 @@ async def test_format_of_ones_own_works_end_to_end(formats, redis_url, kind, for
 
 
 async def test_subclass_is_encrypted_like_the_others(formats, redis_url):
-    """The envelope comes with the base class."""
+    """The base class adds the envelope."""
     options = {"serializer_format": "pickle", "symmetric_encryption_keys": ["secret"]}
     async with RedisChannelLayer([redis_url], **options) as layer:
         assert b"visible" not in layer.serialize({"type": "visible"})
@@ -269,14 +269,14 @@ def fernet(key):
 
 
 def test_envelope_without_options_is_nothing():
-    """The payload travels as it is."""
+    """The payload is unchanged."""
     envelope = Envelope()
     assert envelope.seal(b"payload") == b"payload"
     assert envelope.open(b"payload") == b"payload"
 
 
 def test_prefix_makes_equal_payloads_differ():
-    """It is as long as asked for, and gone when opened."""
+    """The prefix has the given length, and opening removes it."""
     envelope = Envelope(prefix_length=12)
     sealed = {envelope.seal(b"payload") for _ in range(50)}
     assert len(sealed) == 50
@@ -287,7 +287,7 @@ def test_prefix_makes_equal_payloads_differ():
 
 @pytest.mark.parametrize("key", ["secret", b"secret", "ünïcode", b"\xff\0"])
 def test_encrypted_payload_is_a_fernet_token(key):
-    """With a key made from the sha256 of the given one."""
+    """The key is made from the SHA-256 of the given one."""
     envelope = Envelope([key])
     sealed = envelope.seal(b"payload")
     assert b"payload" not in sealed
@@ -296,7 +296,7 @@ def test_encrypted_payload_is_a_fernet_token(key):
 
 
 def test_prefix_stands_before_the_token():
-    """Whoever opens it knows how long it is."""
+    """The reader knows the length of the prefix."""
     envelope = Envelope(["secret"], prefix_length=5)
     sealed = envelope.seal(b"payload")
     assert fernet("secret").decrypt(sealed[5:]) == b"payload"
@@ -304,7 +304,7 @@ def test_prefix_stands_before_the_token():
 
 
 def test_first_key_encrypts_and_all_decrypt():
-    """So keys can be rotated without losing messages under way."""
+    """Keys can be rotated without losing messages in transit."""
     old, new = Envelope(["old"]), Envelope(["new", "old"])
     assert new.open(old.seal(b"payload")) == b"payload"
     assert fernet("new").decrypt(new.seal(b"payload")) == b"payload"
@@ -313,7 +313,7 @@ def test_first_key_encrypts_and_all_decrypt():
 
 
 def test_payload_of_another_key_is_refused():
-    """So is one that is not encrypted, or was changed."""
+    """Unencrypted and changed payloads are refused, too."""
     envelope = Envelope(["mine"])
     sealed = envelope.seal(b"payload")
     for payload in (
@@ -328,7 +328,7 @@ def test_payload_of_another_key_is_refused():
 
 
 def test_payload_older_than_its_ttl_is_refused():
-    """A younger one is not, and without a ttl age does not matter."""
+    """A younger payload is accepted, and without a ttl the age does not matter."""
     key = "secret"
     now = int(time.time())
     old, young = (fernet(key).encrypt_at_time(b"x", now - age) for age in (100, 30))
@@ -341,7 +341,7 @@ def test_payload_older_than_its_ttl_is_refused():
 
 @pytest.mark.parametrize("keys", ["secret", b"secret"])
 def test_single_string_of_keys_is_refused(keys):
-    """It would be taken for a list of one-letter keys."""
+    """The string would be a list of one-letter keys."""
     with pytest.raises(InvalidChannelLayerError, match="pass a list of keys") as caught:
         Envelope(keys)
     assert isinstance(caught.value, ValueError)
@@ -350,12 +350,12 @@ def test_single_string_of_keys_is_refused(keys):
 
 @pytest.mark.parametrize("keys", [None, [], ()])
 def test_no_keys_mean_no_encryption(keys):
-    """Nor is the library for it needed then."""
+    """The library is not needed then."""
     assert Envelope(keys).seal(b"payload") == b"payload"
 
 
 def test_encryption_without_its_library_names_the_extra(monkeypatch):
-    """And plain envelopes work."""
+    """Plain envelopes work."""
     monkeypatch.setitem(sys.modules, "cryptography", None)
     monkeypatch.setitem(sys.modules, "cryptography.fernet", None)
     assert Envelope(None, 3).open(b"xyzpayload") == b"payload"
