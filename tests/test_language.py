@@ -13,14 +13,13 @@ from tests import language
 # Words per 1,000 that an area still has more of than language.WORDS allows. Lower a number
 # when you have rewritten some text; a line goes when the limit is reached.
 RATES = {
-    "src": {"what": 12.0, "who": 4.6, "nobody": 3.1},
-    "examples": {"who": 1.4, "nobody": 0.9},
-    "tests": {"what": 6.5, "who": 3.0, "nobody": 2.4},
-    "pages": {"what": 2.7, "who": 1.4},
+    "src": {"what": 11.5, "who": 4.5, "nobody": 2.9},
+    "tests": {"what": 6.3, "who": 2.8, "nobody": 2.1},
+    "pages": {"who": 1.2},
 }
 
 # Docstrings that still begin without a subject or an imperative, in areas that have some.
-UNFIT_DOCSTRINGS = {"src": 92, "tests": 332}
+UNFIT_DOCSTRINGS = {"src": 88, "tests": 240}
 
 # Top-level names that mean the same wherever they are, and so may be in several modules.
 COMMON_NAMES = {"SUBPROTOCOL", "T", "__all__", "__getattr__", "logger"}
