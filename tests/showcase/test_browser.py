@@ -296,7 +296,7 @@ async def test_replayed_line_shows_when_it_was_sent(open_page, server):
 
 
 async def test_robot_writes_for_visitors_without_a_second_tab(open_page):
-    """Its lines are those of another client: replayed in one chat, lost in the other."""
+    """The robot's lines are replayed in the reliable chat and lost in the plain one."""
     # With its clock standing still, the page does not reconnect by itself.
     page, other = await open_page(clock=True), await open_page()
     await activate(page, "chats-drop")

@@ -19,7 +19,7 @@ async def line(reliable):
 
 
 async def test_messages_of_every_kind_arrive_and_are_printed(showcase):
-    """The script reaches both chats, notifications and analytics, and prints what it sends."""
+    """The script reaches both chats, notifications and analytics, and prints its messages."""
     async with AsyncExitStack() as stack:
         chat, reliable, notifications, analytics = [
             await stack.enter_async_context(showcase.socket(route))
@@ -64,7 +64,7 @@ def test_broker_that_does_not_answer_is_one_line_and_no_traceback():
 
 
 def test_command_on_the_page_runs_the_script():
-    """`make sender` in the repository's folder starts the module, whose test is above."""
+    """`make sender` in the repository's folder starts the module that the tests above run."""
     page = (ROOT / "sandbox" / "static" / "index.html").read_text()
     (shown,) = re.findall("<code>(make .+?)</code>", page)
     program, *arguments = shlex.split(shown)

@@ -123,7 +123,7 @@ function grid(scale, right) {
   ];
 }
 
-/** Returns the next of 4, 10, 20, 40, 100, 200 ..., whose halves are whole numbers. */
+/** Returns the next of 4, 10, 20, 40, 100, 200 ..., which have whole numbers as halves. */
 function roundScale(peak) {
   for (let power = 1; ; power *= 10) {
     const scale = [4, 10, 20].map((step) => step * power).find((step) => step >= peak);

@@ -5,8 +5,8 @@ import { NAME } from "./name.js";
 
 /**
  * With `json`, values are sent and received instead of text. With `resume`, a resumable consumer
- * sends what was missed while the connection was lost. With `history`, the first connection
- * begins with the latest lines. `name` is the author's name.
+ * sends the messages that were missed while the connection was lost. With `history`, the first
+ * connection begins with the latest lines. `name` is the author's name.
  */
 export function open(path, { json = false, resume = false, history = false, name = NAME } = {}) {
   const url = new URL(path, location.href);

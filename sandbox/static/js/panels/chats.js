@@ -93,8 +93,8 @@ function counted(lines) {
 function outcome({ recovered, missed }) {
   if (!recovered) return "Back, after more lines than the history keeps. The reliable chat shows the latest.";
   if (!missed) return "Back, but no line was sent meanwhile. Drop the connection again, and let the robot write.";
-  const what = missed === 1 ? ["1 line", "it"] : [`${missed} lines`, "them"];
-  return `Back. The reliable chat received the ${what[0]} that it missed; the plain chat lost ${what[1]}.`;
+  const lost = missed === 1 ? "it" : "them";
+  return `Back. The reliable chat received the ${counted(missed)} that it missed; the plain chat lost ${lost}.`;
 }
 
 /** Closes the sockets, and opens them after a while or when the button is pressed again. */
