@@ -147,8 +147,8 @@ class MessageTooLarge(ChannelLayerError):
 
     def __str__(self) -> str:
         return (
-            f"the message is {self.size} bytes when encoded, more than the {self.limit} of "
-            "max_message_size: send a reference to the data, or raise the limit of the layer"
+            f"the message has {self.size} bytes when encoded, and max_message_size is "
+            f"{self.limit}: send a reference to the data, or raise the limit of the layer"
         )
 
 
@@ -181,8 +181,8 @@ class ForeignChannel(ChannelLayerError, RuntimeError):
 
     def __str__(self) -> str:
         return (
-            f"cannot {self.action} {self.channel!r} here: it belongs to another process, or was "
-            "closed; only the process that made a channel with new_channel() can do that"
+            f"cannot {self.action} {self.channel!r} here: the channel belongs to another process "
+            "or was closed; call this in the process that made the channel with new_channel()"
         )
 
 
@@ -193,7 +193,7 @@ class LayerClosed(ChannelLayerError, RuntimeError):
         self.layer = layer
 
     def __str__(self) -> str:
-        return f"{self.layer} was closed while this call waited"
+        return f"{self.layer} was closed while this call waited; close it when no call waits"
 
 
 class LayerUnavailable(ChannelLayerError, ConnectionError):
@@ -215,13 +215,17 @@ class BrokerRefused(LayerUnavailable):
 
     def __str__(self) -> str:
         return (
-            f"{self.broker} refused a command ({self.reason}): look at its access rules, its "
-            "memory, and what else uses keys with the prefix of the layer"
+            f"{self.broker} refused a command ({self.reason}): check its access rules, its "
+            "memory, and other programs that use keys with the prefix of the layer"
         )
 
 
 class UnhandledMessage(FastChannelsError, ValueError):
-    """A consumer has no handler for a type of message. Raised by `dispatch`; logged otherwise."""
+    """
+    A consumer has no handler for this type of message.
+
+    `dispatch` raises this error. The loop of a consumer logs it and skips the message.
+    """
 
     def __init__(self, consumer: object, type_: object, reason: str = "has no handler for") -> None:
         self.consumer = type(consumer).__name__
@@ -242,7 +246,7 @@ class InvalidRouter(FastChannelsError, TypeError):
 
     def __str__(self) -> str:
         return (
-            f"channel {self.channel!r} is routed to {_shown(self.target)}, which cannot do work: "
+            f"channel {self.channel!r} is routed to {_shown(self.target)}, which handles no work: "
             "route it to MyConsumer.as_asgi(), where MyConsumer is an AsyncConsumer of any scope"
         )
 
@@ -274,8 +278,8 @@ class SocketClosed(FastChannelsError, ConnectionError):
     def __str__(self) -> str:
         why = f" ({self.reason!r})" if self.reason else ""
         return (
-            f"{self.url!r} was closed with {self.code}{why}, for good: connect() again if it "
-            "would end otherwise"
+            f"{self.url!r} was closed with {self.code}{why}, and the client does not reconnect "
+            "after this code: remove the cause, then call connect() again"
         )
 
 

@@ -186,7 +186,8 @@ def test_task_that_cleans_up_while_its_loop_ends_opens_nothing(layer):
         return task
 
     asyncio.run(main())
-    assert [str(error) for error in errors] == ["RecordingLayer was closed while this call waited"]
+    sentence = "RecordingLayer was closed while this call waited; close it when no call waits"
+    assert [str(error) for error in errors] == [sentence]
     assert sessions(layer) == [WHOLE_SESSION]
 
 
