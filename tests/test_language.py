@@ -26,14 +26,10 @@ COMMON_NAMES = {"SUBPROTOCOL", "T", "__all__", "__getattr__", "logger"}
 
 # Top-level names that several modules still share. Only remove from this list.
 SHARED_NAMES = {
-    "BATCH",
-    "FLUSH",
     "Received",
     "State",
     "_address",
     "_awaited",
-    "_batches",
-    "_portions",
     "_remedy",
     "check",
     "shortened",

@@ -2,8 +2,8 @@
 Keeps every subscribed topic in step with its log.
 
 A payload that directly follows the last one is delivered as it arrives. Otherwise some may be
-missing: then the log is read, and whatever arrives meanwhile is held. The same is done for all
-topics after an outage. From time to time quiet topics are compared with their logs, because
+missing: then the log is read, and later arrivals are held meanwhile. After an outage the logs
+of all topics are read. From time to time quiet topics are compared with their logs, because
 no later payload shows that the last one is missing.
 
 A `LogSource` reads the logs, and notifications arrive as bytes: nothing else here depends on
@@ -23,6 +23,7 @@ from fast_channels.exceptions import BrokerRefused, LayerClosed, LayerUnavailabl
 from fast_channels.layers.broker import Outage
 from fast_channels.layers.position import Position
 
+from ._client import batched
 from ._reader import reconnect_delays
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("fast_channels.layers.redis")
 
-# Topics whose logs are read at the same time.
+# Logs that are read at the same time.
 MAX_READ_AT_ONCE = 100
 
 # Topics that are compared with their logs in one interval. More take several intervals.
@@ -43,7 +44,7 @@ MAX_HELD = 1000
 
 
 class LogSource(Protocol):
-    """What is needed of an engine that keeps logs. All but `key` raise LayerUnavailable."""
+    """An engine that keeps logs. All methods except `key` raise LayerUnavailable."""
 
     def key(self, topic: str) -> str:
         """Return the name of a topic's log, under which its notifications arrive."""
@@ -68,7 +69,7 @@ class Notification(NamedTuple):
 
     @classmethod
     def parse(cls, data: bytes) -> Self:
-        """Undo what append.lua does. Raises ValueError for other data."""
+        """Parse a publication of append.lua. Raises ValueError for other data."""
         head, _, payload = data.partition(b"\n")
         epoch, offset, tag, previous_tag = head.decode().split("-")
         position = Position(epoch, int(offset), int(tag))
@@ -76,16 +77,16 @@ class Notification(NamedTuple):
 
 
 class CursorState(enum.Enum):
-    """What is done with a notification of a topic."""
+    """How a topic stands to its log, which decides about its notifications."""
 
     STARTING = enum.auto()
-    """It is held until the end of the log is known, where delivery starts."""
+    """Notifications are held until the end of the log is known, where delivery starts."""
     LIVE = enum.auto()
-    """It is delivered if it directly follows the last one."""
+    """A notification is delivered if it directly follows the last one."""
     BEHIND = enum.auto()
-    """It is held. Payloads may be missing, and the log will be read."""
+    """Payloads may be missing, and the log will be read. Notifications are held."""
     READING = enum.auto()
-    """It is held. The log is being read, or what it had is being delivered."""
+    """The log is being read, or its payloads are being delivered. Notifications are held."""
 
 
 class TopicCursor:
@@ -113,8 +114,8 @@ class TopicCursor:
         # Notifications that arrived while they could not be delivered, up to MAX_HELD.
         self._held: list[Notification] = []
         self._overflowed = False
-        # Whether the log has to be read once more after the present reading, whose result
-        # may be older than the reason to read.
+        # Whether the log has to be read once more after the present reading: its result may
+        # be older than the reason to read.
         self._read_again = False
         # Calls that wait for the present reading, and calls that came too late for it.
         self._waiters: list[asyncio.Future[None]] = []
@@ -228,7 +229,7 @@ class CatchUp:
         self._interval = check_interval
         self._compare_at = time.monotonic() + check_interval
         self._uncompared: list[str] = []
-        # By the name of the log, which is what notifications arrive under.
+        # By the names of the logs, under which notifications arrive.
         self._cursors: dict[str, TopicCursor] = {}
         # Names of the logs that have to be read.
         self._behind: set[str] = set()
@@ -281,7 +282,7 @@ class CatchUp:
                 break
         self._hand_out(cursor.topic, cursor.release(self._batch))
         if cursor.state is not CursorState.LIVE:
-            # The log also has those that are more than one batch.
+            # The log also has the payloads that do not fit into one batch.
             self._read_soon(key)
 
     def close(self, topic: str) -> str:
@@ -391,7 +392,7 @@ class CatchUp:
 
     async def _compare(self, keys: Sequence[str]) -> None:
         """Find topics that were not delivered up to the end of their logs."""
-        for batch in _batches(keys):
+        for batch in batched(keys, MAX_READ_AT_ONCE):
             found = [(key, self._cursors[key]) for key in batch if key in self._cursors]
             ends = await asyncio.gather(
                 *(self._source.end(cursor.topic) for _, cursor in found), return_exceptions=True
@@ -404,20 +405,20 @@ class CatchUp:
                     self._read_soon(key)
 
     async def _read_logs(self, keys: Sequence[str]) -> None:
-        """Read logs, deliver what is missing, and report outages and what is lost."""
+        """Read logs, deliver missing payloads, and report outages and lost payloads."""
         began, outages = time.time(), len(self._outages)
-        # Topics whose logs do not reach back to the last delivered payload, and topics
-        # whose logs the server refuses to read.
+        # Topics with a log that does not reach back to the last delivered payload, and
+        # topics with a log that the server refuses to read.
         lost: dict[str, tuple[TopicCursor, LogSlice]] = {}
         refused: dict[str, BrokerRefused] = {}
-        for batch in _batches(keys):
+        for batch in batched(keys, MAX_READ_AT_ONCE):
             await self._read_batch(batch, lost, refused)
         if refused and len(refused) == len(keys):
             # The server refuses everything for now, so nothing is known of any topic.
             raise next(iter(refused.values()))
         lost_topics = {c.topic for key, (c, _) in lost.items() if not self._is_closed(key, c)}
         if ended := self._outages[:outages]:
-            # All topics were read, except for those that were refused.
+            # The logs of all other topics were read.
             topics = sorted(c.topic for key, c in self._cursors.items() if key not in refused)
             recovered = [topic for topic in topics if topic not in lost_topics]
             since, until = ended[0][0], ended[-1][1]
@@ -436,7 +437,7 @@ class CatchUp:
         lost: dict[str, tuple[TopicCursor, LogSlice]],
         refused: dict[str, BrokerRefused],
     ) -> None:
-        """Deliver what some topics miss, and add the others to `lost` and `refused`."""
+        """Deliver what some topics miss, and add the other topics to `lost` and `refused`."""
         found: list[tuple[str, Position, TopicCursor]] = []
         for key in keys:
             cursor = self._cursors.get(key)
@@ -502,10 +503,5 @@ def _notifications(data: Iterable[bytes]) -> Iterator[Notification]:
         try:
             yield Notification.parse(published)
         except ValueError as exc:
-            # Another program has published it. Whatever that appended is found in the log.
+            # Another program has published this. Payloads in the log are found in any case.
             logger.warning("skipped %d bytes that tell of no payload: %s", len(published), exc)
-
-
-def _batches(keys: Sequence[str]) -> Iterator[Sequence[str]]:
-    size = MAX_READ_AT_ONCE
-    return (keys[start : start + size] for start in range(0, len(keys), size))

@@ -1,7 +1,7 @@
 """
 Commands for one server: many tasks share a connection, and their commands are pipelined.
 
-`Client` is what the brokers use, and `CommandProtocol` is its end of the connection.
+Brokers use `Client`, and `CommandProtocol` is its end of the connection.
 `RedisConnection` opens connections by way of redis-py: for clients, and for readers
 (see _reader.py), which keep it for a conversation of their own.
 """
@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import random
 from collections import deque
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
 import hiredis
 from redis.asyncio.connection import DefaultParser
@@ -23,11 +24,13 @@ from fast_channels.exceptions import BrokerRefused, LayerUnavailable
 from ._hosts import create_pool
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Iterable, Sequence
+    from collections.abc import Awaitable, Iterable, Iterator, Sequence
 
     from ._scripts import Script
     from ._server import ServerState
     from .type_defs import ChannelDecodedRedisHost
+
+T = TypeVar("T")
 
 # Errors of a lost or unusable connection, whichever library notices first.
 # ReadOnlyError: the server was demoted in a failover; its successor is elsewhere.
@@ -68,7 +71,7 @@ class Client:
     ) -> None:
         self._host = host
         self.state = state
-        """Whether the server is reached; shared by all connections to it."""
+        """The state of the server, shared by all connections to it."""
         self.timeout = timeout
         """How long connecting and each command may take, in seconds."""
         # The connection; None until a command needs it, and after it was lost.
@@ -176,7 +179,7 @@ class Client:
             return
         self._protocol, self._answered = None, False
         if unanswered:
-            # An unused connection is different: servers close those that were idle for long.
+            # An unused connection is different: servers close connections that were idle for long.
             self._report_outage(exc)
         self._flush()
 
@@ -195,7 +198,7 @@ class Client:
     def _flush(self) -> None:
         """Write the waiting commands, or connect so that they can be written."""
         self._flush_scheduled = False
-        # Skip commands whose caller was cancelled before they were written.
+        # Skip commands that were cancelled before they were written.
         commands = [c for c in self._waiting if c.reply is not None and not c.reply.done()]
         self._waiting.clear()
         if commands and self._protocol is not None and not self._protocol.paused:
@@ -254,7 +257,7 @@ class Client:
         try:
             await connection.open()
             connection.hand_over(protocol)
-        except Exception as exc:  # noqa: BLE001 - of whatever kind, it must reach the callers
+        except Exception as exc:  # noqa: BLE001 - any error must reach the callers
             await connection.close()
             self._fail_waiting(exc)
             self._report_outage(exc)
@@ -322,7 +325,7 @@ class CommandProtocol(asyncio.Protocol):
         self.unanswered: deque[Command] = deque()
         """Commands that were written, in the order in which their replies come."""
         self.paused = False
-        """Whether the transport has buffered as much as it should."""
+        """True while the transport has buffered as much as it should."""
         # Done when the transport has released its socket.
         self._released: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         # Done when every command was answered; exists if drain() waits for that.
@@ -520,6 +523,13 @@ def resolve(reply: asyncio.Future[Any] | None, value: Any) -> None:
         reply.set_exception(value)
     else:
         reply.set_result(value)
+
+
+def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    """Yield the present items in lists of `size`."""
+    remaining = iter(list(items))
+    while batch := list(itertools.islice(remaining, size)):
+        yield batch
 
 
 async def sum_of(calls: Iterable[Awaitable[int]]) -> int:

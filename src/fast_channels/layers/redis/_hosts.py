@@ -1,4 +1,4 @@
-"""The servers of a layer: what `hosts` may contain, and which server a name lives on."""
+"""The servers of a layer: the entries of `hosts`, and the server that a name lives on."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def checked_prefix(prefix: str) -> str:
 
 class _Sentinels(Sentinel):
     """
-    Sentinels whose connections are closed once they have answered.
+    Sentinels that close their connections once they have answered.
 
     Each attempt to connect asks with clients of its own, and redis-py leaves their connections
     open until the garbage collector finds them.

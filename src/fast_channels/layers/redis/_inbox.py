@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
 import logging
 import time
 from typing import TYPE_CHECKING, Any
 
 from fast_channels.exceptions import BrokerRefused, LayerUnavailable
 
-from ._client import CLOSE_TIMEOUT_SECONDS
+from ._client import CLOSE_TIMEOUT_SECONDS, batched
 from ._keys import inbox_belonging, member_belonging
 from ._reader import Reader, first_of, reconnect_delays
 from ._scripts import Script
@@ -22,8 +21,6 @@ if TYPE_CHECKING:
         AsyncGenerator,
         Awaitable,
         Callable,
-        Iterable,
-        Iterator,
         Sequence,
     )
 
@@ -130,7 +127,7 @@ class Inbox:
                 self._used.clear()
 
     async def check_access(self) -> None:
-        """Raise BrokerRefused if the server does not permit what reading needs."""
+        """Raise BrokerRefused if the server does not permit the commands that reading needs."""
         try:
             await asyncio.gather(
                 self._renew_lease(), self._control.call("CLIENT", "TRACKING", "OFF")
@@ -204,8 +201,8 @@ class Inbox:
         )
 
     async def _restore(self) -> None:
-        """Join and leave what should be: the server may have lost its data."""
-        for topics in _batches(self.joined):
+        """Join and leave groups as wanted: the server may have lost its data."""
+        for topics in batched(self.joined, MAX_RENEWED_AT_ONCE):
             await asyncio.gather(*map(self._rejoin, topics))
             # Some may have been left while they were joined again.
             self.left.update(topic for topic in topics if topic not in self.joined)
@@ -213,7 +210,7 @@ class Inbox:
 
     async def _leave_late(self) -> None:
         """Leave the groups that an outage has kept this process from leaving."""
-        for topics in _batches(self.left):
+        for topics in batched(self.left, MAX_RENEWED_AT_ONCE):
             await asyncio.gather(*map(self._leave_if_unwanted, topics))
 
     async def _leave_if_unwanted(self, topic: str) -> None:
@@ -298,7 +295,7 @@ class Inbox:
                 await self._restore()
 
     async def _renew_lease(self) -> None:
-        """Renew the lease, and remove processes whose lease has ended."""
+        """Renew the lease, and remove processes without one."""
         options, keys = self._options, self._keys
         now = time.monotonic()
         if self._held and now - self._renewed_at >= options.expiry:
@@ -362,9 +359,9 @@ class BatchReader:
 
     async def take(self, size: int) -> list[bytes]:
         """
-        Return up to `size` payloads, and confirm those that the last call returned.
+        Return up to `size` payloads, and confirm the payloads that the last call returned.
 
-        With a size of 0, only payloads whose reply was lost. Raises LayerUnavailable.
+        With a size of 0, only payloads of a lost reply. Raises LayerUnavailable.
         """
         args = [self._arrived, size, self._expiry]
         number, *batch = await self._client.run(TAKE, [self._batch_key, *self._keys], args)
@@ -417,7 +414,7 @@ def member_commands(
 
 
 async def reap(client: Client, keys: Keys) -> None:
-    """Remove from a server what processes have left there whose lease has ended."""
+    """Remove the belongings of processes from a server on which their lease has ended."""
     args = [keys.belongings, MAX_REAPED_AT_ONCE]
     while await client.run(REAP, [keys.leases], args) == MAX_REAPED_AT_ONCE:
         pass
@@ -428,10 +425,3 @@ def _removal_error() -> ConnectionError:
         "messages that waited for this process were removed: it stood still for too long, "
         "or everything was flushed"
     )
-
-
-def _batches(topics: Iterable[str]) -> Iterator[list[str]]:
-    """Yield the present topics in lists of MAX_RENEWED_AT_ONCE."""
-    remaining = iter(list(topics))
-    while batch := list(itertools.islice(remaining, MAX_RENEWED_AT_ONCE)):
-        yield batch

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-
 from fast_channels.layers import names
 
 
@@ -22,7 +20,7 @@ class Keys:
         self.leases = f"{prefix}:leases"
         """The key of all processes, scored with the times at which their leases end."""
         self.belongings = f"{prefix}:process:"
-        """What `of_process` puts before the name of a process."""
+        """The part of `of_process` before the name of a process."""
 
     def of_channel(self, channel: str) -> str:
         """Return the key of a plain channel, or of the inbox that a channel is in."""
@@ -32,7 +30,7 @@ class Keys:
         return f"{self.prefix}:group:{group}"
 
     def of_process(self, process: str) -> str:
-        """Return the key that lists what is removed together with a process."""
+        """Return the key that lists the belongings of a process, to remove together with it."""
         return self.belongings + process
 
     def new_batch(self) -> str:
@@ -60,8 +58,3 @@ def inbox_belonging(key: str) -> bytes:
 def member_belonging(channel: str, group_key: str) -> bytes:
     """Return the entry by which reap.lua removes a membership together with its process."""
     return f"member {channel} {group_key}".encode()
-
-
-def glob(prefix: str) -> str:
-    """Return a pattern that matches all keys with a prefix."""
-    return re.sub(r"([*?\[\]\\])", r"\\\1", prefix) + "*"

@@ -77,7 +77,7 @@ class StreamLog:
             )
 
     async def add_member(self, topic: str, name: str) -> None:
-        """Make a shared channel one of those that `append` returns."""
+        """Let `append` return a shared channel of the group."""
         key, call = members_key(self.key(topic)), self._server.control.call
         await asyncio.gather(call("SADD", key, name), call("EXPIRE", key, MEMBERS_TTL_SECONDS))
 
@@ -96,7 +96,7 @@ class StreamLog:
             if not more.connected:
                 # The rest was trimmed meanwhile, so this is not everything.
                 return part._replace(entries=entries[:limit], connected=False)
-            # Without what is appended meanwhile, or this might never end.
+            # Without payloads that are appended meanwhile, or this might never end.
             entries += [e for e in more.entries if e.position.offset <= part.end.offset]
         return part._replace(entries=entries[:limit])
 

@@ -1,7 +1,7 @@
 """
 Serves the receivers of shared names, and prefetches messages for them.
 
-What is taken moves into a batch on the server and stays there until a later call confirms it,
+Taken messages move into a batch on the server and stay there until a later call confirms them,
 so a lost connection loses nothing. The server also learns which messages of a batch were
 handed out; if this process dies, other processes get the rest.
 """
@@ -46,8 +46,8 @@ READER_IDLE_SECONDS = 60.0
 # How long a closing layer may take to requeue payloads.
 REQUEUE_TIMEOUT_SECONDS = 10.0
 
-# Shortest time between two notes to the server about what was handed out. A note is a
-# system call, which is most of what handing out costs.
+# Shortest time between two notes to the server about payloads that were handed out. A note
+# is a system call, and costs more than everything else about handing out.
 NOTE_INTERVAL_SECONDS = 0.001
 
 
@@ -59,7 +59,7 @@ class ScoredPayload(NamedTuple):
 
 
 class Origin(NamedTuple):
-    """Where a payload was taken from: which source, and the score that says before what."""
+    """The place that a payload was taken from: the source, and the score in its queue."""
 
     source: int
     score: bytes
@@ -194,7 +194,7 @@ class QueueSource:
 
     @property
     def unsettled(self) -> bool:
-        """Whether payloads are here, or on their way from or to the server."""
+        """True if payloads are here, or on their way from or to the server."""
         return bool(self._prefetch.unsettled or self._requeuing)
 
     def start(self) -> None:
@@ -224,7 +224,7 @@ class QueueSource:
 
     def hand_out(self) -> Popped | None:
         """Return a prefetched payload, if there is one."""
-        # What is being requeued stood before what is here.
+        # A payload that is being requeued stood before the prefetched ones.
         while not self._requeuing and (taken := self._prefetch.hand_out()):
             if not len(self._prefetch):
                 self._used_up.set()
@@ -256,11 +256,11 @@ class QueueSource:
     async def _run(self) -> None:
         while True:
             try:
-                # Other processes may wait for what was under way in the last attempt.
+                # Other processes may wait for payloads of the last attempt.
                 await self._prefetch.settle()
                 await self._read()
             except Exception as exc:
-                # A process whose reader ended would receive nothing more, unnoticed.
+                # A process without this task would receive nothing more, unnoticed.
                 if not isinstance(exc, LayerUnavailable):
                     logger.exception("unexpected error in the reader of %r", self._key)
                 self._failed = True
@@ -272,7 +272,7 @@ class QueueSource:
     async def _read(self) -> None:
         while await self._reader.is_wanted():
             if self._requeuing:
-                # What is being requeued stood before what would be taken now.
+                # A payload that is being requeued stood before the next ones.
                 await asyncio.wait(self._requeuing)
                 continue
             self._size.used_up()
@@ -292,7 +292,7 @@ class QueueSource:
                 self._written.clear()
 
     async def _serve(self) -> None:
-        """Hand out what was taken, and requeue what no receiver wants soon."""
+        """Hand out payloads, and requeue the rest if no receiver wants it soon."""
         self._used_up.clear()
         if self._requeuing:
             # A payload that is being requeued stood before these too.
@@ -338,7 +338,7 @@ class PrefetchSize:
 
     def __init__(self) -> None:
         self.next = 1
-        # How many were taken last, and at what time.monotonic().
+        # How many were taken last, and when, by time.monotonic().
         self._taken, self._taken_at = 0, 0.0
 
     def took(self, count: int) -> None:
@@ -362,8 +362,8 @@ class Prefetch:
     Takes batches of one shared name on one server, and hands out their payloads one by one.
 
     `take` may be cancelled: the next call returns the same batch. If this process is
-    killed, others requeue what it has not handed out, see prefetch.lua. Among that may be
-    payloads that were handed out within the last NOTE_INTERVAL_SECONDS without an
+    killed, other processes requeue the rest of the batch, see prefetch.lua. The rest may
+    include payloads that were handed out within the last NOTE_INTERVAL_SECONDS without an
     iteration of the event loop.
     """
 
@@ -375,7 +375,7 @@ class Prefetch:
         self._batch_key = keys.new_batch()
         self._batches_key = keys.of_prefetched(name)
         self._keys = [self._batch_key, keys.of_channel(name), self._batches_key]
-        # Milliseconds until the server forgets what is not fetched.
+        # Milliseconds until the server forgets a batch that is not fetched.
         self._expiry = int(expiry * 1000)
         # Number of the last batch that has arrived, how many payloads were in it, and how
         # many of these were handed out.
@@ -400,7 +400,7 @@ class Prefetch:
 
     @property
     def unsettled(self) -> bool:
-        """Whether payloads are here, or in a reply that has not arrived."""
+        """True if payloads are here, or in a reply that has not arrived."""
         return self._reply_missing or self.owed > 0
 
     async def take(self, size: int) -> int:
@@ -446,7 +446,7 @@ class Prefetch:
             await self.take(0)
 
     async def stop(self) -> None:
-        """Requeue what is left. Raises LayerUnavailable; other processes then do it."""
+        """Requeue the rest. Raises LayerUnavailable; then other processes do it."""
         await self.settle()
         # A batch that was handed out completely is listed until the next one.
         await self._client.call("ZREM", self._batches_key, self._batch_key)

@@ -79,7 +79,7 @@ class Reader:
 
     @property
     def interrupted(self) -> bool:
-        """Whether `connected()` will end an outage."""
+        """True during an outage, which `connected()` will end."""
         return self._lost_at is not None
 
     def connected(self, *, recovered: bool = False) -> None:
@@ -133,7 +133,7 @@ class Reader:
 
 class ReaderHeartbeat:
     """
-    Proves that what is published reaches a reader: TCP alone may never notice a dead peer.
+    Proves that messages reach a reader: TCP alone may never notice a dead peer.
 
     `send` publishes something that the reader has to receive. Other messages prove the
     same: a heartbeat that waits behind a backlog must not cost that backlog. The way to
@@ -191,7 +191,7 @@ def reconnect_delays() -> Iterator[float]:
 
 
 async def first_of(*coroutines: Coroutine[Any, Any, None]) -> None:
-    """Run all until one ends, cancel the others, and raise what the first one raised."""
+    """Run all until one ends, cancel the others, and raise the error of the first, if any."""
     tasks = [asyncio.create_task(coroutine) for coroutine in coroutines]
     try:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)

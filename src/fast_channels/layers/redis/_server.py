@@ -1,9 +1,10 @@
-"""One server of a layer: its clients, its readers, and whether it can be reached."""
+"""One server of a layer: its clients, its readers, and its outages."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import time
 from collections import Counter
 from typing import TYPE_CHECKING
@@ -13,19 +14,22 @@ from fast_channels.layers.health import Health, State
 from ._client import SEND_TIMEOUT_SECONDS, Client
 from ._hosts import describe
 from ._reader import Reader
+from ._scripts import Script
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Sequence
 
     from ._client import RedisConnection
     from .type_defs import ChannelDecodedRedisHost
 
 logger = logging.getLogger("fast_channels.layers.redis")
 
+FLUSH = Script("flush")
+
 
 class ServerState:
     """
-    Whether a server can be reached, as seen by all connections to it.
+    The state of a server, as seen by all connections to it.
 
     An outage is one outage, however many connections it breaks. It begins with the first
     lost connection and ends when all are back, with one WARNING and one INFO in the log.
@@ -122,6 +126,13 @@ def health_of(servers: Sequence[Server]) -> dict[str, Health]:
         number = occurred[str(server)]
         found[str(server) if number == 1 else f"{server} ({number})"] = server.state.health()
     return found
+
+
+async def delete_keys(servers: Iterable[Server], prefix: str) -> None:
+    """Delete all keys that begin with a prefix."""
+    # The command takes a pattern, in which some characters have a meaning.
+    pattern = re.sub(r"([*?\[\]\\])", r"\\\1", prefix) + "*"
+    await asyncio.gather(*(server.control.run(FLUSH, [], [pattern]) for server in servers))
 
 
 async def ping_all(servers: Sequence[Server]) -> None:

@@ -1,5 +1,5 @@
 """
-The connection on which a server tells a layer what has happened: one per server.
+The connection on which a server notifies a layer: one per server.
 
 `Subscriber` is that of the pub/sub and streams layers. Groups, channels and work share it.
 `KeyTracker` is that of the queue. Its peers publish nothing, since the wire format is the
@@ -21,7 +21,7 @@ from redis.exceptions import InvalidResponse, ResponseError
 
 from fast_channels.exceptions import BrokerRefused, LayerUnavailable
 
-from ._client import CLOSE_TIMEOUT_SECONDS, CONNECTION_ERRORS
+from ._client import CLOSE_TIMEOUT_SECONDS, CONNECTION_ERRORS, batched
 from ._reader import ReaderHeartbeat, first_of
 from ._scripts import Script
 
@@ -54,8 +54,8 @@ class Subscriber:
     """
     The SUBSCRIBE connection to a server, shared by all that need notices.
 
-    A topic is subscribed until `unsubscribe`, through outages. `deliver(topic, *payloads)`
-    gets what is published to it. `listen` is for callers that only want to be woken.
+    A topic is subscribed until `unsubscribe`, through outages. Its payloads go to
+    `deliver(topic, *payloads)`. `listen` is for callers that only want to be woken.
     """
 
     def __init__(
@@ -90,8 +90,8 @@ class Subscriber:
         self._expected: dict[str, tuple[bytes, asyncio.Future[None]]] = {}
         # Commands and names to send at the end of this loop iteration.
         self._requested: list[tuple[bytes, str]] = []
-        # The names in each command that was sent, without those that were confirmed: a
-        # server answers in order, and does not say which command it refuses.
+        # The unconfirmed names in each command that was sent: a server answers in order, and
+        # does not say which command it refuses.
         self._unanswered: deque[deque[str]] = deque()
         # Names that a new connection has yet to restore.
         self._missing: set[str] = set()
@@ -170,7 +170,7 @@ class Subscriber:
         self._connection, self._requested, self._missing = connection, [], set(wanted)
         self._unanswered.clear()
         try:
-            for batch in _batches(list(wanted)):
+            for batch in batched(wanted, MAX_SUBSCRIBED_AT_ONCE):
                 # Some may have been given up meanwhile.
                 still = [name for name in batch if self._is_wanted(name)]
                 self._missing.difference_update(set(batch).difference(still))
@@ -264,9 +264,9 @@ class Subscriber:
 
 class KeyTracker:
     """
-    Tells of writes to keys on a server, whatever program writes.
+    Tells of writes to keys on a server, by any program.
 
-    A blocking pop would tell too, but it also takes, and what it takes is lost if the
+    A blocking pop would tell too, but it also takes a message, which is lost if the
     connection breaks at that moment. The heartbeat is a write to a key of its own.
 
     `while_connected(reader)` runs on each new connection once the server tracks the keys,
@@ -299,7 +299,7 @@ class KeyTracker:
         self._client_id = 0
         # Prefixes that the server tracks for that connection.
         self._tracked: set[str] = set()
-        # Set when the server tracks what it was asked to track.
+        # Set when the server has confirmed to track the keys.
         self._tracking = asyncio.Event()
         # Calls _track after a delay; None if that is not scheduled.
         self._timer: asyncio.TimerHandle | None = None
@@ -358,8 +358,8 @@ class KeyTracker:
             # A connection with subscriptions must not use any other command.
             commands.append((UNSUBSCRIBE, INVALIDATIONS))
         if len(tracked) > 2 * len(keys) or any(key.startswith(tuple(new)) for key in tracked):
-            # Most of them are no longer watched; or the server would refuse a prefix of
-            # what it tracks already.
+            # Most of them are no longer watched; or the server would refuse a new key
+            # because a tracked one begins with it.
             commands.append(("CLIENT", "TRACKING", "OFF"))
             self._tracked, new = set(), keys
         prefixes = list(_without_extensions(new))
@@ -400,7 +400,7 @@ class KeyTracker:
 
 
 def _kind_and_name(reply: Any) -> tuple[bytes | None, bytes]:
-    """Return what replies are grouped by. Raises nothing: that would lose earlier replies."""
+    """Return the group of a reply. Raises nothing: an error would lose earlier replies."""
     if isinstance(reply, list):
         parts: list[bytes] = reply
         if len(parts) == 3:
@@ -417,13 +417,8 @@ def _refusal(reply: Any) -> ResponseError:
     raise InvalidResponse(f"{reply!r} is neither a message nor an answer to a subscriber")
 
 
-def _batches(names: Sequence[str]) -> Iterator[Sequence[str]]:
-    size = MAX_SUBSCRIBED_AT_ONCE
-    return (names[start : start + size] for start in range(0, len(names), size))
-
-
 def _without_extensions(keys: Iterable[str]) -> Iterator[str]:
-    """Yield keys without those that begin with another one."""
+    """Yield the keys that begin with no other key."""
     last = None
     for key in sorted(keys):
         if last is None or not key.startswith(last):

@@ -1,5 +1,5 @@
 """
-Acknowledged work: a stream per name, whose consumer group "workers" knows who has which message.
+Acknowledged work: a stream per name, with a consumer group that knows all leases.
 
 Every change is one step of a script, by the clock of the server. Leased messages are also
 in a sorted set, scored with the time at which they are due again: because no worker has
@@ -93,16 +93,16 @@ class RedisWorkQueue:
     ) -> None:
         self._work_servers = servers
         self._work_settings = settings
-        # Turns a payload into what is stored.
+        # Puts the envelope around a payload.
         self._seal = seal
         # One per name that messages were taken from.
         self._work_readers: dict[str, WorkReader] = {}
 
     async def stop_work(self) -> None:
         """
-        Send what ends leases, within CLOSE_TIMEOUT_SECONDS.
+        Send how leases have ended, within CLOSE_TIMEOUT_SECONDS.
 
-        All other messages that were leased are redelivered after the visibility timeout.
+        All other leased messages are redelivered after the visibility timeout.
         """
         await asyncio.gather(*(reader.stop() for reader in list(self._work_readers.values())))
 
@@ -209,7 +209,7 @@ class WorkReader:
         # Whether the server is being asked for work.
         self._leasing = False
         self._closed = False
-        # Tell the server how leases have ended; and those among them that release a message.
+        # Tasks that tell the server how leases have ended; and the ones that release messages.
         self._ending: set[asyncio.Task[bool]] = set()
         self._releasing: set[asyncio.Task[bool]] = set()
         # Messages that have expired before a worker took them.
@@ -245,17 +245,17 @@ class WorkReader:
         task.add_done_callback(self._releasing.discard)
 
     async def stop(self) -> None:
-        """Send what ends leases, and release messages that were leased for cancelled workers."""
+        """Send how leases have ended, and release messages that no worker here will get."""
         self._closed = True
         self._waiters.fail(LayerClosed(f"channel {self._keys.queue!r}"))
         deadline = asyncio.get_running_loop().time() + CLOSE_TIMEOUT_SECONDS
         if self._leasing:
-            # The task has to release what the reply brings, and ends then.
+            # The task has to release the messages in the reply, and ends then.
             self.wake()
         else:
             self._task.cancel()
         await _end_by(deadline, [self._task])
-        # Messages whose end the server has not heard of by then are redelivered.
+        # Messages are redelivered if the server has not heard of their end by then.
         await _end_by(deadline, self._ending)
 
     # -- leasing ------------------------------------------------------------------
@@ -269,7 +269,7 @@ class WorkReader:
                 return
             self._woken.clear()
             if self._releasing:
-                # Released messages come before those that would be leased now.
+                # Released messages come before the next ones.
                 await asyncio.wait(self._releasing)
             if not self._waiters:
                 continue
@@ -359,7 +359,7 @@ class WorkReader:
         give_up = clock.time() + self._server.timeout
         while True:
             try:
-                # By the connection that publishes: what a handler has sent is written first.
+                # By the connection that publishes: messages of a handler are written first.
                 return bool(await self._server.publishing.run(WORK_END, self._keys, args))
             except BrokerRefused:
                 raise

@@ -27,11 +27,11 @@ from fast_channels.layers.options import checked_seconds
 from ._client import SEND_TIMEOUT_SECONDS, sum_of
 from ._hosts import checked_prefix, consistent_hash, decode_hosts, describe
 from ._inbox import INBOX_CAPACITY, Inbox, flushing, member_commands, reap
-from ._keys import Keys, glob, member_belonging
+from ._keys import Keys, member_belonging
 from ._options import HEARTBEAT_INTERVAL_SECONDS, LEASE_SECONDS, QueueOptions
 from ._queue_reader import QueueReader
 from ._scripts import Script
-from ._server import Server, health_of, ping_all
+from ._server import Server, delete_keys, health_of, ping_all
 from .serializers import OpenCodec, registry
 
 if TYPE_CHECKING:
@@ -49,7 +49,6 @@ PUSH = Script("push")
 PUSH_MANY = Script("push_many")
 PUBLISH = Script("publish")
 MEMBERS = Script("members")
-FLUSH = Script("flush")
 
 # Payloads in one command at most, and their bytes unless a single one is larger: the
 # server serves no other client while it executes a command.
@@ -243,10 +242,8 @@ class RedisQueueBroker:
     # -- Flushable ----------------------------------------------------------------
 
     async def flush(self) -> None:
-        everything = glob(self._keys.prefix)
         async with flushing(self._inboxes):
-            flushes = (server.control.run(FLUSH, [], [everything]) for server in self._servers)
-            await asyncio.gather(*flushes)
+            await delete_keys(self._servers, self._keys.prefix)
         for reader in self._queue_readers.values():
             reader.discard()
 

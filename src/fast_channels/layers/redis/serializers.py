@@ -129,10 +129,10 @@ class BaseMessageSerializer(abc.ABC):
 
     def around(self, payload: bytes) -> Around | None:  # noqa: ARG002 - for subclasses
         """
-        Return what address() and seal() put around a list of names, which the server inserts.
+        Return the bytes that address() and seal() put around a list of names.
 
-        Return None if this format cannot do that. A subclass that overrides one of the two
-        methods also overrides this one.
+        The server can then insert the list. Return None if this format cannot do that. A
+        subclass that overrides one of the two methods also overrides this one.
         """
         return None
 
@@ -158,7 +158,7 @@ class SealedCodec:
 
 
 class OpenCodec:
-    """Makes a serializer the codec of a layer whose broker adds addresses and envelopes."""
+    """Makes a serializer the codec of a layer with a broker that adds the envelope itself."""
 
     def __init__(self, serializer: BaseMessageSerializer) -> None:
         self.encode = serializer.as_bytes
@@ -284,6 +284,6 @@ class _WholeSerializer(BaseMessageSerializer):
 
 
 registry = SerializersRegistry()
-"""Where the layers look for a `serializer_format`."""
+"""The registry in which the layers look for a `serializer_format`."""
 registry.register_serializer("json", JSONSerializer)
 registry.register_serializer("msgpack", MsgPackSerializer)

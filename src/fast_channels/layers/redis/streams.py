@@ -29,11 +29,9 @@ from fast_channels.layers.options import (
 from ._catch_up import CatchUp
 from ._client import SEND_TIMEOUT_SECONDS, sum_of
 from ._hosts import checked_prefix, consistent_hash, decode_hosts, describe
-from ._keys import glob
 from ._log import StreamLog
 from ._options import CHECK_INTERVAL_SECONDS, HEARTBEAT_INTERVAL_SECONDS, StreamsOptions
-from ._scripts import Script
-from ._server import Server, health_of, ping_all
+from ._server import Server, delete_keys, health_of, ping_all
 from ._subscriber import Subscriber
 from ._work import RedisWorkQueue, WorkSettings
 from .serializers import OpenCodec, registry
@@ -48,8 +46,6 @@ if TYPE_CHECKING:
 
     from .serializers import BaseMessageSerializer
     from .type_defs import ChannelRawRedisHost, SymmetricEncryptionKeys
-
-FLUSH = Script("flush")
 
 
 class Shard:
@@ -190,14 +186,9 @@ class RedisStreamsBroker(RedisWorkQueue):
     # -- Flushable ------------------------------------------------------------
 
     async def flush(self) -> None:
-        prefix = self._options.prefix
-        await asyncio.gather(
-            *(
-                shard.server.control.run(FLUSH, [], [glob(f"{prefix}{kind}")])
-                for shard in self._shards
-                for kind in ("__log__", "__work__")
-            )
-        )
+        servers = [shard.server for shard in self._shards]
+        for kind in ("__log__", "__work__"):
+            await delete_keys(servers, f"{self._options.prefix}{kind}")
         await asyncio.gather(*(shard.catch_up.begin_anew() for shard in self._shards))
 
     def _shard(self, topic: str) -> Shard:
