@@ -208,6 +208,11 @@ NAMES: dict[str, dict[str, str]] = {
     "fast_channels.layers.sync": {
         "SyncChannelLayer": "class",
     },
+    "fast_channels.layers.addressing": {
+        "Addressing": "class",
+        "InboxAddressing": "class",
+        "TopicAddressing": "class",
+    },
     "fast_channels.layers.mailbox": {
         "Mailbox": "class",
     },

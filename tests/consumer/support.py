@@ -7,6 +7,7 @@ import contextlib
 from typing import TYPE_CHECKING
 
 from fast_channels.consumer import AsyncWebsocketConsumer
+from fast_channels.layers.addressing import InboxAddressing
 from fast_channels.layers.in_memory import InMemoryChannelLayer, MemoryBroker
 
 if TYPE_CHECKING:
@@ -188,7 +189,10 @@ class FragileBroker(MemoryBroker):
         # subscribe() waits for this.
         self.confirming = asyncio.Event()
         self.confirming.set()
-        # Topics whose subscription was asked for.
+        # Subscribing to an inbox waits for this.
+        self.opening = asyncio.Event()
+        self.opening.set()
+        # Groups whose subscription was asked for.
         self.asked: list[str] = []
         # Raised by subscribe(), if set.
         self.failure: Exception | None = None
@@ -198,6 +202,9 @@ class FragileBroker(MemoryBroker):
         self.report_outage = report_outage
 
     async def subscribe(self, topic):
+        if "!" in topic:
+            await self.opening.wait()
+            return
         self.asked.append(topic)
         await self.confirming.wait()
         if self.failure is not None:
@@ -210,12 +217,9 @@ class FragileLayer(InMemoryChannelLayer):
     def __init__(self, **options) -> None:
         super().__init__(**options)
         self.broker = FragileBroker(self._store, self.get_capacity)
-        # A channel is not open before this is set.
-        self.opening = asyncio.Event()
-        self.opening.set()
+        # Channels open when the broker has confirmed their inbox.
+        self._addressing = InboxAddressing(inboxes_are_topics=True, keeps_every_name=True)
+        self.opening = self.broker.opening
 
     def _make_broker(self):
         return self.broker
-
-    async def _channel_opened(self, channel):
-        await self.opening.wait()

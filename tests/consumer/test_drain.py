@@ -121,6 +121,8 @@ async def test_client_whose_channel_cannot_be_opened_is_told(fragile_layer, type
     else:
         assert closes(wire.sent) == [RESTART]
     assert consumer.calls == []
+    # The broker is back, too late for this client.
+    fragile_layer.opening.set()
 
 
 async def test_handler_that_hangs_is_cancelled(layer, caplog):

@@ -18,6 +18,7 @@ from fast_channels.layers import (
 )
 from fast_channels.layers.broker import Outage
 from fast_channels.layers.codecs import MsgPackCodec
+from fast_channels.testing import inspect
 from tests.consumer.support import (
     ALIAS,
     CONNECT,
@@ -53,7 +54,7 @@ def chat(content) -> dict:
 
 def deliver(layer, *messages) -> int:
     """What a broker's reader does with payloads that came together: nobody else runs meanwhile."""
-    return layer._hub.deliver(GROUP, *map(MsgPackCodec().encode, messages))
+    return inspect.hub(layer).deliver(GROUP, *map(MsgPackCodec().encode, messages))
 
 
 def texts(events) -> list:

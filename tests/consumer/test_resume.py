@@ -634,7 +634,7 @@ async def test_gap_that_cannot_be_made_up_for_is_told_while_connected(durable_la
     client = await resume(Told.as_asgi())
     await say("a")
     await client.receive_from()
-    durable_layer._broker._log.clear()
+    inspect.broker(durable_layer)._log.clear()
     inspect.report_outage(durable_layer, Outage(1.0, 2.0, lost=["room"]))
     assert await client.receive_from() == "snapshot of room"
     assert client.resumed["room"]["recovered"] is False
@@ -784,7 +784,7 @@ async def test_join_by_another_task_keeps_the_order(say, resume, durable_layer):
             await self.join_group("room")
 
     looked_at, go_on = asyncio.Event(), asyncio.Event()
-    read = durable_layer._broker.read
+    read = inspect.broker(durable_layer).read
 
     async def reading(*args):
         stretch = await read(*args)
@@ -795,7 +795,7 @@ async def test_join_by_another_task_keeps_the_order(say, resume, durable_layer):
     position = await say("seen", "missed 1", "missed 2")
     first = position._replace(offset=0, tag=0)
     client = await resume(Beside.as_asgi(), places={"room": str(first)})
-    durable_layer._broker.read = reading
+    inspect.broker(durable_layer).read = reading
     joining.set()
     await looked_at.wait()
     await say("live 1", "live 2")
@@ -811,13 +811,13 @@ async def test_undecodable_message_in_the_log_stops_nothing(durable_layer, say, 
     """It is left out, as it is when it is live, and everything behind it comes."""
     client = await resume(Room.as_asgi())
     await say("a")
-    await durable_layer._broker.publish("room", b"\xc1")
+    await inspect.broker(durable_layer).publish("room", b"\xc1")
     await say("b")
     assert await texts(client, 2) == ["a", "b"]
     await client.cut()
-    await durable_layer._broker.publish("room", b"\xc1")
+    await inspect.broker(durable_layer).publish("room", b"\xc1")
     await say("c")
-    await durable_layer._broker.publish("room", b"\xc1")
+    await inspect.broker(durable_layer).publish("room", b"\xc1")
     again = await client.again()
     assert await again.receive_from() == "c"
     assert again.resumed["room"]["recovered"]
@@ -834,7 +834,7 @@ async def test_history_that_cannot_be_read_closes_with_1012(durable_layer, say, 
     async def read(*args):
         raise LayerUnavailable(durable_layer, "it is away")
 
-    durable_layer._broker.read = read
+    inspect.broker(durable_layer).read = read
     inspect.report_outage(durable_layer, Outage(1.0, 2.0, lost=["room"]))
     assert closes(await rest(client)) == [(1012, "the history cannot be read")]
 

@@ -360,6 +360,8 @@ class TestCancellation:
         assert task.cancelled()
         assert fragile_layer.statistics().channels == 0
         assert consumer.calls == []
+        # The inbox of the process is still wanted, and other channels may wait for it.
+        fragile_layer.opening.set()
 
     async def test_cancelled_while_joining_groups_runs_no_disconnect(self, fragile_layer):
         """connect() has not begun; the group that was being joined is left."""

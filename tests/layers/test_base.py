@@ -16,6 +16,7 @@ from fast_channels.exceptions import (
     MissingCapability,
 )
 from fast_channels.layers import BaseChannelLayer, InMemoryChannelLayer, RedisChannelLayer
+from fast_channels.layers.addressing import InboxAddressing
 from fast_channels.layers.broker import Outage
 from fast_channels.layers.mailbox import Mailbox
 from fast_channels.testing import inspect
@@ -194,7 +195,7 @@ async def test_join_that_is_cancelled_by_one_goes_on_for_another(recording):
     answer.set()
     await joining[1]
     assert recording.broker.count("unsubscribe", "room") == 0
-    assert list(recording._hub.members["room"]) == [second.name]
+    assert list(inspect.hub(recording).members["room"]) == [second.name]
 
 
 async def test_cancelled_join_leaves_a_concurrent_one_of_the_same_channel_alone(recording):
@@ -209,7 +210,7 @@ async def test_cancelled_join_leaves_a_concurrent_one_of_the_same_channel_alone(
     answer.set()
     await joining[1]
     assert recording.statistics().members == 1
-    assert recording._joining == {}
+    assert inspect.table_sizes(recording)["unconfirmed memberships"] == 0
 
 
 async def test_concurrent_joins_of_one_channel_that_are_all_cancelled_are_taken_back(recording):
@@ -224,7 +225,7 @@ async def test_concurrent_joins_of_one_channel_that_are_all_cancelled_are_taken_
     answer.set()
     await becomes(lambda: recording.broker.calls[-1] == ("unsubscribe", "room"))
     assert recording.statistics().members == 0
-    assert recording._joining == {}
+    assert inspect.table_sizes(recording)["unconfirmed memberships"] == 0
 
 
 async def test_cancelled_join_leaves_what_was_joined_after_a_discard_alone(recording):
@@ -244,42 +245,36 @@ async def test_cancelled_join_leaves_what_was_joined_after_a_discard_alone(recor
     assert recording.statistics().members == 1
 
 
-class SlowlyOpening(RecordingLayer):
-    """Its channels open when `opening` is set."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.opening = asyncio.Event()
-
-    async def _channel_opened(self, channel):
-        await self.opening.wait()
+@pytest.fixture
+async def slow_layer():
+    """A layer whose channels open when the event `opening` is set."""
+    async with RecordingLayer(addressing=InboxAddressing(inboxes_are_topics=True)) as layer:
+        layer.opening = layer.broker.hold(f"test.{layer.process}!")
+        yield layer
 
 
-async def test_receiver_that_gives_up_does_not_close_the_channel_for_another():
-    """Although it was the one who opened it."""
-    async with SlowlyOpening() as layer:
-        name = layer._new_name("test")
-        receiving = [asyncio.create_task(layer.receive(name)) for _ in range(2)]
-        await turns()
-        receiving[0].cancel()
-        await turns()
-        layer.opening.set()
-        await becomes(lambda: layer._opening == {})
-        await layer.send(name, {"type": "hello"})
-        assert await receiving[1] == {"type": "hello"}
+async def test_receiver_that_gives_up_does_not_close_the_channel_for_another(slow_layer):
+    """The channel opens for the second receiver although the first one had begun to open it."""
+    name = f"test.{slow_layer.process}!1"
+    receiving = [asyncio.create_task(slow_layer.receive(name)) for _ in range(2)]
+    await turns()
+    receiving[0].cancel()
+    await turns()
+    slow_layer.opening.set()
+    await becomes(lambda: not inspect.table_sizes(slow_layer)["opening channels"])
+    await slow_layer.send(name, {"type": "hello"})
+    assert await receiving[1] == {"type": "hello"}
 
 
-async def test_layer_that_is_closed_while_a_receiver_opens_a_channel_says_so():
-    """To everybody who waits for it."""
-    async with SlowlyOpening() as layer:
-        name = layer._new_name("test")
-        receiving = [asyncio.create_task(layer.receive(name)) for _ in range(2)]
-        await turns()
-        await layer.close()
-        for task in receiving:
-            with pytest.raises(LayerClosed):
-                await task
-        assert layer._opening == {}
+async def test_layer_that_is_closed_while_a_receiver_opens_a_channel_says_so(slow_layer):
+    """Every receiver that waits for the channel is told."""
+    name = f"test.{slow_layer.process}!1"
+    receiving = [asyncio.create_task(slow_layer.receive(name)) for _ in range(2)]
+    await turns()
+    await slow_layer.close()
+    for task in receiving:
+        with pytest.raises(LayerClosed):
+            await task
 
 
 async def test_channel_closes_although_its_broker_is_gone(recording):
@@ -386,16 +381,18 @@ class TestMessageThatComesBack:
         """Whenever it comes back, and however many do."""
         for n in range(3):
             await layer.send("jobs", {"type": "test", "n": n})
-        taken = [await layer._receive("jobs") for _ in range(2)]
+        session = inspect.session(layer)
+        taken = [await session.receive("jobs") for _ in range(2)]
         for one in reversed(taken):
-            one.put_back()
+            session.put_back(one)
         assert [(await received(layer, "jobs"))["n"] for _ in range(3)] == [0, 1, 2]
 
     async def test_a_receiver_who_waits_gets_it(self, layer):
         """At once."""
         await layer.send("jobs", {"type": "test"})
-        taken = await layer._receive("jobs")
+        session = inspect.session(layer)
+        taken = await session.receive("jobs")
         receiving = asyncio.create_task(received(layer, "jobs"))
         await turns(5)
-        taken.put_back()
+        session.put_back(taken)
         assert await receiving == {"type": "test"}

@@ -11,8 +11,9 @@ import pytest
 
 from fast_channels.layers import names
 from fast_channels.layers.codecs import JSONCodec, MsgPackCodec
-from fast_channels.layers.hub import ADDRESS, Hub
+from fast_channels.layers.hub import Hub
 from fast_channels.layers.mailbox import Mailbox
+from fast_channels.layers.names import ADDRESS_KEY
 from tests.layers.support import RecordingKind, RecordingLane
 
 INBOX = "specific.abc!"
@@ -23,7 +24,7 @@ def packed(**message):
 
 
 def addressed(to, **message):
-    return packed(**{ADDRESS: to}, **message)
+    return packed(**{ADDRESS_KEY: to}, **message)
 
 
 @pytest.fixture
@@ -419,7 +420,7 @@ def test_malformed_address_is_counted_and_skipped(hub, caplog, to):
     (mailbox,) = opened(hub, f"{INBOX}a")
     assert hub.deliver_addressed(INBOX, addressed(to)) == 0
     assert (len(mailbox), hub.counters.undecodable) == (0, 1)
-    assert f"{ADDRESS} is neither a name nor a list of names" in caplog.text
+    assert f"{ADDRESS_KEY} is neither a name nor a list of names" in caplog.text
 
 
 # -- deliver_to ----------------------------------------------------------------

@@ -11,6 +11,7 @@ import pytest
 from fast_channels.exceptions import ChannelFull
 from fast_channels.layers import InMemoryChannelLayer
 from fast_channels.layers import in_memory as module
+from fast_channels.testing import inspect
 from tests.layers.support import arrives, received, turns
 
 
@@ -101,11 +102,11 @@ async def test_turn_of_a_cancelled_receiver_passes_to_the_next(memory):
     """A message that came in this moment is not left lying."""
     first, second = (asyncio.create_task(memory.receive("shared")) for _ in range(2))
     await turns()
-    await memory._broker.push("shared", memory._encode({"type": "test"}), 10)
+    await inspect.broker(memory).push("shared", memory._encode({"type": "test"}), 10)
     first.cancel()
     async with asyncio.timeout(5):
         assert await second == {"type": "test"}
-    assert memory._broker._waiting == {}
+    assert inspect.broker(memory)._waiting == {}
 
 
 async def test_cancelled_receivers_leave_nothing_behind(memory):
@@ -116,7 +117,7 @@ async def test_cancelled_receivers_leave_nothing_behind(memory):
         for receiver in receivers:
             receiver.cancel()
         await asyncio.gather(*receivers, return_exceptions=True)
-    assert memory._broker._waiting == {}
+    assert inspect.broker(memory)._waiting == {}
     assert memory._store.queues == {}
 
 
@@ -213,8 +214,8 @@ async def test_receiver_that_came_while_others_were_served_is_served_later(memor
     """Two receivers are served together, and the third begins to wait before both have ended."""
     receivers = [asyncio.create_task(memory.receive("shared")) for _ in range(2)]
     await turns()
-    await memory._broker.push("shared", memory._encode({"type": "test"}), 10)
-    await memory._broker.push("shared", memory._encode({"type": "test"}), 10)
+    await inspect.broker(memory).push("shared", memory._encode({"type": "test"}), 10)
+    await inspect.broker(memory).push("shared", memory._encode({"type": "test"}), 10)
     receivers += [asyncio.create_task(memory.receive("shared")) for _ in range(3)]
     await turns()
     for _ in range(3):

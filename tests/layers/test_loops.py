@@ -14,6 +14,7 @@ import pytest
 from fast_channels.exceptions import LayerClosed, LayerUnavailable
 from fast_channels.layers import InMemoryChannelLayer
 from fast_channels.layers.loops import background_loop
+from fast_channels.testing import inspect
 from tests.layers.support import (
     RecordingLayer,
     arrives,
@@ -473,7 +474,7 @@ def test_senders_in_threads_share_one_session_in_the_background(threads, layer):
     for _ in range(5):
         threads.submit(asyncio.run, layer.group_send("room", MESSAGE)).result(5)
     assert sessions(layer) == [[("start",)]]
-    assert layer._lifetime._home.loop is background_loop()
+    assert inspect.home_loop(layer) is background_loop()
     asyncio.run(layer.close())
 
 
@@ -482,7 +483,7 @@ def test_receiver_moves_the_layer_from_the_background_to_its_loop(threads, layer
 
     async def receive():
         inbox = await layer.open_channel()
-        assert layer._lifetime._home.loop is asyncio.get_running_loop()
+        assert inspect.home_loop(layer) is asyncio.get_running_loop()
         await layer.group_add("room", inbox.name)
         await asyncio.to_thread(asyncio.run, layer.group_send("room", MESSAGE))
         return await arrives(inbox)
@@ -504,7 +505,7 @@ def test_receiver_in_a_thread_has_the_layer_on_its_own_loop(threads, layer):
 
     async def receive():
         inbox = await layer.open_channel()
-        assert layer._lifetime._home.loop is asyncio.get_running_loop()
+        assert inspect.home_loop(layer) is asyncio.get_running_loop()
         await layer.group_add("room", inbox.name)
         await layer.group_send("room", MESSAGE)
         return await arrives(inbox)

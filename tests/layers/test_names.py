@@ -8,8 +8,8 @@ import re
 import pytest
 
 from fast_channels.exceptions import ChannelLayerError, InvalidName
-from fast_channels.layers import InMemoryChannelLayer, names
-from fast_channels.layers.names import MAX_PAYLOADS_PER_TURN, NameRules
+from fast_channels.layers import BaseChannelLayer, InMemoryChannelLayer, names
+from fast_channels.layers.names import MAX_DELIVERY_BATCH
 
 
 @pytest.mark.parametrize("name", ["a", "A-Z_0.9", "a" * 99, "....", "0"])
@@ -136,7 +136,7 @@ def test_group_address_never_equals_a_channel():
 
 @pytest.fixture
 def rules():
-    return NameRules(100, None)
+    return BaseChannelLayer()
 
 
 def test_valid_names_are_answered_with_true(rules):
@@ -188,7 +188,9 @@ def test_first_matching_pattern_sets_the_capacity():
     """
     Globs and compiled patterns may be mixed; without a match, the layer's own capacity counts.
     """
-    rules = NameRules(100, {"http.request*": 1, re.compile(r"^ws\.\d+$"): 2, "ws.*": 3})
+    rules = BaseChannelLayer(
+        channel_capacity={"http.request*": 1, re.compile(r"^ws\.\d+$"): 2, "ws.*": 3}
+    )
     assert rules.get_capacity("http.request!x") == 1
     assert rules.get_capacity("ws.5") == 2
     assert rules.get_capacity("ws.five") == 3
@@ -197,7 +199,7 @@ def test_first_matching_pattern_sets_the_capacity():
 
 def test_glob_matches_the_whole_name():
     """A pattern without a star matches one name."""
-    rules = NameRules(100, {"jobs": 1})
+    rules = BaseChannelLayer(channel_capacity={"jobs": 1})
     assert rules.get_capacity("jobs") == 1
     assert rules.get_capacity("jobs.slow") == 100
 
@@ -205,7 +207,7 @@ def test_glob_matches_the_whole_name():
 def test_compiled_capacities_keep_their_order():
     """The result has pairs of a pattern and a number."""
     pattern = re.compile("x")
-    compiled = NameRules(100, None).compile_capacities({"a*": 1, pattern: 2})
+    compiled = BaseChannelLayer().compile_capacities({"a*": 1, pattern: 2})
     assert [capacity for _, capacity in compiled] == [1, 2]
     assert compiled[1][0] is pattern
     assert compiled[0][0].match("abc")
@@ -214,7 +216,7 @@ def test_compiled_capacities_keep_their_order():
 @pytest.mark.parametrize(
     ("capacity", "by_name", "expected"),
     [
-        (100, {}, MAX_PAYLOADS_PER_TURN),
+        (100, {}, MAX_DELIVERY_BATCH),
         (10, {}, 5),
         (1, {}, 1),
         (100, {"*": 4}, 2),
@@ -223,7 +225,7 @@ def test_compiled_capacities_keep_their_order():
 )
 def test_turn_is_at_most_half_of_the_smallest_mailbox(capacity, by_name, expected):
     """A reader that empties its mailbox in every turn never overflows."""
-    assert NameRules(capacity, by_name)._turn() == expected
+    assert names.delivery_batch(capacity, names.compile_capacities(by_name)) == expected
 
 
 @pytest.mark.parametrize("capacity", [0, -1])

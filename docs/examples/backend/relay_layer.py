@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from relay import DONE, PUBLISH, SUBSCRIBE, UNSUBSCRIBE, frame, read_frame
 
 from fast_channels.exceptions import LayerUnavailable
+from fast_channels.layers.addressing import TopicAddressing
 from fast_channels.layers.base import BaseChannelLayer
 from fast_channels.layers.broker import Outage
 from fast_channels.layers.health import Health
@@ -235,17 +236,9 @@ class RelayChannelLayer(BaseChannelLayer):
         send_timeout: float = 5.0,
         **options: Any,
     ) -> None:
-        super().__init__(**options)
+        super().__init__(addressing=TopicAddressing(), **options)
         self._host, self._port = host, port
         self._send_timeout = send_timeout
 
     def _make_broker(self) -> RelayBroker:
         return RelayBroker(self._host, self._port, self._send_timeout)
-
-    def _is_kept(self, channel: str) -> bool:
-        # The relay keeps nothing, so a channel lives in the process that made it.
-        return False
-
-    async def _channel_opened(self, channel: str) -> None:
-        # Its name is a topic, too, to which other processes publish.
-        await self._join(channel, channel)

@@ -3,34 +3,58 @@
 from __future__ import annotations
 
 import asyncio
-import functools
+import contextlib
+import os
+import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from fast_channels.exceptions import InvalidMessage, MessageTooLarge
+from fast_channels.exceptions import (
+    InvalidMessage,
+    InvalidName,
+    LayerUnavailable,
+    MessageTooLarge,
+    MissingCapability,
+)
 
 from . import names
-from .broker import Supervised
+from .addressing import InboxAddressing
+from .broker import Lease
+from .codecs import MsgPackCodec
 from .health import Health, combined
-from .history import HistoryWiring, as_position, check_key
-from .hub import ADDRESS
 from .loops import Lifetime
 from .mailbox import Mailbox, ThreadsafeMailbox
-from .working import Working
+from .position import Position, PositionedMessage
+from .session import Session
+from .statistics import Counters
+from .work import Work, reason_of
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Iterable
+    from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable
 
-    from fast_channels.type_defs import ChannelCapacityDict, ChannelMessage, Overflow
+    from fast_channels.type_defs import (
+        ChannelCapacityDict,
+        ChannelMessage,
+        CompiledChannelCapacities,
+        Overflow,
+    )
 
+    from .addressing import Addressing
+    from .broker import Broker
     from .codecs import Codec
-    from .history import Joined
-    from .position import History, Position
+    from .position import History
+    from .session import Joined, Received
     from .statistics import Statistics
-    from .wiring import Received
+    from .work import DeadLetter
+
+# An idempotency key is part of the name of a key in Redis.
+MAX_IDEMPOTENCY_KEY_LENGTH = 200
+
+# Dead letters that one call returns or requeues, unless it says otherwise.
+DEAD_LETTERS_PER_CALL = 100
 
 
-class BaseChannelLayer(HistoryWiring, Working):
+class BaseChannelLayer:
     """
     Moves messages between channels, which may be in any process.
 
@@ -51,6 +75,23 @@ class BaseChannelLayer(HistoryWiring, Working):
     `max_message_size` is in bytes, after encoding.
     """
 
+    MAX_NAME_LENGTH: ClassVar[int] = names.MAX_NAME_LENGTH
+    """Names are shorter than this."""
+
+    channel_name_regex = names.CHANNEL_NAME
+    """The pattern of channel names."""
+
+    group_name_regex = names.GROUP_NAME
+    """The pattern of group names."""
+
+    invalid_name_error = (
+        "{} name must be a string of 1 to 99 ASCII letters, digits, hyphens, underscores or periods"
+    )
+    """A sentence to be formatted with "Channel" or "Group"."""
+
+    within_process: ClassVar[bool] = False
+    """True if no message leaves the process, so that several workers have separate groups."""
+
     def __init__(
         self,
         expiry: float = 60,
@@ -58,6 +99,8 @@ class BaseChannelLayer(HistoryWiring, Working):
         channel_capacity: ChannelCapacityDict | None = None,
         *,
         codec: Codec | None = None,
+        decode: Callable[[bytes], Any] | None = None,
+        addressing: Addressing | None = None,
         overflow: Overflow = "drop_oldest",
         max_message_size: int = 1024 * 1024,
     ) -> None:
@@ -65,18 +108,40 @@ class BaseChannelLayer(HistoryWiring, Working):
             raise ValueError(f"capacity is {capacity!r}; a channel must hold at least 1 message")
         if overflow not in ("drop_oldest", "drop_newest", "close"):
             raise ValueError(f"overflow is {overflow!r}; use drop_oldest, drop_newest or close")
-        super().__init__(expiry, capacity, channel_capacity, codec, overflow, max_message_size)
-        self._lifetime = Lifetime(self, self._session)
-        # `async with` blocks that the layer is in, and whether open() was called:
-        # the last block closes the layer unless it was.
+        self.expiry = expiry
+        self.capacity = capacity
+        self.channel_capacity = self.compile_capacities(channel_capacity or {})
+        self.overflow: Overflow = overflow
+        self.max_message_size = max_message_size
+        self.process = names.unique()
+        """A part of the name of every channel made here. A forked child gets its own."""
+        # The process that `process` is the name of.
+        self._pid = os.getpid()
+        self._codec: Codec = codec or MsgPackCodec()
+        self._decode = decode or self._codec.decode
+        self._addressing: Addressing = addressing or InboxAddressing()
+        self._counters = Counters()
+        self._lifetime: Lifetime[Session] = Lifetime(self, self._opened)
+        # The present session; None while the layer is closed.
+        self._session: Session | None = None
+        # What health() says if the broker does not watch its servers.
+        self._health = Health("closed", time.time())
+        # How many `async with` blocks the layer is in, and whether open() was called: the last
+        # block closes the layer unless it was.
         self._entered = 0
         self._kept_open = False
+
+    def _make_broker(self) -> Broker:
+        """Return the broker of a new session. Called each time the layer opens."""
+        raise MissingCapability(
+            self, "moving messages", "use a layer with a broker, such as InMemoryChannelLayer"
+        )
 
     # -- lifetime -----------------------------------------------------------
 
     async def open(self) -> None:
         """Open the layer on this loop. Raises LayerUnavailable if its broker does not answer."""
-        await self._lifetime.run(_nothing, receiving=True)
+        await self._lifetime.open()
         self._kept_open = True
 
     async def close(self) -> None:
@@ -89,7 +154,7 @@ class BaseChannelLayer(HistoryWiring, Working):
         await self._lifetime.close()
 
     async def __aenter__(self) -> Self:
-        await self._lifetime.run(_nothing, receiving=True)
+        await self._lifetime.open()
         self._entered += 1
         return self
 
@@ -98,6 +163,41 @@ class BaseChannelLayer(HistoryWiring, Working):
         self._entered -= 1
         if self._entered == 0 and not self._kept_open:
             await self.close()
+
+    @contextlib.asynccontextmanager
+    async def _opened(self) -> AsyncGenerator[Session]:
+        """Open a session with a new broker and no channels, and close it at the end."""
+        if self._pid != os.getpid():
+            self.process, self._pid = names.unique(), os.getpid()
+        if self._session is not None:
+            # Its loop was stopped, or it is the session of this process's parent. Readers on
+            # other loops may still wait for its channels.
+            self._session.hub.clear()
+        session = Session(
+            self._make_broker(),
+            self._addressing,
+            self.process,
+            decode=self._decode,
+            decode_local=self._codec.decode,
+            capacity_of=self.get_capacity,
+            delivery_batch=self._delivery_batch,
+            counters=self._counters,
+        )
+        self._health = Health("connecting", time.time())
+        try:
+            await session.start()
+            self._session = session
+            self._health = Health("ready", time.time())
+            yield session
+        except LayerUnavailable as exc:
+            self._health = Health("closed", time.time(), str(exc))
+            raise
+        finally:
+            # A loop that was stopped and replaced may end long after its successor began.
+            if self._session is session:
+                self._session = None
+                self._health = Health("closed", time.time())
+            await session.stop()
 
     # -- sending ------------------------------------------------------------
 
@@ -109,8 +209,8 @@ class BaseChannelLayer(HistoryWiring, Working):
         InvalidMessage or MessageTooLarge before anything is sent, and
         LayerUnavailable if the broker does not answer.
         """
-        self._check_channel(channel)
-        await self._lifetime.run(self._send, channel, self._encode(message))
+        self._addressing.check_channel(channel)
+        await self._lifetime.run(Session.send, channel, self._encode(message))
 
     async def send_many(self, channel: str, messages: Iterable[ChannelMessage]) -> None:
         """
@@ -121,10 +221,10 @@ class BaseChannelLayer(HistoryWiring, Working):
         none after them was. If this is cancelled or raises LayerUnavailable,
         any number of the first ones may have been sent.
         """
-        self._check_channel(channel)
+        self._addressing.check_channel(channel)
         payloads = [self._encode(message) for message in messages]
         if payloads:
-            await self._lifetime.run(self._send_many, channel, payloads)
+            await self._lifetime.run(Session.send_many, channel, payloads)
 
     async def group_send(
         self, group: str, message: ChannelMessage, *, idempotency_key: str | None = None
@@ -144,9 +244,9 @@ class BaseChannelLayer(HistoryWiring, Working):
         """
         names.check("group", group)
         if idempotency_key is not None:
-            check_key(idempotency_key)
+            _check_idempotency_key(idempotency_key)
         payload = self._encode(message)
-        return await self._lifetime.run(self._group_send, group, payload, idempotency_key)
+        return await self._lifetime.run(Session.group_send, group, payload, idempotency_key)
 
     async def group_send_many(self, group: str, messages: Iterable[ChannelMessage]) -> None:
         """
@@ -157,14 +257,14 @@ class BaseChannelLayer(HistoryWiring, Working):
         names.check("group", group)
         payloads = [self._encode(message) for message in messages]
         if payloads:
-            await self._lifetime.run(self._group_send_many, group, payloads)
+            await self._lifetime.run(Session.group_send_many, group, payloads)
 
     def _encode(self, message: ChannelMessage) -> bytes:
         if not isinstance(message, Mapping):
             raise InvalidMessage("message", message, 'must be a mapping, such as {"type": "..."}')
         payload = self._codec.encode(message)
-        if ADDRESS in message:
-            remedy = f"the key {ADDRESS!r} is reserved for addressing; use another"
+        if names.ADDRESS_KEY in message:
+            remedy = f"the key {names.ADDRESS_KEY!r} is reserved for addressing; use another"
             raise InvalidMessage("message", message, remedy)
         if len(payload) > self.max_message_size:
             raise MessageTooLarge(len(payload), self.max_message_size)
@@ -182,14 +282,20 @@ class BaseChannelLayer(HistoryWiring, Working):
         mailbox is a little slower, and otherwise the same.
         """
         if not self._lifetime.is_here():
-            await self._lifetime.run(_nothing, receiving=True)
-        name = self._checked_new_name(prefix)
-        # Made on the loop of its reader, which need not be the layer's.
+            await self._lifetime.open()
+        name = self._new_name(prefix)
+        # Made on the loop of its reader, which may be another one than the layer's.
         make = Mailbox if self._lifetime.is_here() else ThreadsafeMailbox
         mailbox = make(name, self.get_capacity(name), overflow or self.overflow)
-        forget = functools.partial(self._forget, name)
-        await self._lifetime.run(self._open, mailbox, undo=forget)
+        await self._lifetime.run(
+            Session.open_channel, mailbox, undo=lambda session, _: session.forget_channel(name)
+        )
         return mailbox
+
+    def _new_name(self, prefix: str) -> str:
+        name = self._addressing.new_channel(prefix, self.process)
+        self._addressing.check_channel(name)
+        return name
 
     async def close_channel(self, channel: str) -> None:
         """
@@ -198,7 +304,7 @@ class BaseChannelLayer(HistoryWiring, Working):
         Once begun it is done. On another loop than the layer's own, a
         cancellation takes effect after that, which is within about a second.
         """
-        closing = self._lifetime.run_if_open(self._close, channel)
+        closing = self._lifetime.run_if_open(Session.close_channel, channel)
         # At home the tables are clean before anything can be cancelled.
         await (closing if self._lifetime.is_here() else _completed(closing))
 
@@ -208,8 +314,13 @@ class BaseChannelLayer(HistoryWiring, Working):
 
         It keeps its first `capacity` unread messages and refuses later ones.
         """
-        undo = self._forget
-        return await self._lifetime.run(self._new_channel, prefix, receiving=True, undo=undo)
+        if not self._lifetime.is_here():
+            # A forked child gets another process name when it opens the layer.
+            await self._lifetime.open()
+        name = self._new_name(prefix)
+        return await self._lifetime.run(
+            Session.new_channel, name, receiving=True, undo=Session.forget_channel
+        )
 
     async def receive(self, channel: str) -> ChannelMessage:
         """
@@ -219,10 +330,12 @@ class BaseChannelLayer(HistoryWiring, Working):
         one receiver. Cancelling loses nothing. What has to be done, and not only
         received, is better had with `take`.
         """
-        self._check_channel(channel)
-        received = await self._lifetime.run(self._receive, channel, receiving=True, undo=_put_back)
-        if received.taken is not None:
-            self._lifetime.tell(received.taken)
+        self._addressing.check_channel(channel)
+        received = await self._lifetime.run(
+            Session.receive, channel, receiving=True, undo=Session.put_back
+        )
+        if isinstance(received.origin, Lease):
+            self._lifetime.tell(Session.conclude, received)
         return received.message
 
     # -- groups -------------------------------------------------------------
@@ -237,9 +350,13 @@ class BaseChannelLayer(HistoryWiring, Working):
         has put it there.
         """
         names.check("group", group)
-        self._check_channel(channel)
-        undo = functools.partial(self._undo_join, self._group_topic(group), channel)
-        await self._lifetime.run(self._group_add, group, channel, undo=undo)
+        self._addressing.check_channel(channel)
+        await self._lifetime.run(
+            Session.group_add,
+            group,
+            channel,
+            undo=lambda session, new: session.undo_group_add(group, channel, new),
+        )
 
     async def group_discard(self, group: str, channel: str) -> None:
         """
@@ -249,8 +366,8 @@ class BaseChannelLayer(HistoryWiring, Working):
         already under way may still arrive afterwards.
         """
         names.check("group", group)
-        self._check_channel(channel)
-        await self._lifetime.run(self._group_discard, group, channel)
+        self._addressing.check_channel(channel)
+        await self._lifetime.run(Session.group_discard, group, channel)
 
     # -- history ------------------------------------------------------------
 
@@ -266,10 +383,10 @@ class BaseChannelLayer(HistoryWiring, Working):
         and MissingCapability if the layer keeps no history.
         """
         names.check("group", group)
-        after = as_position(since)
+        after = _as_position(since)
         if limit is not None and limit < 1:
             raise ValueError(f"limit is {limit!r}; ask for at least 1 message, or None for all")
-        return await self._lifetime.run(self._history, group, after, limit)
+        return await self._lifetime.run(Session.history, group, after, limit)
 
     async def join(self, group: str, channel: str, since: Position | str | None = None) -> History:
         """
@@ -283,41 +400,164 @@ class BaseChannelLayer(HistoryWiring, Working):
         outage, LayerUnavailable. `channel` must be one of this process.
         """
         names.check("group", group)
-        self._check_channel(channel)
-        undo = functools.partial(self._undo_join_since, self._group_topic(group), channel)
-        after = as_position(since)
+        self._addressing.check_channel(channel)
+        after = _as_position(since)
         joined: Joined = await self._lifetime.run(
-            self._join_since, group, channel, after, undo=undo
+            Session.join,
+            group,
+            channel,
+            after,
+            undo=lambda session, joined: session.undo_group_add(group, channel, joined.new),
         )
         return joined.history
 
+    def require_history(self, wanted: str) -> None:
+        """Raise MissingCapability, in the name of `wanted`, if this open layer has no history."""
+        if self._session is None:
+            raise LayerUnavailable(self, "it is closed")
+        self._session.require_log(wanted)
+
+    def group_position(self, message: ChannelMessage) -> tuple[str, Position] | None:
+        """
+        Return the group and the position of a message, if it has them.
+
+        That takes a layer that keeps a log, and a mailbox that is `positioned`, such as the
+        mailbox of an AsyncHttpConsumer.
+        """
+        if not isinstance(message, PositionedMessage):
+            return None
+        group = self._addressing.group_of(message.topic)
+        return None if group is None else (group, message.position)
+
+    # -- work ---------------------------------------------------------------
+
+    @contextlib.asynccontextmanager
+    async def take(self, channel: str) -> AsyncGenerator[Work]:
+        """
+        Wait for a message of a shared channel: `async with layer.take("mails") as work:`.
+
+        It is acknowledged when the block ends. If the block raises an
+        Exception, which goes on to the caller, the message comes again after a
+        pause, and after `max_deliveries` goes to the dead letters. Is the block
+        cancelled, somebody else gets it at once. It also goes to somebody else
+        after `visibility_timeout` seconds, however long the block goes on: so
+        the same work may be done twice, and has to bear it.
+
+        Cancelling the wait loses nothing; while the broker is away it goes on.
+        Raises MissingCapability on a layer whose broker cannot do this.
+        """
+        _check_shared(channel)
+        received = await self._lifetime.run(
+            Session.lease, channel, receiving=True, undo=Session.put_back
+        )
+        deliveries = received.origin.deliveries if isinstance(received.origin, Lease) else 1
+        work = Work(channel, received.message, deliveries)
+        try:
+            yield work
+        except Exception as exc:
+            await self._conclude(received, work.rejection, reason_of(exc))
+            raise
+        except BaseException:
+            # Without waiting for the broker: the process may be about to end.
+            self._lifetime.tell(Session.give_up, received, work.rejection)
+            raise
+        await self._conclude(received, work.rejection, None)
+
+    async def _conclude(
+        self, received: Received, rejection: str | None, failure: str | None
+    ) -> None:
+        # A layer that is closed is not opened for this; the work is redelivered.
+        await self._lifetime.run_if_open(Session.concluded, received, rejection, failure)
+
+    async def dead_letters(
+        self, channel: str, *, limit: int = DEAD_LETTERS_PER_CALL
+    ) -> list[DeadLetter]:
+        """
+        Return messages that nobody could do the work of, the oldest first.
+
+        The last thousand per channel are kept.
+        """
+        _check_shared(channel)
+        return await self._lifetime.run(Session.dead_letters, channel, limit)
+
+    async def retry_dead_letters(self, channel: str, *, limit: int = DEAD_LETTERS_PER_CALL) -> int:
+        """
+        Put dead letters back behind all that waits, the oldest first; return how many.
+
+        Fewer than `limit` if there are no more, or no more room in the channel.
+        Their deliveries are counted anew.
+        """
+        _check_shared(channel)
+        return await self._lifetime.run(Session.requeue, channel, limit)
+
     async def flush(self) -> None:
         """Delete every channel, group and message of this layer, for all processes."""
-        await self._lifetime.run(self._flush)
+        await self._lifetime.run(Session.flush)
 
     # -- observing ----------------------------------------------------------
 
     def statistics(self) -> Statistics:
         """Return the counters of this process, as of now."""
-        subscriptions = len(self._subscriptions) if self._subscriptions is not None else 0
-        return self._hub.statistics(self._group_name, subscriptions)
+        session = self._session
+        return self._counters.frozen() if session is None else session.statistics()
 
     def health(self) -> Health:
-        """Return how the broker's connections are doing, as of now. From any thread."""
-        broker = self._broker
-        return combined(broker.health()) if isinstance(broker, Supervised) else self._health
+        """Return the state of the broker's connections, as of now. From any thread."""
+        session = self._session
+        servers = None if session is None else session.servers()
+        return self._health if servers is None else combined(servers)
 
     def count_unknown_type(self) -> None:
         """Called by a consumer that has no handler for a message."""
-        self._hub.counters.unknown_type += 1
+        self._counters.unknown_type += 1
 
     def count_sent_after_close(self) -> None:
         """Called by a consumer whose client had left when it sent a frame."""
-        self._hub.counters.sent_after_close += 1
+        self._counters.sent_after_close += 1
 
     def count_dropped_frame(self) -> None:
         """Called by a consumer that does not handle a frame of its client."""
-        self._hub.counters.frames_dropped += 1
+        self._counters.frames_dropped += 1
+
+    # -- names and capacities, as in Django Channels ---------------------------
+
+    def compile_capacities(
+        self, channel_capacity: ChannelCapacityDict
+    ) -> CompiledChannelCapacities:
+        """Return patterns with capacities; globs become patterns."""
+        return names.compile_capacities(channel_capacity)
+
+    def get_capacity(self, channel: str) -> int:
+        """Return how many messages may wait in `channel`."""
+        for pattern, capacity in self.channel_capacity:
+            if pattern.match(channel):
+                return capacity
+        return self.capacity
+
+    def match_type_and_length(self, name: object) -> bool:
+        """Return whether `name` is a string of a length that names may have."""
+        return isinstance(name, str) and 0 < len(name) < self.MAX_NAME_LENGTH
+
+    def require_valid_channel_name(self, name: object, receive: bool = False) -> bool:
+        """Return True, or raise InvalidName; to receive, `!` must end a local name."""
+        names.check("channel", name)
+        if receive and isinstance(name, str) and names.inbox_of(name) != name:
+            raise InvalidName("channel", name, "a process receives on the part up to '!'")
+        return True
+
+    def require_valid_group_name(self, name: object) -> bool:
+        """Return True, or raise InvalidName."""
+        names.check("group", name)
+        return True
+
+    def non_local_name(self, name: str) -> str:
+        """Return a channel's name up to and including `!`."""
+        return names.inbox_of(name)
+
+    @property
+    def _delivery_batch(self) -> int:
+        """How many payloads a reader may deliver before consumers run."""
+        return names.delivery_batch(self.capacity, self.channel_capacity)
 
     def __str__(self) -> str:
         return type(self).__name__
@@ -333,9 +573,22 @@ async def _completed(cleanup: Coroutine[Any, Any, None]) -> None:
         raise
 
 
-def _put_back(received: Received) -> None:
-    received.put_back()
+def _as_position(since: Position | str | None) -> Position | None:
+    """Return a position that may be given as its text. Raises InvalidPosition."""
+    return since if since is None or isinstance(since, Position) else Position.parse(since)
 
 
-async def _nothing() -> None:
-    """Opening is all that was wanted."""
+def _check_idempotency_key(key: object) -> None:
+    if not isinstance(key, str) or not 0 < len(key) <= MAX_IDEMPOTENCY_KEY_LENGTH:
+        raise ValueError(
+            f"idempotency_key is {key!r}; it is a string of 1 to {MAX_IDEMPOTENCY_KEY_LENGTH} "
+            "characters"
+        )
+
+
+def _check_shared(channel: object) -> None:
+    names.check("channel", channel)
+    if names.is_local(str(channel)):
+        raise InvalidName(
+            "channel", channel, "since work is shared and this belongs to one process"
+        )

@@ -8,9 +8,8 @@ docs/backend.md; to check one, subclass `fast_channels.testing.contract`.
 
 from __future__ import annotations
 
-import functools
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeGuard, runtime_checkable
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 from fast_channels.exceptions import MissingCapability
 
@@ -158,29 +157,20 @@ class PopQueue(Protocol):
         ...
 
 
-def pops(broker: object) -> TypeGuard[PopQueue]:
-    """The same as isinstance, for those who ask with each message."""
-    # mypy takes the type itself for what its instances are: not to be hashed.
-    return _pops(type(broker))  # type: ignore[arg-type]
-
-
-@functools.cache
-def _pops(kind: type) -> bool:
-    return issubclass(kind, PopQueue)
-
-
 class Lease(NamedTuple):
-    """A payload that is in somebody's hands."""
+    """A payload that this process may work on until the visibility timeout."""
 
     payload: bytes
-    # How often it was handed out, this time included; given back, it does not count.
+
     deliveries: int
-    # Known to the broker alone.
+    """How often the payload was leased, this time included. A released lease does not count."""
+
     handle: Any
+    """What the broker knows the lease by."""
 
 
 class DeadPayload(NamedTuple):
-    """A payload that is not handed out any more."""
+    """A payload that is not leased any more."""
 
     payload: bytes
     reason: str
@@ -231,17 +221,6 @@ class WorkQueue(Protocol):
     async def requeue(self, name: str, limit: int, capacity: int) -> int:
         """Move dead letters back, behind all that waits, while there is room; return how many."""
         ...
-
-
-def hands_out_work(broker: object) -> TypeGuard[WorkQueue]:
-    """The same as isinstance, for those who ask with each message."""
-    # mypy takes the type itself for what its instances are: not to be hashed.
-    return _hands_out_work(type(broker))  # type: ignore[arg-type]
-
-
-@functools.cache
-def _hands_out_work(kind: type) -> bool:
-    return issubclass(kind, WorkQueue)
 
 
 class LogEntry(NamedTuple):
@@ -359,9 +338,8 @@ def missing_work_queue(broker: Broker) -> MissingCapability:
     )
 
 
-def require_log(broker: object, wanted: str) -> Log:
-    """Return the broker if it keeps a log. Raises MissingCapability."""
-    if isinstance(broker, Log):
-        return broker
-    remedy = "use RedisStreamsChannelLayer, or InMemoryChannelLayer(history_size=...)"
-    raise MissingCapability(broker, wanted, remedy)
+def missing_log(broker: Broker, wanted: str) -> MissingCapability:
+    """Return the error that says which layers keep history."""
+    return MissingCapability(
+        broker, wanted, "use RedisStreamsChannelLayer, or InMemoryChannelLayer(history_size=...)"
+    )

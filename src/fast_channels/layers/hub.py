@@ -11,12 +11,12 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections import Counter
-from dataclasses import asdict
 from itertools import groupby
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, cast
 
 from . import names
+from .addressing import InboxAddressing
 from .delivery import Delivery
 from .lanes import Parcel
 from .statistics import Counters, Statistics
@@ -26,16 +26,13 @@ if TYPE_CHECKING:
 
     from fast_channels.type_defs import ChannelMessage
 
+    from .addressing import Addressing
     from .mailbox import Mailbox
     from .position import Position
 
 logger = logging.getLogger("fast_channels.layers")
 
-# Key of the wire format shared with channels_redis: the full names that a
-# payload is meant for, a string or a list of them.
-ADDRESS = "__asgi_channel__"
-
-# Topics of one channel that are kept in a tuple.
+# Topics of one channel that are kept in a tuple, which takes a quarter of the memory of a set.
 TUPLE_LIMIT = 4
 
 
@@ -46,20 +43,26 @@ class Hub:
     `members` and `mailboxes` are for reading; only the methods here change them.
     """
 
-    def __init__(self, decode: Callable[[bytes], Any]) -> None:
-        self.counters = Counters()
-        # Inbox of every open channel of this process.
+    def __init__(
+        self,
+        decode: Callable[[bytes], Any],
+        addressing: Addressing | None = None,
+        counters: Counters | None = None,
+    ) -> None:
+        self.counters = counters or Counters()
+        """What has happened here, and in earlier sessions of the layer."""
         self.mailboxes: dict[str, Mailbox] = {}
-        # Channels per topic. A topic without members is absent, so presence
-        # here equals wanting a subscription at the broker. The inner dict is
-        # an ordered set: members receive in the order they joined.
+        """The mailbox of every open channel of this process."""
+        # A topic without members is absent, so presence here equals wanting a subscription at
+        # the broker. The inner dict is an ordered set.
         self.members: dict[str, dict[str, None]] = {}
-        # Topics per channel, to leave them all without a search. A set takes four times
-        # the memory of a short tuple, and most channels have few.
+        """The channels in each topic, in the order in which they joined and receive."""
+        # Topics per channel, to leave them all without a search.
         self._joined: dict[str, tuple[str, ...] | set[str]] = {}
-        # Topics that are wanted without a member, and by how many.
+        # Topics that are wanted even without a member, and by how many callers.
         self._held = Counter[str]()
         self._decode = decode
+        self._addressing = addressing or InboxAddressing()
         # True while readers handle a message as part of its delivery.
         self._finishing = False
 
@@ -105,19 +108,26 @@ class Hub:
         return self._remove(topic, channel)
 
     def channels_in(self, topics: Iterable[str]) -> dict[str, list[str]]:
-        """Which of `topics` each channel is a member of; channels in none are absent."""
+        """
+        Return which of `topics` each channel is a member of; channels in none are absent.
+
+        An inbox is for all channels, each of which may have been sent something.
+        """
+        topics = list(topics)
         found: dict[str, list[str]] = {}
+        if any(map(self._addressing.is_inbox, topics)):
+            found = {channel: [] for channel in self.mailboxes}
         for topic in topics:
             for channel in self.members.get(topic, ()):
                 found.setdefault(channel, []).append(topic)
         return found
 
     def __contains__(self, topic: object) -> bool:
-        """Whether a topic is wanted: it has members, or will have."""
+        """Return whether a topic is wanted: it has members, or is held."""
         return topic in self.members or topic in self._held
 
     def want(self, topic: str) -> None:
-        """Want a topic, whoever its members are, until `let_go`."""
+        """Want a topic, with or without members, until `let_go`."""
         self._held[topic] += 1
 
     def let_go(self, topic: str) -> None:
@@ -127,7 +137,7 @@ class Hub:
 
     @contextlib.contextmanager
     def hold(self, topic: str) -> Generator[None]:
-        """The same for a while."""
+        """Keep `topic` wanted inside the block, even without members."""
         self.want(topic)
         try:
             yield
@@ -149,13 +159,12 @@ class Hub:
         del self.members[topic]
         return True
 
-    def statistics(self, group_name: Callable[[str], str | None], subscriptions: int) -> Statistics:
-        """Return the counters as they stand; `group_name` tells topics of groups from others."""
-        counters = asdict(self.counters)
-        counters["dropped"] += sum(mailbox.dropped for mailbox in self.mailboxes.values())
-        groups = [m for topic, m in self.members.items() if group_name(topic) is not None]
-        return Statistics(
-            **counters,
+    def statistics(self, subscriptions: int) -> Statistics:
+        """Return the counters as they stand, and the sizes of the tables."""
+        is_group = self._addressing.group_of
+        groups = [members for topic, members in self.members.items() if is_group(topic) is not None]
+        return self.counters.frozen(
+            dropped=sum(mailbox.dropped for mailbox in self.mailboxes.values()),
             channels=len(self.mailboxes),
             waiting=sum(map(len, self.mailboxes.values())),
             groups=len(groups),
@@ -174,6 +183,8 @@ class Hub:
         """
         members = self.members.get(topic)
         if members is None:
+            if self._addressing.is_inbox(topic):
+                return self.deliver_addressed(topic, *payloads)
             # Under way when the last member left.
             self.counters.unclaimed += len(payloads)
             return 0
@@ -232,9 +243,9 @@ class Hub:
         message = self.decoded(payload)
         if message is None:
             return None
-        to = _addressed_to(message.pop(ADDRESS, topic))
+        to = _addressed_to(message.pop(names.ADDRESS_KEY, topic))
         if to is None:
-            self._undecodable(payload, f"{ADDRESS} is neither a name nor a list of names")
+            self._undecodable(payload, f"{names.ADDRESS_KEY} is neither a name nor a list of names")
             return None
         return to, message
 

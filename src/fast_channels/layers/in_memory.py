@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from fast_channels.exceptions import LayerClosed
 
+from .addressing import InboxAddressing
 from .base import BaseChannelLayer
 from .broker import Appended, Popped
 from .memory_log import MemoryLog
@@ -336,6 +337,7 @@ class InMemoryChannelLayer(BaseChannelLayer):
             codec=codec,
             overflow=overflow,
             max_message_size=max_message_size,
+            addressing=InboxAddressing(keeps_every_name=True),
         )
         self.group_expiry = group_expiry
         work = WorkOptions(visibility_timeout, max_deliveries, retry_backoff)
@@ -350,19 +352,16 @@ class InMemoryChannelLayer(BaseChannelLayer):
             return MemoryBroker(self._store, self.get_capacity)
         return RememberingBroker(self._store, self.get_capacity, self._memory)
 
-    def _is_kept(self, channel: str) -> bool:  # noqa: ARG002 - every name there is
-        return True
-
     @property
     def channels(self) -> dict[str, Mailbox | deque[tuple[float, bytes]]]:
         """Every channel that is open or holds messages, by name; `len()` counts what waits."""
-        return {**self._store.queues, **self._hub.mailboxes}
+        session = self._session
+        return {**self._store.queues, **(session.hub.mailboxes if session is not None else {})}
 
     @property
     def groups(self) -> dict[str, list[str]]:
-        """Members of every group, by name."""
-        topics = [*self._hub.members, *self._store.members]
-        return {
-            topic: [*self._hub.members.get(topic, ()), *self._store.members.get(topic, ())]
-            for topic in topics
-        }
+        """The members of every group, by its name."""
+        session = self._session
+        here = session.hub.members if session is not None else {}
+        stored = self._store.members
+        return {topic: [*here.get(topic, ()), *stored.get(topic, ())] for topic in [*here, *stored]}

@@ -25,13 +25,14 @@ import threading
 import weakref
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from fast_channels.exceptions import LayerClosed
+from fast_channels.exceptions import LayerClosed, LayerUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
     from contextlib import AbstractAsyncContextManager
 
 T = TypeVar("T")
+S = TypeVar("S")
 
 # Seconds that open connections have to close when the process exits.
 EXIT_TIMEOUT = 2.0
@@ -51,22 +52,25 @@ class _Gone(Exception):
     """The home ended before the call began, so it can be made again elsewhere."""
 
 
-class Home:
+class Home(Generic[S]):
     """
     A layer on one loop, from opening to closing; never opened a second time.
 
-    `session` is entered on that loop and left on it.
+    The context manager that `opened` returns is entered and left on that loop. Calls get the
+    session that it yields.
     """
 
     def __init__(
         self,
         layer: object,
         loop: asyncio.AbstractEventLoop,
-        session: Callable[[], AbstractAsyncContextManager[None]],
+        opened: Callable[[], AbstractAsyncContextManager[S]],
     ) -> None:
         self.loop = loop
+        self.session: S | None = None
+        """What calls work on; None before the layer is open and after it is closed."""
         self._layer = layer
-        self._session = session
+        self._opened = opened
         # A forked child must not touch the connections of its parent.
         self._pid = os.getpid()
         self._keeper: asyncio.Task[None] | None = None
@@ -93,22 +97,21 @@ class Home:
         """Whether calls may be made here: its loop runs, in this process."""
         return not self._gone and self.loop.is_running() and not self.inherited
 
-    @property
-    def opened(self) -> bool:
-        """Whether the session is entered, so that open() would do nothing."""
-        return self._ready.done() and not self._ready.cancelled() and not self._ready.exception()
-
-    async def open(self) -> None:
-        """Return once the session is entered; raises what prevented it. On the home loop only."""
+    async def open(self) -> S:
+        """Return the session once it is entered; raises what prevented it. On the home loop."""
+        if self.session is not None:
+            return self.session
         if self._keeper is None:
             self._keeper = self.loop.create_task(self._keep(), name=f"fast_channels {self._layer}")
             _keepers.add(self._keeper)
             self._keeper.add_done_callback(_keepers.discard)
-        if self._ready.done():
-            self._ready.result()
-        else:
+        if not self._ready.done():
             # Shielded: one caller who gives up must not end it for the others.
             await asyncio.shield(self._ready)
+        self._ready.result()
+        if self.session is None:
+            raise LayerUnavailable(self._layer, "it is being closed")
+        return self.session
 
     async def close(self) -> None:
         """Return once the session is left. On the home loop only."""
@@ -127,23 +130,27 @@ class Home:
         self,
         function: Callable[..., Coroutine[Any, Any, T]],
         *args: Any,
-        undo: Callable[[T], None] | None = None,
+        undo: Callable[[S, T], None] | None = None,
     ) -> T:
         """
         Call `function` on the home loop from another one. Raises _Gone if it did not begin.
 
-        `undo` gets, on the home loop, a result that came too late for a caller
-        who was cancelled.
+        `undo` gets, on the home loop, the session and a result that came too late for a caller
+        that was cancelled.
         """
         begun = False
 
         async def there() -> T:
             nonlocal begun
-            await self.open()
+            session = await self.open()
             begun = True
-            return await function(*args)
+            return await function(session, *args)
 
-        call = Call(self.loop, there, undo)
+        def undo_there(result: T) -> None:
+            if undo is not None and self.session is not None:
+                undo(self.session, result)
+
+        call = Call(self.loop, there, undo_there)
         with self._lock:
             if not self.alive:
                 raise _Gone
@@ -156,9 +163,13 @@ class Home:
 
     async def _keep(self) -> None:
         try:
-            async with self._session():
-                self._ready.set_result(None)
-                await self._closing.wait()
+            async with self._opened() as session:
+                self.session = session
+                try:
+                    self._ready.set_result(None)
+                    await self._closing.wait()
+                finally:
+                    self.session = None
         except asyncio.CancelledError:
             # Nobody else has this task, so it is the loop that is shutting down.
             self.loop_ends = True
@@ -188,7 +199,7 @@ class Home:
             call.fail(reason())
 
 
-class Lifetime:
+class Lifetime(Generic[S]):
     """
     Finds the home of a layer, or elects one.
 
@@ -198,13 +209,11 @@ class Lifetime:
     call): then the background loop is the home, until somebody wants to receive.
     """
 
-    def __init__(
-        self, layer: object, session: Callable[[], AbstractAsyncContextManager[None]]
-    ) -> None:
+    def __init__(self, layer: object, opened: Callable[[], AbstractAsyncContextManager[S]]) -> None:
         self._layer = layer
-        self._session = session
+        self._opened = opened
         # Replaced under _election only: several threads may need one at once.
-        self._home: Home | None = None
+        self._home: Home[S] | None = None
         self._election = threading.Lock()
         self._pid = os.getpid()
 
@@ -213,20 +222,26 @@ class Lifetime:
         home = self._home
         return home is not None and home.alive and home.loop is asyncio.get_running_loop()
 
+    async def open(self) -> None:
+        """Open the layer on this loop, or on its home if it has one."""
+        await self.run(_nothing, receiving=True)
+
     async def run(
         self,
         function: Callable[..., Coroutine[Any, Any, T]],
         *args: Any,
         receiving: bool = False,
-        undo: Callable[[T], None] | None = None,
+        undo: Callable[[S, T], None] | None = None,
     ) -> T:
-        """Call `function` at home, opening the layer if need be. For `undo` see Home.forward."""
+        """
+        Call `function` at home with the session, opening the layer if need be.
+
+        For `undo` see Home.forward.
+        """
         while True:
             home = self._find(receiving=receiving)
             if home.loop is asyncio.get_running_loop():
-                if not home.opened:
-                    await home.open()
-                return await function(*args)
+                return await function(home.session or await home.open(), *args)
             if receiving and is_background(home.loop):
                 # It was lent to callers who only publish.
                 await self._close(home)
@@ -239,34 +254,38 @@ class Lifetime:
     async def run_if_open(
         self, function: Callable[..., Coroutine[Any, Any, None]], *args: Any
     ) -> None:
-        """The same for cleaning up, for which a closed layer need not be opened."""
+        """Like `run`, but do nothing if the layer is closed: cleanup must not reopen it."""
         if (home := self._home) is not None and home.alive:
             with contextlib.suppress(LayerClosed):
                 await self.run(function, *args)
 
     def tell(self, function: Callable[..., object], *args: Any) -> None:
-        """Call `function` at home: now, or soon if that is elsewhere. Not if it is closed."""
+        """
+        Call `function` at home with the session: now, or soon if home is another loop.
+
+        Does nothing if the layer is closed.
+        """
         home = self._home
-        if home is None or not home.alive:
+        if home is None or not home.alive or (session := home.session) is None:
             return
         if home.loop is asyncio.get_running_loop():
-            function(*args)
+            function(session, *args)
         else:
-            # It may end in this very moment.
+            # Its loop may end in this very moment.
             with contextlib.suppress(RuntimeError):
-                home.loop.call_soon_threadsafe(function, *args)
+                home.loop.call_soon_threadsafe(function, session, *args)
 
     async def close(self) -> None:
         if (home := self._home) is not None and home.alive:
             await self._close(home)
 
-    async def _close(self, home: Home) -> None:
+    async def _close(self, home: Home[S]) -> None:
         if home.loop is asyncio.get_running_loop():
             await home.close()
         else:
             await Call(home.loop, home.close).result()
 
-    def _find(self, *, receiving: bool) -> Home:
+    def _find(self, *, receiving: bool) -> Home[S]:
         home = self._home
         if home is not None and home.alive:
             return home
@@ -278,7 +297,7 @@ class Lifetime:
                 self._home = self._elect(receiving=receiving)
             return self._home
 
-    def _elect(self, *, receiving: bool) -> Home:
+    def _elect(self, *, receiving: bool) -> Home[S]:
         loop = asyncio.get_running_loop()
         if self._home is not None:
             if self._home.loop is loop and self._home.loop_ends:
@@ -288,7 +307,11 @@ class Lifetime:
             self._home.abandon()
         if not receiving and threading.current_thread() is not threading.main_thread():
             loop = background_loop()
-        return Home(self._layer, loop, self._session)
+        return Home(self._layer, loop, self._opened)
+
+
+async def _nothing(_: object) -> None:
+    """Do nothing: opening the layer is all that was wanted."""
 
 
 class Call(Generic[T]):

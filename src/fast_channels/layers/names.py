@@ -11,7 +11,7 @@ from __future__ import annotations
 import fnmatch
 import re
 import uuid
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Literal
 
 from fast_channels.exceptions import InvalidName
 
@@ -21,12 +21,16 @@ if TYPE_CHECKING:
 # Names are shorter than this.
 MAX_NAME_LENGTH = 100
 
+# The key of a message on the wire that holds the full names it is meant for: a string or a list
+# of them. Shared with channels_redis.
+ADDRESS_KEY = "__asgi_channel__"
+
 # re.ASCII: without it \d and \w admit digits and letters of every script.
 CHANNEL_NAME = re.compile(r"^[a-zA-Z\d\-_.]+(\![\d\w\-_.]*)?$", re.ASCII)
 GROUP_NAME = re.compile(r"^[a-zA-Z\d\-_.]+$", re.ASCII)
 
-# Payloads delivered in one go, unless mailboxes are small.
-MAX_PAYLOADS_PER_TURN = 16
+# Payloads delivered before consumers run; fewer if mailboxes are small.
+MAX_DELIVERY_BATCH = 16
 
 # Local part of the address under which a process receives for a whole group.
 # The local part of a channel is unique(), without a period: they never collide.
@@ -86,72 +90,26 @@ def group_of_address(channel: str) -> str | None:
     return local.removeprefix(_GROUP_ADDRESS) if local.startswith(_GROUP_ADDRESS) else None
 
 
-class NameRules:
-    """The part of a layer that needs no broker."""
+def compile_capacities(channel_capacity: ChannelCapacityDict) -> CompiledChannelCapacities:
+    """Return patterns with capacities; globs become patterns."""
+    for pattern, capacity in channel_capacity.items():
+        if capacity < 1:
+            raise ValueError(
+                f"channel_capacity of {pattern!r} is {capacity!r}; "
+                "a channel must hold at least 1 message"
+            )
+    return [
+        (re.compile(fnmatch.translate(p)) if isinstance(p, str) else p, capacity)
+        for p, capacity in channel_capacity.items()
+    ]
 
-    # Names are shorter than that.
-    MAX_NAME_LENGTH: ClassVar[int] = MAX_NAME_LENGTH
-    # What a channel may be called.
-    channel_name_regex = CHANNEL_NAME
-    # What a group may be called.
-    group_name_regex = GROUP_NAME
-    # A sentence to be formatted with "Channel" or "Group".
-    invalid_name_error = (
-        "{} name must be a string of 1 to 99 ASCII letters, digits, hyphens, underscores or periods"
-    )
 
-    def __init__(self, capacity: int, channel_capacity: ChannelCapacityDict | None) -> None:
-        self.capacity = capacity
-        self.channel_capacity = self.compile_capacities(channel_capacity or {})
+def delivery_batch(capacity: int, channel_capacity: CompiledChannelCapacities) -> int:
+    """
+    Return how many payloads a reader may deliver before consumers run.
 
-    def compile_capacities(
-        self, channel_capacity: ChannelCapacityDict
-    ) -> CompiledChannelCapacities:
-        """Return patterns with capacities; globs become patterns."""
-        for pattern, capacity in channel_capacity.items():
-            if capacity < 1:
-                raise ValueError(
-                    f"channel_capacity of {pattern!r} is {capacity!r}; "
-                    "a channel must hold at least 1 message"
-                )
-        return [
-            (re.compile(fnmatch.translate(p)) if isinstance(p, str) else p, capacity)
-            for p, capacity in channel_capacity.items()
-        ]
-
-    def get_capacity(self, channel: str) -> int:
-        """Return how many messages may wait in `channel`."""
-        for pattern, capacity in self.channel_capacity:
-            if pattern.match(channel):
-                return capacity
-        return self.capacity
-
-    def match_type_and_length(self, name: object) -> bool:
-        """Whether it is a string of a length that names may have."""
-        return isinstance(name, str) and 0 < len(name) < self.MAX_NAME_LENGTH
-
-    def require_valid_channel_name(self, name: object, receive: bool = False) -> bool:
-        """Return True, or raise InvalidName; to receive, `!` must end a local name."""
-        check("channel", name)
-        if receive and isinstance(name, str) and inbox_of(name) != name:
-            raise InvalidName("channel", name, "a process receives on the part up to '!'")
-        return True
-
-    def require_valid_group_name(self, name: object) -> bool:
-        """Return True, or raise InvalidName."""
-        check("group", name)
-        return True
-
-    def non_local_name(self, name: str) -> str:
-        """Return a channel's name up to and including `!`."""
-        return inbox_of(name)
-
-    def _turn(self) -> int:
-        """
-        Return how many payloads a reader may deliver before consumers run.
-
-        Half of what the smallest mailbox holds: one that is emptied at every
-        turn never overflows.
-        """
-        smallest = min([self.capacity, *(capacity for _, capacity in self.channel_capacity)])
-        return max(1, min(MAX_PAYLOADS_PER_TURN, smallest // 2))
+    Half of what the smallest mailbox holds: a mailbox that is emptied in every turn of the
+    event loop never overflows.
+    """
+    smallest = min([capacity, *(by_name for _, by_name in channel_capacity)])
+    return max(1, min(MAX_DELIVERY_BATCH, smallest // 2))

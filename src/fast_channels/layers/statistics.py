@@ -2,17 +2,72 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """What a layer has done in this process since it was made, and its present size."""
+
+    published: int
+    """Messages that the broker has accepted, or that were put into a channel of this process."""
+
+    delivered: int
+    """Messages put into mailboxes: one broadcast to ten members counts ten."""
+
+    dropped: int
+    """Messages that full mailboxes have lost."""
+
+    undecodable: int
+    """Payloads from the broker that were not messages."""
+
+    unknown_type: int
+    """Messages for which the receiving consumer had no handler."""
+
+    unclaimed: int
+    """Payloads for a channel or group that has no member in this process any more."""
+
+    refused: int
+    """Sends to a channel at capacity."""
+
+    sent_after_close: int
+    """Frames sent to a client that had left."""
+
+    frames_dropped: int
+    """
+    Frames from clients that were not handled: more than `rate_limit` allows, or received after
+    a frame that closes the connection.
+    """
+
+    reconnects: int
+    """Connections to the broker that were lost and made again."""
+
+    gaps: int
+    """Interruptions of delivery that members were told about."""
+
+    channels: int = 0
+    """Open channels of this process."""
+
+    waiting: int = 0
+    """Messages that wait in these channels."""
+
+    groups: int = 0
+    """Groups with a member in this process."""
+
+    members: int = 0
+    """Memberships of channels in these groups."""
+
+    subscriptions: int = 0
+    """Subscriptions that the broker has confirmed."""
 
 
 @dataclass
 class Counters:
-    """What has happened since the layer was made. Read through layer.statistics()."""
+    """What has happened since a layer was made. Statistics explains each counter."""
 
-    # Explained in Statistics.
     published: int = 0
     delivered: int = 0
-    # Lost in mailboxes that are closed by now; open ones count for themselves.
+    # Only in mailboxes that are closed by now: open mailboxes count for themselves.
     dropped: int = 0
     undecodable: int = 0
     unknown_type: int = 0
@@ -23,41 +78,8 @@ class Counters:
     reconnects: int = 0
     gaps: int = 0
 
-
-@dataclass(frozen=True)
-class Statistics:
-    """What a layer has done in this process since it was made, and how it stands."""
-
-    # Messages accepted by the broker, or put into a channel of this process.
-    published: int
-    # Messages put into mailboxes: one broadcast to ten members counts ten.
-    delivered: int
-    # Messages that mailboxes lost, being full.
-    dropped: int
-    # Payloads from the broker that were no message.
-    undecodable: int
-    # Messages that the receiving consumer had no handler for.
-    unknown_type: int
-    # Payloads for a channel or group that nobody here has (any more).
-    unclaimed: int
-    # Sends to a channel at capacity.
-    refused: int
-    # Frames sent to a client that had left.
-    sent_after_close: int
-    # Frames from clients that were not handled: more than `rate_limit` allows,
-    # or behind one that closes the connection.
-    frames_dropped: int
-    # Connections to the broker made again after one was lost.
-    reconnects: int
-    # Interruptions of delivery that members were told about.
-    gaps: int
-    # Open channels of this process.
-    channels: int
-    # Messages that wait in them.
-    waiting: int
-    # Groups with a member in this process.
-    groups: int
-    # Their memberships.
-    members: int
-    # Subscriptions that the broker has confirmed.
-    subscriptions: int
+    def frozen(self, *, dropped: int = 0, **sizes: int) -> Statistics:
+        """Return Statistics as of now; open mailboxes have `dropped` so many messages."""
+        counters = asdict(self)
+        counters["dropped"] += dropped
+        return Statistics(**counters, **sizes)

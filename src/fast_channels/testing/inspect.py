@@ -18,19 +18,26 @@ if TYPE_CHECKING:
     from fast_channels.layers.broker import Outage
     from fast_channels.layers.hub import Hub
     from fast_channels.layers.mailbox import Mailbox
+    from fast_channels.layers.session import Session
     from fast_channels.type_defs import ChannelMessage
 
 # -- where the layers keep these things: only the functions in this part read private attributes
 
 
+def session(layer: BaseChannelLayer) -> Session:
+    """Return what an open layer works on: its hub, its broker and its memberships."""
+    assert layer._session is not None, f"{layer} is closed"
+    return layer._session
+
+
 def hub(layer: BaseChannelLayer) -> Hub:
-    """Return the tables of this process: `mailboxes` by channel and `members` by topic."""
-    return layer._hub
+    """Return the tables of an open layer: `mailboxes` by channel and `members` by topic."""
+    return session(layer).hub
 
 
 def broker(layer: BaseChannelLayer) -> Any:
     """Return the broker of an open layer, or None."""
-    return layer._broker
+    return None if layer._session is None else layer._session.broker
 
 
 def home_loop(layer: BaseChannelLayer) -> asyncio.AbstractEventLoop | None:
@@ -46,13 +53,14 @@ def encode(layer: BaseChannelLayer, message: ChannelMessage) -> bytes:
 
 def report_outage(layer: BaseChannelLayer, outage: Outage) -> None:
     """Report an outage to the members of its topics, as a broker does."""
-    layer._report_outage(outage)
+    session(layer).report_outage(outage)
 
 
 def group_members(layer: BaseChannelLayer) -> dict[str, list[str]]:
     """Return the channels of this process by the group that they are in."""
     by_topic = hub(layer).members.items()
-    by_name = ((layer._group_name(topic), list(members)) for topic, members in by_topic)
+    group_of = layer._addressing.group_of
+    by_name = ((group_of(topic), list(members)) for topic, members in by_topic)
     return {group: members for group, members in by_name if group is not None}
 
 
@@ -60,17 +68,19 @@ def table_sizes(layer: BaseChannelLayer) -> dict[str, int]:
     """
     Return how many entries each table of an open layer has, by the name of the table.
 
-    All are empty once every channel is closed and every call has returned.
+    All are empty once every channel is closed and every call has returned. Subscriptions that
+    last as long as the layer do not count.
     """
-    subscriptions = layer._subscriptions
+    opened = session(layer)
+    tables_of, subscriptions = opened.hub, opened.membership._subscriptions
     tables: dict[str, Any] = {
-        "mailboxes": layer._hub.mailboxes,
-        "members": layer._hub.members,
-        "joined": layer._hub._joined,
-        "confirmed subscriptions": subscriptions._confirmed if subscriptions else (),
-        "subscription tasks": subscriptions._tasks if subscriptions else (),
-        "opening channels": layer._opening,
-        "unconfirmed memberships": layer._joining,
+        "mailboxes": tables_of.mailboxes,
+        "members": tables_of.members,
+        "joined": tables_of._joined,
+        "confirmed subscriptions": subscriptions._confirmed - tables_of._held.keys(),
+        "subscription tasks": subscriptions._tasks,
+        "opening channels": opened._opening,
+        "unconfirmed memberships": opened.membership._unconfirmed,
     }
     return {name: len(table) for name, table in tables.items()}
 

@@ -14,11 +14,12 @@ import redis
 
 from fast_channels.exceptions import BrokerRefused, ChannelFull, LayerUnavailable
 from fast_channels.layers import RedisChannelLayer, names
-from fast_channels.layers.hub import ADDRESS
+from fast_channels.layers.names import ADDRESS_KEY
 from fast_channels.layers.redis import _reader, core
 from fast_channels.layers.redis._client import CommandProtocol
 from fast_channels.layers.redis._inbox import TAKE, Inbox
 from fast_channels.layers.redis.core import ScoreClock
+from fast_channels.testing import inspect
 from fast_channels.testing.server import free_port
 from tests.layers.redis.support import cut, last_commands, names_of_clients, outages
 from tests.layers.support import arrives, becomes, received, turns
@@ -74,7 +75,7 @@ async def test_message_for_a_channel_waits_in_the_inbox_of_its_process(opened, r
     assert keys(client) == {"asgispecific.abc!"}
     ((payload, score),) = client.zrange("asgispecific.abc!", 0, -1, withscores=True)
     assert msgspec.msgpack.decode(payload[12:]) == {
-        ADDRESS: "specific.abc!def",
+        ADDRESS_KEY: "specific.abc!def",
         "type": "test",
         "n": 1,
     }
@@ -99,7 +100,7 @@ async def test_group_message_is_addressed_with_a_list(opened, redis_url, client)
     found = {}
     for key in ("specific.a!", "specific.b!", "jobs"):
         (payload,) = client.zrange(f"asgi{key}", 0, -1)
-        found[key] = msgspec.msgpack.decode(payload[12:])[ADDRESS]
+        found[key] = msgspec.msgpack.decode(payload[12:])[ADDRESS_KEY]
     assert found == {
         "specific.a!": ["specific.a!1", "specific.a!2"],
         "specific.b!": ["specific.b!1"],
@@ -155,8 +156,8 @@ async def test_members_of_every_kind_receive_a_broadcast(opened, redis_url, clie
     for inbox, parts in inboxes.items():
         ((payload, score),) = client.zrange(f"asgi{inbox}", 0, -1, withscores=True)
         to = [inbox + local for local in parts]
-        assert layer.deserialize(payload) == {ADDRESS: sorted(to), **MESSAGE}
-        assert payload[12:] == layer._serializer.as_bytes({ADDRESS: sorted(to), **MESSAGE})
+        assert layer.deserialize(payload) == {ADDRESS_KEY: sorted(to), **MESSAGE}
+        assert payload[12:] == layer._serializer.as_bytes({ADDRESS_KEY: sorted(to), **MESSAGE})
         assert abs(score - time.time()) < 60
         assert 0 < client.pttl(f"asgi{inbox}") <= 60_000
     assert await received(layer, "plain") == MESSAGE
@@ -218,8 +219,8 @@ async def test_what_a_peer_writes_is_delivered(opened, redis_url, client):
     layer = await opened(redis_url)
     first, second = await layer.open_channel(), await layer.open_channel()
     key = f"asgi{names.inbox_of(first.name)}"
-    client.zadd(key, {packed(n=1, **{ADDRESS: first.name}): 1})
-    client.zadd(key, {packed(n=2, **{ADDRESS: [first.name, second.name, "specific.x!y"]}): 2})
+    client.zadd(key, {packed(n=1, **{ADDRESS_KEY: first.name}): 1})
+    client.zadd(key, {packed(n=2, **{ADDRESS_KEY: [first.name, second.name, "specific.x!y"]}): 2})
     assert [(await arrives(first))["n"] for _ in range(2)] == [1, 2]
     assert await arrives(second) == {"type": "test", "n": 2}
 
@@ -229,10 +230,10 @@ async def test_garbage_in_the_inbox_is_skipped(opened, redis_url, client):
     layer = await opened(redis_url)
     inbox = await layer.open_channel()
     key = f"asgi{names.inbox_of(inbox.name)}"
-    garbage = [b"", b"x", bytes(12), bytes(12) + b"\xc1", packed(**{ADDRESS: 5})]
+    garbage = [b"", b"x", bytes(12), bytes(12) + b"\xc1", packed(**{ADDRESS_KEY: 5})]
     for payload in garbage:
         client.zadd(key, {payload: 1})
-    client.zadd(key, {packed(**{ADDRESS: inbox.name}): 2})
+    client.zadd(key, {packed(**{ADDRESS_KEY: inbox.name}): 2})
     assert await arrives(inbox) == MESSAGE
     assert layer.statistics().undecodable == len(garbage)
 
@@ -330,7 +331,7 @@ async def test_messages_that_waited_for_the_reader_are_all_delivered(opened, red
     name = f"specific.{layer.process}!waiting"
     key = f"asgi{names.inbox_of(name)}"
     for n in range(75):
-        client.zadd(key, {packed(n=n, **{ADDRESS: name}): n})
+        client.zadd(key, {packed(n=n, **{ADDRESS_KEY: name}): n})
     for n in range(75):
         assert (await received(layer, name))["n"] == n
 
@@ -571,7 +572,7 @@ async def test_group_that_was_left_during_an_outage_is_left_at_the_server(
     await layer.group_add("room", first.name)
     await layer.group_add("kept", second.name)
     await becomes(lambda: "subscribe" in last_commands(redis_url))
-    broker = layer._broker
+    broker = inspect.broker(layer)
     broker._inboxes[0].joined.discard("room")
     broker._inboxes[0].left.add("room")
     cut(client)
@@ -667,7 +668,7 @@ async def test_batch_that_was_on_its_way_keeps_nothing_from_coming_after_it(open
     """Nothing rings for what had come before the connection was back."""
     layer, peer = await opened(redis_url), await opened(redis_url)
     channel = await layer.open_channel()
-    inbox = layer._broker._inboxes[0]
+    inbox = inspect.broker(layer)._inboxes[0]
     await becomes(lambda: layer.health().state == "ready" and inbox._held)
     await inbox.tracker.reader.stop()
     for number in (1, 2, 3):
@@ -684,15 +685,15 @@ async def test_what_a_successor_hands_out_again_comes_once(opened, redis_url, cl
     """A replica that is promoted may not know yet what its predecessor had handed out."""
     layer = await opened(redis_url)
     channel = await layer.open_channel()
-    inbox = layer._broker._inboxes[0]
+    inbox = inspect.broker(layer)._inboxes[0]
     await becomes(lambda: inbox._run_id)
-    payload = bytes(12) + msgspec.msgpack.encode({**MESSAGE, ADDRESS: channel.name})
+    payload = bytes(12) + msgspec.msgpack.encode({**MESSAGE, ADDRESS_KEY: channel.name})
     client.zadd(inbox._inboxes[0], {payload: time.time()})
     assert await arrives(channel) == MESSAGE
     if succeeded:
         inbox._run_id = b"that of the predecessor"
     await inbox.tracker.reader.stop()
-    later = packed(n=2, **{ADDRESS: channel.name})
+    later = packed(n=2, **{ADDRESS_KEY: channel.name})
     client.zadd(inbox._inboxes[0], {payload: time.time(), later: time.time() + 1})
     inbox.tracker.reader.start()
     # Nobody was told of an outage before, so there is one now.
@@ -727,7 +728,7 @@ async def test_server_without_memory_is_read_on(opened, server, caplog):
     layer, peer = await opened(server.url, **options), await opened(server.url)
     inbox = await layer.open_channel()
     await layer.group_add("room", inbox.name)
-    reader = layer._broker._inboxes[0]
+    reader = inspect.broker(layer)._inboxes[0]
     await becomes(lambda: layer.health().state == "ready" and reader._run_id)
     await reader.tracker.reader.stop()
     for number in range(40):

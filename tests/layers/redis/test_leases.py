@@ -13,6 +13,7 @@ import pytest
 from fast_channels.exceptions import LayerUnavailable
 from fast_channels.layers import RedisChannelLayer
 from fast_channels.layers.redis import _inbox, _reader
+from fast_channels.testing import inspect
 from tests.layers.redis.support import outages
 from tests.layers.support import arrives, becomes, turns
 
@@ -40,7 +41,7 @@ async def opened(redis_url):
 
 async def die(layer):
     """Let a layer's connections end without a farewell, as a killed process does."""
-    broker = layer._broker
+    broker = inspect.broker(layer)
     for inbox in broker._inboxes:
         await inbox.tracker.reader.stop()
         # Nothing that stop() would do is done.
@@ -51,7 +52,7 @@ async def die(layer):
 
 async def reads(layer):
     """Return once a layer's reader has found everything in order."""
-    (inbox,) = layer._broker._inboxes
+    (inbox,) = inspect.broker(layer)._inboxes
     await becomes(lambda: inbox.tracker.reader._connected_at is not None)
     return inbox
 
@@ -347,7 +348,7 @@ async def test_messages_sent_together_keep_their_order_while_processes_are_remov
 async def test_member_that_cannot_be_added_leaves_no_warning(opened):
     """What was to be done next is not begun."""
     layer = await opened()
-    await layer._broker._servers[0].control.close()
+    await inspect.broker(layer)._servers[0].control.close()
     # What others have left behind is not to be found here.
     gc.collect()
     with warnings.catch_warnings(record=True) as caught:

@@ -16,7 +16,7 @@ from cryptography.fernet import Fernet, InvalidToken
 
 from fast_channels.exceptions import InvalidChannelLayerError, MissingExtra
 from fast_channels.layers import RedisChannelLayer, RedisPubSubChannelLayer
-from fast_channels.layers.hub import ADDRESS
+from fast_channels.layers.names import ADDRESS_KEY
 from fast_channels.layers.redis.serializers import (
     BaseMessageSerializer,
     Envelope,
@@ -53,8 +53,8 @@ def test_splicing_an_address_equals_encoding_it(make, keys):
     message = {f"k{n}": n for n in range(keys)}
     payload = serializer.as_bytes(message)
     to = ["specific.abc!def"]
-    assert serializer.from_bytes(serializer.address(payload, to)) == {ADDRESS: to, **message}
-    assert serializer.from_bytes(reencoded(serializer, payload, to)) == {ADDRESS: to, **message}
+    assert serializer.from_bytes(serializer.address(payload, to)) == {ADDRESS_KEY: to, **message}
+    assert serializer.from_bytes(reencoded(serializer, payload, to)) == {ADDRESS_KEY: to, **message}
 
 
 @pytest.mark.parametrize("to", ADDRESSES, ids=["string", "none", "one", "many"])
@@ -62,7 +62,7 @@ def test_spliced_bytes_are_those_of_a_message_that_begins_with_the_address(make,
     """A peer cannot see a difference."""
     serializer = make()
     message = {"type": "test", "nested": {"list": [1, None]}, "text": 'ü "{[,'}
-    expected = serializer.as_bytes({ADDRESS: to, **message})
+    expected = serializer.as_bytes({ADDRESS_KEY: to, **message})
     assert serializer.address(serializer.as_bytes(message), to) == expected
 
 
@@ -71,7 +71,7 @@ def test_json_with_an_address_is_json(message):
     """Any JSON parser can read it."""
     serializer = JSONSerializer()
     payload = serializer.address(serializer.as_bytes(message), ["x"])
-    assert json.loads(payload) == {ADDRESS: ["x"], **message}
+    assert json.loads(payload) == {ADDRESS_KEY: ["x"], **message}
 
 
 def test_addresses_do_not_change_the_payload(make):
@@ -79,7 +79,7 @@ def test_addresses_do_not_change_the_payload(make):
     serializer = make()
     payload = serializer.as_bytes({"type": "test"})
     first, second = (serializer.from_bytes(serializer.address(payload, to)) for to in ("a", "b"))
-    assert (first[ADDRESS], second[ADDRESS]) == ("a", "b")
+    assert (first[ADDRESS_KEY], second[ADDRESS_KEY]) == ("a", "b")
     assert serializer.from_bytes(payload) == {"type": "test"}
 
 
@@ -212,7 +212,7 @@ def test_address_of_a_foreign_serializer_is_made_by_itself():
     own.register_serializer("reversed", Reversed)
     serializer = own.get_serializer("reversed")
     payload = serializer.address(serializer.as_bytes({"a": 1}), "x")
-    assert json.loads(payload[::-1]) == {"a": 1, ADDRESS: "x"}
+    assert json.loads(payload[::-1]) == {"a": 1, ADDRESS_KEY: "x"}
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ from fast_channels.exceptions import (
 from fast_channels.layers import RedisStreamsChannelLayer
 from fast_channels.layers.redis import _catch_up, _log, _reader
 from fast_channels.layers.redis._log import StreamLog
+from fast_channels.testing import inspect
 from tests.layers.redis.support import cut
 from tests.layers.support import arrives, becomes
 
@@ -339,7 +340,7 @@ async def test_more_than_can_be_held_is_read_from_the_log(opened, redis_url, mon
 
     monkeypatch.setattr(StreamLog, "read_some", slow)
     # Whoever waits for this lets the log be read.
-    catching_up = asyncio.create_task(layer._log.catch_up("room"))
+    catching_up = asyncio.create_task(inspect.broker(layer).catch_up("room"))
     await layer.group_send_many("room", [number(n) for n in range(100)])
     reads.set()
     assert await numbers(inbox, 100) == list(range(100))
@@ -377,7 +378,7 @@ async def test_subscription_that_ends_while_its_log_is_read_ends(opened, redis_u
     await layer.group_send("room", number(99))
     assert await numbers(inbox, 1) == [99]
     await layer.close_channel(inbox.name)
-    await becomes(lambda: len(layer._subscriptions._confirmed) == 1)
+    await becomes(lambda: layer.statistics().subscriptions == 1)
 
 
 @pytest.mark.parametrize("option", ["check_interval", "heartbeat_interval", "send_timeout"])
@@ -421,7 +422,7 @@ def slow_reads(monkeypatch):
 
 
 def cursor_of(layer):
-    return layer._broker._shards[0].catch_up._cursors[KEY]
+    return inspect.broker(layer)._shards[0].catch_up._cursors[KEY]
 
 
 async def test_what_was_held_overflows_nobody_who_keeps_up(opened, redis_url, slow_reads):
@@ -429,7 +430,7 @@ async def test_what_was_held_overflows_nobody_who_keeps_up(opened, redis_url, sl
     begun, ending = slow_reads
     layer, peer = await opened(redis_url, capacity=10), await opened(redis_url)
     inbox = await member(layer)
-    catching_up = asyncio.create_task(layer._log.catch_up("room"))
+    catching_up = asyncio.create_task(inspect.broker(layer).catch_up("room"))
     await begun.wait()
     await peer.group_send_many("room", [number(n) for n in range(100)])
     await becomes(lambda: len(cursor_of(layer)._held) == 100)
@@ -444,15 +445,15 @@ async def test_catching_up_is_more_than_what_was_being_read(opened, redis_url, u
     begun, ending = slow_reads
     layer, peer = await opened(redis_url), await opened(redis_url)
     inbox = await member(layer)
-    first = asyncio.create_task(layer._log.catch_up("room"))
+    first = asyncio.create_task(inspect.broker(layer).catch_up("room"))
     await begun.wait()
     with unheard():
         await peer.group_send("room", number(1))
-    second = asyncio.create_task(layer._log.catch_up("room"))
+    second = asyncio.create_task(inspect.broker(layer).catch_up("room"))
     await asyncio.sleep(0)
     ending.set()
     await second
-    assert layer._log.delivered("room").offset == 1
+    assert inspect.broker(layer).delivered("room").offset == 1
     assert await numbers(inbox, 1) == [1]
     await first
 
@@ -465,12 +466,12 @@ async def test_outage_while_a_log_is_read_is_told_when_it_was_read_again(
     layer, peer = await opened(redis_url), await opened(redis_url, history_size=1)
     inbox, other = await member(layer), await layer.open_channel()
     await layer.group_add("other", other.name)
-    catching_up = asyncio.create_task(layer._log.catch_up("room"))
+    catching_up = asyncio.create_task(inspect.broker(layer).catch_up("room"))
     await begun.wait()
     with unheard():
         for n in range(5):
             await peer.group_send("room", number(n))
-    cursors = layer._broker._shards[0].catch_up
+    cursors = inspect.broker(layer)._shards[0].catch_up
     cursors.lost()
     cursors.returned(1.0, 2.0)
     ending.set()
@@ -482,7 +483,7 @@ async def test_loss_is_not_made_up_for_who_joined_later(opened, redis_url, unhea
     """A subscription made anew while others are told begins where the log stands."""
     layer = await opened(redis_url, history_size=3)
     before = await member(layer)
-    apply, cursors = _catch_up.CatchUp._apply, layer._broker._shards[0].catch_up
+    apply, cursors = _catch_up.CatchUp._apply, inspect.broker(layer)._shards[0].catch_up
     applying, going_on = asyncio.Event(), asyncio.Event()
 
     async def late(self, *args):
@@ -528,7 +529,7 @@ async def test_message_removed_by_hand_before_it_was_received_is_told_once(
         last = await layer.group_send("room", number(2))
     client.xdel(KEY, f"{last.offset}-{last.tag}")
     async with asyncio.timeout(5):
-        await layer._log.catch_up("room")
+        await inspect.broker(layer).catch_up("room")
     assert await numbers(inbox, 2) == [1, "lost"]
     await layer.group_send("room", number(3))
     assert await numbers(inbox, 1) == [3]
@@ -538,7 +539,7 @@ async def test_group_may_have_more_shared_members_than_lua_can_unpack(opened, re
     """A message that was appended is not refused for it."""
     layer = await opened(redis_url)
     client.sadd(f"{KEY}:members", *[f"worker-{n}" for n in range(9_000)])
-    log = layer._broker._shards[0].log
+    log = inspect.broker(layer)._shards[0].log
     position, members = await log.append("room", b"", None)
     assert (position.offset, len(members)) == (1, 9_000)
 
@@ -596,13 +597,13 @@ async def test_repeating_what_did_not_get_to_shared_members_sends_it_to_them(
     layer = await opened(redis_url)
     inbox = await member(layer)
     await layer.group_add("room", "worker")
-    push = layer._broker.push
+    push = inspect.broker(layer).push
 
     async def fails(*args):
-        monkeypatch.setattr(layer._broker, "push", push)
+        monkeypatch.setattr(inspect.broker(layer), "push", push)
         raise LayerUnavailable(layer, "a test")
 
-    monkeypatch.setattr(layer._broker, "push", fails)
+    monkeypatch.setattr(inspect.broker(layer), "push", fails)
     with pytest.raises(LayerUnavailable):
         await layer.group_send("room", number(1), idempotency_key="key")
     for _ in range(3):
@@ -621,14 +622,14 @@ async def test_catching_up_does_not_wait_for_who_asks_later(opened, redis_url, m
     read_some, later = StreamLog.read_some, []
 
     async def asked_again(log, topic, after):
-        later.append(asyncio.create_task(layer._log.catch_up("room")))
+        later.append(asyncio.create_task(inspect.broker(layer).catch_up("room")))
         await asyncio.sleep(0)
         return await read_some(log, topic, after)
 
     with monkeypatch.context() as patch:
         patch.setattr(StreamLog, "read_some", asked_again)
         async with asyncio.timeout(5):
-            await layer._log.catch_up("room")
+            await inspect.broker(layer).catch_up("room")
     await asyncio.gather(*later)
 
 

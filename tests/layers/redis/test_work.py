@@ -13,6 +13,7 @@ from fast_channels.exceptions import BrokerRefused, InvalidChannelLayerError, La
 from fast_channels.layers import InMemoryChannelLayer, RedisStreamsChannelLayer
 from fast_channels.layers.options import WorkOptions
 from fast_channels.layers.redis import _work as module
+from fast_channels.testing import inspect
 from tests.chaos.servers import documented_rule, of_documented_user
 from tests.layers.redis.support import cut
 
@@ -155,7 +156,7 @@ async def test_work_whose_claim_was_not_heard_comes_soon(layer, client, monkeypa
     """Its reader says what it has, and gets the rest: not only after the visibility timeout."""
     await layer.send_many("work", map(task, range(4)))
     async with layer.take("work") as kept:
-        control = layer._broker._shards[0].server.control
+        control = inspect.broker(layer)._shards[0].server.control
         run, lost = control.run, []
 
         async def losing(script, keys, args):
@@ -181,7 +182,7 @@ async def test_pause_goes_on_when_a_claim_was_not_heard(opened, redis_url, clien
     with contextlib.suppress(ValueError):
         async with layer.take("work"):
             raise ValueError
-    layer._broker._work_readers["work"]._reply_lost = True
+    inspect.broker(layer)._work_readers["work"]._reply_lost = True
     await layer.send("work", task(2))
     assert await next_number(layer) == 2
     assert client.zcard(DUE) == 1
@@ -232,7 +233,7 @@ async def test_closing_gives_back_what_is_on_its_way(opened, redis_url, monkeypa
     """What was claimed for somebody who is gone is another's at once, and not counted."""
     monkeypatch.setattr(module, "CLOSE_TIMEOUT_SECONDS", PATIENCE)
     caller = await opened(RedisStreamsChannelLayer([redis_url]))
-    control = caller._broker._shards[0].server.control
+    control = inspect.broker(caller)._shards[0].server.control
     run, on_its_way, arrives = control.run, asyncio.Event(), asyncio.Event()
 
     async def slow(script, keys, args):
@@ -266,7 +267,7 @@ async def test_work_that_was_handed_out_again_here_is_known_to_be_in_hands(layer
             client.zadd(DUE, {client.zrange(DUE, 0, 0)[0]: 0})
             work = await again.enter_async_context(layer.take("work"))
             assert work.deliveries == 2
-        layer._broker._work_readers["work"]._reply_lost = True
+        inspect.broker(layer)._work_readers["work"]._reply_lost = True
         await layer.send("work", task(2))
         assert await next_number(layer) == 2
 

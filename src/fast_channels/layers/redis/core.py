@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from fast_channels.exceptions import BrokerRefused, LayerUnavailable
 from fast_channels.layers import names
+from fast_channels.layers.addressing import InboxAddressing
 from fast_channels.layers.base import BaseChannelLayer
 from fast_channels.layers.broker import Outage
 from fast_channels.layers.options import checked_seconds
@@ -39,7 +40,6 @@ if TYPE_CHECKING:
 
     from fast_channels.layers.broker import Deliver, Popped
     from fast_channels.layers.health import Health
-    from fast_channels.layers.position import Position
     from fast_channels.type_defs import ChannelCapacityDict, ChannelMessage, Overflow
 
     from .serializers import Around, BaseMessageSerializer
@@ -382,6 +382,8 @@ class RedisChannelLayer(BaseChannelLayer):
             capacity,
             channel_capacity,
             codec=OpenCodec(self._serializer),
+            decode=self._serializer.deserialize,
+            addressing=InboxAddressing(inboxes_are_topics=True),
             overflow=overflow,
             max_message_size=max_message_size,
         )
@@ -413,24 +415,8 @@ class RedisChannelLayer(BaseChannelLayer):
             Keys(self.prefix, self.process),
             self._serializer,
             self.get_capacity,
-            replace(self._options, batch=self._turn()),
+            replace(self._options, batch=self._delivery_batch),
         )
-
-    def _deliver(self, topic: str, *payloads: bytes, positions: Sequence[Position] = ()) -> int:  # noqa: ARG002 - a queue has none
-        return self._hub.deliver_addressed(topic, *payloads)
-
-    def _affected(self, topics: Iterable[str]) -> dict[str, list[str]]:
-        # An inbox is one for all: with it, every channel may have missed something.
-        topics = list(topics)
-        direct = any(map(names.is_local, topics))
-        everyone: dict[str, list[str]] = {name: [] for name in self._hub.mailboxes}
-        return {**(everyone if direct else {}), **super()._affected(topics)}
-
-    def _decode(self, payload: bytes) -> Any:
-        return self._serializer.deserialize(payload)
-
-    async def _channel_opened(self, channel: str) -> None:
-        await self._live_broker.subscribe(names.inbox_of(channel))
 
     def __str__(self) -> str:
         return f"{type(self).__name__}(hosts={[describe(host) for host in self.hosts]})"

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import sys
 from typing import TYPE_CHECKING, Any
 
 from fast_channels.exceptions import InvalidChannelLayerError
-from fast_channels.layers import names
+from fast_channels.layers.addressing import TopicAddressing
 from fast_channels.layers.base import BaseChannelLayer
 from fast_channels.layers.broker import Outage
 from fast_channels.layers.mailbox import Notice
@@ -41,6 +40,7 @@ class RedisPubSubBroker:
         on_loss: Callable[[], None],
         heartbeat_channel: str,
         heartbeat_interval: float,
+        on_return: Callable[[], None] | None = None,
     ) -> None:
         self._servers = servers
         # Payloads to deliver before consumers get a turn.
@@ -48,6 +48,8 @@ class RedisPubSubBroker:
         self._on_loss = on_loss
         self._heartbeat_channel = heartbeat_channel
         self._heartbeat_interval = heartbeat_interval
+        # Called after an outage was reported.
+        self._on_return = on_return
         # One per server.
         self._subscribers: list[Subscriber] = []
         self._report_outage: Callable[[Outage], None] | None = None
@@ -97,6 +99,8 @@ class RedisPubSubBroker:
             # The server has not kept what was published meanwhile.
             topics = sorted(self._subscribers[number].topics)
             self._report_outage(Outage(since, until, lost=topics))
+        if self._on_return is not None:
+            self._on_return()
 
     def _index(self, topic: str) -> int:
         return consistent_hash(topic, len(self._servers)) if len(self._servers) > 1 else 0
@@ -140,14 +144,15 @@ class RedisPubSubChannelLayer(BaseChannelLayer):
         self._serializer = registry.get_serializer(
             serializer_format, symmetric_encryption_keys=symmetric_encryption_keys
         )
+        self.prefix = checked_prefix(prefix)
         super().__init__(
             capacity=capacity,
             channel_capacity=channel_capacity,
             codec=SealedCodec(self._serializer),
+            addressing=TopicAddressing(self.prefix, f"{self.prefix}__group__"),
             overflow=overflow,
             max_message_size=max_message_size,
         )
-        self.prefix = checked_prefix(prefix)
         self.hosts = decode_hosts(hosts)
         for type_ in (on_disconnect, on_reconnect):
             if type_ is not None and not (isinstance(type_, str) and type_[:1].isalnum()):
@@ -157,7 +162,6 @@ class RedisPubSubChannelLayer(BaseChannelLayer):
                 )
         self._on_disconnect = on_disconnect
         self._on_reconnect = on_reconnect
-        self._group_prefix = f"{prefix}__group__"
 
     def serialize(self, message: ChannelMessage) -> bytes:
         """Return the bytes that travel for a message."""
@@ -168,50 +172,19 @@ class RedisPubSubChannelLayer(BaseChannelLayer):
         return self._serializer.deserialize(message)
 
     def _make_broker(self) -> RedisPubSubBroker:
-        on_loss = functools.partial(self._announce, self._on_disconnect)
         return RedisPubSubBroker(
             [Server(host, self._send_timeout) for host in self.hosts],
-            self._turn(),
-            on_loss,
+            self._delivery_batch,
+            functools.partial(self._announce, self._on_disconnect),
             f"{self.prefix}specific.{self.process}.heartbeat",
             self._heartbeat_interval,
+            functools.partial(self._announce, self._on_reconnect),
         )
 
-    def _report_outage(self, outage: Outage) -> None:
-        super()._report_outage(outage)
-        self._announce(self._on_reconnect)
-
     def _announce(self, type_: str | None) -> None:
-        if type_ is not None:
-            for mailbox in self._hub.mailboxes.values():
+        if type_ is not None and self._session is not None:
+            for mailbox in self._session.hub.mailboxes.values():
                 mailbox.put_notice(Notice(type=type_))
-
-    # A channel is a Redis channel of its own, named like the channel.
-
-    def _new_name(self, prefix: str) -> str:
-        return f"{self.prefix}{prefix.removesuffix('.')}.{names.unique()}"
-
-    def _check_channel(self, channel: object) -> None:
-        # The prefix stands in the names of channels, and may be any string.
-        name = channel.removeprefix(self.prefix) if isinstance(channel, str) else channel
-        super()._check_channel(name)
-
-    def _is_kept(self, channel: str) -> bool:  # noqa: ARG002 - none is
-        return False
-
-    def _may_open(self, channel: str) -> bool:  # noqa: ARG002 - any is a Redis channel
-        return True
-
-    async def _channel_opened(self, channel: str) -> None:
-        await self._join(channel, channel)
-
-    def _group_topic(self, group: str) -> str:
-        # One string for all members: each of them keeps the topics that it is in.
-        return sys.intern(self._group_prefix + group)
-
-    def _group_name(self, topic: str) -> str | None:
-        group = topic.removeprefix(self._group_prefix)
-        return None if group == topic else group
 
     def __str__(self) -> str:
         return f"{type(self).__name__}(hosts={[describe(host) for host in self.hosts]})"

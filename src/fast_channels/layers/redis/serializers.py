@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fast_channels.exceptions import InvalidChannelLayerError, MissingExtra
 from fast_channels.layers.codecs import JSONCodec, MsgPackCodec
-from fast_channels.layers.hub import ADDRESS
+from fast_channels.layers.names import ADDRESS_KEY
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -125,7 +125,7 @@ class BaseMessageSerializer(abc.ABC):
 
     def address(self, payload: bytes, to: str | list[str]) -> bytes:
         """Add the names of its receivers to a result of as_bytes()."""
-        return self.as_bytes({**self.from_bytes(payload), ADDRESS: to})
+        return self.as_bytes({**self.from_bytes(payload), ADDRESS_KEY: to})
 
     def around(self, payload: bytes) -> Around | None:  # noqa: ARG002 - for subclasses
         """
@@ -170,7 +170,7 @@ class MsgPackSerializer(BaseMessageSerializer):
 
     _codec = MsgPackCodec()
     # The key of the pair with the names of the receivers.
-    _key = _codec.encode({ADDRESS: []})[1:-1]
+    _key = _codec.encode({ADDRESS_KEY: []})[1:-1]
 
     def as_bytes(self, message: ChannelMessage) -> bytes:
         return self._codec.encode(message)
@@ -187,7 +187,7 @@ class MsgPackSerializer(BaseMessageSerializer):
         without its first byte, is a pair.
         """
         size, start = _map_header(payload)
-        pair = self._codec.encode({ADDRESS: to})[1:]
+        pair = self._codec.encode({ADDRESS_KEY: to})[1:]
         return _packed_map_header(size + 1) + pair + payload[start:]
 
     def around(self, payload: bytes) -> Around | None:
@@ -211,13 +211,13 @@ class JSONSerializer(BaseMessageSerializer):
 
     def address(self, payload: bytes, to: str | list[str]) -> bytes:
         """Add the names of the receivers as the first pair, without decoding the others."""
-        first = self._codec.encode({ADDRESS: to})[:-1]
+        first = self._codec.encode({ADDRESS_KEY: to})[:-1]
         return first + _rest_of_object(payload)
 
     def around(self, payload: bytes) -> Around | None:
         if self._envelope.encrypts:
             return None
-        before = self._codec.encode({ADDRESS: []})[: -len("[]}")]
+        before = self._codec.encode({ADDRESS_KEY: []})[: -len("[]}")]
         return Around("json", self.seal(before), _rest_of_object(payload))
 
 

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import asyncio
 import math
-import sys
 from typing import TYPE_CHECKING, Any
 
 from fast_channels.exceptions import BrokerRefused, ForeignChannel
 from fast_channels.layers import names
+from fast_channels.layers.addressing import InboxAddressing
 from fast_channels.layers.base import BaseChannelLayer
 from fast_channels.layers.broker import Appended
 from fast_channels.layers.options import (
@@ -37,7 +37,7 @@ from ._work import RedisWorkQueue, WorkSettings
 from .serializers import OpenCodec, registry
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from fast_channels.layers.broker import Deliver, LogSlice, Outage
     from fast_channels.layers.health import Health
@@ -263,6 +263,8 @@ class RedisStreamsChannelLayer(BaseChannelLayer):
             capacity=capacity,
             channel_capacity=channel_capacity,
             codec=OpenCodec(self._serializer),
+            decode=self._serializer.deserialize,
+            addressing=InboxAddressing(inboxes_are_topics=True),
             overflow=overflow,
             max_message_size=max_message_size,
         )
@@ -273,7 +275,7 @@ class RedisStreamsChannelLayer(BaseChannelLayer):
             HistoryOptions(history_size, history_ttl, idempotency_window),
             checked_seconds("heartbeat_interval", heartbeat_interval),
             checked_seconds("check_interval", check_interval),
-            self._turn(),
+            self._delivery_batch,
         )
 
     def serialize(self, message: ChannelMessage) -> bytes:
@@ -300,35 +302,6 @@ class RedisStreamsChannelLayer(BaseChannelLayer):
         return RedisStreamsBroker(
             shards, self._serializer, self._options, work_settings, self.get_capacity
         )
-
-    def _deliver(self, topic: str, *payloads: bytes, positions: Sequence[Position] = ()) -> int:
-        if names.is_local(topic):
-            return self._hub.deliver_addressed(topic, *payloads)
-        return self._hub.deliver(topic, *payloads, positions=positions)
-
-    def _affected(self, topics: Iterable[str]) -> dict[str, list[str]]:
-        # An inbox is one for all: with it, every channel may have missed something.
-        topics = list(topics)
-        direct = any(map(names.is_local, topics))
-        everyone: dict[str, list[str]] = {name: [] for name in self._hub.mailboxes}
-        return {**(everyone if direct else {}), **super()._affected(topics)}
-
-    def _group_topic(self, group: str) -> str:
-        # One string for all members: each of them keeps the topics that it is in.
-        return sys.intern(group)
-
-    def _group_name(self, topic: str) -> str | None:
-        return None if names.is_local(topic) else topic
-
-    def _decode(self, payload: bytes) -> Any:
-        return self._serializer.deserialize(payload)
-
-    async def _channel_opened(self, channel: str) -> None:
-        # For as long as the layer is open: others may have the same inbox.
-        inbox = names.inbox_of(channel)
-        if inbox not in self._hub:
-            self._hub.want(inbox)
-        await self._settle([inbox])
 
     def __str__(self) -> str:
         return f"{type(self).__name__}(hosts={[describe(host) for host in self.hosts]})"
