@@ -30,9 +30,6 @@ SHARED_NAMES = {
     "State",
     "_address",
     "_awaited",
-    "_remedy",
-    "check",
-    "shortened",
 }
 
 

@@ -1,8 +1,8 @@
 """
-Bytes ⇄ message.
+Codecs turn messages into bytes and back.
 
-A codec decides what may travel. `check` finds the values that would arrive
-changed or not at all, so that the sender hears of them and not a receiver.
+A codec decides which values a message may have. `check_values` finds values that would arrive
+changed or not at all, so that the sender gets an error instead of a receiver.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
 
 class Codec(Protocol):
-    """Message ⇄ bytes."""
+    """Turns a message into bytes and back."""
 
     def encode(self, message: ChannelMessage, /) -> bytes:
-        """Raise InvalidMessage for what `decode` would not give back."""
+        """Return the payload. Raise InvalidMessage if `decode` would return another message."""
         ...
 
     def decode(self, payload: bytes, /) -> Any:
@@ -32,9 +32,9 @@ class Codec(Protocol):
 
 
 class MsgPackCodec:
-    """MessagePack, as msgpack-python packs it by default."""
+    """MessagePack, in the default form of msgpack-python."""
 
-    # Types that arrive as they were sent and hold nothing inside.
+    # Types without inner values that arrive unchanged.
     scalars = frozenset({type(None), bool, int, float, str, bytes})
 
     def __init__(self) -> None:
@@ -42,14 +42,14 @@ class MsgPackCodec:
         self.decode = msgspec.msgpack.Decoder().decode
 
     def encode(self, message: ChannelMessage) -> bytes:
-        check(message, self.scalars)
+        check_values(message, self.scalars)
         return _encoded(self._encoder.encode, message)
 
 
 class JSONCodec:
     """JSON in UTF-8."""
 
-    # Bytes have no form in JSON, and not every float has.
+    # Bytes and some floats have no form in JSON.
     scalars = frozenset({type(None), bool, int, str})
 
     def __init__(self) -> None:
@@ -57,16 +57,16 @@ class JSONCodec:
         self.decode = msgspec.json.Decoder().decode
 
     def encode(self, message: ChannelMessage) -> bytes:
-        check(message, self.scalars)
+        check_values(message, self.scalars)
         return _encoded(self._encoder.encode, message)
 
 
 def _plain(value: Any) -> Any:
-    """Return what msgspec does not know as the kind of value it is; check() has let it pass."""
+    """Return a plain value for a value of a subclass, which msgspec does not encode."""
     if isinstance(value, Mapping):
         return dict(value)
     if isinstance(value, str):
-        # The type's own method: a subclass may have another idea of str().
+        # The method of str itself, because a subclass may override it.
         return str.__str__(value)
     if isinstance(value, bytes):
         return bytes(value)
@@ -81,13 +81,13 @@ def _encoded(encode: Any, message: ChannelMessage) -> bytes:
     try:
         payload: bytes = encode(message if isinstance(message, dict) else dict(message))
     except (OverflowError, RecursionError, TypeError, ValueError) as exc:
-        # An int beyond 64 bits, a lone surrogate, a structure that is too deep.
+        # Examples: an int beyond 64 bits, a lone surrogate, too deep nesting.
         raise InvalidMessage("message", message, f"cannot be encoded: {exc}") from exc
     return payload
 
 
-def check(message: ChannelMessage, scalars: frozenset[type]) -> None:
-    """Raise InvalidMessage, with the path, for a value that would not arrive as it is."""
+def check_values(message: ChannelMessage, scalars: frozenset[type]) -> None:
+    """Raise InvalidMessage, with the path, for a value that would arrive changed."""
     try:
         _check_mapping(message, scalars, "message")
     except RecursionError:
@@ -111,14 +111,14 @@ def _check_value(value: Any, scalars: frozenset[type], where: str) -> None:
             if type(item) not in scalars:
                 _check_value(item, scalars, f"{where}[{index}]")
     elif isinstance(value, float):
-        # Only reached where floats are not scalars.
+        # Only JSON gets here, because floats are scalars in MessagePack.
         if not math.isfinite(value):
             raise InvalidMessage(where, value, "JSON has no such number; send None or a string")
     elif not isinstance(value, tuple(scalars)):
-        raise InvalidMessage(where, value, _remedy(value))
+        raise InvalidMessage(where, value, _value_remedy(value))
 
 
-def _remedy(value: object) -> str:
+def _value_remedy(value: object) -> str:
     if hasattr(value, "isoformat"):
         return "would arrive as something else; send value.isoformat()"
     if isinstance(value, (bytes, bytearray, memoryview)):

@@ -1,4 +1,4 @@
-"""The log of an in-memory layer: the reference for those on servers."""
+"""Logs of an in-memory layer, the reference for logs on servers."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ if TYPE_CHECKING:
 
 @dataclass
 class TopicLog:
-    """What is kept of one topic."""
+    """The log of one topic."""
 
-    # Before the first entry of all, and of the last one, kept or not.
+    # The positions before the first message ever and after the last one, kept or not.
     start: Position
     end: Position
     entries: deque[LogEntry]
-    # What was appended with a key: when, by time.monotonic(), and its position.
+    # The time.monotonic() and the position of payloads that were appended with a key.
     once: dict[str, tuple[float, Position]] = field(
         default_factory=dict[str, tuple[float, Position]]
     )
-    # time.monotonic() when the last entry came.
+    # The time.monotonic() of the last entry.
     written: float = 0.0
 
 
 class MemoryLog:
     """
-    Logs of topics, which outlive the sessions of their layer.
+    The logs of all topics, which outlive the sessions of their layer.
 
-    A log without anything kept stays, for it knows the positions: 300 bytes a topic.
+    A log without entries stays, because it knows the positions. It takes 300 bytes.
     """
 
     def __init__(self, options: HistoryOptions) -> None:
@@ -56,15 +56,15 @@ class MemoryLog:
         return position, True
 
     def read(self, topic: str, after: Position | None, limit: int | None) -> LogSlice:
-        """See layers.broker.Log."""
+        """Return the entries after a position; see layers.broker.Log."""
         log = self._topic(topic)
         kept = list(log.entries)
         if after is None or after.epoch != log.end.epoch:
-            # Nothing of it is known to whoever asks.
+            # The caller knows nothing of this log.
             kept = kept[-self._options.size :]
             newest = kept if limit is None else kept[-limit:]
             return LogSlice(newest if after is None else kept[:limit], log.end, after is None)
-        # Where the entry at that position is, or would be.
+        # The index of the entry at that position, if it is kept.
         index = after.offset - (log.end.offset - len(kept) + 1)
         if 0 <= index < len(kept):
             connected = kept[index].position == after
@@ -81,7 +81,7 @@ class MemoryLog:
     def _topic(self, topic: str) -> TopicLog:
         log = self._topics.get(topic)
         if log is None:
-            # One more than `size`: the position before the oldest is known, then.
+            # One entry more than `size`, to know the position before the oldest message.
             start = Position(new_epoch(), 0, 0)
             log = self._topics[topic] = TopicLog(start, start, deque(maxlen=self._options.size + 1))
         elif log.entries and log.written < time.monotonic() - self._options.ttl:
@@ -90,6 +90,6 @@ class MemoryLog:
 
     def _forget_keys(self, log: TopicLog) -> None:
         horizon = time.monotonic() - self._options.window
-        # In the order that they came.
+        # The dict has the keys in the order of their arrival.
         while log.once and next(iter(log.once.values()))[0] < horizon:
             del log.once[next(iter(log.once))]

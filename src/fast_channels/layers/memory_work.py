@@ -1,4 +1,4 @@
-"""Work within one process: what is in hands, what waits for another try, and what is dead."""
+"""Work within one process: leased payloads, payloads to retry, and dead letters."""
 
 from __future__ import annotations
 
@@ -14,52 +14,51 @@ if TYPE_CHECKING:
     from .options import WorkOptions
 
 
-class Held(NamedTuple):
-    """A payload that has left its queue and is not done."""
+class PendingPayload(NamedTuple):
+    """A payload that has left its queue and is not acknowledged."""
 
-    # Those that were handed out first have lower ones.
+    # Payloads that were delivered earlier have lower numbers.
     number: int
     payload: bytes
     deliveries: int
-    # time.monotonic() when it may be handed out again.
+    # The time.monotonic() from which on it may be redelivered.
     due: float
-    # Whether somebody may be at work with it.
+    # True if a worker may be handling it; False if it waits for a retry.
     leased: bool
 
 
 class MemoryWork:
     """
-    The work of one in-memory layer, by name. It knows the time and waits for nothing.
+    The work of one in-memory layer, by name. No method waits.
 
-    A name without any is absent. Everything here takes as long as there is work
-    in hands, which are few.
+    A name without work is absent. The time that a method takes grows with the number of
+    pending payloads, which is small.
     """
 
     def __init__(self, options: WorkOptions) -> None:
         self._options = options
-        # By their numbers.
-        self._held: dict[str, dict[int, Held]] = {}
+        # By name and number.
+        self._held: dict[str, dict[int, PendingPayload]] = {}
         self._dead: dict[str, deque[DeadPayload]] = {}
         self._numbers = itertools.count(1)
 
     def count(self, name: str) -> int:
-        """Return how many are held, and take room."""
+        """Return the number of pending payloads, which count for the capacity."""
         return len(self._held.get(name, ()))
 
     def next_due(self, name: str) -> float | None:
-        """Return when something may be handed out again, by time.monotonic()."""
+        """Return the time.monotonic() at which the next payload may be redelivered, or None."""
         return min((held.due for held in self._held.get(name, {}).values()), default=None)
 
     def take_new(self, name: str, payload: bytes) -> Lease:
-        """Hand out a payload for the first time."""
+        """Lease a payload for its first delivery."""
         return self._hand_out(name, next(self._numbers), payload, 1)
 
     def take_due(self, name: str) -> Lease | None:
         """
-        Hand out again what may be: retries before what others have held for too long.
+        Lease a payload that may be redelivered; retries come before expired leases.
 
-        None if there is nothing. What nobody acknowledged the last time is
-        buried.
+        Returns None if there is none. Payloads after their last delivery go to the dead letters.
         """
         if name not in self._held:
             return None
@@ -96,7 +95,7 @@ class MemoryWork:
         return list(itertools.islice(self._dead.get(name, ()), limit))
 
     def drop_oldest_dead_letter(self, name: str) -> None:
-        """Forget the oldest dead letter."""
+        """Delete the oldest dead letter."""
         dead = self._dead[name]
         dead.popleft()
         if not dead:
@@ -108,12 +107,12 @@ class MemoryWork:
 
     def _hand_out(self, name: str, number: int, payload: bytes, deliveries: int) -> Lease:
         due = time.monotonic() + self._options.visibility_timeout
-        held = Held(number, payload, deliveries, due, leased=True)
+        held = PendingPayload(number, payload, deliveries, due, leased=True)
         self._held.setdefault(name, {})[number] = held
         return Lease(payload, deliveries, number)
 
-    def _own(self, name: str, lease: Lease) -> Held | None:
-        """Return what is held, if it was not handed to somebody else since."""
+    def _own(self, name: str, lease: Lease) -> PendingPayload | None:
+        """Return the payload of a lease, unless it was redelivered since."""
         held = self._held.get(name, {}).get(lease.handle)
         same = held is not None and (held.deliveries, held.leased) == (lease.deliveries, True)
         return held if same else None
@@ -125,12 +124,12 @@ class MemoryWork:
             self._held[name][held.number] = later
         return held is not None
 
-    def _move_to_dead_letters(self, name: str, held: Held, reason: str) -> None:
+    def _move_to_dead_letters(self, name: str, held: PendingPayload, reason: str) -> None:
         self._forget(name, held)
         dead = self._dead.setdefault(name, deque(maxlen=MAX_DEAD_LETTERS))
         dead.append(DeadPayload(held.payload, reason, held.deliveries))
 
-    def _forget(self, name: str, held: Held) -> None:
+    def _forget(self, name: str, held: PendingPayload) -> None:
         of_name = self._held[name]
         del of_name[held.number]
         if not of_name:

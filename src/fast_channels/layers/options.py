@@ -1,4 +1,4 @@
-"""Options of layers, checked where a layer is made."""
+"""Options of layers, checked when a layer is made."""
 
 from __future__ import annotations
 
@@ -7,25 +7,28 @@ from dataclasses import dataclass
 
 from fast_channels.exceptions import InvalidChannelLayerError
 
-# Messages of a group that are kept, seconds for which they are, and seconds for which an
-# idempotency key counts, unless a layer says otherwise.
+# Defaults: number of messages kept per group, seconds that they are kept, and seconds that an
+# idempotency key counts.
 HISTORY_SIZE = 1000
 HISTORY_TTL = 300.0
 IDEMPOTENCY_WINDOW = 300.0
 
-# Seconds that a time may have at most: 30 years, which every server can count.
-LONGEST = 1e9
+# Maximum of all times: 30 years, which every server can count.
+MAX_SECONDS = 1e9
 
 
 @dataclass(frozen=True)
 class HistoryOptions:
-    """What is kept of each topic. Raises InvalidChannelLayerError for what makes no sense."""
+    """Limits of the history of each topic. Raises InvalidChannelLayerError for invalid values."""
 
-    # The newest payloads, so many; until nothing was appended for so many seconds.
     size: int
+    """Number of payloads that are kept: the newest ones."""
+
     ttl: float
-    # Seconds for which a key of `once` counts.
+    """Seconds after the last payload until the history is deleted."""
+
     window: float
+    """Seconds that an idempotency key counts."""
 
     def __post_init__(self) -> None:
         if not _is_whole(self.size) or self.size < 1:
@@ -40,17 +43,19 @@ class HistoryOptions:
 @dataclass(frozen=True)
 class WorkOptions:
     """
-    How long work is in somebody's hands, and how often.
+    Limits for the leases and deliveries of work.
 
-    Raises InvalidChannelLayerError for values that cannot be meant.
+    Raises InvalidChannelLayerError for invalid values.
     """
 
-    # Seconds until what was handed out and not acknowledged goes to somebody else.
     visibility_timeout: float = 30.0
-    # Deliveries after which it goes to the dead letters instead.
+    """Seconds until unacknowledged work is redelivered."""
+
     max_deliveries: int = 5
-    # Seconds of the pause after the first failure, which doubles with each, and of the longest.
+    """Number of deliveries after which work goes to the dead letters."""
+
     retry_backoff: tuple[float, float] = (1.0, 60.0)
+    """Seconds of the pause after the first failure, which doubles each time, and its maximum."""
 
     def __post_init__(self) -> None:
         checked_seconds("visibility_timeout", self.visibility_timeout)
@@ -68,12 +73,12 @@ class WorkOptions:
     def pause(self, deliveries: int) -> float:
         """Return the seconds to wait after that many deliveries, the last of which failed."""
         first, longest = self.retry_backoff
-        # ldexp and not 2 **: an int of any size, for a counter that is not ours alone.
+        # ldexp instead of 2 **, because the counter from the server may be any int.
         return min(longest, math.ldexp(first, min(deliveries, 64) - 1))
 
     @property
     def no_answer(self) -> str:
-        """Return the reason for what was handed out for the last time and not heard of again."""
+        """Return the reason for work that was not acknowledged after its last delivery."""
         return (
             f"its worker died or hung: it was not acknowledged within {self.visibility_timeout:g} s"
         )
@@ -81,11 +86,11 @@ class WorkOptions:
 
 def checked_seconds(name: str, value: float) -> float:
     """Return `value`, or raise InvalidChannelLayerError unless it is a number above zero."""
-    if _is_seconds(value) and 0 < value <= LONGEST:
+    if _is_seconds(value) and 0 < value <= MAX_SECONDS:
         return value
     raise InvalidChannelLayerError(
         f"{name} is {value!r}; it is a number of seconds above zero, such as 5.0, and "
-        f"at most {LONGEST:.0f}"
+        f"at most {MAX_SECONDS:.0f}"
     )
 
 

@@ -1,9 +1,9 @@
 """
-What a layer keeps of its groups: positions, history, and how a broker gives them.
+Positions and histories of groups.
 
-Every message of a group has a position: an epoch, made at random with the log of
-the group, and an offset in it, which counts from 1. A log that is lost has
-another epoch afterwards, so a position never silently means something else.
+Every message of a group has a position: the epoch of the group's log, and an offset in it,
+which counts from 1. The epoch is random. A log that was lost gets another epoch, so a position
+never silently means another message.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from fast_channels.type_defs import ChannelMessage
 
-# Bytes of an epoch: 64 bits, since nobody must meet the same one twice.
+# Random bytes of an epoch: 64 bits, so that no epoch occurs twice.
 _EPOCH_BYTES = 8
 
 _TEXT = re.compile(r"([0-9a-f]{16})-([0-9]{1,18})-([0-9]{1,10})")
@@ -29,26 +29,32 @@ _TEXT = re.compile(r"([0-9a-f]{16})-([0-9]{1,18})-([0-9]{1,10})")
 
 class Position(NamedTuple):
     """
-    A place in the log of a group: behind the message with this offset.
+    A position in the log of a group: right after the message with this offset.
 
-    As text it is for whoever got it to hand back, unchanged. It does not say what
-    the group is called, nor does it let anybody read it.
+    Clients get it as text, and pass it back unchanged. A position neither names the group nor
+    grants access to it.
     """
 
-    # Of the log; a log that was lost has another one afterwards.
     epoch: str
-    # 0 is before the first message.
+    """Identifies the log; a log that was lost gets another epoch."""
+
     offset: int
-    # Made at random with the message, 0 before the first. A server that went back to an
-    # older state of its data gives the same offset to another message; this tells them apart.
+    """Number of the message; 0 is before the first message."""
+
     tag: int
+    """
+    Random number of the message; 0 before the first message.
+
+    A server that went back to an older state of its data gives an offset a second time. The
+    tags tell the two messages apart.
+    """
 
     def __str__(self) -> str:
         return f"{self.epoch}-{self.offset}-{self.tag}"
 
     @classmethod
     def parse(cls, text: object) -> Self:
-        """Undo str(). Raises InvalidPosition for what it cannot have returned."""
+        """Undo str(). Raises InvalidPosition for a text that str() cannot have returned."""
         found = _TEXT.fullmatch(text) if isinstance(text, str) else None
         if found is None:
             raise InvalidPosition(text)
@@ -56,16 +62,17 @@ class Position(NamedTuple):
 
 
 def new_epoch() -> str:
+    """Return a random epoch for a new log."""
     return secrets.token_hex(_EPOCH_BYTES)
 
 
 def new_tag() -> int:
-    """Return what tells a message from others with the same offset; 0 is none."""
+    """Return a random tag, which tells a message from others with the same offset."""
     return random.randint(1, 2**32 - 1)  # noqa: S311 - nothing secret depends on it
 
 
 class PositionedMessage(dict[str, Any]):
-    """A message of a group, for a reader who wants to know where in its log it stands."""
+    """A message of a group, for a reader that needs its position in the log."""
 
     __slots__ = ("position", "topic")
 
@@ -78,21 +85,27 @@ class PositionedMessage(dict[str, Any]):
 class StoredMessage(NamedTuple):
     """A message of a group's history."""
 
-    # Behind this message.
     position: Position
-    # As it was sent.
+    """The position right after this message."""
+
     message: ChannelMessage
+    """The message as it was sent."""
 
 
 @dataclass(frozen=True)
 class History:
-    """What a group was sent after a position."""
+    """Messages of a group after a position."""
 
-    # In order.
     messages: Sequence[StoredMessage]
-    # Whether they follow that position without a gap. False if the log does not reach
-    # back that far, or if the position is of a log that is lost, of another group, or in
-    # the future.
+    """The messages, in order."""
+
     recovered: bool
-    # Behind the last of the messages; what comes later comes after this.
+    """
+    True if the messages follow the position without a gap.
+
+    False if the log does not reach back that far, or if the position is of a lost log, of
+    another group, or in the future.
+    """
+
     position: Position
+    """The position right after the last message; later messages follow it."""

@@ -1,6 +1,4 @@
-"""
-The same layers for code without an event loop: scripts, threads, RQ and Celery workers.
-"""
+"""Layers for code without an event loop: scripts, threads, RQ and Celery workers."""
 
 from __future__ import annotations
 
@@ -23,11 +21,11 @@ T = TypeVar("T")
 
 class SyncChannelLayer:
     """
-    A layer, or the alias of a registered one, with methods that block.
+    Blocking methods for a layer, which is passed itself or by its alias.
 
-    May be shared by threads and used after a fork. All of a process's facades
-    work on one background loop, so each layer has one set of connections,
-    however many threads send. Raises what the layer's own methods raise.
+    Threads may share the object, and it may be used after a fork. All objects of a process use
+    one background loop, so each layer has one set of connections for any number of threads. The
+    methods raise the exceptions of the layer's own methods.
     """
 
     def __init__(self, layer: BaseChannelLayer | str = "default") -> None:
@@ -38,28 +36,28 @@ class SyncChannelLayer:
         self._run(self._layer.send, channel, message)
 
     def send_many(self, channel: str, messages: Iterable[ChannelMessage]) -> None:
-        """Send to one channel, in this order and together; see the layer's own."""
+        """Send several messages to one channel in order; see the layer's `send_many`."""
         self._run(self._layer.send_many, channel, messages)
 
     def group_send(
         self, group: str, message: ChannelMessage, *, idempotency_key: str | None = None
     ) -> Position | None:
-        """Send to every channel in `group`, on every process; see the layer's own."""
+        """Send to every channel in `group`, on every process; see the layer's `group_send`."""
         send = self._layer.group_send
         return self._run(send, group, message, idempotency_key=idempotency_key)
 
     def group_send_many(self, group: str, messages: Iterable[ChannelMessage]) -> None:
-        """Send to every channel in `group`, likewise."""
+        """Send several messages to `group` in order; see the layer's `group_send_many`."""
         self._run(self._layer.group_send_many, group, messages)
 
     def history(
         self, group: str, since: Position | str | None = None, limit: int | None = None
     ) -> History:
-        """Return what `group` was sent after a position; see the layer's own."""
+        """Return the messages of `group` after a position; see the layer's `history`."""
         return self._run(self._layer.history, group, since, limit)
 
     def group_add(self, group: str, channel: str) -> None:
-        """Let a shared channel, or one of another process, receive what `group` gets."""
+        """Add a shared channel, or a channel of another process, to `group`."""
         self._run(self._layer.group_add, group, channel)
 
     def group_discard(self, group: str, channel: str) -> None:
@@ -67,7 +65,7 @@ class SyncChannelLayer:
         self._run(self._layer.group_discard, group, channel)
 
     def close(self) -> None:
-        """Let go of the layer's connections; they come back with the next call."""
+        """Close the layer's connections; the next call opens them again."""
         self._run(self._layer.close)
 
     def _run(
@@ -78,7 +76,7 @@ class SyncChannelLayer:
         except RuntimeError:
             call = function(*args, **options)
             return asyncio.run_coroutine_threadsafe(call, background_loop()).result()
-        # Blocking here would stop the very loop that may have to do the work.
+        # Blocking here would stop the loop that may have to do the work.
         raise RuntimeError(
             f"SyncChannelLayer.{function.__name__} was called on a running event loop; "
             f"there, use `await layer.{function.__name__}(...)`"

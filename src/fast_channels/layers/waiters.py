@@ -1,4 +1,4 @@
-"""Calls that wait in turn, and hand back what they were given if they are cancelled."""
+"""Calls wait in turn for values, and hand a value back if they are cancelled."""
 
 from __future__ import annotations
 

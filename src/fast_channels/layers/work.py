@@ -1,9 +1,7 @@
 """
-Work: messages that are taken, done and acknowledged, or else done again.
+Values of acknowledged work that applications see.
 
-A broker that can do this fills in `WorkQueue`: bytes and names, like the other
-forms in broker.py. What an application sees of it is `Work` and `DeadLetter`;
-see working.py.
+A broker with acknowledged work fills in the form `WorkQueue` of broker.py.
 """
 
 from __future__ import annotations
@@ -15,51 +13,63 @@ if TYPE_CHECKING:
     from fast_channels.type_defs import ChannelMessage
 
 
-# Dead letters that are kept per name; beyond that the oldest are forgotten.
+# Number of dead letters that are kept per name: the newest ones.
 MAX_DEAD_LETTERS = 1000
 
-# Characters of a reason that are kept: the text of an error may be of any length.
+# Characters of a reason that are kept, because the text of an error may be of any length.
 MAX_REASON_LENGTH = 500
 
 
 @dataclass
 class Work:
-    """What `take` hands out: a message, and how often it was handed out."""
+    """A message that `take` returns, with the number of its deliveries."""
 
-    # Where it was taken from.
     channel: str
-    # As it was sent.
+    """The channel of the message."""
+
     message: ChannelMessage
-    # 1 the first time. More does not mean that the work was done before, nor 1
-    # that it was not begun: who is interrupted gives it back uncounted.
+    """The message as it was sent."""
+
     deliveries: int
-    # Why it is not to be tried again; None while it is.
+    """
+    Number of deliveries; 1 for the first one.
+
+    An interrupted worker gives the message back without counting the delivery. Therefore a
+    handler may have begun the work before even if the number is 1, and a higher number does not
+    mean that it was done.
+    """
+
     rejection: str | None = None
+    """The reason passed to `reject`, or None."""
 
     def reject(self, reason: str) -> None:
-        """When the block ends, however it does, move the message to the dead letters."""
-        self.rejection = shortened(reason)
+        """Move the message to the dead letters when the block ends, even with an exception."""
+        self.rejection = shortened_reason(reason)
 
 
 @dataclass(frozen=True)
 class DeadLetter:
-    """Work that nobody could do."""
+    """A message that was rejected, or that failed in all of its deliveries."""
 
-    # None if what arrived was no message.
     message: ChannelMessage | None
-    # What the last handler raised, such as "ValueError: no such file", or why none did.
+    """The message as it was sent; None if the payload was not a message."""
+
     reason: str
-    # How often it was handed out.
+    """The last error, such as "ValueError: no such file", or another reason."""
+
     deliveries: int
+    """Number of deliveries."""
 
 
 def reason_of(exc: Exception) -> str:
+    """Return the type and text of an exception as a reason."""
     try:
         text = str(exc)
-    except Exception:  # noqa: BLE001 - code of the application, and its work must not be left over
+    except Exception:  # noqa: BLE001 - user code, and its error must not leave the work unfinished
         text = "(without a text: its own str() raises)"
-    return shortened(f"{type(exc).__name__}: {text}")
+    return shortened_reason(f"{type(exc).__name__}: {text}")
 
 
-def shortened(reason: str) -> str:
+def shortened_reason(reason: str) -> str:
+    """Return a reason of at most MAX_REASON_LENGTH characters."""
     return reason if len(reason) <= MAX_REASON_LENGTH else reason[: MAX_REASON_LENGTH - 3] + "..."
