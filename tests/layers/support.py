@@ -1,4 +1,4 @@
-"""Brokers that record, scripts in a process of their own, and waiting for facts."""
+"""Recording brokers, scripts in their own process, and helpers that wait for facts."""
 
 from __future__ import annotations
 
@@ -15,45 +15,45 @@ from fast_channels.layers.lanes import Prepared
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-# Seconds that anything here may take on a busy machine.
+# Upper bound in seconds for any step on a busy machine.
 PATIENCE = 15.0
 
 
-# From 3.12 on Python warns of every fork in a process with threads. That ours
-# works is what some tests are about.
+# Python 3.12 and later warn of every fork in a process with threads. Some tests are about such
+# forks.
 FORK_IS_MEANT = "ignore:This process:DeprecationWarning"
 
 
 async def becomes(condition: Callable[[], object]) -> None:
-    """Return when a condition holds; fails if it does not come to hold."""
+    """Return when a condition holds; fail if it does not become true in time."""
     async with asyncio.timeout(PATIENCE):
         while not condition():
             await asyncio.sleep(0.002)
 
 
 def comes_true(condition: Callable[[], object]) -> None:
-    """The same where there is no event loop."""
+    """Wait for a condition like `becomes`, without an event loop."""
     deadline = time.monotonic() + PATIENCE
     while not condition():
         assert time.monotonic() < deadline, "what the test waits for does not happen"
-        # A poll: there is no loop whose events could be waited for.
+        # Polling, because there is no loop with events to wait for.
         time.sleep(0.002)
 
 
 async def arrives(mailbox):
-    """Return the next message of a mailbox; fails if none comes."""
+    """Return the next message of a mailbox; fail if none comes."""
     async with asyncio.timeout(PATIENCE):
         return await mailbox.get()
 
 
 async def received(layer, channel):
-    """Return the next message of a channel; fails if none comes."""
+    """Return the next message of a channel; fail if none comes."""
     async with asyncio.timeout(PATIENCE):
         return await layer.receive(channel)
 
 
 async def turns(number: int = 20) -> None:
-    """Let everything run that can run now."""
+    """Let every task and callback run that is ready."""
     for _ in range(number):
         await asyncio.sleep(0)
 
@@ -70,9 +70,9 @@ def run_script(script: str, *arguments: str) -> subprocess.CompletedProcess[str]
 
 
 def printed(script: str, *arguments: str) -> str:
-    """Return what a script printed; fails if it failed or has something to complain about."""
+    """Return the output of a script; fail if it failed or printed a complaint."""
     done = run_script(script, *arguments)
-    # asyncio's debug mode remarks on slow steps, which says more about the machine.
+    # asyncio's debug mode reports slow steps, which depend on the machine.
     complaints = [line for line in done.stderr.splitlines() if not line.startswith("Executing <")]
     assert not complaints, done.stderr
     assert done.returncode == 0, done.stdout
@@ -111,10 +111,10 @@ class RecordingLane:
 
 class RecordingBroker:
     """
-    Writes down every call in `calls`, and answers when it is told to.
+    Records every call in `calls`, and answers when a test allows it.
 
-    A topic in `held` is answered when its event is set; one in `refused`
-    raises what stands there.
+    A topic in `held` is answered when its event is set; a topic in `refused` raises its
+    exception.
     """
 
     def __init__(self) -> None:
@@ -147,7 +147,7 @@ class RecordingBroker:
         await self._answer(topic)
 
     def hold(self, topic) -> asyncio.Event:
-        """Let calls for `topic` wait for the event that is returned."""
+        """Let calls for `topic` wait for the returned event."""
         self.held[topic] = asyncio.Event()
         return self.held[topic]
 
@@ -174,7 +174,7 @@ class RecordingLayer(BaseChannelLayer):
     def __init__(self, **options) -> None:
         super().__init__(**options)
         self.brokers = []
-        # What the next brokers refuse from the beginning.
+        # Topics that later brokers refuse from the beginning.
         self.refused = {}
 
     def _make_broker(self):

@@ -1,4 +1,4 @@
-"""What is particular to the layer within one process."""
+"""Properties of the layer within one process that other layers lack."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.layers.support import arrives, received, turns
 
 @pytest.fixture
 def clock(monkeypatch):
-    """The time that the broker sees: set clock.now."""
+    """A clock in place of the broker's; set clock.now."""
 
     class Clock:
         now = 1000.0
@@ -31,7 +31,7 @@ def clock(monkeypatch):
 
 
 async def test_channels_and_groups_can_be_inspected(memory):
-    """By name, with what waits and who is a member."""
+    """The names lead to waiting messages and to members."""
     name = await memory.new_channel()
     await memory.group_add("room", name)
     await memory.group_add("room", "shared")
@@ -42,7 +42,7 @@ async def test_channels_and_groups_can_be_inspected(memory):
 
 
 async def test_nothing_is_listed_of_channels_and_groups_that_ended(memory):
-    """Read, left and closed, they are gone."""
+    """Channels and groups are removed once they are read, left and closed."""
     name = await memory.new_channel()
     await memory.group_add("room", name)
     await memory.group_add("room", "shared")
@@ -54,7 +54,7 @@ async def test_nothing_is_listed_of_channels_and_groups_that_ended(memory):
 
 
 async def test_flush_empties_the_tables(memory):
-    """Queues and shared memberships included."""
+    """The tables include queues and shared memberships."""
     await memory.group_add("room", "shared")
     await memory.group_add("room", await memory.new_channel())
     await memory.group_send("room", {"type": "test"})
@@ -63,7 +63,7 @@ async def test_flush_empties_the_tables(memory):
 
 
 async def test_message_expires_after_its_time(memory, clock):
-    """Not before, and each by its own age."""
+    """Each message expires by its own age."""
     await memory.send("shared", {"type": "test", "n": 0})
     clock.now += 30
     await memory.send("shared", {"type": "test", "n": 1})
@@ -72,7 +72,7 @@ async def test_message_expires_after_its_time(memory, clock):
 
 
 async def test_expired_messages_take_no_room(clock):
-    """A queue that was full has room again."""
+    """A full queue accepts messages again."""
     async with InMemoryChannelLayer(expiry=10, capacity=1) as layer:
         await layer.send("shared", {"type": "test", "n": 0})
         with pytest.raises(ChannelFull):
@@ -83,7 +83,7 @@ async def test_expired_messages_take_no_room(clock):
 
 
 async def test_receivers_of_a_queue_are_served_in_turn(memory):
-    """Who waited longest is first."""
+    """The receiver that waits longest comes first."""
     served = []
 
     async def receive(number):
@@ -99,10 +99,10 @@ async def test_receivers_of_a_queue_are_served_in_turn(memory):
 
 
 async def test_turn_of_a_cancelled_receiver_passes_to_the_next(memory):
-    """A message that came in this moment is not left lying."""
+    """A message that arrived at this moment is not left in the queue."""
     first, second = (asyncio.create_task(memory.receive("shared")) for _ in range(2))
     await turns()
-    await inspect.broker(memory).push("shared", memory._encode({"type": "test"}), 10)
+    await inspect.broker(memory).push("shared", inspect.encode(memory, {"type": "test"}), 10)
     first.cancel()
     async with asyncio.timeout(5):
         assert await second == {"type": "test"}
@@ -110,7 +110,7 @@ async def test_turn_of_a_cancelled_receiver_passes_to_the_next(memory):
 
 
 async def test_cancelled_receivers_leave_nothing_behind(memory):
-    """Ten thousand of them, and no list has grown."""
+    """After ten thousand of them, no list has grown."""
     for _ in range(100):
         receivers = [asyncio.create_task(memory.receive("shared")) for _ in range(100)]
         await turns(2)
@@ -122,7 +122,7 @@ async def test_cancelled_receivers_leave_nothing_behind(memory):
 
 
 async def test_reader_has_turns_while_a_sender_sends_in_a_loop():
-    """Far more messages than fit arrive."""
+    """The reader gets far more messages than its mailbox holds."""
     async with InMemoryChannelLayer(capacity=3) as layer:
         inbox = await layer.open_channel()
         await layer.group_add("room", inbox.name)
@@ -143,14 +143,14 @@ async def test_reader_has_turns_while_a_sender_sends_in_a_loop():
 
 
 def test_named_channel_keeps_its_messages_between_two_loops():
-    """As fast-channels 1.1 did for tests that run a loop each."""
+    """Tests for fast-channels 1.1 that run one loop each depend on it."""
     layer = InMemoryChannelLayer()
     asyncio.run(layer.send("shared", {"type": "test"}))
     assert asyncio.run(received(layer, "shared")) == {"type": "test"}
 
 
 def test_loop_that_was_paused_does_not_end_its_successor():
-    """The layer moved on; what the first loop still has to close is its own."""
+    """The layer has moved on, and the first loop closes only its own session."""
     layer = InMemoryChannelLayer()
     first = asyncio.new_event_loop()
     first.run_until_complete(layer.open())
@@ -174,7 +174,7 @@ def test_loop_that_was_paused_does_not_end_its_successor():
 
 
 async def test_layer_used_while_it_is_closed_works_afterwards(memory):
-    """A join that was under way does not let the old session end the new one."""
+    """A join in progress does not let the old session end the new one."""
     old = await memory.open_channel()
     joining = asyncio.create_task(memory.group_add("room", old.name))
     closing = asyncio.create_task(memory.close())
@@ -188,7 +188,7 @@ async def test_layer_used_while_it_is_closed_works_afterwards(memory):
 
 @pytest.mark.parametrize("steps", range(6))
 async def test_reopening_while_closing_does_not_silence_the_layer(memory, steps):
-    """Whichever step of the closing it comes in."""
+    """The reopening may come at any step of the closing."""
     inbox = await memory.open_channel()
     joining = asyncio.create_task(memory.group_add("room", inbox.name))
     closing = asyncio.create_task(memory.close())
@@ -203,7 +203,7 @@ async def test_reopening_while_closing_does_not_silence_the_layer(memory, steps)
 
 
 async def test_health_is_that_of_the_process(memory):
-    """There is no connection that could break."""
+    """The layer has no connection that could break."""
     assert (memory.health().state, memory.health().servers) == ("ready", {})
     await memory.close()
     assert memory.health().state == "closed"
@@ -211,11 +211,11 @@ async def test_health_is_that_of_the_process(memory):
 
 
 async def test_receiver_that_came_while_others_were_served_is_served_later(memory):
-    """Two receivers are served together, and the third begins to wait before both have ended."""
+    """The third receiver begins to wait before both of the served ones have ended."""
     receivers = [asyncio.create_task(memory.receive("shared")) for _ in range(2)]
     await turns()
-    await inspect.broker(memory).push("shared", memory._encode({"type": "test"}), 10)
-    await inspect.broker(memory).push("shared", memory._encode({"type": "test"}), 10)
+    await inspect.broker(memory).push("shared", inspect.encode(memory, {"type": "test"}), 10)
+    await inspect.broker(memory).push("shared", inspect.encode(memory, {"type": "test"}), 10)
     receivers += [asyncio.create_task(memory.receive("shared")) for _ in range(3)]
     await turns()
     for _ in range(3):

@@ -1,4 +1,4 @@
-"""What the broker is asked, when, and what those who wait for it are told."""
+"""Subscriptions ask the broker at the right time, and report its answers to all waiting calls."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def broker():
 
 @pytest.fixture
 def wanted():
-    """Topics that have members; the tests join and leave by changing it."""
+    """Topics with members; the tests join and leave by changing this set."""
     return set()
 
 
@@ -32,7 +32,7 @@ async def subscriptions(wanted, broker):
 
 
 async def test_settling_asks_the_broker_once(subscriptions, wanted, broker):
-    """Later it is known."""
+    """The answer is remembered."""
     wanted.add("room")
     await subscriptions.settle(["room"])
     await subscriptions.settle(["room"])
@@ -41,7 +41,7 @@ async def test_settling_asks_the_broker_once(subscriptions, wanted, broker):
 
 
 async def test_concurrent_first_joins_are_one_question(subscriptions, wanted, broker):
-    """Everybody waits for the one answer."""
+    """All calls wait for one answer."""
     answer = broker.hold("room")
     wanted.add("room")
     joining = [asyncio.create_task(subscriptions.settle(["room"])) for _ in range(20)]
@@ -53,7 +53,7 @@ async def test_concurrent_first_joins_are_one_question(subscriptions, wanted, br
 
 
 async def test_last_leave_ends_the_subscription(subscriptions, wanted, broker):
-    """And settling what nobody wants asks nothing."""
+    """Settling an unwanted topic asks nothing."""
     wanted.add("room")
     await subscriptions.settle(["room"])
     wanted.discard("room")
@@ -64,7 +64,7 @@ async def test_last_leave_ends_the_subscription(subscriptions, wanted, broker):
 
 
 async def test_join_while_the_last_member_leaves_ends_subscribed(subscriptions, wanted, broker):
-    """The joiner waits until the broker was asked again."""
+    """The joining call waits until the broker was asked again."""
     wanted.add("room")
     await subscriptions.settle(["room"])
     answer = broker.hold("room")
@@ -83,7 +83,7 @@ async def test_join_while_the_last_member_leaves_ends_subscribed(subscriptions, 
 
 
 async def test_leave_while_joining_ends_unsubscribed(subscriptions, wanted, broker):
-    """The broker is asked both, in this order."""
+    """The broker gets both requests, in this order."""
     answer = broker.hold("room")
     wanted.add("room")
     joining = asyncio.create_task(subscriptions.settle(["room"]))
@@ -97,7 +97,7 @@ async def test_leave_while_joining_ends_unsubscribed(subscriptions, wanted, brok
 
 
 async def test_join_and_leave_between_two_steps_ask_nothing(subscriptions, wanted, broker):
-    """Only the state wanted last counts."""
+    """Only the last state counts."""
     answer = broker.hold("room")
     wanted.add("room")
     joining = asyncio.create_task(subscriptions.settle(["room"]))
@@ -113,7 +113,7 @@ async def test_join_and_leave_between_two_steps_ask_nothing(subscriptions, wante
 
 
 async def test_slow_answer_delays_no_other_topic(subscriptions, wanted, broker):
-    """Each topic has a conversation of its own."""
+    """Each topic has its own task."""
     answer = broker.hold("slow")
     wanted.update(["slow", "quick"])
     slow = asyncio.create_task(subscriptions.settle(["slow"]))
@@ -127,7 +127,7 @@ async def test_slow_answer_delays_no_other_topic(subscriptions, wanted, broker):
 
 
 async def test_settling_several_topics_waits_for_all(subscriptions, wanted, broker):
-    """They are asked for at once."""
+    """The broker gets all requests at once."""
     answers = [broker.hold(topic) for topic in "abc"]
     wanted.update("abc")
     settling = asyncio.create_task(subscriptions.settle("abc"))
@@ -141,7 +141,7 @@ async def test_settling_several_topics_waits_for_all(subscriptions, wanted, brok
 
 
 async def test_everybody_who_waits_gets_the_brokers_error(subscriptions, wanted, broker):
-    """And the next one who joins asks again."""
+    """The next join asks again."""
     answer = broker.hold("room")
     broker.refuse("room")
     wanted.add("room")
@@ -158,7 +158,7 @@ async def test_everybody_who_waits_gets_the_brokers_error(subscriptions, wanted,
 
 
 async def test_error_of_one_topic_leaves_the_others_alone(subscriptions, wanted, broker):
-    """They are subscribed, although the call that asked for all of them fails."""
+    """The other topics are subscribed, although the call for all of them fails."""
     broker.refuse("bad")
     wanted.update(["bad", "good"])
     with pytest.raises(LayerUnavailable):
@@ -168,7 +168,7 @@ async def test_error_of_one_topic_leaves_the_others_alone(subscriptions, wanted,
 
 
 async def test_failed_unsubscribe_is_asked_again_by_the_next_member(subscriptions, wanted, broker):
-    """Nobody knows what the broker still has, so its old answer is not trusted."""
+    """The broker's state is unknown then, so its old answer is not trusted."""
     wanted.add("room")
     await subscriptions.settle(["room"])
     broker.refuse("room")
@@ -185,7 +185,7 @@ async def test_failed_unsubscribe_is_asked_again_by_the_next_member(subscription
 async def test_failed_unsubscribe_does_not_reach_who_has_joined_meanwhile(
     subscriptions, wanted, broker
 ):
-    """The joiner is told of its own subscription, and of nothing else."""
+    """The joining call gets the answer to its own request only."""
     wanted.add("room")
     await subscriptions.settle(["room"])
     broker.hold("room")
@@ -207,7 +207,7 @@ async def test_failed_unsubscribe_does_not_reach_who_has_joined_meanwhile(
 
 
 async def test_error_that_nobody_waits_for_is_no_warning(subscriptions, wanted, broker, caplog):
-    """settle_later has no one to tell."""
+    """No caller waits for the result of settle_later."""
     broker.refuse("room")
     wanted.add("room")
     subscriptions.settle_later("room")
@@ -217,7 +217,7 @@ async def test_error_that_nobody_waits_for_is_no_warning(subscriptions, wanted, 
 
 
 async def test_cancelling_one_who_waits_does_not_end_it_for_others(subscriptions, wanted, broker):
-    """The conversation goes on."""
+    """The task goes on for the other calls."""
     answer = broker.hold("room")
     wanted.add("room")
     first, second = (asyncio.create_task(subscriptions.settle(["room"])) for _ in range(2))
@@ -231,7 +231,7 @@ async def test_cancelling_one_who_waits_does_not_end_it_for_others(subscriptions
 
 
 async def test_cancelling_everybody_still_ends_in_the_wanted_state(subscriptions, wanted, broker):
-    """A subscription that nobody wants any more is ended."""
+    """A subscription that is not wanted any more is ended."""
     answer = broker.hold("room")
     wanted.add("room")
     joining = asyncio.create_task(subscriptions.settle(["room"]))
@@ -248,7 +248,7 @@ async def test_cancelling_everybody_still_ends_in_the_wanted_state(subscriptions
 async def test_topic_may_be_joined_again_in_the_turn_after_its_answer(
     subscriptions, wanted, broker
 ):
-    """A conversation that has just ended is not taken for one that goes on."""
+    """A task that has just ended does not count as running."""
     for _ in range(50):
         wanted.add("room")
         await subscriptions.settle(["room"])
@@ -260,7 +260,7 @@ async def test_topic_may_be_joined_again_in_the_turn_after_its_answer(
 
 
 async def test_stopping_tells_those_who_wait(subscriptions, wanted, broker):
-    """Nobody is left waiting for an answer that will not come."""
+    """Every waiting call raises."""
     broker.hold("room")
     wanted.add("room")
     joining = asyncio.create_task(subscriptions.settle(["room"]))
@@ -272,13 +272,13 @@ async def test_stopping_tells_those_who_wait(subscriptions, wanted, broker):
 
 
 async def test_stopping_twice_or_unused_is_fine(subscriptions):
-    """There is nothing to do."""
+    """Stopping has nothing to do then."""
     await subscriptions.stop()
     await subscriptions.stop()
 
 
 async def test_random_joins_and_leaves_end_in_agreement(subscriptions, wanted, broker):
-    """After all of them the broker has exactly what is wanted, and was asked in turn."""
+    """Finally the broker has exactly the wanted topics, and was asked one thing at a time."""
     chance = random.Random(4)
     topics = [f"t{n}" for n in range(8)]
     pending = set()
