@@ -1,4 +1,4 @@
-"""The promises of a layer, kept over a relay."""
+"""The contract of layers, for the relay."""
 
 import asyncio
 import contextlib
@@ -15,7 +15,7 @@ from fast_channels.testing.contract import LayerContract, MakeLayer
 
 @pytest.fixture(scope="module")
 def port() -> Iterator[int]:
-    """The port of a relay in a thread, which layers on several loops can use."""
+    """Run a relay in a thread, for layers on several loops, and yield its port."""
     loop = asyncio.new_event_loop()
 
     async def serve() -> None:
