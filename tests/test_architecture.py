@@ -12,6 +12,7 @@ import pytest
 import fast_channels
 
 PACKAGE = Path(fast_channels.__file__).parent
+TESTS = Path(__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 # From the inside out. A module imports from lines above its own, or its own package below.
@@ -183,6 +184,44 @@ except MissingExtra as exc:
 """
     expected = "a Redis channel layer needs an extra: pip install 'fast-channels[redis]'"
     assert run(script) == [expected]
+
+
+# Test files of modules that have no test file of their own name, from tests/ on.
+COVERED_BY = {
+    "layers.broker": "contract/test_contract.py",
+    "layers.session": "layers/test_base.py",
+    "layers.statistics": "layers/test_hub.py",
+    "layers.delivery": "consumer/test_direct.py",
+    "layers.lanes": "consumer/test_direct.py",
+    "layers.redis._inbox": "layers/redis/test_batches.py",
+    "layers.redis._keys": "layers/redis/test_core.py",
+    "layers.redis._log": "layers/redis/test_streams.py",
+    "layers.redis._options": "layers/redis/test_leases.py",
+    "layers.redis._scripts": "layers/redis/test_client.py",
+    "layers.redis.type_defs": "layers/redis/test_hosts.py",
+    "layers.redis.utils": "layers/redis/test_hosts.py",
+    "consumer.connection": "consumer/test_websocket.py",
+    "consumer.dispatch": "consumer/test_base.py",
+    "consumer.forwarding": "consumer/test_eager.py",
+    "consumer.resuming": "consumer/test_resume.py",
+    "consumer.speaking": "consumer/test_resume.py",
+    "consumer.handlers": "consumer/test_base.py",
+    "consumer.ws_state": "consumer/test_websocket.py",
+    "consumer.resume.progress": "consumer/test_resume.py",
+    "consumer.resume.protocol": "consumer/test_resume.py",
+    "consumer.resume.resume": "consumer/test_resume.py",
+}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: dotted(path) or "fast_channels")
+def test_every_module_of_layers_and_consumers_has_tests(path):
+    """The test file has the module's name, or the table names it."""
+    module = dotted(path)
+    if path.name == "__init__.py" or not module.startswith(("layers.", "consumer.")):
+        return
+    folder, _, name = module.rpartition(".")
+    named = f"{folder.replace('.', '/')}/test_{name.removeprefix('_')}.py"
+    assert (TESTS / COVERED_BY.get(module, named)).exists(), f"no test file covers {module}"
 
 
 def test_hot_path_does_not_wait():
