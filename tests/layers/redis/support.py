@@ -31,7 +31,7 @@ def subscribers(client):
 
 
 def cut(client, *kinds):
-    """Let the server close all connections, or those of some kinds, except this client's."""
+    """Let the server close all connections, or all of some kinds, except this client's."""
     for kind in kinds or ("normal", "pubsub"):
         client.execute_command("CLIENT", "KILL", "TYPE", kind, "SKIPME", "yes")
 
@@ -52,6 +52,6 @@ def paused(server):
 
 
 def outages(caplog):
-    """Return the levels and first words of what was logged about connections."""
+    """Return the levels and first words of the log records about connections."""
     records = [r for r in caplog.records if r.name == "fast_channels.layers.redis"]
     return [(r.levelname, r.getMessage().split()[0]) for r in records]

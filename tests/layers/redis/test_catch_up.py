@@ -1,4 +1,4 @@
-"""States of a topic: what is delivered at once, what is held, and when its log is read."""
+"""States of a topic: when payloads are delivered or held, and when the log is read."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_live_topic_delivers_what_follows():
 
 
 def test_starting_topic_holds_until_its_log_was_looked_at():
-    """Then it delivers what is not in the log's past."""
+    """Then the topic delivers the payloads behind the end of the log."""
     cursor = TopicCursor("topic")
     assert not any(cursor.receive(notification(n)) for n in (3, 4, 5))
     assert cursor.state is CursorState.STARTING
@@ -66,7 +66,7 @@ def test_starting_topic_holds_until_its_log_was_looked_at():
 
 
 def test_hole_makes_a_topic_fall_behind():
-    """What is behind the hole is held, and delivered when the log has filled it."""
+    """Later payloads are held, and delivered when the log has filled the hole."""
     cursor = live_cursor()
     assert not cursor.receive(notification(3))
     assert cursor.state is CursorState.BEHIND
@@ -81,7 +81,7 @@ def test_hole_makes_a_topic_fall_behind():
 
 
 def test_what_was_read_is_not_delivered_again():
-    """Its notification may come late."""
+    """The notification of such a payload may come late."""
     cursor = live_cursor()
     cursor.start_reading()
     cursor.move(position(5))
@@ -127,7 +127,7 @@ def test_hole_among_held_notifications_is_not_skipped():
 
 
 def test_more_than_can_be_held_is_read_again(monkeypatch):
-    """What was not held is in the log."""
+    """The log has the payloads that were not held."""
     monkeypatch.setattr(_catch_up, "MAX_HELD", 2)
     cursor = live_cursor()
     cursor.start_reading()
@@ -148,7 +148,7 @@ def test_reason_to_read_that_came_during_a_reading_is_not_forgotten():
 
 
 async def test_call_waits_for_a_reading_that_begins_after_it():
-    """And for no later one."""
+    """The call does not wait for a later one."""
     cursor = live_cursor()
     first = cursor.wait()
     cursor.start_reading()
@@ -195,7 +195,7 @@ def log():
 
 @pytest.fixture
 async def delivered(log, monkeypatch):
-    """What a topic has delivered; it can be told of more, and of outages."""
+    """Payloads that a topic has delivered, and a way to tell it of more, and of outages."""
     monkeypatch.setattr(_reader, "MIN_RECONNECT_DELAY_SECONDS", 0.01)
 
     class Delivered(list):
@@ -235,7 +235,7 @@ async def test_log_that_cannot_be_read_is_read_later(delivered, log, error):
 
 
 async def test_outage_is_reported_when_logs_were_read(delivered, log):
-    """With what was missed before it, and what follows after it."""
+    """Missed payloads are delivered first."""
     delivered.catch_up.lost()
     log.append()
     delivered.catch_up.arrived(log.key("topic"), log.append())

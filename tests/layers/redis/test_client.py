@@ -1,4 +1,4 @@
-"""Commands of many tasks over one connection, and what happens when it breaks."""
+"""Commands of many tasks over one connection, and the loss of that connection."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ async def test_reply_belongs_to_its_command(pipe):
 
 
 async def test_commands_are_executed_in_the_order_they_were_given(pipe, client):
-    """Also across batches."""
+    """The order also holds across batches."""
 
     async def push(n):
         await turns(n % 7)
@@ -73,7 +73,7 @@ async def test_commands_given_together_travel_together(pipe, batches):
 
 
 async def test_commands_given_meanwhile_wait_for_no_reply(pipe, batches, client):
-    """They are with the server when it is done with those before them."""
+    """The server has them when it finishes the earlier ones."""
     first = asyncio.create_task(pipe.call("BLPOP", "nothing", 0))
     await becomes(lambda: batches)
     others = [asyncio.create_task(pipe.call("PING")) for _ in range(20)]
@@ -106,7 +106,7 @@ async def test_closing_finishes_what_is_under_way(pipe, client, monkeypatch):
 
 
 async def test_error_of_one_command_leaves_the_others(pipe, client):
-    """Those before and after it in the same batch."""
+    """Commands before and after it in the same batch have their own replies."""
     client.set("text", "abc")
     calls = [
         ("SET", "a", 1),
@@ -125,7 +125,7 @@ async def test_error_of_one_command_leaves_the_others(pipe, client):
 
 
 async def test_caller_who_gives_up_shifts_no_reply(pipe):
-    """Whether its command was sent or not."""
+    """The other replies stay in order, even if the command of the cancelled call was sent."""
     for steps in range(8):
         calls = [asyncio.create_task(pipe.call("ECHO", str(n))) for n in range(10)]
         await turns(steps)
@@ -137,7 +137,7 @@ async def test_caller_who_gives_up_shifts_no_reply(pipe):
 
 
 async def test_command_that_was_given_up_before_it_was_sent_is_not_sent(pipe, client):
-    """It had not begun."""
+    """A call cancelled this early has had no effect."""
     call = asyncio.create_task(pipe.call("SET", "key", 1))
     await turns(1)
     call.cancel()
@@ -181,7 +181,7 @@ async def test_database_of_a_url_is_used(redis_url, client):
 
 
 async def test_script_is_known_to_the_server_after_its_first_run(pipe, batches):
-    """Its text travels once."""
+    """The client sends the text once."""
     script = Script("flush")
     for _ in range(3):
         assert await pipe.run(script, [], ["nothing*"]) == 0
@@ -199,7 +199,7 @@ async def test_script_that_the_server_forgot_is_sent_again(pipe, client):
 
 
 async def test_error_in_a_script_is_told(pipe):
-    """It is not taken for a script that is missing."""
+    """The client does not mistake it for a missing script."""
     with pytest.raises(LayerUnavailable):
         await pipe.run(Script("push"), ["key"], ["no", "numbers"])
 
@@ -208,7 +208,7 @@ async def test_error_in_a_script_is_told(pipe):
 
 
 async def test_server_that_nobody_started_is_unavailable():
-    """The sentence has its address and what to check."""
+    """The error has the address and says how to check it."""
     port = free_port()
     pipe = client_of({"address": f"redis://:secret@127.0.0.1:{port}"})
     with pytest.raises(LayerUnavailable) as caught:
@@ -220,7 +220,7 @@ async def test_server_that_nobody_started_is_unavailable():
 
 
 async def test_commands_fail_while_the_server_is_gone_and_work_when_it_is_back(server):
-    """Nobody has to do anything about it."""
+    """The client connects again by itself."""
     pipe = client_of({"address": server.url})
     assert await pipe.call("PING") == b"PONG"
     server.kill()
@@ -233,7 +233,7 @@ async def test_commands_fail_while_the_server_is_gone_and_work_when_it_is_back(s
 
 
 async def test_everybody_who_waits_is_told_of_the_loss(server):
-    """Those in the batch that was under way, and those behind it."""
+    """Callers in the batch under way and in the next one all get the error."""
     pipe = client_of({"address": server.url})
     await pipe.call("PING")
     first = asyncio.create_task(pipe.call("BLPOP", "nothing", 0))
@@ -248,7 +248,7 @@ async def test_everybody_who_waits_is_told_of_the_loss(server):
 
 
 async def test_server_that_hangs_is_unavailable_within_the_timeout(server):
-    """And usable when it goes on."""
+    """The client is usable when the server goes on."""
     pipe = client_of({"address": server.url}, timeout=3)
     await pipe.call("PING")
     with paused(server):
@@ -278,7 +278,7 @@ async def test_connection_that_the_server_closed_while_idle_is_made_anew(pipe, c
 
 
 async def test_demoted_server_is_given_up(pipe, client):
-    """Its successor is elsewhere, so the connection is not kept."""
+    """The client drops the connection, because the successor is elsewhere."""
     await pipe.call("PING")
     try:
         client.execute_command("REPLICAOF", "127.0.0.1", free_port())
@@ -291,7 +291,7 @@ async def test_demoted_server_is_given_up(pipe, client):
 
 
 async def test_password_that_is_wrong_is_told():
-    """It is the server's own sentence."""
+    """The error has the server's own sentence."""
     with ValkeyServer(options=("--requirepass", "right")) as server:
         pipe = client_of({"host": "127.0.0.1", "port": server.port, "password": "wrong"})
         with pytest.raises(LayerUnavailable, match=r"(?i)password|auth"):
@@ -310,7 +310,7 @@ class Passwords(CredentialProvider):
 
 
 async def test_error_of_any_kind_is_told_to_who_waits(redis_url, recwarn):
-    """Also one that redis-py did not raise; what is given later is tried again."""
+    """Every caller gets an error that is not from redis-py too; later calls try again."""
     pipe = client_of({"address": redis_url, "credential_provider": Passwords()})
     for _ in range(2):
         calls = [asyncio.create_task(pipe.call("PING")) for _ in range(2)]
@@ -335,7 +335,7 @@ async def test_closed_pipe_is_not_opened_again(pipe, redis_url):
 
 
 async def test_lost_pipe_comes_back_though_nobody_uses_it(server, monkeypatch):
-    """Or a process that only sends, and rarely, would be called degraded for hours."""
+    """Otherwise a process that rarely sends would count as degraded for hours."""
     monkeypatch.setattr(_client, "RETRY_DELAY_SECONDS", 0.05)
     pipe = client_of({"address": server.url})
     await pipe.call("PING")
@@ -349,7 +349,7 @@ async def test_lost_pipe_comes_back_though_nobody_uses_it(server, monkeypatch):
 
 
 async def test_several_servers_are_asked_at_once(redis_url, second_valkey):
-    """And all are asked, although one fails."""
+    """All of them are asked, although one fails."""
     good = [Server({"address": url}) for url in (redis_url, second_valkey.url)]
     await ping_all(good)
     bad = Server({"address": f"redis://127.0.0.1:{free_port()}"})
@@ -361,7 +361,7 @@ async def test_several_servers_are_asked_at_once(redis_url, second_valkey):
 
 
 async def test_command_that_is_told_is_executed_in_its_place(pipe, client):
-    """Nobody waits for its reply, and no other reply is taken for it."""
+    """The client drops its reply, and takes no other reply for it."""
     assert not pipe.write("SET", "key", 0)
     await pipe.call("PING")
     for n in range(1, 4):
@@ -382,7 +382,7 @@ async def test_command_that_is_told_comes_after_those_given_before(pipe, batches
 
 
 async def test_nothing_can_be_told_when_the_server_is_gone(server):
-    """Who tells it has to know."""
+    """The caller learns that the command was not written."""
     pipe = client_of({"address": server.url})
     await pipe.call("PING")
     server.kill()
@@ -438,7 +438,7 @@ async def test_link_is_one_conversation(redis_url):
 
 
 async def test_link_does_not_write_to_a_connection_that_is_closing(redis_url):
-    """Nor to none; the error is one that its users expect of a connection."""
+    """The error is one that users of connections expect."""
     link = RedisConnection({"address": redis_url})
     with pytest.raises(ConnectionError):
         link.write([("PING",)])
@@ -452,7 +452,7 @@ async def test_link_does_not_write_to_a_connection_that_is_closing(redis_url):
 
 
 async def test_link_does_not_come_back_by_itself(redis_url, client):
-    """What came between would be missing, and nobody would know."""
+    """Otherwise messages in between would be missing without notice."""
     link = RedisConnection({"address": redis_url, "client_name": "link"})
     await link.open()
     cut(client)
@@ -465,7 +465,7 @@ async def test_link_does_not_come_back_by_itself(redis_url, client):
 
 
 async def test_link_that_was_never_opened_can_be_closed(redis_url):
-    """There is nothing to do."""
+    """Closing such a connection does nothing."""
     link = RedisConnection({"address": redis_url})
     with pytest.raises(ConnectionError):
         await link.call("PING")
@@ -473,7 +473,7 @@ async def test_link_that_was_never_opened_can_be_closed(redis_url):
 
 
 async def test_commands_that_were_given_up_are_not_kept(server):
-    """Those that have to wait for a server that reads nothing may be large."""
+    """Commands for a server that reads nothing may be large."""
     pipe = client_of({"address": server.url})
     await pipe.call("PING")
     with paused(server):
@@ -490,7 +490,7 @@ async def test_commands_that_were_given_up_are_not_kept(server):
 async def test_connection_that_ends_as_soon_as_it_is_made_fails_at_once(
     redis_url, client, monkeypatch
 ):
-    """What is told of it before anybody listens is not told again."""
+    """asyncio tells of the end before the client listens, and only once."""
     pipe, opening = client_of({"address": redis_url}, timeout=PATIENCE), RedisConnection.open
 
     async def ended(link):

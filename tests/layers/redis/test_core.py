@@ -92,7 +92,7 @@ async def test_plain_channel_is_a_key_without_an_address(opened, redis_url, clie
 
 
 async def test_group_message_is_addressed_with_a_list(opened, redis_url, client):
-    """One payload per inbox, with all who are meant there; plain channels too."""
+    """Each inbox gets one payload with all its receivers, and plain channels get one too."""
     layer = await opened(redis_url)
     for name in ("specific.a!1", "specific.a!2", "specific.b!1", "jobs"):
         await layer.group_add("room", name)
@@ -178,7 +178,7 @@ async def test_messages_sent_together_are_one_command(opened, redis_url, client,
 
 
 async def test_nothing_is_sent_after_a_message_that_was_refused(opened, redis_url, commands):
-    """There might be room again by then, and a hole before it."""
+    """Otherwise later messages might find room again, and follow a hole."""
     layer = await opened(redis_url, capacity=1500)
     await layer.send_many("jobs", [MESSAGE])
     commands.clear()
@@ -191,7 +191,7 @@ async def test_nothing_is_sent_after_a_message_that_was_refused(opened, redis_ur
 async def test_messages_sent_together_fill_the_inbox_of_a_process_that_hangs(
     opened, redis_url, monkeypatch
 ):
-    """What was accepted is said, as for a shared channel."""
+    """The sender learns how many were accepted, as for a shared channel."""
     monkeypatch.setattr(core, "INBOX_CAPACITY", 3)
     layer = await opened(redis_url)
     with pytest.raises(ChannelFull) as caught:
@@ -226,7 +226,7 @@ async def test_what_a_peer_writes_is_delivered(opened, redis_url, client):
 
 
 async def test_garbage_in_the_inbox_is_skipped(opened, redis_url, client):
-    """It is counted, and what follows arrives."""
+    """Such payloads are counted, and later messages arrive."""
     layer = await opened(redis_url)
     inbox = await layer.open_channel()
     key = f"asgi{names.inbox_of(inbox.name)}"
@@ -246,7 +246,7 @@ async def test_prefix_of_the_random_bytes_may_be_turned_off(opened, redis_url, c
 
 
 async def test_flush_deletes_this_prefix_only(opened, redis_url, client):
-    """Also one that looks like a pattern, and more keys than fit into one call."""
+    """A prefix may look like a pattern, and have more keys than fit into one call."""
     layer = await opened(redis_url, prefix="a[b]*?")
     client.set("a-other", 1)
     client.set("ab*?x", 1)
@@ -274,7 +274,7 @@ async def test_process_is_one_member_of_a_group(opened, redis_url, client):
 
 
 async def test_process_leaves_a_group_with_its_last_channel(opened, redis_url, client):
-    """Whether it leaves or is closed."""
+    """The channel leaves, or is closed."""
     layer = await opened(redis_url)
     first, second = await layer.open_channel(), await layer.open_channel()
     for inbox in (first, second):
@@ -297,7 +297,7 @@ async def test_member_that_did_not_leave_is_forgotten(opened, redis_url, client)
 
 
 async def test_joining_again_renews_a_membership(opened, redis_url, client):
-    """For a channel of another process, whose time is the score."""
+    """The score is the time, for a channel of another process."""
     layer = await opened(redis_url)
     client.zadd("asgi:group:room", {"specific.a!x": 1})
     await layer.group_add("room", "specific.a!x")
@@ -337,7 +337,7 @@ async def test_messages_that_waited_for_the_reader_are_all_delivered(opened, red
 
 
 async def test_inbox_of_a_process_that_hangs_is_bounded(opened, redis_url, client, monkeypatch):
-    """It protects the server; the sender of one message more is told."""
+    """The bound protects the server, and the sender of one message more is told."""
     monkeypatch.setattr(core, "INBOX_CAPACITY", 5)
     layer = await opened(redis_url, capacity=2)
     for n in range(5):
@@ -351,7 +351,7 @@ async def test_inbox_of_a_process_that_hangs_is_bounded(opened, redis_url, clien
 
 
 async def test_expired_messages_make_room_in_an_inbox(opened, redis_url, client, monkeypatch):
-    """Also if nobody ever reads it."""
+    """The process of the inbox need not read it."""
     monkeypatch.setattr(core, "INBOX_CAPACITY", 2)
     layer = await opened(redis_url, expiry=60)
     old = time.time() - 61
@@ -381,7 +381,7 @@ async def test_two_layers_share_a_plain_queue(opened, redis_url):
 
 
 async def test_layer_that_only_sends_has_one_connection(opened, redis_url):
-    """One that receives has three: what is stuck on one way delays no other."""
+    """A receiving layer has three, so that a stuck publish delays nothing else."""
     layer = await opened(f"{redis_url}?client_name=layer")
     await layer.group_send("room", MESSAGE)
     await layer.send("jobs", MESSAGE)
@@ -394,7 +394,7 @@ async def test_layer_that_only_sends_has_one_connection(opened, redis_url):
 
 
 async def test_options_of_a_url_that_would_break_us_do_no_harm(opened, redis_url):
-    """Nor does silence that is longer than a timeout in them."""
+    """Silence that is longer than a timeout in them does no harm either."""
     layer = await opened(f"{redis_url}?decode_responses=True&protocol=3&socket_timeout=0.05")
     inbox = await layer.open_channel()
     await layer.group_add("room", inbox.name)
@@ -414,7 +414,7 @@ async def test_options_of_a_url_that_would_break_us_do_no_harm(opened, redis_url
 
 @pytest.mark.parametrize("step", [0.0, -5.0, 1e-9])
 def test_scores_increase_although_the_clock_does_not(monkeypatch, step):
-    """It may stand still, or be set back."""
+    """The clock may stand still, or be set back."""
     now = [1_700_000_000.0]
 
     class Standing:
@@ -452,7 +452,7 @@ async def test_order_is_kept_although_the_clock_stands_still(opened, redis_url, 
 
 @pytest.mark.parametrize("hosts", [1, 2])
 async def test_server_that_does_not_answer_fails_the_opening(redis_url, hosts):
-    """Also if another one does; nothing is left open."""
+    """Another server that answers changes nothing, and nothing is left open."""
     before = asyncio.all_tasks()
     bad = f"redis://127.0.0.1:{free_port()}"
     layer = RedisChannelLayer([bad, f"{redis_url}?client_name=layer"][:hosts])
@@ -487,7 +487,7 @@ async def test_restart_of_the_server_is_one_gap_and_memberships_return(opened, s
 
 
 async def test_channel_without_a_group_is_told_of_a_gap(opened, redis_url, client):
-    """What was sent to it directly may be missing as well."""
+    """Direct messages may be missing as well."""
     layer = await opened(redis_url)
     inbox = await layer.open_channel()
     await becomes(lambda: "subscribe" in last_commands(redis_url))
@@ -530,7 +530,7 @@ async def test_sending_fails_during_an_outage(opened, server):
 
 
 async def test_join_during_an_outage_completes_afterwards(opened, server, caplog):
-    """It raises nothing into a consumer, and the group is really joined."""
+    """A consumer sees no error, and the group is really joined."""
     layer = await opened(server.url)
     inbox = await layer.open_channel()
     server.kill()
@@ -548,7 +548,7 @@ async def test_join_during_an_outage_completes_afterwards(opened, server, caplog
 
 
 async def test_leaving_during_an_outage_is_fine(opened, server, caplog):
-    """It raises nothing into a consumer, and the group is not joined again."""
+    """A consumer sees no error, and the group is not joined again."""
     layer = await opened(server.url)
     inbox = await layer.open_channel()
     for group in ("left", "kept"):
@@ -582,7 +582,7 @@ async def test_group_that_was_left_during_an_outage_is_left_at_the_server(
 
 
 async def test_closing_a_channel_during_an_outage_is_fine(opened, server, caplog):
-    """Its groups are left as far as that is possible."""
+    """The channel leaves its groups as far as that is possible."""
     layer = await opened(server.url)
     inbox = await layer.open_channel()
     await layer.group_add("room", inbox.name)
@@ -620,7 +620,7 @@ async def test_join_that_the_server_refuses_is_told(opened, redis_url, client):
 
 
 async def test_membership_outlives_group_expiry(opened, redis_url, client):
-    """A process renews what it joined once, for channels that join later too."""
+    """A process renews its membership, for channels that join later too."""
     # Renewed after a third of that.
     layer = await opened(redis_url, group_expiry=4.5)
     first = await layer.open_channel()
@@ -635,7 +635,7 @@ async def test_membership_outlives_group_expiry(opened, redis_url, client):
 
 
 async def test_group_that_is_refused_keeps_no_other_from_coming_back(opened, redis_url, client):
-    """What cannot be joined is forgotten, also when the connection is lost afterwards."""
+    """A refused group is forgotten, even if the connection is lost afterwards."""
     layer = await opened(redis_url)
     inbox = await layer.open_channel()
     await layer.group_add("room", inbox.name)
@@ -651,7 +651,7 @@ async def test_group_that_is_refused_keeps_no_other_from_coming_back(opened, red
 
 
 async def test_opening_that_was_cancelled_leaves_the_next_one_able_to_hear(opened, redis_url):
-    """At whatever step it was cancelled."""
+    """The step at which it is cancelled does not matter."""
     for steps in range(12):
         layer = await opened(redis_url)
         opening = asyncio.create_task(layer.open_channel())
@@ -665,7 +665,7 @@ async def test_opening_that_was_cancelled_leaves_the_next_one_able_to_hear(opene
 
 
 async def test_batch_that_was_on_its_way_keeps_nothing_from_coming_after_it(opened, redis_url):
-    """Nothing rings for what had come before the connection was back."""
+    """No notice tells of messages from before the connection was back."""
     layer, peer = await opened(redis_url), await opened(redis_url)
     channel = await layer.open_channel()
     inbox = inspect.broker(layer)._inboxes[0]
@@ -682,7 +682,7 @@ async def test_batch_that_was_on_its_way_keeps_nothing_from_coming_after_it(open
 
 @pytest.mark.parametrize("succeeded", [False, True])
 async def test_what_a_successor_hands_out_again_comes_once(opened, redis_url, client, succeeded):
-    """A replica that is promoted may not know yet what its predecessor had handed out."""
+    """A promoted replica may not know yet which messages its predecessor handed out."""
     layer = await opened(redis_url)
     channel = await layer.open_channel()
     inbox = inspect.broker(layer)._inboxes[0]
@@ -696,14 +696,14 @@ async def test_what_a_successor_hands_out_again_comes_once(opened, redis_url, cl
     later = packed(n=2, **{ADDRESS_KEY: channel.name})
     client.zadd(inbox._inboxes[0], {payload: time.time(), later: time.time() + 1})
     inbox.tracker.reader.start()
-    # Nobody was told of an outage before, so there is one now.
+    # No outage was told of before, so there is one now.
     first = await arrives(channel)
     assert first["type"] == "layer.gap" if succeeded else first == MESSAGE
     assert (await arrives(channel))["n"] == 2
 
 
 async def test_everybody_who_begins_to_read_is_told_that_it_is_refused(redis_url, monkeypatch):
-    """Not only the first, or the channels of the others would be deaf."""
+    """Every caller is told, or the channels of the others would receive nothing."""
     asked, answer = [], asyncio.Event()
 
     async def refuse(inbox):
@@ -723,7 +723,7 @@ async def test_everybody_who_begins_to_read_is_told_that_it_is_refused(redis_url
 
 
 async def test_server_without_memory_is_read_on(opened, server, caplog):
-    """Who sends is refused; what waits is delivered, and nobody loses a lease for it."""
+    """Senders are refused, waiting messages arrive, and no process loses its lease."""
     options = {"lease": 5, "heartbeat_interval": 0.5}
     layer, peer = await opened(server.url, **options), await opened(server.url)
     inbox = await layer.open_channel()

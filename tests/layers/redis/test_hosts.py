@@ -153,7 +153,7 @@ def test_pool_of_a_url_has_its_options():
 
 
 def test_pool_of_keywords_passes_them_on():
-    """The keywords are those that a connection of redis-py takes."""
+    """A connection of redis-py takes the keywords."""
     (host,) = decode_hosts([{"host": "server", "port": 1234, "db": 5}])
     options = create_pool(host).connection_kwargs
     assert (options["host"], options["port"], options["db"]) == ("server", 1234, 5)

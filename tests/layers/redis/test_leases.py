@@ -58,7 +58,7 @@ async def reads(layer):
 
 
 def left_by(client, layer):
-    """Return the keys that a process left, except those that last for moments only."""
+    """Return the keys that a process left, except for short-lived ones."""
     keys = {key.decode() for key in client.keys(f"*{layer.process}*")}
     return {key for key in keys if ":batch:" not in key and ":heartbeat:" not in key}
 
@@ -68,7 +68,7 @@ def members(client, group="room"):
 
 
 async def test_dead_process_is_removed_by_one_that_lives(opened, client):
-    """With its inbox and all its memberships, without anybody sending to them."""
+    """The inbox and all memberships go, although no process sends to them."""
     # Not so soon that it is removed before it is looked at.
     dying, living = await opened(lease=3), await opened()
     mine, other = await dying.open_channel(), await living.open_channel()
@@ -86,7 +86,7 @@ async def test_dead_process_is_removed_by_one_that_lives(opened, client):
 
 
 async def test_sender_removes_dead_processes_before_it_sends(opened, redis_url, client):
-    """Also one that itself receives nothing and holds no lease."""
+    """The sender need not receive anything or hold a lease."""
     dying = await opened()
     inbox = await dying.open_channel()
     await dying.group_add("room", inbox.name)
@@ -99,7 +99,7 @@ async def test_sender_removes_dead_processes_before_it_sends(opened, redis_url, 
 
 
 async def test_member_that_another_process_added_is_removed_too(opened, client):
-    """It was added by its full name, which says whose it is."""
+    """The full name of the member says which process has the channel."""
     dying, living = await opened(), await opened()
     inbox = await dying.open_channel()
     await living.open_channel()
@@ -134,7 +134,7 @@ async def test_process_that_lives_keeps_its_lease(opened, client, caplog):
 
 
 async def test_process_that_closes_leaves_nothing(opened, client, monkeypatch):
-    """Its lease ends at once, with all that was there."""
+    """The lease ends at once, and all its keys are removed."""
     monkeypatch.setattr(_inbox, "CLOSE_TIMEOUT_SECONDS", 15)
     layer = await opened()
     inbox = await layer.open_channel()
@@ -146,7 +146,7 @@ async def test_process_that_closes_leaves_nothing(opened, client, monkeypatch):
 
 
 async def test_process_that_was_removed_though_it_lives_returns(opened, client, caplog):
-    """It joins its groups again, and tells that messages may be missing."""
+    """The process joins its groups again, and tells that messages may be missing."""
     # It is back in a third of that, and not before it was looked at.
     layer, other = await opened(lease=9), await opened()
     inbox = await layer.open_channel()
@@ -164,7 +164,7 @@ async def test_process_that_was_removed_though_it_lives_returns(opened, client, 
 
 
 async def test_gap_of_a_process_that_was_removed_begins_when_it_last_was_sure(opened, client):
-    """The connection was heard all the time, but what was sent meanwhile went to nobody."""
+    """The connection worked all the time, but messages in between were lost."""
     layer, other = await opened(lease=9, heartbeat_interval=0.5), await opened()
     inbox = await layer.open_channel()
     await layer.group_add("room", inbox.name)
@@ -179,7 +179,7 @@ async def test_gap_of_a_process_that_was_removed_begins_when_it_last_was_sure(op
 
 
 async def test_removal_is_told_also_if_a_new_inbox_comes_first(opened, client):
-    """The connection is made anew for it, which must not hide what was missed."""
+    """Checking access for the new inbox finds the removal, and must not hide it."""
     layer, other = await opened(lease=30), await opened()
     inbox = await layer.open_channel()
     await layer.group_add("room", inbox.name)
@@ -197,7 +197,7 @@ async def test_removal_is_told_also_if_a_new_inbox_comes_first(opened, client):
 async def test_process_that_stood_still_for_longer_than_expiry_tells_so(
     opened, monkeypatch, moment
 ):
-    """It kept its lease, but senders have removed what waited for it."""
+    """The process kept its lease, but senders have removed expired messages."""
     layer = await opened(expiry=0.6, lease=60)
     inbox = await layer.open_channel()
     await layer.group_add("room", inbox.name)
@@ -220,7 +220,7 @@ async def test_process_that_stood_still_for_longer_than_expiry_tells_so(
 
 
 async def test_group_that_is_joined_while_others_are_left_stays(opened, client, monkeypatch):
-    """What was left during an outage is made up for, unless it was joined again by then."""
+    """Groups left in an outage are left later, unless they were joined again by then."""
     monkeypatch.setattr(_inbox, "MAX_RENEWED_AT_ONCE", 1)
     layer = await opened(lease=30)
     mine = await layer.open_channel()
@@ -244,7 +244,7 @@ async def test_group_that_is_joined_while_others_are_left_stays(opened, client, 
 
 
 async def test_group_that_could_not_be_left_is_left_soon(opened, client):
-    """Not only when memberships are renewed, which is hours later."""
+    """The next renewal of memberships, hours later, would be too late."""
     layer = await opened()
     mine = await layer.open_channel()
     await layer.group_add("room", mine.name)
@@ -256,7 +256,7 @@ async def test_group_that_could_not_be_left_is_left_soon(opened, client):
 
 
 async def test_group_that_is_joined_during_a_flush_stays(opened, client):
-    """It was wanted after all was to be forgotten."""
+    """Only memberships from before the flush are deleted."""
     layer = await opened(lease=30)
     mine = await layer.open_channel()
     await layer.group_add("room", mine.name)
@@ -267,7 +267,7 @@ async def test_group_that_is_joined_during_a_flush_stays(opened, client):
 
 
 async def test_member_that_another_process_removed_is_forgotten_entirely(opened, client):
-    """Nothing of it is left with what is to be removed with its process."""
+    """The belongings of its process do not list it any more."""
     living, other = await opened(), await opened()
     inbox = await living.open_channel()
     things = f"asgi:process:{living.process}"
@@ -280,7 +280,7 @@ async def test_member_that_another_process_removed_is_forgotten_entirely(opened,
 
 
 async def test_flush_of_ones_own_is_no_outage(opened, client, caplog):
-    """The lease is taken anew at once, whatever the reader asks for meanwhile."""
+    """The process takes a new lease at once, even if its reader renews it meanwhile."""
     layer = await opened(lease=9)
     await layer.open_channel()
     reader = await reads(layer)
@@ -331,7 +331,7 @@ def test_option_that_is_no_time_is_refused_at_once(name, value):
 async def test_messages_sent_together_keep_their_order_while_processes_are_removed(
     opened, client, keys
 ):
-    """Whoever removes some of them first, does not send first."""
+    """A call that removes processes does not send first."""
     options = {"lease": 30, "symmetric_encryption_keys": keys}
     layer, other = await opened(**options), await opened(**options)
     mailbox = await other.open_channel()
@@ -346,10 +346,10 @@ async def test_messages_sent_together_keep_their_order_while_processes_are_remov
 
 
 async def test_member_that_cannot_be_added_leaves_no_warning(opened):
-    """What was to be done next is not begun."""
+    """Later commands of the same call are not begun."""
     layer = await opened()
     await inspect.broker(layer)._servers[0].control.close()
-    # What others have left behind is not to be found here.
+    # Objects of other tests must not be found here.
     gc.collect()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")

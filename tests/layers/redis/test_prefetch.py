@@ -41,7 +41,7 @@ def make(server_of):
 
 @pytest.fixture
 def overdue(client):
-    """Lets the time pass after which others may return what is left of batches."""
+    """Lets the time pass after which other processes requeue the rest of batches."""
     return lambda: client.zadd(BATCHES, dict.fromkeys(client.zrange(BATCHES, 0, -1), 0))
 
 
@@ -92,7 +92,7 @@ async def test_what_was_not_handed_out_goes_back_to_its_place(make, client):
 
 
 async def test_returning_and_taking_is_one_step(make, client):
-    """What goes back is what comes next."""
+    """The requeued payloads come next."""
     fill(client, 5)
     prefetch = make()
     await prefetch.take(4)
@@ -102,7 +102,7 @@ async def test_returning_and_taking_is_one_step(make, client):
 
 
 async def test_batch_whose_answer_was_lost_comes_again(make, client):
-    """Whatever the moment in which the caller was cancelled, and what it handed out before."""
+    """The moment of the cancellation does not matter, nor how many were handed out before."""
     fill(client, 60)
     prefetch, seen = make(), []
     for steps in range(30):
@@ -131,12 +131,12 @@ async def test_call_that_is_executed_late_does_no_harm(make, server_of, client, 
 
 
 async def test_stopping_returns_everything(make, server_of, client):
-    """What was handed out is not among it; nothing else is left behind."""
+    """Payloads that were handed out are not requeued, and no other key is left."""
     fill(client, 5)
     prefetch = make()
     await prefetch.take(3)
     handed_out(prefetch, 1)
-    # A batch whose answer was lost: it was not handed out at all.
+    # A batch with a lost reply: none of it was handed out.
     await server_of.control.run(PREFETCH, prefetch._keys, [1, 1, 2, 60_000, 5])
     await prefetch.stop()
     assert waiting(client) == [1, 2, 3, 4]
@@ -172,7 +172,7 @@ async def test_at_most_one_is_lost_with_a_process_that_was_killed(make, client, 
 async def test_what_was_handed_out_without_a_turn_of_the_loop_is_noted_after_it(
     make, client, overdue
 ):
-    """One note for all of them: it is a system call."""
+    """One note stands for all of them, because it is a system call."""
     fill(client, 6)
     killed, other = make(), make()
     await killed.take(6)
@@ -186,7 +186,7 @@ async def test_what_was_handed_out_without_a_turn_of_the_loop_is_noted_after_it(
 
 
 async def test_batch_that_is_not_overdue_is_left_to_its_holder(make, client):
-    """It may be handing it out at this moment."""
+    """The holder may be handing it out at this moment."""
     fill(client, 5)
     holder, other = make(), make()
     await holder.take(3)
@@ -196,7 +196,7 @@ async def test_batch_that_is_not_overdue_is_left_to_its_holder(make, client):
 
 @pytest.mark.usefixtures("noted_at_once")
 async def test_process_that_stood_still_hands_out_nothing_that_others_have(make, client, overdue):
-    """Not even what it believes to have."""
+    """A list of payloads from before is out of date."""
     fill(client, 4)
     slow, other = make(), make()
     await slow.take(4)
@@ -213,7 +213,7 @@ async def test_process_that_stood_still_hands_out_nothing_that_others_have(make,
 async def test_first_of_a_batch_whose_answer_was_lost_comes_although_others_took_the_rest(
     make, server_of, client, overdue
 ):
-    """Its process lives, and has not received it."""
+    """The process is alive, and has not received the payload."""
     fill(client, 3)
     slow, other = make(), make()
     await server_of.control.run(PREFETCH, slow._keys, [0, 0, 3, 60_000, 5])
@@ -239,7 +239,7 @@ async def test_nothing_is_handed_out_that_cannot_be_noted(make, server_of, clien
 
 
 async def test_answer_that_was_lost_is_settled_without_taking_more(make, server_of, client):
-    """What it held goes back."""
+    """The payloads in the reply are requeued."""
     fill(client, 4)
     prefetch = make()
     taking = asyncio.create_task(prefetch.take(2))
@@ -288,7 +288,7 @@ def test_one_is_taken_for_a_receiver_that_takes_its_time(clock):
 
 
 def test_no_more_is_taken_when_there_was_not_enough(clock):
-    """Nobody knows whether more would be wanted."""
+    """A larger batch might not have been wanted."""
     size = PrefetchSize()
     size.next = 4
     size.took(3)
@@ -297,7 +297,7 @@ def test_no_more_is_taken_when_there_was_not_enough(clock):
 
 
 def test_less_is_taken_after_too_much(clock):
-    """What was wanted last time, and one at least."""
+    """The next batch is as large as the demand was, and has at least one payload."""
     size = PrefetchSize()
     size.next = 8
     size.took(8)
@@ -332,7 +332,7 @@ async def test_what_nobody_comes_back_for_is_there_for_others(redis_url, client)
 
 
 async def test_what_was_held_when_the_connection_broke_is_there_for_others(redis_url, client):
-    """Although nobody wants it here any more."""
+    """The rest of the batch is requeued although no receiver waits here."""
     async with RedisChannelLayer([redis_url], capacity=1000) as layer:
         await layer.send_many("jobs", [{"type": "test", "n": n} for n in range(300)])
         for _ in range(100):
@@ -342,7 +342,7 @@ async def test_what_was_held_when_the_connection_broke_is_there_for_others(redis
 
 
 async def test_impatient_receivers_of_large_batches_keep_the_order(redis_url):
-    """Whenever one gives up, what was taken in advance comes after what it gave back."""
+    """A payload that a cancelled receiver gave back comes before prefetched ones."""
     async with RedisChannelLayer([redis_url], capacity=1000) as layer:
         await layer.send_many("jobs", [{"type": "test", "n": n} for n in range(600)])
         seen = []
@@ -359,7 +359,7 @@ async def test_impatient_receivers_of_large_batches_keep_the_order(redis_url):
 
 
 async def test_batch_that_was_handed_out_to_its_end_leaves_nothing_behind(redis_url, client):
-    """When the layer is closed before anybody wants another one."""
+    """The layer is closed before a receiver asks for another batch."""
     async with RedisChannelLayer([redis_url], capacity=1000) as layer:
         await layer.send_many("jobs", [{"type": "test", "n": n} for n in range(100)])
         for _ in range(100):
@@ -368,7 +368,7 @@ async def test_batch_that_was_handed_out_to_its_end_leaves_nothing_behind(redis_
 
 
 async def test_what_was_taken_in_advance_is_forgotten_by_a_flush(redis_url):
-    """Nobody receives what was sent before it."""
+    """No receiver gets a message that was sent before the flush."""
     async with RedisChannelLayer([redis_url], capacity=1000) as layer:
         await layer.send_many("jobs", [{"type": "test", "n": n} for n in range(100)])
         for _ in range(40):

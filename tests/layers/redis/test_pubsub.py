@@ -40,7 +40,7 @@ def quick(monkeypatch):
 
 
 def topics(client):
-    """Return the subscriptions, except those of heartbeats."""
+    """Return the subscriptions, without the channels of heartbeats."""
     return {t.decode() for t in client.pubsub_channels() if b"heartbeat" not in t}
 
 
@@ -85,7 +85,7 @@ async def test_prefixes_keep_layers_apart(opened, redis_url):
 
 
 async def test_garbage_on_the_wire_is_skipped(opened, redis_url, client):
-    """It is counted, and what follows arrives."""
+    """Such payloads are counted, and later messages arrive."""
     layer = await opened(redis_url)
     inbox = await layer.open_channel()
     for payload in (b"", b"\xc1", b"text", b"\x05"):
@@ -96,7 +96,7 @@ async def test_garbage_on_the_wire_is_skipped(opened, redis_url, client):
 
 
 async def test_any_process_may_receive_on_a_name_it_was_given(opened, redis_url):
-    """A name is a Redis channel; whoever listens hears."""
+    """A name is a Redis channel, which every process can subscribe to."""
     layer, peer = await opened(redis_url), await opened(redis_url)
     receiving = asyncio.create_task(received(layer, "some-name"))
     await becomes(lambda: layer.statistics().subscriptions)
@@ -131,7 +131,7 @@ async def test_closed_channels_leave_no_subscription(opened, redis_url, client):
 
 
 async def test_layer_that_only_publishes_has_one_connection(opened, redis_url, client):
-    """And no subscription."""
+    """Such a layer has no subscription."""
     layer = await opened(f"{redis_url}?client_name=layer")
     for n in range(10):
         await layer.group_send(f"room-{n}", MESSAGE)
@@ -152,7 +152,7 @@ async def test_layer_that_receives_has_two_connections(opened, redis_url, client
 
 
 async def test_options_of_a_url_that_would_break_us_do_no_harm(opened, redis_url):
-    """Nor does silence that is longer than a timeout in them."""
+    """Silence that is longer than a timeout in them does no harm either."""
     url = f"{redis_url}?decode_responses=True&protocol=3&socket_timeout=0.05"
     layer = await opened(url)
     inbox = await layer.open_channel()
@@ -206,7 +206,7 @@ async def test_restart_of_the_server_is_one_gap_per_channel(opened, server, capl
 
 
 async def test_each_outage_is_a_gap_of_its_own(opened, redis_url, client):
-    """Also when only the connection was lost."""
+    """A lost connection is enough."""
     layer = await opened(redis_url)
     inbox = await layer.open_channel()
     for number in (1, 2, 3):
@@ -217,7 +217,7 @@ async def test_each_outage_is_a_gap_of_its_own(opened, redis_url, client):
 
 
 async def test_gap_stands_between_what_came_before_and_after(opened, redis_url, client):
-    """In the place of what is missing."""
+    """The gap is at the place of the missing messages."""
     layer = await opened(redis_url)
     inbox = await layer.open_channel()
     client.publish(inbox.name, layer.serialize({"type": "before"}))
@@ -253,7 +253,7 @@ async def test_sending_within_the_process_needs_no_server(opened, server):
 
 
 async def test_join_during_an_outage_completes_afterwards(opened, server, caplog):
-    """It raises nothing into a consumer, and the group is really joined."""
+    """A consumer sees no error, and the group is really joined."""
     layer = await opened(server.url)
     inbox = await layer.open_channel()
     server.kill()
@@ -329,7 +329,7 @@ async def test_many_subscriptions_are_restored(opened, redis_url, client):
 
 
 async def test_joins_and_leaves_while_subscriptions_are_restored(opened, redis_url, client):
-    """They end in what was wanted last."""
+    """The last call for each group counts."""
     layer = await opened(redis_url)
     inbox = await layer.open_channel()
     await asyncio.gather(*(layer.group_add(f"old-{n}", inbox.name) for n in range(300)))
@@ -351,7 +351,7 @@ async def test_joins_and_leaves_while_subscriptions_are_restored(opened, redis_u
 
 
 async def test_join_that_the_server_refuses_is_told(opened, server):
-    """Its access rules do not change by waiting."""
+    """Waiting does not change access rules."""
     with redis.Redis.from_url(server.url) as admin:
         admin.execute_command("ACL", "SETUSER", "default", "resetchannels", "&asgispecific*")
     layer = await opened(server.url)
@@ -378,7 +378,7 @@ async def test_server_that_hangs_delays_messages_and_loses_none(opened, server):
 
 
 async def test_prefix_may_be_any_string(redis_url):
-    """It stands in the names of channels, where other strings of the kind are not allowed."""
+    """Names of channels contain the prefix, and may not contain such strings elsewhere."""
     async with RedisPubSubChannelLayer([redis_url], prefix="my app:") as layer:
         inbox = await layer.open_channel()
         await layer.group_add("room", inbox.name)
@@ -389,6 +389,6 @@ async def test_prefix_may_be_any_string(redis_url):
 
 @pytest.mark.parametrize("type_", ["", "_private", 5])
 def test_type_that_no_handler_can_have_is_refused_at_once(type_):
-    """Not when the first connection is lost."""
+    """The first lost connection would be too late."""
     with pytest.raises(InvalidChannelLayerError, match=re.escape(repr(type_))):
         RedisPubSubChannelLayer(on_disconnect=type_)

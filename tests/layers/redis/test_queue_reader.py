@@ -1,4 +1,4 @@
-"""Receivers of a shared channel, who may give up at any moment."""
+"""Receivers of a shared channel, which may be cancelled at any moment."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ async def test_receiver_waits_for_a_payload(reader, redis_url, client):
 
 
 async def test_receivers_are_served_in_turn(reader, client):
-    """Who waited longest is first."""
+    """The receiver that has waited longest is first."""
     receivers = [asyncio.create_task(popped(reader)) for _ in range(5)]
     await turns()
     client.zadd(KEY, {f"{n}": n for n in range(5)})
@@ -102,7 +102,7 @@ async def test_receivers_are_served_in_turn(reader, client):
 
 
 async def test_nothing_is_taken_while_nobody_waits(reader, redis_url, client):
-    """What is not wanted here is there for other processes."""
+    """Messages that are not wanted here are there for other processes."""
     client.zadd(KEY, {"a": 1})
     assert await popped(reader) == "a"
     client.zadd(KEY, {"b": 2})
@@ -123,7 +123,7 @@ async def test_payload_that_nobody_wants_any_more_goes_back(reader, client):
 
 
 async def test_payload_handed_over_in_the_moment_of_the_cancellation_goes_back(reader, client):
-    """It was taken, but never seen."""
+    """The receiver has never seen the payload."""
     receiving = asyncio.create_task(reader.pop())
     await turns(1)
     reader.hand_over(Popped(b"a", Origin(0, b"5")))
@@ -137,7 +137,7 @@ async def test_payload_handed_over_in_the_moment_of_the_cancellation_goes_back(r
 async def test_payload_that_goes_back_comes_before_those_taken_in_advance(
     reader, client, monkeypatch
 ):
-    """Also if their reader has lost its connection, and can return nothing."""
+    """A reader that has lost its connection can return nothing else."""
     monkeypatch.setattr(_queue_reader, "PREFETCH_SECONDS", PATIENCE)
     client.zadd(KEY, {"a": 1, "b": 2, "c": 3})
     reader.sources[0]._size.next = 3
@@ -193,7 +193,7 @@ async def test_closing_while_a_receiver_waits_is_quick(reader, redis_url):
 
 
 async def test_closing_while_a_receiver_waits_loses_nothing(redis_url, client):
-    """Whatever was taken in this moment is there for the next process."""
+    """The next process gets a message that was taken in this moment."""
     for number in range(10):
         async with RedisChannelLayer([redis_url]) as layer:
             receiving = asyncio.create_task(layer.receive("jobs"))
@@ -221,13 +221,13 @@ async def test_closing_while_nobody_waits_is_quick(reader, client, redis_url):
 
 
 async def test_tap_that_was_never_used_can_be_stopped(reader):
-    """There is nothing to end."""
+    """Stopping such a reader does nothing."""
     async with asyncio.timeout(4):
         await reader.stop()
 
 
 async def test_receiver_outlives_a_lost_connection(reader, redis_url, client, caplog):
-    """It gets what comes afterwards."""
+    """The receiver gets the next message."""
     receiving = asyncio.create_task(popped(reader))
     await until_blocked(redis_url)
     cut(client)
@@ -272,7 +272,7 @@ async def test_tap_that_nobody_wants_ends(redis_url, client, monkeypatch):
 
 
 async def test_tap_that_nobody_wants_any_more_ends(redis_url, monkeypatch):
-    """Also if its reader waits for the server to tell of a message."""
+    """A reader also ends if it waits for a notice of the server."""
     monkeypatch.setattr(_queue_reader, "READER_IDLE_SECONDS", 0.01)
     takes = []
     take = Prefetch.take
@@ -285,7 +285,7 @@ async def test_tap_that_nobody_wants_any_more_ends(redis_url, monkeypatch):
     monkeypatch.setattr(Prefetch, "take", counted)
     async with RedisChannelLayer([redis_url]) as layer:
         receiving = asyncio.create_task(layer.receive("jobs"))
-        # The first one looks for what was there before.
+        # The first call looks for earlier messages.
         await becomes(lambda: len(takes) >= 2)
         await turns()
         receiving.cancel()
@@ -293,7 +293,7 @@ async def test_tap_that_nobody_wants_any_more_ends(redis_url, monkeypatch):
 
 
 async def test_reader_of_a_server_that_is_gone_ends_with_the_layer(redis_url, server, monkeypatch):
-    """Also if nobody has wanted anything for a while, and the others have ended long ago."""
+    """The reader was idle for long, and the readers of other servers have ended."""
     monkeypatch.setattr(_queue_reader, "READER_IDLE_SECONDS", 0.05)
     async with RedisChannelLayer([redis_url, server.url], send_timeout=3) as layer:
         receiving = asyncio.create_task(layer.receive("jobs"))
@@ -308,7 +308,7 @@ async def test_reader_of_a_server_that_is_gone_ends_with_the_layer(redis_url, se
 
 
 async def test_tap_that_is_not_wanted_is_forgotten_once(redis_url, second_valkey, monkeypatch):
-    """Its successor must not be forgotten in its place."""
+    """A second call would forget the next reader of the name."""
     monkeypatch.setattr(_queue_reader, "READER_IDLE_SECONDS", 0.05)
     urls, forgotten = (redis_url, second_valkey.url), []
     async with reading(*urls, forget=lambda: forgotten.append(1)) as reader:
@@ -321,7 +321,7 @@ async def test_tap_that_is_not_wanted_is_forgotten_once(redis_url, second_valkey
 
 
 async def test_receiver_that_is_cancelled_while_its_tap_is_stopped_is_cancelled(reader, redis_url):
-    """It does not raise what it was about to be told."""
+    """The receiver does not raise the error that it was about to get."""
     receiving = asyncio.create_task(reader.pop())
     await until_blocked(redis_url)
     stopping = asyncio.create_task(reader.stop())
@@ -349,7 +349,7 @@ async def test_payload_that_has_expired_is_skipped_and_told(redis_url, client, c
 async def test_payload_whose_return_was_not_confirmed_comes_back_once(
     reader, client, monkeypatch, executed
 ):
-    """Though somebody else may have received it when the return is repeated."""
+    """Another process may have received it when the requeue is repeated."""
     pipe, received_by_others = reader.sources[0]._server.control, []
     call = pipe.call
 
@@ -375,7 +375,7 @@ async def test_payload_whose_return_was_not_confirmed_comes_back_once(
 
 
 async def test_payload_that_comes_back_while_its_tap_is_stopped_goes_back(reader, client):
-    """Also in the moment when all others have gone back."""
+    """All other payloads have gone back at this moment."""
     reader.hand_over(Popped(b"a", Origin(0, b"1")))
     (returning,) = reader.sources[0]._requeuing
     returning.add_done_callback(lambda _: reader.hand_over(Popped(b"b", Origin(0, b"2"))))
@@ -385,7 +385,7 @@ async def test_payload_that_comes_back_while_its_tap_is_stopped_goes_back(reader
 
 
 async def test_batch_that_arrives_while_a_payload_goes_back_is_not_handed_out(reader, client):
-    """What goes back stood before it."""
+    """The payload that goes back stood before that batch."""
     source = reader.sources[0]
     client.zadd(KEY, {"a": 1})
     given_up = await reader.pop()

@@ -1,4 +1,4 @@
-"""One connection that is kept alive, and who is told when it was not."""
+"""A connection that is kept open, and the reports of its outages."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.layers.support import becomes
 
 
 class Conversation:
-    """Reads until the connection breaks; writes down what the reader tells."""
+    """Reads until the connection breaks, and records the calls of the reader."""
 
     def __init__(self, host, *, raises=None):
         self.begun, self.losses, self.returns = 0, 0, []
@@ -113,7 +113,7 @@ async def test_outage_is_one_however_often_connecting_fails(converse, server, ca
 
 
 async def test_server_that_is_not_there_at_first_is_an_outage(converse, caplog):
-    """It ends when the server comes, and its log line has no password and no traceback."""
+    """The outage ends when the server comes. The log has no password and no traceback."""
     talk = converse({"address": f"redis://:secret@127.0.0.1:{free_port()}"})
     talk.reader.start()
     await becomes(lambda: talk.losses)
@@ -138,7 +138,7 @@ async def test_conversation_that_returns_is_over(redis_url):
 
 
 async def test_error_of_a_reader_does_not_end_it(converse, redis_url):
-    """It survives what it can name: a connection that will not do."""
+    """The reader survives a conversation that fails each time."""
     talk = converse({"address": redis_url}, raises=ConnectionError("will not do"))
     talk.reader.start()
     await becomes(lambda: talk.begun >= 3)
@@ -177,7 +177,7 @@ async def test_connections_that_break_at_once_are_made_ever_less_often(converse,
 async def test_outage_lasts_as_long_as_it_does_though_the_clock_steps_back(
     converse, server, monkeypatch
 ):
-    """Whether all is recovered depends on it."""
+    """The answer whether everything is recovered depends on it."""
     talk = converse({"address": server.url})
     talk.reader.start()
     await becomes(lambda: talk.begun)
@@ -203,7 +203,7 @@ def test_pauses_double_up_to_a_limit():
 
 
 async def test_first_to_end_ends_the_others():
-    """What it raised is raised; what the others raise on the way out is not."""
+    """The first error is raised, and errors of the others are not."""
     ended = []
 
     async def wait():

@@ -1,4 +1,4 @@
-"""One server in the eyes of a layer: one outage, however many connections."""
+"""The state of a server: one outage, however many connections it breaks."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def state(caplog):
 
 
 def test_server_is_connecting_until_something_answers(state):
-    """And ready from then on, without a word in the log."""
+    """From then on the server is ready, without a word in the log."""
     before = time.time()
     assert state.health().state == "connecting"
     state.connected("pipe")
@@ -30,7 +30,7 @@ def test_server_is_connecting_until_something_answers(state):
 
 
 def test_outage_is_one_although_many_connections_are_lost(state, caplog):
-    """It ends when the last of them is back."""
+    """The outage ends when the last connection is back."""
     state.connected("reader")
     for connection in ("reader", "pipe", "reader"):
         state.lost(connection, ConnectionError(f"{connection} is gone"))
@@ -42,7 +42,7 @@ def test_outage_is_one_although_many_connections_are_lost(state, caplog):
 
 
 def test_last_error_is_kept(state):
-    """Also when all is well again, for whoever looks later."""
+    """The error stays when all is well again, for a later look."""
     state.lost("reader", ConnectionError("first"))
     state.lost("pipe", LayerUnavailable("redis://here", "second"))
     state.connected("reader")

@@ -1,4 +1,4 @@
-"""Redis Streams: its keys, and what it does about everything that can be missing."""
+"""Redis Streams: keys, and how missing messages are found."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def quick(monkeypatch):
 
 @pytest.fixture
 def unheard(monkeypatch):
-    """Messages are in the log, and nobody is told of them."""
+    """Messages are in the log, and no notification tells of them."""
     text = _log.APPEND.text.replace("redis.call('PUBLISH'", "redis.call('ECHO'")
     text = text.replace("ECHO', KEYS[1], ", "ECHO', ")
 
@@ -84,7 +84,7 @@ async def numbers(inbox, count):
 
 
 async def test_group_is_a_stream_with_its_offsets_as_ids(opened, redis_url, client):
-    """And beside it, with the same hash tag, a hash that tells where it stands."""
+    """A hash with the same hash tag has the end of the log."""
     layer = await opened(redis_url)
     position = await layer.group_send("room", number(1))
     assert sorted(client.keys("*")) == [KEY.encode(), f"{KEY}:meta".encode()]
@@ -133,7 +133,7 @@ async def test_messages_to_a_channel_of_another_process_go_by_the_log_of_its_inb
 
 
 async def test_flush_forgets_the_histories_of_this_prefix(opened, redis_url, client):
-    """And of no other, also if its name is a pattern."""
+    """Other prefixes keep theirs, even if this one is a pattern."""
     client.set("asgiX__log__{room}", "not ours")
     layer = await opened(redis_url, prefix="asgi?")
     await layer.group_send("room", number(1))
@@ -141,11 +141,11 @@ async def test_flush_forgets_the_histories_of_this_prefix(opened, redis_url, cli
     assert client.keys("*") == [b"asgiX__log__{room}"]
 
 
-# -- what is missing --------------------------------------------------------------
+# -- missing messages ------------------------------------------------------------
 
 
 async def test_hole_is_filled_before_anything_later_is_delivered(opened, redis_url, unheard):
-    """Of what came while nobody was told of it, and nobody learns that it was missing."""
+    """Messages without a notification arrive in order, and no gap is told."""
     layer = await opened(redis_url)
     inbox = await member(layer)
     await layer.group_send("room", number(0))
@@ -168,7 +168,7 @@ async def test_last_message_that_was_not_told_is_found(opened, redis_url, unhear
 
 
 async def test_hole_that_the_history_does_not_reach_is_told_once(opened, redis_url, unheard):
-    """Before what is left of it, which is delivered in order."""
+    """The gap comes first, then the messages that are left, in order."""
     layer = await opened(redis_url, history_size=3)
     inbox = await member(layer)
     with unheard():
@@ -182,7 +182,7 @@ async def test_hole_that_the_history_does_not_reach_is_told_once(opened, redis_u
 
 
 async def test_long_hole_overflows_nobody_who_keeps_up(opened, redis_url, unheard):
-    """What is read at once is handed out in turns."""
+    """Messages that are read together are delivered in batches."""
     layer = await opened(redis_url, capacity=10)
     inbox = await member(layer)
     seen = []
@@ -202,7 +202,7 @@ async def test_long_hole_overflows_nobody_who_keeps_up(opened, redis_url, unhear
 
 
 async def test_connection_that_breaks_costs_nothing(opened, redis_url, client):
-    """What was sent meanwhile arrives, in order, and the gap says so."""
+    """Messages in between arrive in order, and the gap says so."""
     layer, peer = await opened(redis_url), await opened(redis_url)
     inbox = await member(layer)
     seen = []
@@ -227,7 +227,7 @@ async def test_direct_messages_survive_a_broken_connection(opened, redis_url, cl
 
 
 async def test_server_that_was_emptied_begins_a_new_epoch(opened, redis_url, client):
-    """Told once, and what is sent afterwards arrives."""
+    """One gap is told, and later messages arrive."""
     layer = await opened(redis_url)
     inbox = await member(layer)
     before = await layer.group_send("room", number(1))
@@ -243,7 +243,7 @@ async def test_server_that_was_emptied_begins_a_new_epoch(opened, redis_url, cli
 async def test_history_that_is_trimmed_while_it_is_read_is_not_recovered(
     opened, redis_url, client, monkeypatch
 ):
-    """What is read in portions may end before its end; then nobody is told that it is whole."""
+    """A history that is read in parts may lose its end, and then counts as incomplete."""
     layer = await opened(redis_url)
     monkeypatch.setattr(_log, "MAX_ENTRIES_PER_REPLY", 3)
     first, *_ = [await layer.group_send("room", number(n)) for n in range(10)]
@@ -260,7 +260,7 @@ async def test_history_that_is_trimmed_while_it_is_read_is_not_recovered(
 
 
 async def test_evicted_log_keeps_its_numbers(opened, redis_url, client, unheard):
-    """Who has everything is in order, who misses something is told."""
+    """A complete receiver is in order, and a receiver that misses something is told."""
     layer = await opened(redis_url)
     inbox = await member(layer)
     first = await layer.group_send("room", number(1))
@@ -276,7 +276,7 @@ async def test_evicted_log_keeps_its_numbers(opened, redis_url, client, unheard)
 
 
 async def test_lost_knowledge_of_where_a_log_stood_is_a_new_epoch(opened, redis_url, client):
-    """The messages of the log are not taken for those of the new one."""
+    """Messages of the old log are not taken for messages of the new one."""
     layer = await opened(redis_url)
     before = await layer.group_send("room", number(1))
     client.delete(f"{KEY}:meta")
@@ -315,7 +315,7 @@ async def test_same_offset_given_to_another_message_is_noticed(opened, redis_url
 
 
 async def test_what_somebody_else_publishes_there_is_skipped(opened, redis_url, client, caplog):
-    """It is in no log, so it is no message."""
+    """Such payloads are in no log, so they are not messages."""
     layer = await opened(redis_url)
     inbox = await member(layer)
     for rubbish in (b"", b"\xff", b"rubbish\nrubbish", b"a-b-c-d\n", b"1-2\n"):
@@ -326,7 +326,7 @@ async def test_what_somebody_else_publishes_there_is_skipped(opened, redis_url, 
 
 
 async def test_more_than_can_be_held_is_read_from_the_log(opened, redis_url, monkeypatch):
-    """While a log is read, what arrives is held up to a limit."""
+    """Arrivals during a reading are held up to a limit."""
     monkeypatch.setattr(_catch_up, "MAX_HELD", 3)
     layer = await opened(redis_url, capacity=1000)
     inbox = await member(layer)
@@ -339,7 +339,7 @@ async def test_more_than_can_be_held_is_read_from_the_log(opened, redis_url, mon
         return stretch
 
     monkeypatch.setattr(StreamLog, "read_some", slow)
-    # Whoever waits for this lets the log be read.
+    # This call lets the log be read.
     catching_up = asyncio.create_task(inspect.broker(layer).catch_up("room"))
     await layer.group_send_many("room", [number(n) for n in range(100)])
     reads.set()
@@ -348,7 +348,7 @@ async def test_more_than_can_be_held_is_read_from_the_log(opened, redis_url, mon
 
 
 async def test_outage_while_logs_are_read_is_waited_for(opened, server, client):
-    """What could not be read is read later."""
+    """A log that could not be read is read later."""
     layer, peer = await opened(server.url), await opened(server.url)
     inbox = await member(layer)
     with redis.Redis.from_url(server.url) as raw:
@@ -366,7 +366,7 @@ async def test_outage_while_logs_are_read_is_waited_for(opened, server, client):
 
 
 async def test_subscription_that_ends_while_its_log_is_read_ends(opened, redis_url, unheard):
-    """Nothing is delivered, nobody waits, and joining again begins anew."""
+    """Nothing is delivered, no call waits, and joining again begins anew."""
     layer = await opened(redis_url)
     for n in range(20):
         inbox = await member(layer)
@@ -383,13 +383,13 @@ async def test_subscription_that_ends_while_its_log_is_read_ends(opened, redis_u
 
 @pytest.mark.parametrize("option", ["check_interval", "heartbeat_interval", "send_timeout"])
 def test_option_that_is_no_time_is_refused(option):
-    """When the layer is made, with its name and value."""
+    """The error comes when the layer is made, and has the name and the value."""
     with pytest.raises(InvalidChannelLayerError, match=f"{option} is 0;"):
         RedisStreamsChannelLayer(**{option: 0})
 
 
 async def test_server_without_memory_refuses_a_message_and_numbers_none(opened, server):
-    """Who sends is told, and nothing is half done."""
+    """The sender is told, and nothing is half done."""
     layer = await opened(server.url)
     first = await layer.group_send("room", number(1))
     with redis.Redis.from_url(server.url) as raw:
@@ -407,7 +407,7 @@ async def test_server_without_memory_refuses_a_message_and_numbers_none(opened, 
 
 @pytest.fixture
 def slow_reads(monkeypatch):
-    """Logs are read, and then nobody hears of it for a while."""
+    """Logs are read, and the result arrives later."""
     read_some = StreamLog.read_some
     begun, ending = asyncio.Event(), asyncio.Event()
 
@@ -426,7 +426,7 @@ def cursor_of(layer):
 
 
 async def test_what_was_held_overflows_nobody_who_keeps_up(opened, redis_url, slow_reads):
-    """What arrives while a log is read is handed out in turns, as what was read."""
+    """Held messages are delivered in batches, as messages from the log are."""
     begun, ending = slow_reads
     layer, peer = await opened(redis_url, capacity=10), await opened(redis_url)
     inbox = await member(layer)
@@ -441,7 +441,7 @@ async def test_what_was_held_overflows_nobody_who_keeps_up(opened, redis_url, sl
 
 
 async def test_catching_up_is_more_than_what_was_being_read(opened, redis_url, unheard, slow_reads):
-    """What was appended after a log was read, and before the call, is delivered, too."""
+    """Messages appended after a reading began, and before the call, are delivered too."""
     begun, ending = slow_reads
     layer, peer = await opened(redis_url), await opened(redis_url)
     inbox = await member(layer)
@@ -461,7 +461,7 @@ async def test_catching_up_is_more_than_what_was_being_read(opened, redis_url, u
 async def test_outage_while_a_log_is_read_is_told_when_it_was_read_again(
     opened, redis_url, unheard, slow_reads
 ):
-    """Not before what was missed has arrived, or is known to be lost."""
+    """Missed messages have arrived by then, or are known to be lost."""
     begun, ending = slow_reads
     layer, peer = await opened(redis_url), await opened(redis_url, history_size=1)
     inbox, other = await member(layer), await layer.open_channel()
@@ -505,11 +505,11 @@ async def test_loss_is_not_made_up_for_who_joined_later(opened, redis_url, unhea
     assert await numbers(inbox, 1) == [10]
 
 
-# -- what somebody else did to a log ------------------------------------------------
+# -- logs that others have changed --------------------------------------------------
 
 
 async def test_last_message_removed_by_hand_keeps_nobody_waiting(opened, redis_url, client):
-    """It is missing, which is said, and not looked for again and again."""
+    """The result says that it is missing, and the log is not read in a loop."""
     layer = await opened(redis_url)
     first, _, last = [await layer.group_send("room", number(n)) for n in range(3)]
     client.xdel(KEY, f"{last.offset}-{last.tag}")
@@ -521,7 +521,7 @@ async def test_last_message_removed_by_hand_keeps_nobody_waiting(opened, redis_u
 async def test_message_removed_by_hand_before_it_was_received_is_told_once(
     opened, redis_url, client, unheard
 ):
-    """And the log is not read in a loop from then on."""
+    """The log is not read in a loop from then on."""
     layer = await opened(redis_url)
     inbox = await member(layer)
     with unheard():
@@ -558,7 +558,7 @@ async def test_subscription_whose_log_cannot_be_read_is_given_up(opened, server)
 async def test_messages_for_a_position_of_another_log_end_where_the_history_does(
     opened, redis_url, monkeypatch
 ):
-    """Whoever goes on behind it gets none of them again."""
+    """A caller that continues from there gets no message twice."""
     layer = await opened(redis_url)
     await layer.group_send("room", number(1))
     read = StreamLog._read
@@ -585,7 +585,7 @@ async def test_limit_above_what_is_kept_is_what_is_kept(opened, redis_url):
 @pytest.mark.parametrize("option", ["history_ttl", "idempotency_window", "check_interval"])
 @pytest.mark.parametrize("value", [float("inf"), 1e300])
 def test_time_without_end_is_refused(option, value):
-    """When the layer is made: the server would refuse it after a message was appended."""
+    """The server would refuse such a time only after a message was appended."""
     with pytest.raises(InvalidChannelLayerError, match=f"{option} is .*above zero"):
         RedisStreamsChannelLayer(**{option: value})
 
@@ -593,7 +593,7 @@ def test_time_without_end_is_refused(option, value):
 async def test_repeating_what_did_not_get_to_shared_members_sends_it_to_them(
     opened, redis_url, monkeypatch
 ):
-    """And to nobody else; who repeats it once more sends it to none."""
+    """Other members get nothing, and a second repetition sends nothing."""
     layer = await opened(redis_url)
     inbox = await member(layer)
     await layer.group_add("room", "worker")
@@ -652,7 +652,7 @@ async def test_many_quiet_groups_are_compared_with_their_logs_in_turn(
 async def test_log_that_cannot_be_read_keeps_nothing_from_the_others(
     opened, redis_url, client, caplog
 ):
-    """Its own members hear nothing more until it can; the log says why."""
+    """Only members of that group wait until it can be read; the log says why."""
     layer, peer = await opened(redis_url), await opened(redis_url)
     inbox = await member(layer)
     await layer.group_add("other", inbox.name)
@@ -664,7 +664,7 @@ async def test_log_that_cannot_be_read_keeps_nothing_from_the_others(
     await becomes(lambda: "logs cannot be read" in caplog.text)
     client.delete(KEY)
     await peer.group_send("room", number(2))
-    # What was in that log is lost with it; nothing was.
+    # Messages in that log are lost with it, and it had none.
     assert [n for n in await numbers(inbox, 1) if n not in ("lost", "recovered")] == [2]
 
 
@@ -682,7 +682,7 @@ async def test_flush_is_no_gap_for_who_goes_on(opened, redis_url):
 
 
 async def test_long_history_comes_in_portions(opened, redis_url, monkeypatch):
-    """All of it, its end, and what is after a position."""
+    """All of a history, its end, and the part after a position."""
     monkeypatch.setattr(_log, "MAX_ENTRIES_PER_REPLY", 7)
     layer = await opened(redis_url, history_size=40)
     positions = [await layer.group_send("room", number(n)) for n in range(50)]
@@ -703,7 +703,7 @@ async def test_long_history_comes_in_portions(opened, redis_url, monkeypatch):
 
 
 async def test_hole_without_an_outage_is_a_gap_and_no_reconnect(opened, redis_url, unheard):
-    """The counters say what happened."""
+    """The counters tell the two apart."""
     layer = await opened(redis_url, history_size=1)
     inbox = await member(layer)
     with unheard():

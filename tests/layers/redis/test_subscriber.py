@@ -1,4 +1,4 @@
-"""The notices of a server: what is published, what is written, and that the connection lives."""
+"""The notices of a server: of published payloads, of written keys, and the heartbeat."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def quick(monkeypatch):
 
 
 class Subscribed:
-    """A subscriber that writes down what it is told."""
+    """A subscriber that records its callbacks."""
 
     def __init__(self, url, *, interval=60.0, batch=100):
         self.delivered, self.losses, self.returns = [], 0, []
@@ -71,7 +71,7 @@ def channels(client):
 
 
 async def test_everything_shares_one_connection(subscribed, client):
-    """Topics that are confirmed, and channels of which there are only notices."""
+    """Topics that are confirmed, and channels with notices only."""
     one, woken = subscribed(), asyncio.Event()
     await asyncio.gather(*(one.subscriber.subscribe(f"topic-{n}") for n in range(20)))
     one.subscriber.listen("work", woken.set)
@@ -86,7 +86,7 @@ async def test_everything_shares_one_connection(subscribed, client):
 
 
 async def test_listener_is_woken_when_its_subscription_begins(subscribed, client):
-    """Something may have been published before, which no notice told of."""
+    """Something may have been published before, without a notice."""
     one, woken = subscribed(), asyncio.Event()
     one.subscriber.listen("work", woken.set)
     for _ in range(2):
@@ -123,7 +123,7 @@ async def test_unsubscribed_topic_stays_so(subscribed, client):
 
 
 async def test_refusal_reaches_the_call_that_asked_for_it(subscribed, client, server):
-    """The server does not say what it refuses; others in the same moment are not concerned."""
+    """The server does not name the refused command; later calls are not concerned."""
     client_of_server = Server({"address": server.url})
     await client_of_server.control.call(
         "ACL", "SETUSER", "default", "resetchannels", "&asgi*", "&allowed*"
@@ -145,12 +145,12 @@ async def test_refusal_reaches_the_call_that_asked_for_it(subscribed, client, se
 
 
 async def test_refused_renewal_hides_no_other(subscribed, server, caplog, monkeypatch):
-    """Rights were taken away: the log says of what, and the outage ends."""
+    """Rights were taken away: the log names the channel, and the outage ends."""
     monkeypatch.setattr(_subscriber, "MAX_SUBSCRIBED_AT_ONCE", 1)
     one = subscribed(server.url)
     for topic in ("allowed", "forbidden"):
         await one.subscriber.subscribe(topic)
-    # This ends connections whose subscriptions are no longer allowed.
+    # This ends connections with subscriptions that are no longer allowed.
     await one.server.control.call(
         "ACL", "SETUSER", "default", "resetchannels", "&asgi*", "&allowed*"
     )
@@ -187,7 +187,7 @@ class FakeConnection:
 async def test_what_came_before_a_reply_that_ends_the_connection_is_delivered(
     subscribed, monkeypatch, reply
 ):
-    """Whatever that reply is; the reader then connects again."""
+    """The reader then connects again, after any such reply."""
     one, connection = subscribed(), RedisConnection
     messages = [[b"message", b"room", payload] for payload in (b"a", b"b")]
 
@@ -236,7 +236,7 @@ class Tracked:
         await asyncio.Event().wait()
 
     async def quiet(self):
-        """Return when nothing more is told of what was there before."""
+        """Return when no notice of earlier writes comes any more."""
         while True:
             await turns(20)
             await asyncio.sleep(_subscriber.TRACKING_DELAY_SECONDS)
@@ -273,7 +273,7 @@ async def tracked(redis_url):
 
 
 async def test_watching_begins_with_a_look(tracked):
-    """Nothing tells of what was there before."""
+    """No notice tells of earlier writes."""
     one = tracked(KEY)
     assert one.events[KEY].is_set()
     one.events[KEY].clear()
@@ -292,7 +292,7 @@ async def test_watching_begins_with_a_look(tracked):
     ids=["first_key", "second_key", "script", "flush"],
 )
 async def test_write_to_a_key_is_told(tracked, client, write, told):
-    """By whom and how does not matter."""
+    """Any writer and any command counts."""
     one = tracked(KEY, OTHER)
     await one.quiet()
     write(client)
@@ -300,7 +300,7 @@ async def test_write_to_a_key_is_told(tracked, client, write, told):
 
 
 async def test_key_that_is_watched_later_is_tracked_on_the_same_connection(tracked, client):
-    """The others hear of what was written meanwhile, too."""
+    """Writes to the other keys in the meantime are told too."""
     one = tracked(KEY)
     await one.quiet()
     one.watch(OTHER)

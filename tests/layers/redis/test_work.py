@@ -1,4 +1,4 @@
-"""What is particular to work on Redis: what is on the server, and what an outage does to it."""
+"""Work on Redis: its keys on the server, and the effects of outages."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ async def test_number_of_dead_letters_is_bounded(opened, redis_url, client, monk
 
 
 async def test_reader_that_is_gone_is_not_listed_for_ever(opened, redis_url, client):
-    """Once others have what it had."""
+    """Other processes have its messages by then."""
     one = await opened(RedisStreamsChannelLayer([redis_url]))
     other = await opened(RedisStreamsChannelLayer([redis_url], check_interval=0.05))
     await one.send_many("work", map(task, range(2)))
@@ -93,7 +93,7 @@ async def test_reader_that_is_gone_is_not_listed_for_ever(opened, redis_url, cli
 
 
 async def test_waiting_worker_asks_seldom(layer, client):
-    """It is told when there is work, and looks now and then in case it was not."""
+    """A notice tells of work, and the worker looks from time to time in case it was lost."""
     waiting = asyncio.create_task(next_number(layer))
     await becomes(lambda: client.pubsub_numsub(QUEUE)[0][1] == 1)
     await asyncio.sleep(0.05)
@@ -121,7 +121,7 @@ async def test_work_is_found_though_nobody_tells_of_it(opened, redis_url, client
 
 
 async def test_waiting_worker_survives_an_outage(opened, server):
-    """It gets the first work after it."""
+    """The worker gets the first message after it."""
     layer = await opened(RedisStreamsChannelLayer([server.url], check_interval=0.1))
     waiting = asyncio.create_task(next_number(layer))
     await asyncio.sleep(0.1)
@@ -136,7 +136,7 @@ async def test_waiting_worker_survives_an_outage(opened, server):
 
 
 async def test_acknowledgement_waits_out_a_broken_connection(layer, client):
-    """It is told again, and the work does not come again."""
+    """The layer sends it again, and the work is not redelivered."""
     await layer.send("work", task(1))
     async with layer.take("work"):
         cut(client)
@@ -153,7 +153,7 @@ async def test_acknowledgement_that_nobody_hears_is_no_error(opened, server, cap
 
 
 async def test_work_whose_claim_was_not_heard_comes_soon(layer, client, monkeypatch):
-    """Its reader says what it has, and gets the rest: not only after the visibility timeout."""
+    """The process tells its leases and gets the rest, before the visibility timeout."""
     await layer.send_many("work", map(task, range(4)))
     async with layer.take("work") as kept:
         control = inspect.broker(layer)._shards[0].server.control
@@ -176,7 +176,7 @@ async def test_work_whose_claim_was_not_heard_comes_soon(layer, client, monkeypa
 
 
 async def test_pause_goes_on_when_a_claim_was_not_heard(opened, redis_url, client):
-    """What waits for another try is in nobody's hands."""
+    """A message that waits for another attempt is not leased."""
     layer = await opened(RedisStreamsChannelLayer([redis_url], retry_backoff=(60.0, 60.0)))
     await layer.send("work", task(1))
     with contextlib.suppress(ValueError):
@@ -209,14 +209,14 @@ async def test_what_nobody_took_is_forgotten_after_its_expiry(opened, redis_url,
 
 
 async def test_refusal_reaches_whoever_wants_work(layer, client):
-    """There is something else at the key: waiting would not help."""
+    """The key has another type, so waiting would not help."""
     client.set(QUEUE, "something else")
     with pytest.raises(BrokerRefused):
         await next_number(layer)
 
 
 async def test_closing_gives_back_what_was_handed_over_unseen(opened, redis_url):
-    """Whoever closes a layer while it waits takes nothing along."""
+    """A layer that closes while a worker waits takes nothing along."""
     caller = RedisStreamsChannelLayer([redis_url])
     await caller.open()
     waiting = asyncio.create_task(next_number(caller))
@@ -230,7 +230,7 @@ async def test_closing_gives_back_what_was_handed_over_unseen(opened, redis_url)
 
 
 async def test_closing_gives_back_what_is_on_its_way(opened, redis_url, monkeypatch):
-    """What was claimed for somebody who is gone is another's at once, and not counted."""
+    """Another worker gets the message at once, and the delivery does not count."""
     monkeypatch.setattr(module, "CLOSE_TIMEOUT_SECONDS", PATIENCE)
     caller = await opened(RedisStreamsChannelLayer([redis_url]))
     control = inspect.broker(caller)._shards[0].server.control
@@ -259,7 +259,7 @@ async def test_closing_gives_back_what_is_on_its_way(opened, redis_url, monkeypa
 
 
 async def test_work_that_was_handed_out_again_here_is_known_to_be_in_hands(layer, client):
-    """Though whoever had it before has ended, late."""
+    """The worker that had it before has ended late."""
     await layer.send("work", task(1))
     async with contextlib.AsyncExitStack() as again:
         async with layer.take("work"):
@@ -313,7 +313,7 @@ async def test_documented_rights_are_enough(opened, server):
 )
 @pytest.mark.parametrize("make", [RedisStreamsChannelLayer, InMemoryChannelLayer])
 def test_option_that_cannot_be_meant_is_refused(make, option, value, sentence):
-    """When the layer is made, with the remedy."""
+    """The error comes when the layer is made, and has a remedy."""
     with pytest.raises(InvalidChannelLayerError) as error:
         make(**{option: value})
     assert sentence in str(error.value)
