@@ -97,7 +97,7 @@ def holds_messages(layer: BaseChannelLayer) -> bool:
 
 def _queue_sources(layer: BaseChannelLayer, channel: str | None = None) -> list[Any]:
     """Return what reads shared channels in Redis; of all channels by default."""
-    readers: dict[str, Any] = getattr(broker(layer), "_queue_readers", {})
+    readers: dict[str, Any] = getattr(broker(layer), "queue_readers", {})
     return [
         s for name, reader in readers.items() if channel in (None, name) for s in reader.sources
     ]

@@ -284,7 +284,7 @@ async def test_demoted_server_is_given_up(pipe, client):
         client.execute_command("REPLICAOF", "127.0.0.1", free_port())
         with pytest.raises(LayerUnavailable):
             await pipe.call("SET", "key", 1)
-        assert pipe._protocol is None
+        assert not pipe.is_connected
     finally:
         client.execute_command("REPLICAOF", "NO", "ONE")
     assert await pipe.call("SET", "key", 1) == b"OK"
@@ -386,7 +386,7 @@ async def test_nothing_can_be_told_when_the_server_is_gone(server):
     pipe = client_of({"address": server.url})
     await pipe.call("PING")
     server.kill()
-    await becomes(lambda: pipe._protocol is None)
+    await becomes(lambda: not pipe.is_connected)
     assert not pipe.write("PING")
     await pipe.close()
 

@@ -573,8 +573,8 @@ async def test_group_that_was_left_during_an_outage_is_left_at_the_server(
     await layer.group_add("kept", second.name)
     await becomes(lambda: "subscribe" in last_commands(redis_url))
     broker = inspect.broker(layer)
-    broker._inboxes[0].joined.discard("room")
-    broker._inboxes[0].left.add("room")
+    broker.inboxes[0].joined.discard("room")
+    broker.inboxes[0].left.add("room")
     cut(client)
     await until_back(layer)
     assert members(client) == set()
@@ -668,14 +668,14 @@ async def test_batch_that_was_on_its_way_keeps_nothing_from_coming_after_it(open
     """No notice tells of messages from before the connection was back."""
     layer, peer = await opened(redis_url), await opened(redis_url)
     channel = await layer.open_channel()
-    inbox = inspect.broker(layer)._inboxes[0]
+    inbox = inspect.broker(layer).inboxes[0]
     await becomes(lambda: layer.health().state == "ready" and inbox._held)
     await inbox.tracker.reader.stop()
     for number in (1, 2, 3):
         await peer.send(channel.name, {"type": "test", "n": number})
     # The server has handed out the first; its answer was lost.
     args = [inbox._batches._arrived, 1, 60_000]
-    await inbox._control.run(TAKE, [inbox._batch_key, *inbox._inboxes], args)
+    await inbox._control.run(TAKE, [inbox._batch_key, *inbox.inboxes], args)
     inbox.tracker.reader.start()
     assert [(await arrives(channel))["n"] for _ in range(3)] == [1, 2, 3]
 
@@ -685,16 +685,16 @@ async def test_what_a_successor_hands_out_again_comes_once(opened, redis_url, cl
     """A promoted replica may not know yet which messages its predecessor handed out."""
     layer = await opened(redis_url)
     channel = await layer.open_channel()
-    inbox = inspect.broker(layer)._inboxes[0]
-    await becomes(lambda: inbox._run_id)
+    inbox = inspect.broker(layer).inboxes[0]
+    await becomes(lambda: inbox.run_id)
     payload = bytes(12) + msgspec.msgpack.encode({**MESSAGE, ADDRESS_KEY: channel.name})
-    client.zadd(inbox._inboxes[0], {payload: time.time()})
+    client.zadd(inbox.inboxes[0], {payload: time.time()})
     assert await arrives(channel) == MESSAGE
     if succeeded:
-        inbox._run_id = b"that of the predecessor"
+        inbox.run_id = b"that of the predecessor"
     await inbox.tracker.reader.stop()
     later = packed(n=2, **{ADDRESS_KEY: channel.name})
-    client.zadd(inbox._inboxes[0], {payload: time.time(), later: time.time() + 1})
+    client.zadd(inbox.inboxes[0], {payload: time.time(), later: time.time() + 1})
     inbox.tracker.reader.start()
     # No outage was told of before, so there is one now.
     first = await arrives(channel)
@@ -728,8 +728,8 @@ async def test_server_without_memory_is_read_on(opened, server, caplog):
     layer, peer = await opened(server.url, **options), await opened(server.url)
     inbox = await layer.open_channel()
     await layer.group_add("room", inbox.name)
-    reader = inspect.broker(layer)._inboxes[0]
-    await becomes(lambda: layer.health().state == "ready" and reader._run_id)
+    reader = inspect.broker(layer).inboxes[0]
+    await becomes(lambda: layer.health().state == "ready" and reader.run_id)
     await reader.tracker.reader.stop()
     for number in range(40):
         await peer.group_send("room", {"type": "test", "n": number})

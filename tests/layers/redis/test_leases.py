@@ -42,18 +42,18 @@ async def opened(redis_url):
 async def die(layer):
     """Let a layer's connections end without a farewell, as a killed process does."""
     broker = inspect.broker(layer)
-    for inbox in broker._inboxes:
+    for inbox in broker.inboxes:
         await inbox.tracker.reader.stop()
         # Nothing that stop() would do is done.
-        inbox._inboxes = []
-    for server in broker._servers:
+        inbox.inboxes = []
+    for server in broker.servers:
         await server.close()
 
 
 async def reads(layer):
     """Return once a layer's reader has found everything in order."""
-    (inbox,) = inspect.broker(layer)._inboxes
-    await becomes(lambda: inbox.tracker.reader._connected_at is not None)
+    (inbox,) = inspect.broker(layer).inboxes
+    await becomes(lambda: inbox.tracker.reader.is_connected)
     return inbox
 
 
@@ -288,7 +288,7 @@ async def test_flush_of_ones_own_is_no_outage(opened, client, caplog):
         flushing = asyncio.create_task(layer.flush())
         await turns(2)
         while not flushing.done():
-            await reader._renew_lease()
+            await reader.renew_lease()
         await flushing
     inbox = await layer.open_channel()
     await layer.group_add("room", inbox.name)
@@ -348,7 +348,7 @@ async def test_messages_sent_together_keep_their_order_while_processes_are_remov
 async def test_member_that_cannot_be_added_leaves_no_warning(opened):
     """Later commands of the same call are not begun."""
     layer = await opened()
-    await inspect.broker(layer)._servers[0].control.close()
+    await inspect.broker(layer).servers[0].control.close()
     # Objects of other tests must not be found here.
     gc.collect()
     with warnings.catch_warnings(record=True) as caught:

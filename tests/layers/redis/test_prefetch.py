@@ -232,7 +232,7 @@ async def test_nothing_is_handed_out_that_cannot_be_noted(make, server_of, clien
     await prefetch.take(3)
     handed_out(prefetch, 1)
     cut(client)
-    await becomes(lambda: server_of.control._protocol is None)
+    await becomes(lambda: not server_of.control.is_connected)
     assert prefetch.hand_out() is None
     await prefetch.take(3)
     assert handed_out(prefetch, 2) == [1, 2]

@@ -266,7 +266,7 @@ async def test_tap_that_nobody_wants_ends(redis_url, client, monkeypatch):
     async with RedisChannelLayer([redis_url]) as layer:
         await layer.send("jobs", {"type": "test", "n": 1})
         assert (await received(layer, "jobs"))["n"] == 1
-        await becomes(lambda: not inspect.broker(layer)._queue_readers)
+        await becomes(lambda: not inspect.broker(layer).queue_readers)
         await layer.send("jobs", {"type": "test", "n": 2})
         assert (await received(layer, "jobs"))["n"] == 2
 
@@ -289,7 +289,7 @@ async def test_tap_that_nobody_wants_any_more_ends(redis_url, monkeypatch):
         await becomes(lambda: len(takes) >= 2)
         await turns()
         receiving.cancel()
-        await becomes(lambda: not inspect.broker(layer)._queue_readers)
+        await becomes(lambda: not inspect.broker(layer).queue_readers)
 
 
 async def test_reader_of_a_server_that_is_gone_ends_with_the_layer(redis_url, server, monkeypatch):
@@ -302,7 +302,7 @@ async def test_reader_of_a_server_that_is_gone_ends_with_the_layer(redis_url, se
         server.kill()
         receiving.cancel()
         await asyncio.wait([receiving])
-        await becomes(lambda: not inspect.broker(layer)._queue_readers)
+        await becomes(lambda: not inspect.broker(layer).queue_readers)
     left = [task.get_name() for task in asyncio.all_tasks() if "reader" in task.get_name()]
     assert left == []
 

@@ -151,7 +151,7 @@ async def test_error_that_nobody_expects_does_not_end_a_reader(converse, redis_u
     talk = converse({"address": redis_url}, raises=ValueError("an odd reply"))
     talk.reader.start()
     await becomes(lambda: talk.begun >= 3)
-    assert talk.reader._state.health().state == "degraded"
+    assert talk.reader.state.health().state == "degraded"
     await talk.reader.stop()
     assert talk.losses == 1
     assert [r.exc_info[0] for r in caplog.records if r.exc_info] == [ValueError]

@@ -422,7 +422,7 @@ def slow_reads(monkeypatch):
 
 
 def cursor_of(layer):
-    return inspect.broker(layer)._shards[0].catch_up._cursors[KEY]
+    return inspect.broker(layer).shards[0].catch_up.cursors[KEY]
 
 
 async def test_what_was_held_overflows_nobody_who_keeps_up(opened, redis_url, slow_reads):
@@ -433,7 +433,7 @@ async def test_what_was_held_overflows_nobody_who_keeps_up(opened, redis_url, sl
     catching_up = asyncio.create_task(inspect.broker(layer).catch_up("room"))
     await begun.wait()
     await peer.group_send_many("room", [number(n) for n in range(100)])
-    await becomes(lambda: len(cursor_of(layer)._held) == 100)
+    await becomes(lambda: len(cursor_of(layer).held) == 100)
     ending.set()
     assert await numbers(inbox, 100) == list(range(100))
     assert inbox.dropped == 0
@@ -471,7 +471,7 @@ async def test_outage_while_a_log_is_read_is_told_when_it_was_read_again(
     with unheard():
         for n in range(5):
             await peer.group_send("room", number(n))
-    cursors = inspect.broker(layer)._shards[0].catch_up
+    cursors = inspect.broker(layer).shards[0].catch_up
     cursors.lost()
     cursors.returned(1.0, 2.0)
     ending.set()
@@ -483,7 +483,7 @@ async def test_loss_is_not_made_up_for_who_joined_later(opened, redis_url, unhea
     """A subscription made anew while others are told begins where the log stands."""
     layer = await opened(redis_url, history_size=3)
     before = await member(layer)
-    apply, cursors = _catch_up.CatchUp._apply, inspect.broker(layer)._shards[0].catch_up
+    apply, cursors = _catch_up.CatchUp._apply, inspect.broker(layer).shards[0].catch_up
     applying, going_on = asyncio.Event(), asyncio.Event()
 
     async def late(self, *args):
@@ -495,8 +495,8 @@ async def test_loss_is_not_made_up_for_who_joined_later(opened, redis_url, unhea
         for n in range(10):
             await layer.group_send("room", number(n))
     monkeypatch.setattr(_catch_up.CatchUp, "_apply", late)
-    cursors._cursors[KEY].suspect()
-    cursors._read_soon(KEY)
+    cursors.cursors[KEY].suspect()
+    cursors.read_soon(KEY)
     await applying.wait()
     await layer.close_channel(before.name)
     inbox = await member(layer)
@@ -539,7 +539,7 @@ async def test_group_may_have_more_shared_members_than_lua_can_unpack(opened, re
     """A message that was appended is not refused for it."""
     layer = await opened(redis_url)
     client.sadd(f"{KEY}:members", *[f"worker-{n}" for n in range(9_000)])
-    log = inspect.broker(layer)._shards[0].log
+    log = inspect.broker(layer).shards[0].log
     position, members = await log.append("room", b"", None)
     assert (position.offset, len(members)) == (1, 9_000)
 

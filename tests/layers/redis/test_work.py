@@ -156,7 +156,7 @@ async def test_work_whose_claim_was_not_heard_comes_soon(layer, client, monkeypa
     """The process tells its leases and gets the rest, before the visibility timeout."""
     await layer.send_many("work", map(task, range(4)))
     async with layer.take("work") as kept:
-        control = inspect.broker(layer)._shards[0].server.control
+        control = inspect.broker(layer).shards[0].server.control
         run, lost = control.run, []
 
         async def losing(script, keys, args):
@@ -182,7 +182,7 @@ async def test_pause_goes_on_when_a_claim_was_not_heard(opened, redis_url, clien
     with contextlib.suppress(ValueError):
         async with layer.take("work"):
             raise ValueError
-    inspect.broker(layer)._work_readers["work"]._reply_lost = True
+    inspect.broker(layer).work_readers["work"]._reply_lost = True
     await layer.send("work", task(2))
     assert await next_number(layer) == 2
     assert client.zcard(DUE) == 1
@@ -233,7 +233,7 @@ async def test_closing_gives_back_what_is_on_its_way(opened, redis_url, monkeypa
     """Another worker gets the message at once, and the delivery does not count."""
     monkeypatch.setattr(module, "CLOSE_TIMEOUT_SECONDS", PATIENCE)
     caller = await opened(RedisStreamsChannelLayer([redis_url]))
-    control = inspect.broker(caller)._shards[0].server.control
+    control = inspect.broker(caller).shards[0].server.control
     run, on_its_way, arrives = control.run, asyncio.Event(), asyncio.Event()
 
     async def slow(script, keys, args):
@@ -267,7 +267,7 @@ async def test_work_that_was_handed_out_again_here_is_known_to_be_in_hands(layer
             client.zadd(DUE, {client.zrange(DUE, 0, 0)[0]: 0})
             work = await again.enter_async_context(layer.take("work"))
             assert work.deliveries == 2
-        inspect.broker(layer)._work_readers["work"]._reply_lost = True
+        inspect.broker(layer).work_readers["work"]._reply_lost = True
         await layer.send("work", task(2))
         assert await next_number(layer) == 2
 

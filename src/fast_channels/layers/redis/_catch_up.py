@@ -93,12 +93,12 @@ class TopicCursor:
     """How far a subscribed topic was delivered in this process."""
 
     __slots__ = (
-        "_held",
         "_next_waiters",
         "_overflowed",
         "_read_again",
         "_read_to",
         "_waiters",
+        "held",
         "position",
         "state",
         "topic",
@@ -111,8 +111,8 @@ class TopicCursor:
         """The position of the last delivered payload. None while STARTING."""
         # The offset to which the log was read: notifications up to it may still arrive.
         self._read_to = 0
-        # Notifications that arrived while they could not be delivered, up to MAX_HELD.
-        self._held: list[Notification] = []
+        self.held: list[Notification] = []
+        """Notifications that arrived while they could not be delivered, up to MAX_HELD."""
         self._overflowed = False
         # Whether the log has to be read once more after the present reading: its result may
         # be older than the reason to read.
@@ -134,8 +134,8 @@ class TopicCursor:
             if self._was_read(notification.position):
                 return False
             self.state = CursorState.BEHIND
-        if len(self._held) < MAX_HELD:
-            self._held.append(notification)
+        if len(self.held) < MAX_HELD:
+            self.held.append(notification)
         else:
             self._overflowed = True
         return False
@@ -153,7 +153,7 @@ class TopicCursor:
     def start_reading(self) -> None:
         """Drop held notifications: their payloads are in the log by now, or lost."""
         self.state = CursorState.READING
-        self._held, self._overflowed, self._read_again = [], False, False
+        self.held, self._overflowed, self._read_again = [], False, False
         self._waiters += self._next_waiters
         self._next_waiters.clear()
 
@@ -171,17 +171,17 @@ class TopicCursor:
         The state is LIVE afterwards, READING if more can be released, or BEHIND if the log
         has to be read again.
         """
-        held, self._held = self._held, []
+        held, self.held = self.held, []
         self.state = CursorState.LIVE
         ready: list[Notification] = []
         for number, notification in enumerate(held):
             if len(ready) == limit:
-                self.state, self._held = CursorState.READING, held[number:]
+                self.state, self.held = CursorState.READING, held[number:]
                 return ready
             if self.receive(notification):
                 ready.append(notification)
             elif self.is_behind:
-                self._held = held[number:]
+                self.held = held[number:]
                 return ready
         if self._overflowed or self._read_again:
             self.state = CursorState.BEHIND
@@ -229,8 +229,8 @@ class CatchUp:
         self._interval = check_interval
         self._compare_at = time.monotonic() + check_interval
         self._uncompared: list[str] = []
-        # By the names of the logs, under which notifications arrive.
-        self._cursors: dict[str, TopicCursor] = {}
+        self.cursors: dict[str, TopicCursor] = {}
+        """The subscribed topics by the names of their logs, under which notifications arrive."""
         # Names of the logs that have to be read.
         self._behind: set[str] = set()
         # Set when there is something to do for the task.
@@ -251,7 +251,7 @@ class CatchUp:
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])
-        for cursor in self._cursors.values():
+        for cursor in self.cursors.values():
             cursor.close()
 
     # -- subscriptions --------------------------------------------------------------
@@ -261,7 +261,7 @@ class CatchUp:
         if self._task is None:
             self._task = asyncio.create_task(self._run(), name="fast_channels catch up")
         key = self._source.key(topic)
-        self._cursors[key] = TopicCursor(topic)
+        self.cursors[key] = TopicCursor(topic)
         return key
 
     async def begin(self, key: str) -> None:
@@ -270,7 +270,7 @@ class CatchUp:
 
         Raises BrokerRefused.
         """
-        cursor = self._cursors[key]
+        cursor = self.cursors[key]
         for delay in reconnect_delays():
             try:
                 cursor.move(await self._source.end(cursor.topic))
@@ -283,12 +283,12 @@ class CatchUp:
         self._hand_out(cursor.topic, cursor.release(self._batch))
         if cursor.state is not CursorState.LIVE:
             # The log also has the payloads that do not fit into one batch.
-            self._read_soon(key)
+            self.read_soon(key)
 
     def close(self, topic: str) -> str:
         """Forget a topic; return the name of its log, to be unsubscribed."""
         key = self._source.key(topic)
-        cursor = self._cursors.pop(key, None)
+        cursor = self.cursors.pop(key, None)
         self._behind.discard(key)
         if cursor is not None:
             cursor.close()
@@ -296,22 +296,22 @@ class CatchUp:
 
     def position(self, topic: str) -> Position:
         """Return the position of the last delivered payload of a subscribed topic."""
-        position = self._cursors[self._source.key(topic)].position
+        position = self.cursors[self._source.key(topic)].position
         assert position is not None, "asked for before it was subscribed"
         return position
 
     async def catch_up(self, topic: str) -> None:
         """Return once everything is delivered that was appended before the call."""
         key = self._source.key(topic)
-        cursor = self._cursors[key]
+        cursor = self.cursors[key]
         caught_up = cursor.wait()
         cursor.suspect_again()
-        self._read_soon(key)
+        self.read_soon(key)
         await caught_up
 
     async def begin_anew(self) -> None:
         """Begin again at the ends of all logs, which a flush has emptied."""
-        for key, cursor in list(self._cursors.items()):
+        for key, cursor in list(self.cursors.items()):
             if cursor.position is not None:
                 cursor.start_reading()
                 cursor.move(await self._source.end(cursor.topic))
@@ -322,13 +322,13 @@ class CatchUp:
 
     def arrived(self, key: str, *data: bytes) -> None:
         """Deliver notifications, or hold them."""
-        cursor = self._cursors.get(key)
+        cursor = self.cursors.get(key)
         if cursor is None:
             # They were under way when the topic was unsubscribed.
             return
         ready = [one for one in _notifications(data) if cursor.receive(one)]
         if cursor.is_behind:
-            self._read_soon(key)
+            self.read_soon(key)
         self._hand_out(cursor.topic, ready)
 
     def lost(self) -> None:
@@ -338,24 +338,25 @@ class CatchUp:
     def returned(self, since: float, until: float) -> None:
         """Note that notifications arrive again, and since when they did not."""
         self._interrupted = False
-        if self._cursors:
+        if self.cursors:
             self._outages.append((since, until))
-            for key, cursor in self._cursors.items():
+            for key, cursor in self.cursors.items():
                 cursor.suspect_again()
-                self._read_soon(key)
+                self.read_soon(key)
 
     def _hand_out(self, topic: str, ready: Sequence[Notification | LogEntry]) -> None:
         if ready:
             payloads = [one.payload for one in ready]
             self._deliver(topic, *payloads, positions=[one.position for one in ready])
 
-    def _read_soon(self, key: str) -> None:
+    def read_soon(self, key: str) -> None:
+        """Let the task read a log."""
         self._behind.add(key)
         self._wanted.set()
 
     def _is_closed(self, key: str, cursor: TopicCursor) -> bool:
         """Return whether a topic was unsubscribed. By now it may have another cursor."""
-        return self._cursors.get(key) is not cursor
+        return self.cursors.get(key) is not cursor
 
     # -- the task that reads logs ----------------------------------------------------
 
@@ -385,7 +386,7 @@ class CatchUp:
         if not self._uncompared:
             # The last round has found everything in order, or has repaired it.
             self._intact_at, self._round_began = self._round_began, time.time()
-            self._uncompared = list(self._cursors)
+            self._uncompared = list(self.cursors)
         some = self._uncompared[:MAX_COMPARED]
         del self._uncompared[:MAX_COMPARED]
         return some
@@ -393,7 +394,7 @@ class CatchUp:
     async def _compare(self, keys: Sequence[str]) -> None:
         """Find topics that were not delivered up to the end of their logs."""
         for batch in batched(keys, MAX_READ_AT_ONCE):
-            found = [(key, self._cursors[key]) for key in batch if key in self._cursors]
+            found = [(key, self.cursors[key]) for key in batch if key in self.cursors]
             ends = await asyncio.gather(
                 *(self._source.end(cursor.topic) for _, cursor in found), return_exceptions=True
             )
@@ -402,7 +403,7 @@ class CatchUp:
                 # log finds out.
                 if not self._is_closed(key, cursor) and cursor.position not in (None, end):
                     cursor.suspect()
-                    self._read_soon(key)
+                    self.read_soon(key)
 
     async def _read_logs(self, keys: Sequence[str]) -> None:
         """Read logs, deliver missing payloads, and report outages and lost payloads."""
@@ -419,7 +420,7 @@ class CatchUp:
         lost_topics = {c.topic for key, (c, _) in lost.items() if not self._is_closed(key, c)}
         if ended := self._outages[:outages]:
             # The logs of all other topics were read.
-            topics = sorted(c.topic for key, c in self._cursors.items() if key not in refused)
+            topics = sorted(c.topic for key, c in self.cursors.items() if key not in refused)
             recovered = [topic for topic in topics if topic not in lost_topics]
             since, until = ended[0][0], ended[-1][1]
             self._report_outage(Outage(since, until, recovered=recovered, lost=lost_topics))
@@ -440,7 +441,7 @@ class CatchUp:
         """Deliver what some topics miss, and add the other topics to `lost` and `refused`."""
         found: list[tuple[str, Position, TopicCursor]] = []
         for key in keys:
-            cursor = self._cursors.get(key)
+            cursor = self.cursors.get(key)
             # A cursor without a position is STARTING.
             if cursor is not None and cursor.position is not None:
                 cursor.start_reading()
@@ -483,7 +484,7 @@ class CatchUp:
             cursor.caught_up()
             await self._release(key, cursor)
         else:
-            self._read_soon(key)
+            self.read_soon(key)
 
     async def _release(self, key: str, cursor: TopicCursor) -> None:
         """Deliver held notifications in batches, until one does not follow."""
@@ -493,7 +494,7 @@ class CatchUp:
                 self._behind.discard(key)
                 return
             if cursor.is_behind:
-                self._read_soon(key)
+                self.read_soon(key)
                 return
             await asyncio.sleep(0)
 

@@ -92,6 +92,10 @@ class Client:
         # command leaves the timer alone.
         self._timer: asyncio.TimerHandle | None = None
 
+    @property
+    def is_connected(self) -> bool:
+        return self._protocol is not None
+
     async def call(self, *command: Any) -> Any:
         """
         Send a command and return its reply. Raises LayerUnavailable within the timeout.

@@ -75,13 +75,13 @@ class Inbox:
         self._server = server
         self._control = server.control
         self._keys = keys
-        # Keys of the inboxes.
-        self._inboxes: list[str] = []
+        self.inboxes: list[str] = []
+        """Keys of the inboxes that are read."""
         self._deliver = deliver
         self._options = options
         self._on_return = on_return
         self._batch_key = keys.new_batch()
-        self._batches = BatchReader(self._control, self._batch_key, self._inboxes, options.expiry)
+        self._batches = BatchReader(self._control, self._batch_key, self.inboxes, options.expiry)
         self.tracker = KeyTracker(
             server,
             keys.new_heartbeat(),
@@ -104,8 +104,8 @@ class Inbox:
         self._renewed_at = 0.0
         # The last Unix time at which certainly nothing had been removed.
         self._intact_at = time.time()
-        # The identity of the running server: a promoted replica has another one.
-        self._run_id = b""
+        self.run_id = b""
+        """The identity of the running server: a promoted replica has another one."""
         # Payloads that a promoted replica may hand out again, since it need not know yet
         # that they were taken.
         self._recent = RecentPayloads(MAX_REMEMBERED_PAYLOADS)
@@ -113,24 +113,24 @@ class Inbox:
 
     def read(self, key: str) -> None:
         """Read one more inbox in the background."""
-        if key not in self._inboxes:
-            self._inboxes.append(key)
+        if key not in self.inboxes:
+            self.inboxes.append(key)
             self._used.set()
             self.tracker.watch(key, self._written)
 
     def forget(self, key: str) -> None:
         """Undo `read`."""
-        if key in self._inboxes:
-            self._inboxes.remove(key)
+        if key in self.inboxes:
+            self.inboxes.remove(key)
             self.tracker.ignore(key)
-            if not self._inboxes:
+            if not self.inboxes:
                 self._used.clear()
 
     async def check_access(self) -> None:
         """Raise BrokerRefused if the server does not permit the commands that reading needs."""
         try:
             await asyncio.gather(
-                self._renew_lease(), self._control.call("CLIENT", "TRACKING", "OFF")
+                self.renew_lease(), self._control.call("CLIENT", "TRACKING", "OFF")
             )
         except BrokerRefused:
             raise
@@ -140,15 +140,15 @@ class Inbox:
 
     async def begin_anew(self) -> None:
         """Restore the lease and the memberships after a flush has deleted everything."""
-        if self._inboxes:
-            await self._renew_lease()
+        if self.inboxes:
+            await self.renew_lease()
             # Groups that were joined during the flush remain joined.
             await self._restore()
 
     async def stop(self) -> None:
         """Remove this process from the server, with everything that was sent to it."""
         await self.tracker.stop()
-        if not self._inboxes:
+        if not self.inboxes:
             return
         # If the server cannot be reached, other processes do this when the lease ends.
         with contextlib.suppress(LayerUnavailable, TimeoutError):
@@ -232,7 +232,7 @@ class Inbox:
     # -- reading --------------------------------------------------------------------
 
     async def _while_connected(self, reader: Reader) -> None:
-        while not self._inboxes:
+        while not self.inboxes:
             # Only readers of shared names use the tracker so far.
             reader.connected(recovered=True)
             await self._used.wait()
@@ -286,7 +286,7 @@ class Inbox:
                 ):
                     # Other callers of _renew_lease may find that it was lost.
                     await self._removed.wait()
-            await self._renew_lease()
+            await self.renew_lease()
             if self._removed.is_set():
                 raise _removal_error()
             await self._leave_late()
@@ -294,7 +294,7 @@ class Inbox:
                 restored = time.monotonic()
                 await self._restore()
 
-    async def _renew_lease(self) -> None:
+    async def renew_lease(self) -> None:
         """Renew the lease, and remove processes without one."""
         options, keys = self._options, self._keys
         now = time.monotonic()
@@ -307,7 +307,7 @@ class Inbox:
         held, ended = await self._control.run(
             RENEW_LEASE,
             [keys.leases, keys.of_process(keys.process)],
-            [keys.process, options.lease, lifetime, *map(inbox_belonging, self._inboxes)],
+            [keys.process, options.lease, lifetime, *map(inbox_belonging, self.inboxes)],
         )
         if self._held and not held and not self.is_flushed:
             self._removed.set()
@@ -319,21 +319,21 @@ class Inbox:
 
     async def _check(self) -> None:
         """Find out whether anything was lost while there was no connection."""
-        await self._renew_lease()
+        await self.renew_lease()
         info: bytes = await self._control.call("INFO", "server")
         run_id: bytes = next((line for line in info.split() if line.startswith(b"run_id:")), b"")
-        waiting = [self._control.call("ZCARD", key) for key in self._inboxes]
+        waiting = [self._control.call("ZCARD", key) for key in self.inboxes]
         full = max(await asyncio.gather(*waiting), default=0) >= INBOX_CAPACITY
-        if self._run_id and run_id != self._run_id:
+        if self.run_id and run_id != self.run_id:
             self._server_replaced = True
         if full or self._server_replaced:
             # A full inbox has refused messages, and a promoted replica need not know
             # everything that its predecessor did.
             self._removed.set()
-        self._run_id = run_id
+        self.run_id = run_id
 
     def _returned(self, since: float, until: float, recovered: bool) -> None:
-        if self._inboxes:
+        if self.inboxes:
             recovered = recovered and until - since < self._options.expiry
             # The connection may have worked long after the lease had ended.
             since = since if recovered else min(since, self._intact_at)

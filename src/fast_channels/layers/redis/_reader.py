@@ -46,7 +46,8 @@ class Reader:
     ) -> None:
         self._host = host
         self._converse = converse
-        self._state = state
+        self.state = state
+        """The state of the server, shared by all connections to it."""
         self._on_loss = on_loss
         self._on_return = on_return
         # How long connecting may take, in seconds.
@@ -75,7 +76,12 @@ class Reader:
             self._task.cancel()
             await asyncio.wait([self._task])
             self._task = None
-            self._state.connected(self)
+            self.state.connected(self)
+
+    @property
+    def is_connected(self) -> bool:
+        """True after `connected()` until the connection is lost."""
+        return self._connected_at is not None
 
     @property
     def interrupted(self) -> bool:
@@ -86,14 +92,14 @@ class Reader:
         """Note that the conversation has set up everything. Called by `converse`."""
         self._connected_at, self._traceback_logged = time.monotonic(), False
         self.heard_at = time.monotonic()
-        self._state.connected(self)
+        self.state.connected(self)
         if self._lost_at is not None:
             since, self._lost_at = self._lost_at, None
             until = since + time.monotonic() - self._lost_at_monotonic
             self._on_return(since, until, recovered)
 
     def __str__(self) -> str:
-        return self._state.name
+        return self.state.name
 
     async def _run(self) -> None:
         while True:
@@ -124,7 +130,7 @@ class Reader:
         if connected_for > MAX_RECONNECT_DELAY_SECONDS:
             self._delays = reconnect_delays()
         self._connected_at = None
-        self._state.lost(self, exc)
+        self.state.lost(self, exc)
         if self._lost_at is None:
             self._lost_at_monotonic = self.heard_at
             self._lost_at = time.time() - (time.monotonic() - self.heard_at)

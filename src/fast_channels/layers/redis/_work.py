@@ -95,8 +95,8 @@ class RedisWorkQueue:
         self._work_settings = settings
         # Puts the envelope around a payload.
         self._seal = seal
-        # One per name that messages were taken from.
-        self._work_readers: dict[str, WorkReader] = {}
+        self.work_readers: dict[str, WorkReader] = {}
+        """The readers of names that messages were taken from lately."""
 
     async def stop_work(self) -> None:
         """
@@ -104,7 +104,7 @@ class RedisWorkQueue:
 
         All other leased messages are redelivered after the visibility timeout.
         """
-        await asyncio.gather(*(reader.stop() for reader in list(self._work_readers.values())))
+        await asyncio.gather(*(reader.stop() for reader in list(self.work_readers.values())))
 
     # -- sending ------------------------------------------------------------------
 
@@ -170,17 +170,17 @@ class RedisWorkQueue:
         return WorkKeys.of(self._work_settings.prefix, name)
 
     def _work_reader(self, name: str) -> WorkReader:
-        reader = self._work_readers.get(name)
+        reader = self.work_readers.get(name)
         if reader is None:
             (server, subscriber), keys = self._work_server(name), self._work_keys(name)
             forget = functools.partial(self._forget_work_reader, name, subscriber, keys)
             reader = WorkReader(server, self._work_settings, keys, forget)
-            self._work_readers[name] = reader
+            self.work_readers[name] = reader
             subscriber.listen(keys.queue, reader.wake)
         return reader
 
     def _forget_work_reader(self, name: str, subscriber: Subscriber, keys: WorkKeys) -> None:
-        del self._work_readers[name]
+        del self.work_readers[name]
         subscriber.ignore(keys.queue)
 
 

@@ -1,11 +1,11 @@
 """
 The queue: messages wait in Redis until their process takes them.
 
-The keys are those of channels_redis, so Django processes on the same server
-take part. A process has one inbox per channel prefix, a sorted set named up to
-and including the `!` of its channels; a message in it says whom it is for. A
-group is a sorted set of names. This process joins a group once, under a name of
-its own (see names.group_address), however many of its channels are members.
+The keys are the ones of channels_redis, so Django processes on the same server can take part.
+A process has one inbox per channel prefix: a sorted set whose key is the channel's name up to
+the `!`. A message in it has the names of its receivers. A group is a sorted set of names. A
+process joins a group once, under a name of its own (see names.group_address), however many of
+its channels are members.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class RedisQueueBroker:
         capacity_of: Callable[[str], int],
         options: QueueOptions,
     ) -> None:
-        self._servers = servers
+        self.servers = servers
         self._keys = keys
         self._serializer = serializer
         self._capacity_of = capacity_of
@@ -87,33 +87,33 @@ class RedisQueueBroker:
         # Keys of inboxes that no server refuses to let this process read.
         self._accessible: set[str] = set()
         self._clock = ScoreClock()
-        # One per server.
-        self._inboxes: list[Inbox] = []
-        # One per plain name that was received from.
-        self._queue_readers: dict[str, QueueReader] = {}
+        self.inboxes: list[Inbox] = []
+        """One per server."""
+        self.queue_readers: dict[str, QueueReader] = {}
+        """The readers of plain names that were received from lately."""
         # Stop readers that were idle for long.
         self._stopping: set[asyncio.Task[None]] = set()
         self._report_outage: Callable[[Outage], None] | None = None
 
     async def start(self, deliver: Deliver, report_outage: Callable[[Outage], None]) -> None:
         self._report_outage = report_outage
-        self._inboxes = [
+        self.inboxes = [
             Inbox(server, self._keys, deliver, self._options, self._returned)
-            for server in self._servers
+            for server in self.servers
         ]
-        await ping_all(self._servers)
+        await ping_all(self.servers)
 
     async def stop(self) -> None:
-        for server in self._servers:
+        for server in self.servers:
             server.state.close()
         # At the same time: each waits for its timeout if a server hangs.
-        readers = self._queue_readers.values()
+        readers = self.queue_readers.values()
         await asyncio.gather(*(reader.stop() for reader in readers), *self._stopping)
-        await asyncio.gather(*(inbox.stop() for inbox in self._inboxes))
-        await asyncio.gather(*(server.close() for server in self._servers))
+        await asyncio.gather(*(inbox.stop() for inbox in self.inboxes))
+        await asyncio.gather(*(server.close() for server in self.servers))
 
     def health(self) -> Mapping[str, Health]:
-        return health_of(self._servers)
+        return health_of(self.servers)
 
     # -- Broker -------------------------------------------------------------------
 
@@ -121,7 +121,7 @@ class RedisQueueBroker:
         if names.is_local(topic):
             return await self._push({names.inbox_of(topic): topic}, payload)
         around = self._serializer.around(payload)
-        if around is None or len(self._servers) > 1:
+        if around is None or len(self.servers) > 1:
             ended, refused, members = await self._members(topic)
         else:
             ended, refused, members = await self._publish_on_server(topic, around)
@@ -147,10 +147,10 @@ class RedisQueueBroker:
             await self._read_inbox(topic)
             return
         await self._read_inbox(self._keys.inbox)
-        await self._inboxes[self._index(topic)].join(topic)
+        await self.inboxes[self._index(topic)].join(topic)
 
     async def unsubscribe(self, topic: str) -> None:
-        await self._inboxes[self._index(topic)].leave(topic)
+        await self.inboxes[self._index(topic)].leave(topic)
 
     async def _read_inbox(self, name: str) -> None:
         """Read an inbox on every server, because peers hash names in another way."""
@@ -158,12 +158,12 @@ class RedisQueueBroker:
         if key in self._accessible:
             return
         # Before the first await, or a cancelled call could leave some unread.
-        for inbox in self._inboxes:
+        for inbox in self.inboxes:
             inbox.read(key)
         try:
-            await asyncio.gather(*(inbox.check_access() for inbox in self._inboxes))
+            await asyncio.gather(*(inbox.check_access() for inbox in self.inboxes))
         except BrokerRefused:
-            for inbox in self._inboxes:
+            for inbox in self.inboxes:
                 inbox.forget(key)
             raise
         self._accessible.add(key)
@@ -202,18 +202,18 @@ class RedisQueueBroker:
         self._queue_reader(name).hand_over(popped)
 
     def _queue_reader(self, name: str) -> QueueReader:
-        reader = self._queue_readers.get(name)
+        reader = self.queue_readers.get(name)
         if reader is None:
-            trackers = [inbox.tracker for inbox in self._inboxes]
+            trackers = [inbox.tracker for inbox in self.inboxes]
             forget = functools.partial(self._forget_queue_reader, name)
             reader = QueueReader(name, trackers, self._keys, self._options, forget)
-            self._queue_readers[name] = reader
+            self.queue_readers[name] = reader
         return reader
 
     def _forget_queue_reader(self, name: str) -> None:
         # Its sources on servers that cannot be reached would go on trying.
         stopping = asyncio.create_task(
-            self._queue_readers.pop(name).stop(), name=f"fast_channels stop {name}"
+            self.queue_readers.pop(name).stop(), name=f"fast_channels stop {name}"
         )
         self._stopping.add(stopping)
         stopping.add_done_callback(self._stopping.discard)
@@ -242,9 +242,9 @@ class RedisQueueBroker:
     # -- Flushable ----------------------------------------------------------------
 
     async def flush(self) -> None:
-        async with flushing(self._inboxes):
-            await delete_keys(self._servers, self._keys.prefix)
-        for reader in self._queue_readers.values():
+        async with flushing(self.inboxes):
+            await delete_keys(self.servers, self._keys.prefix)
+        for reader in self.queue_readers.values():
             reader.discard()
 
     # -- commands -----------------------------------------------------------------
@@ -290,7 +290,7 @@ class RedisQueueBroker:
 
     async def _push_to(self, index: int, keys: list[str], args: list[Any]) -> int:
         common = self._score_args(self._clock.score())
-        full: int = await self._servers[index].publishing.run(PUSH, keys, common + args)
+        full: int = await self.servers[index].publishing.run(PUSH, keys, common + args)
         return full
 
     def _score_args(self, now: float) -> list[Any]:
@@ -302,16 +302,16 @@ class RedisQueueBroker:
         return INBOX_CAPACITY if names.is_local(inbox) else self._capacity_of(inbox)
 
     def _server_of(self, name: str) -> Server:
-        return self._servers[self._index(name)]
+        return self.servers[self._index(name)]
 
     def _index(self, name: str) -> int:
-        return consistent_hash(name, len(self._servers)) if len(self._servers) > 1 else 0
+        return consistent_hash(name, len(self.servers)) if len(self.servers) > 1 else 0
 
     def _returned(self, returned: Inbox, since: float, until: float, recovered: bool) -> None:
         """Tell the members that may have missed something while a server was away."""
         # The groups on that server; and all groups if it has the inbox of this process.
-        at_home = returned is self._inboxes[self._index(self._keys.inbox)]
-        affected = self._inboxes if at_home else [returned]
+        at_home = returned is self.inboxes[self._index(self._keys.inbox)]
+        affected = self.inboxes if at_home else [returned]
         topics = sorted(topic for inbox in affected for topic in inbox.joined)
         if at_home or not recovered:
             # Direct messages too: peers may send them by way of any server.
@@ -324,26 +324,25 @@ class RedisQueueBroker:
             self._report_outage(Outage(since, until, lost=topics))
 
     def __str__(self) -> str:
-        return ", ".join(map(str, self._servers))
+        return ", ".join(map(str, self.servers))
 
 
 class RedisChannelLayer(BaseChannelLayer):
     """
     A queue in Redis: messages wait there for their process, for `expiry` seconds.
 
-    The format is that of channels_redis, so Django processes can take part. A
-    plain channel name is a queue that processes share: each message goes to
-    one receiver, the first `capacity` are kept, later ones refused with
-    ChannelFull.
+    The format is the one of channels_redis, so Django processes can take part. A plain channel
+    name is a queue that processes share: each message goes to one receiver. The queue keeps
+    the first `capacity` messages; later ones raise ChannelFull.
 
-    What is sent while this process cannot reach the server waits there, and a connection that
-    breaks loses nothing. A process that receives holds a lease and renews it; `lease` seconds
-    after its last sign of life others remove what it left. `group_expiry` is after how many
-    seconds members are forgotten that no lease covers, such as those of Django processes.
+    Messages that are sent while this process cannot reach the server wait there, and a broken
+    connection loses nothing. A process that receives renews a lease. If it has not done so for
+    `lease` seconds, other processes remove it from its groups. Members without a lease, such
+    as Django processes, are removed after `group_expiry` seconds.
 
-    `send_timeout` is after how many seconds sending gives up on a server. Every
-    `heartbeat_interval` seconds a write of the layer's own has to be heard of; connections on
-    which nothing comes back within two are made anew. Needs Redis 6 or any Valkey.
+    A send fails after `send_timeout` seconds without an answer. Every `heartbeat_interval`
+    seconds the layer writes to a key and expects to be told. After two intervals without a
+    notice it connects again. Needs Redis 6, or any Valkey.
     """
 
     def __init__(
@@ -390,11 +389,11 @@ class RedisChannelLayer(BaseChannelLayer):
         self.prefix = checked_prefix(prefix)
         self.group_expiry = group_expiry
         self.hosts = decode_hosts(hosts)
-        # How many hosts names are spread over.
         self.ring_size = len(self.hosts)
+        """The number of hosts that share the names."""
 
     def serialize(self, message: ChannelMessage) -> bytes:
-        """Return the bytes that travel for a message."""
+        """Return a message in its format and envelope, as it is stored in Redis."""
         return self._serializer.serialize(message)
 
     def deserialize(self, message: bytes) -> Any:
@@ -402,7 +401,7 @@ class RedisChannelLayer(BaseChannelLayer):
         return self._serializer.deserialize(message)
 
     async def close_pools(self) -> None:
-        """Close the layer, by the name that this has elsewhere."""
+        """Close the layer. channels_redis has this name for it."""
         await self.close()
 
     def consistent_hash(self, value: str | bytes) -> int:

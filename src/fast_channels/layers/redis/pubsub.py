@@ -1,4 +1,4 @@
-"""Redis pub/sub: at most once, lowest latency."""
+"""Redis pub/sub: messages for connected receivers, with the lowest latency."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class RedisPubSubBroker:
         heartbeat_interval: float,
         on_return: Callable[[], None] | None = None,
     ) -> None:
-        self._servers = servers
+        self.servers = servers
         # Payloads to deliver before consumers get a turn.
         self._batch = batch
         self._on_loss = on_loss
@@ -66,19 +66,19 @@ class RedisPubSubBroker:
                 self._on_loss,
                 functools.partial(self._returned, number),
             )
-            for number, server in enumerate(self._servers)
+            for number, server in enumerate(self.servers)
         ]
-        await ping_all(self._servers)
+        await ping_all(self.servers)
 
     async def stop(self) -> None:
-        for server in self._servers:
+        for server in self.servers:
             server.state.close()
         for subscriber in self._subscribers:
             await subscriber.stop()
-        await asyncio.gather(*(server.close() for server in self._servers))
+        await asyncio.gather(*(server.close() for server in self.servers))
 
     async def publish(self, topic: str, payload: bytes) -> int:
-        await self._servers[self._index(topic)].publishing.call("PUBLISH", topic, payload)
+        await self.servers[self._index(topic)].publishing.call("PUBLISH", topic, payload)
         # Redis refuses nothing on behalf of receivers; a full mailbox drops messages itself.
         return 0
 
@@ -92,7 +92,7 @@ class RedisPubSubBroker:
         await self._subscribers[self._index(topic)].unsubscribe(topic)
 
     def health(self) -> Mapping[str, Health]:
-        return health_of(self._servers)
+        return health_of(self.servers)
 
     def _returned(self, number: int, since: float, until: float) -> None:
         if self._report_outage is not None:
@@ -103,24 +103,24 @@ class RedisPubSubBroker:
             self._on_return()
 
     def _index(self, topic: str) -> int:
-        return consistent_hash(topic, len(self._servers)) if len(self._servers) > 1 else 0
+        return consistent_hash(topic, len(self.servers)) if len(self.servers) > 1 else 0
 
     def __str__(self) -> str:
-        return ", ".join(map(str, self._servers))
+        return ", ".join(map(str, self.servers))
 
 
 class RedisPubSubChannelLayer(BaseChannelLayer):
     """
-    At most once, lowest latency: a message reaches whoever is connected now.
+    At most once, with the lowest latency: messages reach receivers that are connected now.
 
-    Nothing is kept in Redis. While the server cannot be reached, sending raises
-    LayerUnavailable, and every channel is told with a `layer.gap` afterwards.
-    `on_disconnect` and `on_reconnect` are types of messages to send to every
-    channel at these moments, as in channels_redis.
+    Redis keeps nothing. While the server cannot be reached, sending raises LayerUnavailable,
+    and every channel gets a `layer.gap` afterwards. At the beginning of an outage every channel
+    gets a message of the type `on_disconnect`, and at its end one of the type `on_reconnect`,
+    if you set them, as in channels_redis.
 
-    `send_timeout` is after how many seconds sending gives up on a server. Every
-    `heartbeat_interval` seconds a message of the layer's own has to go round;
-    connections on which none comes back within two are made anew.
+    A send fails after `send_timeout` seconds without an answer. Every `heartbeat_interval`
+    seconds the layer publishes a message to itself. After two intervals in which nothing
+    arrives it connects again.
     """
 
     def __init__(
@@ -164,7 +164,7 @@ class RedisPubSubChannelLayer(BaseChannelLayer):
         self._on_reconnect = on_reconnect
 
     def serialize(self, message: ChannelMessage) -> bytes:
-        """Return the bytes that travel for a message."""
+        """Return a message in its format and envelope, as it is published."""
         return self._serializer.serialize(message)
 
     def deserialize(self, message: bytes) -> Any:

@@ -1,9 +1,9 @@
 """
-Redis Streams: groups that are remembered, so that nothing is lost between two connections.
+Redis Streams: groups with a history, so that a receiver can catch up.
 
-A group has a log, a stream in which its messages are numbered. Whoever sends
-appends to it and publishes in one step; whoever receives sees by the numbers whether
-something is missing, and reads it from the log before anything later is delivered.
+A group has a log: a stream with its numbered messages. A sender appends to the log and
+publishes in one step. A receiver sees from the numbers that messages are missing, and reads
+them from the log before it delivers anything later.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 
 
 class Shard:
-    """What lives on one server: the logs of topics, and the subscriptions to them."""
+    """The part of the broker on one server: logs of topics, and the subscriptions to them."""
 
     def __init__(self, server: Server, heartbeat_channel: str, options: StreamsOptions) -> None:
         self.server = server
@@ -105,22 +105,22 @@ class RedisStreamsBroker(RedisWorkQueue):
         super().__init__(
             [(shard.server, shard.subscriber) for shard in shards], work_settings, serializer.seal
         )
-        self._shards = shards
+        self.shards = shards
         self._serializer = serializer
         self._options = options
         # For plain channels.
         self._capacity_of = capacity_of
 
     async def start(self, deliver: Deliver, report_outage: Callable[[Outage], None]) -> None:
-        for shard in self._shards:
+        for shard in self.shards:
             shard.catch_up.start(deliver, report_outage)
-        await ping_all([shard.server for shard in self._shards])
+        await ping_all([shard.server for shard in self.shards])
 
     async def stop(self) -> None:
-        await asyncio.gather(*(shard.catch_up.stop() for shard in self._shards))
+        await asyncio.gather(*(shard.catch_up.stop() for shard in self.shards))
         # Before the connections are closed.
         await self.stop_work()
-        await asyncio.gather(*(shard.stop() for shard in self._shards))
+        await asyncio.gather(*(shard.stop() for shard in self.shards))
 
     async def publish(self, topic: str, payload: bytes) -> int:
         if names.is_local(topic):
@@ -145,7 +145,7 @@ class RedisStreamsBroker(RedisWorkQueue):
         await self._shard(topic).unsubscribe(topic)
 
     def health(self) -> Mapping[str, Health]:
-        return health_of([shard.server for shard in self._shards])
+        return health_of([shard.server for shard in self.shards])
 
     # -- Log ------------------------------------------------------------------
 
@@ -186,48 +186,44 @@ class RedisStreamsBroker(RedisWorkQueue):
     # -- Flushable ------------------------------------------------------------
 
     async def flush(self) -> None:
-        servers = [shard.server for shard in self._shards]
+        servers = [shard.server for shard in self.shards]
         for kind in ("__log__", "__work__"):
             await delete_keys(servers, f"{self._options.prefix}{kind}")
-        await asyncio.gather(*(shard.catch_up.begin_anew() for shard in self._shards))
+        await asyncio.gather(*(shard.catch_up.begin_anew() for shard in self.shards))
 
     def _shard(self, topic: str) -> Shard:
-        shards = self._shards
+        shards = self.shards
         return shards[consistent_hash(topic, len(shards)) if len(shards) > 1 else 0]
 
     def __str__(self) -> str:
-        return ", ".join(str(shard.server) for shard in self._shards)
+        return ", ".join(str(shard.server) for shard in self.shards)
 
 
 class RedisStreamsChannelLayer(BaseChannelLayer):
     """
-    Groups that are remembered: a connection that breaks loses nothing.
+    Groups with a history: a broken connection loses nothing.
 
-    Every message of a group has a position. All receivers get all messages of a
-    group in the order of their positions, each once, as long as the history
-    reaches back: the newest `history_size` messages are kept, until nothing was
-    sent to the group for `history_ttl` seconds. If it does not, there is one
-    `layer.gap` with `recovered` False. `history` and `join` give what was missed to
-    who was away.
+    Every message of a group has a position. Every receiver gets all messages of a group, in
+    the order of their positions, each once, as far as the history reaches back. The history is
+    the newest `history_size` messages, until nothing was sent to the group for `history_ttl`
+    seconds. If it does not reach back far enough, the receiver gets one `layer.gap` with
+    `recovered` False. `history` and `join` return messages that were missed.
 
-    A log that is lost (the server was emptied, or came back with older data) has
-    another epoch, or other tags, and is never taken for the one before. Where a log stood
-    is known for a day at least after it was last used. `idempotency_window` is for how
-    many seconds an `idempotency_key` counts.
+    If the server was emptied or restored from older data, a log has another epoch or other
+    tags, and is never mistaken for the old one. The end of a log is known for at least a day
+    after its last use. An `idempotency_key` counts for `idempotency_window` seconds.
 
-    A plain channel name is a queue of work that processes share, see `take`: what was
-    handed out and not acknowledged within `visibility_timeout` seconds goes to
-    somebody else, what failed is tried again after a pause of `retry_backoff`, the
-    seconds of the first, doubling to those of the longest; after `max_deliveries` it is
-    a dead letter. The first `capacity` that are not done are kept, later ones refused
-    with ChannelFull. What nobody has taken is forgotten after `expiry` seconds; None
-    for never.
+    A plain channel name is a queue of work that processes share, see `take`. A message that is
+    not acknowledged within `visibility_timeout` seconds is redelivered. A failed message is
+    retried after a pause. `retry_backoff` is the first and the longest pause in seconds; in
+    between it doubles. After `max_deliveries` a message becomes a dead letter. The queue keeps
+    the first `capacity` messages that are not done; later ones raise ChannelFull. A message
+    that no worker takes is forgotten after `expiry` seconds; None means never.
 
-    `send_timeout` is after how many seconds sending gives up on a server. Every
-    `heartbeat_interval` seconds a message of the layer's own has to go round;
-    connections on which none comes back within two are made anew. Every
-    `check_interval` seconds groups are compared with their logs, in case that it was
-    the last message that did not arrive. Needs Redis 6 or any Valkey.
+    A send fails after `send_timeout` seconds without an answer. Every `heartbeat_interval`
+    seconds the layer publishes a message to itself. After two intervals in which nothing
+    arrives it connects again. Every `check_interval` seconds it compares groups with their
+    logs, because the last message of a group may have been lost. Needs Redis 6, or any Valkey.
     """
 
     def __init__(
@@ -279,7 +275,7 @@ class RedisStreamsChannelLayer(BaseChannelLayer):
         )
 
     def serialize(self, message: ChannelMessage) -> bytes:
-        """Return the bytes that travel for a message."""
+        """Return a message in its format and envelope, as it is stored in Redis."""
         return self._serializer.serialize(message)
 
     def deserialize(self, message: bytes) -> Any:
