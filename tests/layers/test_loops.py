@@ -531,7 +531,7 @@ loops._run = run_late
 layers = []
 
 for _ in range(15):
-    loops._background = loops._Background()
+    loops._background = loops._BackgroundLoop()
     layer, errors, homes, barrier = RecordingLayer(), [], [], threading.Barrier(8)
     layers.append(layer)
 

@@ -1,17 +1,17 @@
 """
 The event loop that a layer lives on, and calls to it from other loops, threads and processes.
 
-A `Home` is a layer on one loop, with one task there that holds its broker open. The task is
-what makes cleanup certain: whatever ends it, even the end of its loop (`asyncio.run` cancels
-all tasks and waits for them), closes the broker's connections while the loop can still do so.
+A `Home` is a layer on one loop, with one task there that holds its session open. The task makes
+cleanup certain: whatever ends it, even the end of its loop (`asyncio.run` cancels all tasks and
+waits for them), closes the broker's connections while the loop can still do so.
 
-A `Call` is made on one loop and runs on another. The background loop, in a daemon thread, is
-for callers without a loop that lasts: sync code and `async_to_sync` come and go, and
-connections that belong to their short-lived loops would be made anew for every message.
+A `Call` is made on one loop and runs on another. The background loop, in a daemon thread, is for
+callers without a loop that lasts. Sync code and `async_to_sync` use a new loop for every call,
+and would need new connections every time.
 
-A child of fork shares the kernel's side of its parent's event loops. A connection that is
-closed in the child, even by the garbage collector or at the end of the interpreter, is no
-longer watched in the parent, which then waits for ever. `keep_in_children` prevents that.
+A forked child shares the kernel's side of its parent's event loops. If the child closes a
+connection, even by the garbage collector or at the end of the interpreter, the parent does not
+watch that connection any more and waits for ever. `keep_in_children` prevents that.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ import os
 import sys
 import threading
 import weakref
+from concurrent.futures import Future, InvalidStateError
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from fast_channels.exceptions import LayerClosed, LayerUnavailable
@@ -34,22 +35,22 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 S = TypeVar("S")
 
-# Seconds that open connections have to close when the process exits.
-EXIT_TIMEOUT = 2.0
+# How long open connections have to close when the process exits.
+EXIT_TIMEOUT_SECONDS = 2.0
 
-# Loops hold their tasks weakly; a layer that is forgotten while open still has
-# to be closed when its loop ends.
+# Tasks that hold layers open. Loops reference their tasks weakly, and a layer without any other
+# reference must still be closed when its loop ends.
 _keepers: set[asyncio.Task[None]] = set()
 
-# What lives on an event loop of this process.
-_ours: weakref.WeakSet[Any] = weakref.WeakSet()
+# Objects that live on an event loop of this process.
+_on_loops: weakref.WeakSet[Any] = weakref.WeakSet()
 
-# Adds a reference that nobody has; None until there is something to keep.
+# Adds a reference without an owner; None until there is an object to keep.
 _add_reference: Callable[[Any], None] | None = None
 
 
-class _Gone(Exception):
-    """The home ended before the call began, so it can be made again elsewhere."""
+class _HomeEnded(Exception):
+    """The home ended before the call began, so the call can be made again in another home."""
 
 
 class Home(Generic[S]):
@@ -77,25 +78,25 @@ class Home(Generic[S]):
         # Done when the session is entered, or has failed to be.
         self._ready: asyncio.Future[None] = loop.create_future()
         self._closing = asyncio.Event()
-        # Calls from other loops that are under way, each with what to fail it
-        # with: none may be left waiting for a loop that ends. Guarded by _lock,
-        # since those loops are in other threads.
+        # Calls from other loops that are under way, each with the error for the end of the home:
+        # no call may go on waiting then. Guarded by _lock, because these loops are in other
+        # threads.
         self._calls: dict[Call[Any], Callable[[], Exception]] = {}
-        self._gone = False
+        self._ended = False
         self._lock = threading.Lock()
         # Set when the end of the loop, and not close(), ended the session.
         self.loop_ends = False
         keep_in_children(self)
 
     @property
-    def inherited(self) -> bool:
-        """Whether this process is a child of the one that opened it."""
+    def is_inherited(self) -> bool:
+        """True in a child of the process that opened the layer."""
         return self._pid != os.getpid()
 
     @property
-    def alive(self) -> bool:
-        """Whether calls may be made here: its loop runs, in this process."""
-        return not self._gone and self.loop.is_running() and not self.inherited
+    def is_alive(self) -> bool:
+        """True while calls may be made here: the loop runs, in this process."""
+        return not self._ended and self.loop.is_running() and not self.is_inherited
 
     async def open(self) -> S:
         """Return the session once it is entered; raises what prevented it. On the home loop."""
@@ -106,7 +107,7 @@ class Home(Generic[S]):
             _keepers.add(self._keeper)
             self._keeper.add_done_callback(_keepers.discard)
         if not self._ready.done():
-            # Shielded: one caller who gives up must not end it for the others.
+            # Shielded: a caller that is cancelled must not end it for the others.
             await asyncio.shield(self._ready)
         self._ready.result()
         if self.session is None:
@@ -116,14 +117,14 @@ class Home(Generic[S]):
     async def close(self) -> None:
         """Return once the session is left. On the home loop only."""
         # From now on, calls go to another home.
-        self._gone = True
+        self._ended = True
         self._closing.set()
         if self._keeper is not None:
             await asyncio.wait([self._keeper])
 
     def abandon(self) -> None:
         """Close as soon as the home loop runs again, if it does. From any thread."""
-        if not self.inherited and not self.loop.is_closed():
+        if not self.is_inherited and not self.loop.is_closed():
             self.loop.call_soon_threadsafe(self._closing.set)
 
     async def forward(
@@ -133,7 +134,7 @@ class Home(Generic[S]):
         undo: Callable[[S, T], None] | None = None,
     ) -> T:
         """
-        Call `function` on the home loop from another one. Raises _Gone if it did not begin.
+        Call `function` on the home loop from another one. Raises _HomeEnded if it did not begin.
 
         `undo` gets, on the home loop, the session and a result that came too late for a caller
         that was cancelled.
@@ -152,9 +153,9 @@ class Home(Generic[S]):
 
         call = Call(self.loop, there, undo_there)
         with self._lock:
-            if not self.alive:
-                raise _Gone
-            self._calls[call] = lambda: LayerClosed(self._layer) if begun else _Gone()
+            if not self.is_alive:
+                raise _HomeEnded
+            self._calls[call] = lambda: LayerClosed(self._layer) if begun else _HomeEnded()
         try:
             return await call.result()
         finally:
@@ -171,29 +172,28 @@ class Home(Generic[S]):
                 finally:
                     self.session = None
         except asyncio.CancelledError:
-            # Nobody else has this task, so it is the loop that is shutting down.
+            # Only the loop cancels this task, when it shuts down.
             self.loop_ends = True
             raise
         except Exception as exc:
             if self._ready.done():
                 raise
             self._ready.set_exception(exc)
-            # Calls from other loops get it too, from open(); they must not be
-            # told of an end first.
+            # Calls from other loops get this error from open(), and must not get another first.
             with self._lock:
-                self._gone = True
+                self._ended = True
                 self._calls.clear()
         finally:
             self._end()
             if not self._ready.done():
                 self._ready.set_exception(LayerClosed(self._layer))
             if not self._ready.cancelled():
-                self._ready.exception()  # marks it as seen; whoever opens gets it all the same
+                self._ready.exception()  # marks it as seen; callers of open() still get it
 
     def _end(self) -> None:
         """Take no more calls from other loops, and fail those under way."""
         with self._lock:
-            self._gone = True
+            self._ended = True
             calls = list(self._calls.items())
         for call, reason in calls:
             call.fail(reason())
@@ -203,10 +203,9 @@ class Lifetime(Generic[S]):
     """
     Finds the home of a layer, or elects one.
 
-    The loop that opens the layer or receives through it is its home. A call
-    that only publishes, from a thread that is not the main one and with no home
-    yet, comes from a loop that will not last (`async_to_sync` makes one per
-    call): then the background loop is the home, until somebody wants to receive.
+    The loop that opens the layer or receives through it is its home. If there is no home yet and
+    a thread other than the main one publishes, its loop will not last (`async_to_sync` makes a
+    loop per call): the background loop becomes the home until a call wants to receive.
     """
 
     def __init__(self, layer: object, opened: Callable[[], AbstractAsyncContextManager[S]]) -> None:
@@ -218,9 +217,9 @@ class Lifetime(Generic[S]):
         self._pid = os.getpid()
 
     def is_here(self) -> bool:
-        """Whether this is the home loop."""
+        """Return whether the running loop is the home of the layer."""
         home = self._home
-        return home is not None and home.alive and home.loop is asyncio.get_running_loop()
+        return home is not None and home.is_alive and home.loop is asyncio.get_running_loop()
 
     async def open(self) -> None:
         """Open the layer on this loop, or on its home if it has one."""
@@ -243,19 +242,19 @@ class Lifetime(Generic[S]):
             if home.loop is asyncio.get_running_loop():
                 return await function(home.session or await home.open(), *args)
             if receiving and is_background(home.loop):
-                # It was lent to callers who only publish.
+                # The background loop was the home only while all calls published.
                 await self._close(home)
                 continue
             try:
                 return await home.forward(function, *args, undo=undo)
-            except _Gone:
+            except _HomeEnded:
                 continue
 
     async def run_if_open(
         self, function: Callable[..., Coroutine[Any, Any, None]], *args: Any
     ) -> None:
         """Like `run`, but do nothing if the layer is closed: cleanup must not reopen it."""
-        if (home := self._home) is not None and home.alive:
+        if (home := self._home) is not None and home.is_alive:
             with contextlib.suppress(LayerClosed):
                 await self.run(function, *args)
 
@@ -266,7 +265,7 @@ class Lifetime(Generic[S]):
         Does nothing if the layer is closed.
         """
         home = self._home
-        if home is None or not home.alive or (session := home.session) is None:
+        if home is None or not home.is_alive or (session := home.session) is None:
             return
         if home.loop is asyncio.get_running_loop():
             function(session, *args)
@@ -276,7 +275,7 @@ class Lifetime(Generic[S]):
                 home.loop.call_soon_threadsafe(function, session, *args)
 
     async def close(self) -> None:
-        if (home := self._home) is not None and home.alive:
+        if (home := self._home) is not None and home.is_alive:
             await self._close(home)
 
     async def _close(self, home: Home[S]) -> None:
@@ -287,13 +286,13 @@ class Lifetime(Generic[S]):
 
     def _find(self, *, receiving: bool) -> Home[S]:
         home = self._home
-        if home is not None and home.alive:
+        if home is not None and home.is_alive:
             return home
         if self._pid != os.getpid():
             # The lock may have been held by another thread during the fork.
             self._election, self._pid = threading.Lock(), os.getpid()
         with self._election:
-            if self._home is None or not self._home.alive:
+            if self._home is None or not self._home.is_alive:
                 self._home = self._elect(receiving=receiving)
             return self._home
 
@@ -301,8 +300,8 @@ class Lifetime(Generic[S]):
         loop = asyncio.get_running_loop()
         if self._home is not None:
             if self._home.loop is loop and self._home.loop_ends:
-                # Tasks clean up while their loop ends; what they opened now
-                # nobody would close.
+                # Tasks clean up while their loop ends. A layer that they opened now would
+                # never be closed.
                 raise LayerClosed(self._layer)
             self._home.abandon()
         if not receiving and threading.current_thread() is not threading.main_thread():
@@ -316,118 +315,105 @@ async def _nothing(_: object) -> None:
 
 class Call(Generic[T]):
     """
-    Runs `function` as a task on `there`; the result comes back to where this is made.
+    A call whose caller waits on one loop while a task runs `function` on `loop`, in another thread.
 
-    Each method says on which of the two loops it runs, so nothing here needs a
-    lock. `undo` is called there with a result that nobody takes any more,
-    because the caller was cancelled meanwhile.
+    `undo` is called on `loop` with a result whose caller was cancelled.
     """
 
     def __init__(
         self,
-        there: asyncio.AbstractEventLoop,
+        loop: asyncio.AbstractEventLoop,
         function: Callable[[], Coroutine[Any, Any, T]],
         undo: Callable[[T], None] | None = None,
     ) -> None:
-        self._here = asyncio.get_running_loop()
-        self._there = there
+        self._loop = loop
         self._function = function
         self._undo = undo
         self._task: asyncio.Task[T] | None = None
-        # Known there: whether the caller has given up, and whether the task's
-        # result was sent on its way.
-        self._stopped = self._ended = False
-        self._reply: asyncio.Future[T] = self._here.create_future()
+        # Used from both threads: the first one to set or cancel it wins.
+        self._reply: Future[T] = Future()
 
     async def result(self) -> T:
-        """Here: do it. Cancelling this cancels the task there."""
-        _soon(self._there, self._start)
+        """Make the call and return its result. Cancelling this cancels the task."""
+        here, answered = asyncio.get_running_loop(), asyncio.Event()
+
+        def tell(_: Future[T]) -> None:
+            if not _call_soon(here, answered.set):
+                self._take_back()
+
+        self._reply.add_done_callback(tell)
+        _call_soon(self._loop, self._start)
         try:
-            return await self._reply
+            await answered.wait()
         except asyncio.CancelledError:
-            if self._reply.cancelled():
-                _soon(self._there, self._stop)
-            elif self._reply.exception() is None and self._undo is not None:
-                # It came in the moment of the cancellation.
-                _soon(self._there, self._undo, self._reply.result())
+            if self._reply.cancel():
+                _call_soon(self._loop, self._stop)
+            else:
+                # The result came in the moment of the cancellation.
+                self._take_back()
             raise
+        return self._reply.result()
 
     def fail(self, exc: Exception) -> None:
-        """From there: it will not be done, or its end not be heard of."""
-        _soon(self._here, self._settle_with, exc)
-
-    def _start(self) -> None:
-        """There."""
-        self._task = asyncio.create_task(self._function())
-        self._task.add_done_callback(self._finished)
-
-    def _stop(self) -> None:
-        """There: the caller has given up."""
-        self._stopped = True
-        if self._task is None:
-            return
-        if self._ended:
-            self._take_back(self._task)
-        else:
-            self._task.cancel()
-
-    def _finished(self, task: asyncio.Task[T]) -> None:
-        """There."""
-        self._ended = True
-        if not task.cancelled():
-            # Marks it as seen: a caller who gave up does not ask for it.
-            task.exception()
-        if self._stopped or not _soon(self._here, self._settle, task):
-            self._take_back(task)
-
-    def _take_back(self, task: asyncio.Task[T]) -> None:
-        """There: nobody will have the result."""
-        if not task.cancelled() and task.exception() is None and self._undo is not None:
-            self._undo(task.result())
-
-    def _settle(self, task: asyncio.Task[T]) -> None:
-        """Here: hand over what came of it."""
-        if self._reply.done() or task.cancelled():
-            # The caller gave up, and _stop() is on its way; or the loop there
-            # ends, and whoever ends it says so with fail().
-            return
-        exc = task.exception()
-        if exc is not None:
-            self._settle_with(exc)
-        else:
-            self._reply.set_result(task.result())
-
-    def _settle_with(self, exc: BaseException) -> None:
-        """Here."""
-        if not self._reply.done():
+        """Let the caller raise `exc`, because the loop ends. Too late if there is a result."""
+        with contextlib.suppress(InvalidStateError):
             self._reply.set_exception(exc)
 
+    def _start(self) -> None:
+        self._task = self._loop.create_task(self._function())
+        self._task.add_done_callback(self._finish)
 
-def _soon(loop: asyncio.AbstractEventLoop, function: Callable[..., None], *args: Any) -> bool:
-    """Call a function on a loop of another thread; False if that loop has ended."""
+    def _stop(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+
+    def _finish(self, task: asyncio.Task[T]) -> None:
+        # The caller of a cancelled task has given up, or the loop ends: then fail() tells it.
+        if task.cancelled():
+            return
+        exc = task.exception()
+        try:
+            if exc is not None:
+                self._reply.set_exception(exc)
+            else:
+                self._reply.set_result(task.result())
+        except InvalidStateError:
+            if exc is None and self._undo is not None:
+                self._undo(task.result())
+
+    def _take_back(self) -> None:
+        reply = self._reply
+        if self._undo is not None and not reply.cancelled() and reply.exception() is None:
+            _call_soon(self._loop, self._undo, reply.result())
+
+
+def _call_soon(loop: asyncio.AbstractEventLoop, function: Callable[..., None], *args: Any) -> bool:
+    """Call a function on the loop of another thread; return False if that loop has ended."""
     with contextlib.suppress(RuntimeError):
         loop.call_soon_threadsafe(function, *args)
         return True
     return False
 
 
-class _Background:
+class _BackgroundLoop:
+    """The background loop of one process."""
+
     def __init__(self) -> None:
-        # A fork copies this object without the thread, so it says whose it is.
+        # A fork copies this object without the thread.
         self.pid = os.getpid()
         self.lock = threading.Lock()
         self.loop: asyncio.AbstractEventLoop | None = None
 
 
-_background = _Background()
+_background = _BackgroundLoop()
 
 
 def background_loop() -> asyncio.AbstractEventLoop:
-    """Return the loop of this process; started on first use, in a child of fork again."""
-    global _background  # noqa: PLW0603 - there is one thread per process, and this is its only handle
+    """Return the background loop of this process; it starts on first use."""
+    global _background  # noqa: PLW0603 - there is one thread per process
     if _background.pid != os.getpid():
         # The parent's lock may have been held at the moment of the fork.
-        _background = _Background()
+        _background = _BackgroundLoop()
     with _background.lock:
         if _background.loop is None:
             _background.loop = asyncio.new_event_loop()
@@ -440,57 +426,57 @@ def background_loop() -> asyncio.AbstractEventLoop:
             thread.start()
             # Only a loop that runs can be the home of a layer.
             running.wait()
-            # Registered here, not at import: only a process that has the thread
-            # needs to end it, in time for connections to be closed properly.
+            # Registered here and not at import: only a process that has the thread needs to end
+            # it, in time for connections to be closed properly.
             atexit.register(_end, _background, thread)
         return _background.loop
 
 
 def is_background(loop: asyncio.AbstractEventLoop) -> bool:
-    """Whether this is that loop; asking does not start it."""
+    """Return whether `loop` is the background loop. Does not start one."""
     return loop is _background.loop and _background.pid == os.getpid()
 
 
 def _run(loop: asyncio.AbstractEventLoop) -> None:
-    # At its end a Runner cancels all tasks and waits for them; that is when
-    # layers close their connections.
+    # At its end a Runner cancels all tasks and waits for them; then layers close their
+    # connections.
     with asyncio.Runner(loop_factory=lambda: loop) as runner:
         runner.get_loop().run_forever()
 
 
-def _end(state: _Background, thread: threading.Thread) -> None:
-    # A child of fork inherits this call, but not the thread.
+def _end(state: _BackgroundLoop, thread: threading.Thread) -> None:
+    # A forked child inherits this call, but not the thread.
     if state.pid == os.getpid() and state.loop is not None:
         with contextlib.suppress(RuntimeError):  # it was stopped before
             state.loop.call_soon_threadsafe(state.loop.stop)
-        thread.join(timeout=EXIT_TIMEOUT)
+        thread.join(timeout=EXIT_TIMEOUT_SECONDS)
 
 
 def keep_in_children(thing: Any) -> None:
-    """See to it that in a child of fork `thing`, and all that it refers to, is never destroyed."""
+    """Never destroy `thing`, nor any object that it refers to, in forked children."""
     global _add_reference  # noqa: PLW0603 - hooks of the process are registered once
     if _add_reference is None and sys.platform != "win32":
         _add_reference = _find_add_reference()
         os.register_at_fork(after_in_child=_keep_all)
-    _ours.add(thing)
+    _on_loops.add(thing)
 
 
 def _keep_all() -> None:
-    for thing in list(_ours):
+    for thing in list(_on_loops):
         if _add_reference is not None:
             _add_reference(thing)
-    # Children of this child have them too; they are kept for ever already.
-    _ours.clear()
+    # In the children of this child they are kept already.
+    _on_loops.clear()
 
 
 def _find_add_reference() -> Callable[[Any], None]:
-    # Imported before the fork, since a child should do as little as possible,
-    # and not with the library, since few processes need it.
+    # Imported before the fork, because a child should do as little as possible, and not with
+    # the library, because few processes need it.
     with contextlib.suppress(ImportError):
         import ctypes  # noqa: PLC0415
 
-        # A reference of Python's own would end with its modules.
+        # A reference in a Python module would end with that module, before the interpreter does.
         return lambda thing: ctypes.pythonapi.Py_IncRef(ctypes.py_object(thing))
-    # As good until the interpreter ends.
+    # Keeps objects until the interpreter ends.
     kept: list[Any] = []
     return kept.append
