@@ -1,9 +1,9 @@
 """
-The narrow interface between a layer and whatever carries its payloads.
+The interface between a layer and its broker.
 
-A backend fills in `Broker`: five methods, bytes and topics. What only some
-brokers can do is a second, smaller form. To write a backend, see
-docs/backend.md; to check one, subclass `fast_channels.testing.contract`.
+A backend implements `Broker`: five methods for bytes and topics. Features that only some
+brokers have are smaller forms of their own. docs/backend.md explains how to write a backend,
+and `fast_channels.testing.contract` checks one.
 """
 
 from __future__ import annotations
@@ -31,40 +31,40 @@ class Outage:
     """
 
     since: float
-    """When it began: Unix time in seconds."""
+    """Begin of the outage: Unix time in seconds."""
 
     until: float
-    """When the broker was in order again: Unix time in seconds."""
+    """End of the outage: Unix time in seconds."""
 
     recovered: Collection[str] = ()
-    """Topics of which every payload that was published meanwhile has arrived after all."""
+    """Topics for which every payload published meanwhile has arrived after all."""
 
     lost: Collection[str] = ()
-    """Topics of which payloads may be missing."""
+    """Topics for which payloads may be missing."""
 
     reconnected: bool = True
     """False if payloads are missing although no connection was lost."""
 
 
 class Deliver(Protocol):
-    """What a broker calls with what has arrived."""
+    """The function that a broker calls with received payloads."""
 
     def __call__(self, topic: str, /, *payloads: bytes, positions: Sequence[Position] = ()) -> int:
         """
-        Hand payloads of a topic to its members; returns how many were taken.
+        Deliver payloads of a topic to its members; return how many mailboxes took them.
 
-        Several at once, if they have arrived together, cost less than one by one.
-        A broker that keeps a log gives the position of each.
+        Passing payloads that arrived together in one call is faster than one call for each. A
+        broker with a log passes the position of each payload.
         """
         ...
 
 
 class Broker(Protocol):
     """
-    Moves payloads between processes. Knows topics and bytes, nothing else.
+    Moves payloads between processes by topic.
 
-    A broker never decodes a payload, never sees a consumer, and calls
-    `deliver` and `report_outage` only on the loop that called `start`.
+    A broker never decodes a payload and never sees a consumer. It calls `deliver` and
+    `report_outage` only on the loop that called `start`.
     """
 
     async def start(self, deliver: Deliver, report_outage: Callable[[Outage], None]) -> None:
@@ -78,70 +78,72 @@ class Broker(Protocol):
         ...
 
     async def stop(self) -> None:
-        """Let go of everything. Idempotent; nothing is delivered after it returns."""
+        """Disconnect. Stopping twice is fine; nothing is delivered after it returns."""
         ...
 
     async def publish(self, topic: str, payload: bytes) -> int:
         """
-        Return once the payload is accepted: how many receivers refused it, being full.
+        Publish a payload; return how many full receivers refused it.
 
-        Concurrent calls are fine; those for one topic are delivered in the
-        order of the calls. Gives the loop at least one turn, so that receivers
-        run while a sender sends in a loop. Raises LayerUnavailable if the
-        broker does not answer.
+        Returns once the broker has accepted the payload. Calls may be concurrent; payloads of
+        one topic are delivered in the order of the calls. Each call gives the loop at least one
+        turn, so that receivers run while a sender sends in a loop. Raises LayerUnavailable if
+        the broker does not answer.
         """
         ...
 
     async def subscribe(self, topic: str) -> None:
-        """Return once anything published later will arrive here."""
+        """Subscribe to a topic; return once every payload published later will arrive here."""
         ...
 
     async def unsubscribe(self, topic: str) -> None:
-        """Undo `subscribe`. What was under way may still arrive."""
+        """Undo `subscribe`. Payloads in transit may still arrive."""
         ...
 
 
 class Popped(NamedTuple):
-    """A payload that was taken from a shared name, and what it takes to put it back."""
+    """A payload taken from a shared name, with a handle to put it back."""
 
     payload: bytes
-    # Known to the broker alone.
+    """The payload."""
+
     handle: Any
+    """A value that only the broker understands."""
 
 
 @runtime_checkable
 class Queue(Protocol):
     """
-    Plain names shared by processes: each payload goes to one receiver.
+    Plain names that processes share: each payload goes to one receiver.
 
-    A group may have such names as members; those memberships live at the
-    broker, because no single process owns them.
+    A group may have such names as members. The broker stores these memberships, because no
+    process owns them.
     """
 
     async def push(self, name: str, payload: bytes, capacity: int) -> bool:
-        """Append a payload, unless `capacity` of them wait: then False."""
+        """Append a payload; return False if `capacity` payloads wait already."""
         ...
 
     async def push_many(self, name: str, payloads: Sequence[bytes], capacity: int) -> int:
         """
         Append payloads until `capacity` of them wait; return how many were appended.
 
-        A name with `!` is a channel of another process, whose own bound counts.
+        A name with `!` is a channel of another process; the capacity of its inbox counts.
         """
         ...
 
     async def add_member(self, topic: str, name: str) -> None:
-        """Let everything published to `topic` also be sent to the channel `name`."""
+        """Make `name` a member: it also gets every payload published to `topic`."""
         ...
 
     async def remove_member(self, topic: str, name: str) -> None:
-        """Undo `add_member`; a name that is no member is fine."""
+        """Undo `add_member`; a name that is not a member is fine."""
         ...
 
 
 @runtime_checkable
 class PopQueue(Protocol):
-    """A queue that a payload has left once it was taken. See work.py for the other kind."""
+    """A queue that deletes a payload when it is taken, unlike a `WorkQueue`."""
 
     async def pop(self, name: str) -> Popped:
         """Wait for the oldest payload and remove it. Cancelling loses nothing."""
@@ -149,10 +151,10 @@ class PopQueue(Protocol):
 
     def put_back(self, name: str, popped: Popped) -> None:
         """
-        Take back what nobody wants any more: the next pop here returns it.
+        Put a payload back that no caller wants any more; the next `pop` here returns it.
 
-        It goes before everything that waits. Another process may have taken
-        what came behind it by then.
+        The payload goes before all waiting payloads. Another process may have taken later
+        payloads meanwhile.
         """
         ...
 
@@ -161,16 +163,17 @@ class Lease(NamedTuple):
     """A payload that this process may work on until the visibility timeout."""
 
     payload: bytes
+    """The payload."""
 
     deliveries: int
-    """How often the payload was leased, this time included. A released lease does not count."""
+    """Number of leases of this payload, including this one. A released lease does not count."""
 
     handle: Any
-    """What the broker knows the lease by."""
+    """A value by which the broker identifies the lease."""
 
 
 class DeadPayload(NamedTuple):
-    """A payload that is not leased any more."""
+    """A payload that is not delivered any more, with the reason."""
 
     payload: bytes
     reason: str
@@ -180,38 +183,38 @@ class DeadPayload(NamedTuple):
 @runtime_checkable
 class WorkQueue(Protocol):
     """
-    A queue that hands payloads out for a while, and again unless it hears that they are done.
+    A queue that leases payloads, and redelivers them unless they are acknowledged.
 
-    What ends a claim begins at once and is done whether or not anybody waits
-    for it. It returns False if the payload was handed to somebody else
-    meanwhile, who has it now, or if the broker could not be told, which is
-    logged: then it comes again. None of these raises.
+    The calls that end a lease begin at once and complete even if their result is not awaited.
+    The result is False if the payload was redelivered meanwhile, or if the broker could not be
+    told. In the second case the failure is logged and the payload will be redelivered. These
+    calls never raise.
     """
 
     async def lease(self, name: str) -> Lease:
         """
-        Wait for a payload and take it, for as long as the visibility timeout.
+        Wait for a payload and lease it until the visibility timeout.
 
-        Those whose pause is over come first, then what others have held for too
-        long, then new ones, the oldest first. Cancelling loses nothing. Waits
-        while the broker is away.
+        Retries come first once their pause is over, then payloads with an expired lease, then new
+        ones, each oldest first. Cancelling loses nothing. The call waits while the broker is
+        away.
         """
         ...
 
     def acknowledge(self, name: str, lease: Lease) -> asyncio.Future[bool]:
-        """Forget a payload."""
+        """Delete a leased payload."""
         ...
 
     def fail(self, name: str, lease: Lease, reason: str) -> asyncio.Future[bool]:
-        """Hand it out again after a pause; to the dead letters after the last delivery."""
+        """Redeliver the payload after a pause, or make it a dead letter after its last delivery."""
         ...
 
     def reject(self, name: str, lease: Lease, reason: str) -> asyncio.Future[bool]:
-        """Move it to the dead letters."""
+        """Move the payload to the dead letters."""
         ...
 
     def release(self, name: str, lease: Lease) -> None:
-        """Hand it out to somebody else, now, as if it had not been handed out."""
+        """Requeue the payload at once, without counting the delivery."""
         ...
 
     async def dead_letters(self, name: str, limit: int) -> list[DeadPayload]:
@@ -219,7 +222,7 @@ class WorkQueue(Protocol):
         ...
 
     async def requeue(self, name: str, limit: int, capacity: int) -> int:
-        """Move dead letters back, behind all that waits, while there is room; return how many."""
+        """Move dead letters behind the waiting payloads as capacity allows; return how many."""
         ...
 
 
@@ -231,23 +234,26 @@ class LogEntry(NamedTuple):
 
 
 class Appended(NamedTuple):
-    """What came of appending a payload."""
+    """The result of appending a payload."""
 
     position: Position
-    # How many receivers refused it, being full.
+    """The position of the payload in the log."""
+
     refused: int
+    """Number of full receivers that refused the payload."""
 
 
 class LogSlice(NamedTuple):
-    """A part of a log, and where the log stood when it was read."""
+    """A part of a log, and the end of the log at that time."""
 
-    # In order.
     entries: Sequence[LogEntry]
-    # Behind the last entry of the log.
+    """The entries in order."""
+
     end: Position
-    # Whether nothing is missing between the position that was asked for and the first
-    # of `entries`, or `end` if there is none.
+    """The position after the last entry of the log."""
+
     connected: bool
+    """True if no entry is missing between the given position and the first entry or `end`."""
 
 
 @runtime_checkable
@@ -255,58 +261,58 @@ class Log(Protocol):
     """
     A broker that keeps the last payloads of each topic, and numbers them.
 
-    It delivers with positions, and delivers all entries of a topic in their order, each once.
+    Such a broker delivers payloads with positions, and all entries of a topic in order, once.
     """
 
     async def append(self, topic: str, payload: bytes, *, once: str | None = None) -> Appended:
         """
-        Add a payload to the log and publish it, in one step.
+        Add a payload to the log and publish it in one step, like `Broker.publish`.
 
-        If something was appended with the same `once` a while ago, this does
-        nothing and returns the position of that. Otherwise as Broker.publish.
+        If a payload was appended recently with the same `once`, the call does nothing and
+        returns the position of that payload.
         """
         ...
 
     async def read(self, topic: str, after: Position | None, limit: int | None) -> LogSlice:
         """
-        Return what came after a position, the oldest `limit` payloads of it.
+        Return the payloads after a position: the oldest `limit` of them.
 
-        With None it returns the newest `limit` payloads of all that are kept.
+        Without a position, return the newest `limit` payloads.
         """
         ...
 
     def delivered(self, topic: str) -> Position:
-        """Return up to where a topic that is subscribed has been delivered here."""
+        """Return the position up to which a subscribed topic has been delivered here."""
         ...
 
     async def catch_up(self, topic: str) -> None:
-        """Return once everything has been delivered that was appended before the call."""
+        """Return once all payloads appended before the call have been delivered."""
         ...
 
 
 @runtime_checkable
 class BatchPublisher(Protocol):
-    """A broker to which several payloads can travel together."""
+    """A broker that accepts several payloads in one request."""
 
     async def publish_many(self, topic: str, payloads: Sequence[bytes]) -> int:
-        """Do what `publish` does for each of them, in this order; return the sum."""
+        """Publish payloads in order; return how often full receivers refused one."""
         ...
 
 
 @runtime_checkable
 class Unfiltered(Protocol):
-    """A broker that may deliver every topic, subscribed or not: then it is not asked to."""
+    """A broker that may deliver every topic without subscriptions."""
 
-    # Whether it does.
     delivers_everything: bool
+    """True if the broker delivers every topic; the layer then does not subscribe."""
 
 
 @runtime_checkable
 class Flushable(Protocol):
-    """A broker that keeps something, and can forget it."""
+    """A broker that stores data, and can delete it."""
 
     async def flush(self) -> None:
-        """Delete all that is stored under this layer's prefix, for every process."""
+        """Delete all data under this layer's prefix, for every process."""
         ...
 
 
@@ -320,7 +326,7 @@ class Supervised(Protocol):
 
 
 def missing_queue(broker: Broker, wanted: str) -> MissingCapability:
-    """Return the error that says where to find a Queue."""
+    """Return the error for a missing Queue; it names layers that have one."""
     return MissingCapability(
         broker,
         wanted,
@@ -330,7 +336,7 @@ def missing_queue(broker: Broker, wanted: str) -> MissingCapability:
 
 
 def missing_work_queue(broker: Broker) -> MissingCapability:
-    """Return the error that says where work can be acknowledged."""
+    """Return the error for a missing WorkQueue; it names layers that have one."""
     return MissingCapability(
         broker,
         "taking work that is acknowledged",
@@ -339,7 +345,7 @@ def missing_work_queue(broker: Broker) -> MissingCapability:
 
 
 def missing_log(broker: Broker, wanted: str) -> MissingCapability:
-    """Return the error that says which layers keep history."""
+    """Return the error for a missing Log; it names layers that have one."""
     return MissingCapability(
         broker, wanted, "use RedisStreamsChannelLayer, or InMemoryChannelLayer(history_size=...)"
     )

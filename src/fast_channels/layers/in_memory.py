@@ -1,4 +1,4 @@
-"""The reference backend: one process, nothing to install."""
+"""The reference backend works within one process and needs no server."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ if TYPE_CHECKING:
 
 class MemoryStore:
     """
-    What is kept for shared channels: messages, and memberships in groups.
+    Messages of shared channels, and their memberships in groups.
 
-    It outlives the sessions of its layer, because a shared channel is meant to
-    keep its messages while nobody reads it, also between two event loops.
+    The store outlives the sessions of its layer, because a shared channel must keep its
+    messages while no receiver waits, even between two event loops.
     """
 
     def __init__(self, expiry: float, work: MemoryWork) -> None:
-        # Seconds a payload waits for a receiver.
+        # Seconds that a payload waits for a receiver.
         self.expiry = expiry
-        # What has left its queue and is not done.
+        # Payloads that have left their queue and are not acknowledged.
         self.work = work
-        # Payloads that wait, with the time.monotonic() they came. A queue
-        # without payloads is absent; the one written last is the last one.
+        # Waiting payloads, each with the time.monotonic() of its arrival. A queue without
+        # payloads is absent; the last written queue comes last.
         self.queues: dict[str, deque[tuple[float, bytes]]] = {}
         # Shared channels that are members of a topic; the inner dict is an ordered set.
         self.members: dict[str, dict[str, None]] = {}
@@ -58,7 +58,7 @@ class MemoryStore:
         return True
 
     def take(self, name: str) -> Popped | None:
-        """Take a payload for good."""
+        """Remove and return a payload."""
         lease = self.work.take_due(name)
         if lease is not None:
             self.work.acknowledge(name, lease)
@@ -72,7 +72,7 @@ class MemoryStore:
         return Popped(payload, came)
 
     def lease(self, name: str) -> Lease | None:
-        """Take a payload and hold it."""
+        """Lease a payload, or return None if no payload is available."""
         lease = self.work.take_due(name)
         if lease is not None:
             return lease
@@ -80,12 +80,12 @@ class MemoryStore:
         return None if popped is None else self.work.take_new(name, popped.payload)
 
     def put_back(self, name: str, popped: Popped) -> None:
-        # By the time it came, the next to be forgotten: _forget_expired begins there.
+        # First in the dict, because its payload is old: _forget_expired begins there.
         self.queues = {name: self.unexpired(name), **self.queues}
         self.queues[name].appendleft((popped.handle, popped.payload))
 
     def has(self, name: str) -> bool:
-        """Whether there may be something to take."""
+        """Return whether a payload may be available."""
         due = self.work.next_due(name)
         return name in self.queues or (due is not None and due <= time.monotonic())
 
@@ -99,7 +99,7 @@ class MemoryStore:
         return queue
 
     def _forget_expired(self) -> None:
-        # Those that nobody wrote to for longest come first.
+        # The queue without a write for longest comes first.
         while self.queues and not self.unexpired(next(iter(self.queues))):
             pass
 
@@ -112,10 +112,10 @@ class MemoryBroker:
     def __init__(self, store: MemoryStore, capacity_of: Callable[[str], int]) -> None:
         self._store = store
         self._capacity_of = capacity_of
-        # Calls that wait for a payload, by queue. They are handed a turn, in which they look
-        # again, and not a payload: they may want to take it or to lease it.
+        # Calls that wait for a payload, by queue. They are woken without a payload and look
+        # again, because some want to take it and others want to lease it.
         self._waiting: dict[str, Waiters[None]] = {}
-        # When to look whether work is to be handed out again, per queue somebody waits at.
+        # Timers for the next redelivery, by queues with waiting calls.
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._deliver: Deliver | None = None
 
@@ -142,12 +142,12 @@ class MemoryBroker:
         refused = 0
         for name in list(self._store.members.get(topic, ())):
             refused += not await self.push(name, payload, self._capacity_of(name))
-        # The one chance for receivers to run while a sender sends in a loop.
+        # Receivers must have a turn while a sender sends in a loop.
         await asyncio.sleep(0)
         return refused
 
     async def subscribe(self, topic: str) -> None:
-        """Everything published here arrives here."""
+        """Do nothing: all payloads published in this process arrive here."""
 
     async def unsubscribe(self, topic: str) -> None: ...
 
@@ -160,13 +160,13 @@ class MemoryBroker:
         for number, payload in enumerate(payloads):
             if not await self.push(name, payload, capacity):
                 return number
-        # As for one: receivers run while a sender sends in a loop.
+        # Receivers must have a turn while a sender sends in a loop.
         await asyncio.sleep(0)
         return len(payloads)
 
     async def pop(self, name: str) -> Popped:
         while (popped := self._store.take(name)) is None:
-            await self._turn(name)
+            await self._wait_for_payload(name)
         return popped
 
     def put_back(self, name: str, popped: Popped) -> None:
@@ -175,7 +175,7 @@ class MemoryBroker:
 
     async def lease(self, name: str) -> Lease:
         while (lease := self._store.lease(name)) is None:
-            await self._turn(name)
+            await self._wait_for_payload(name)
         self._look_later(name)
         return lease
 
@@ -198,13 +198,13 @@ class MemoryBroker:
         return self._store.work.dead_letters(name, limit)
 
     async def requeue(self, name: str, limit: int, capacity: int) -> int:
-        revived = 0
+        requeued = 0
         for dead in self._store.work.dead_letters(name, limit):
             if not await self.push(name, dead.payload, capacity):
                 break
             self._store.work.drop_oldest_dead_letter(name)
-            revived += 1
-        return revived
+            requeued += 1
+        return requeued
 
     async def add_member(self, topic: str, name: str) -> None:
         self._store.members.setdefault(topic, {})[name] = None
@@ -220,11 +220,11 @@ class MemoryBroker:
         self._store.work.clear()
         self._store.members.clear()
 
-    async def _turn(self, name: str) -> None:
-        """Wait until there may be a payload for this call."""
+    async def _wait_for_payload(self, name: str) -> None:
+        """Wait until a payload may be available for this call."""
         waiters = self._waiting.get(name)
         if waiters is None:
-            # A turn that a cancelled call did not use goes to the next one.
+            # A wake-up that a cancelled call did not use goes to the next one.
             waiters = self._waiting[name] = Waiters(lambda _: self._wake_receiver(name))
         self._look_later(name)
         try:
@@ -241,7 +241,7 @@ class MemoryBroker:
             waiters.hand_over(None)
 
     def _look_later(self, name: str) -> None:
-        """Wake a receiver when work is to be handed out again, if one waits."""
+        """Set a timer that wakes a waiting receiver at the next redelivery."""
         due = self._store.work.next_due(name)
         timer = self._timers.pop(name, None)
         if timer is not None:
@@ -252,7 +252,7 @@ class MemoryBroker:
 
     def _look(self, name: str) -> None:
         self._wake_receiver(name)
-        # A timer may be a little early.
+        # Again, because a timer may be a little early.
         self._look_later(name)
 
 
@@ -263,7 +263,7 @@ def _answered(answer: bool) -> asyncio.Future[bool]:
 
 
 class RememberingBroker(MemoryBroker):
-    """The same with a log, see layers.broker.Log."""
+    """A memory broker with a log; see layers.broker.Log."""
 
     def __init__(
         self, store: MemoryStore, capacity_of: Callable[[str], int], log: MemoryLog
@@ -286,7 +286,7 @@ class RememberingBroker(MemoryBroker):
         return self._log.end(topic)
 
     async def catch_up(self, topic: str) -> None:
-        """What is appended is delivered at once."""
+        """Do nothing: payloads are delivered when they are appended."""
 
     async def flush(self) -> None:
         await super().flush()
@@ -297,18 +297,18 @@ class InMemoryChannelLayer(BaseChannelLayer):
     """
     Channels and groups within one process: for tests and single-process apps.
 
-    Nothing leaves the process: with several workers each has its own groups,
-    and scripts reach nobody. A member of a group stays for `group_expiry`
-    seconds at least; here, until it leaves or its channel is closed.
+    No message leaves the process: each of several workers has its own groups, and messages of
+    scripts reach no worker. `group_expiry` is the least time in seconds that a member stays in
+    a group; here, it stays until it leaves or its channel is closed.
 
-    With `history_size` it keeps so many messages of each group, until nothing was
-    sent to it for `history_ttl` seconds: for tests of what needs a history. An
+    `history_size` is how many messages of each group to keep, for tests of code that needs a
+    history. The history of a group is deleted `history_ttl` seconds after its last message. An
     `idempotency_key` counts for `idempotency_window` seconds.
 
-    Work that is taken (see `take`) and not acknowledged comes again after
-    `visibility_timeout` seconds; when it failed, after a pause of
-    `retry_backoff`: the seconds of the first, doubling to those of the longest.
-    After `max_deliveries` it goes to the dead letters.
+    Work that is taken (see `take`) and not acknowledged is redelivered after
+    `visibility_timeout` seconds. Failed work is redelivered after a pause: `retry_backoff` has
+    the seconds of the first pause, which doubles each time, and of the longest one. After
+    `max_deliveries`, work goes to the dead letters.
     """
 
     within_process = True
@@ -354,7 +354,7 @@ class InMemoryChannelLayer(BaseChannelLayer):
 
     @property
     def channels(self) -> dict[str, Mailbox | deque[tuple[float, bytes]]]:
-        """Every channel that is open or holds messages, by name; `len()` counts what waits."""
+        """All channels that are open or hold messages, by name; `len()` counts the messages."""
         session = self._session
         return {**self._store.queues, **(session.hub.mailboxes if session is not None else {})}
 

@@ -1,9 +1,8 @@
 """
-Names of channels and groups: make, check, split.
+Make, check and split names of channels and groups.
 
-A channel name is `prefix.<process>!<local>` for an inbox that lives in one
-process, or a plain name without `!` for a queue that processes share. This is
-the only file that knows what `!` means.
+The name `prefix.<process>!<local>` is a channel of one process; a plain name without `!` is a
+queue that processes share. Only this module knows the meaning of `!`.
 """
 
 from __future__ import annotations
@@ -18,27 +17,27 @@ from fast_channels.exceptions import InvalidName
 if TYPE_CHECKING:
     from fast_channels.type_defs import ChannelCapacityDict, CompiledChannelCapacities
 
-# Names are shorter than this.
+# Names must be shorter than this.
 MAX_NAME_LENGTH = 100
 
-# The key of a message on the wire that holds the full names it is meant for: a string or a list
-# of them. Shared with channels_redis.
+# Key of a message on the wire with the full names of its receivers: a string or a list of
+# strings. channels_redis uses the same key.
 ADDRESS_KEY = "__asgi_channel__"
 
 # re.ASCII: without it \d and \w admit digits and letters of every script.
 CHANNEL_NAME = re.compile(r"^[a-zA-Z\d\-_.]+(\![\d\w\-_.]*)?$", re.ASCII)
 GROUP_NAME = re.compile(r"^[a-zA-Z\d\-_.]+$", re.ASCII)
 
-# Payloads delivered before consumers run; fewer if mailboxes are small.
+# Largest number of payloads that a reader delivers before consumers run.
 MAX_DELIVERY_BATCH = 16
 
-# Local part of the address under which a process receives for a whole group.
-# The local part of a channel is unique(), without a period: they never collide.
+# Beginning of the local part of an address for all members of a group in a process. The local
+# part of a channel has no period (see unique()), so the two never collide.
 _GROUP_ADDRESS = "group."
 
 
 def unique() -> str:
-    """32 hex digits that never repeat: from the system's entropy, not from `random`."""
+    """Return 32 hex digits that never repeat; they do not depend on the `random` module."""
     return uuid.uuid4().hex
 
 
@@ -55,12 +54,12 @@ def check(kind: Literal["channel", "group"], name: object) -> None:
 
 
 def process_inbox(prefix: str, process: str) -> str:
-    """Name of the inbox that all channels with `prefix` in `process` share."""
+    """Return the name of the inbox that all channels with `prefix` in `process` share."""
     return f"{prefix}.{process}!"
 
 
 def is_local(channel: str) -> bool:
-    """Whether the channel lives in one process, as opposed to a shared queue."""
+    """Return whether a channel belongs to one process, unlike a shared queue."""
     return "!" in channel
 
 
@@ -71,27 +70,28 @@ def inbox_of(channel: str) -> str:
 
 
 def process_of(channel: str) -> str | None:
-    """Return the process that a channel lives in; None for a shared queue."""
+    """Return the process that a channel belongs to; None for a shared queue."""
     return inbox_of(channel)[:-1].rpartition(".")[2] if is_local(channel) else None
 
 
 def belongs_to(channel: str, process: str) -> bool:
+    """Return whether a channel belongs to `process`."""
     return inbox_of(channel).endswith(f".{process}!")
 
 
 def group_address(inbox: str, group: str) -> str:
-    """Full name under which the owner of `inbox` is a member of `group`."""
+    """Return the name under which the owner of `inbox` is a member of `group`."""
     return f"{inbox}{_GROUP_ADDRESS}{group}"
 
 
 def group_of_address(channel: str) -> str | None:
-    """Return the group whose members in this process are meant, None for one channel's name."""
+    """Return the group of an address for all of its members here; None for a channel's name."""
     _, _, local = channel.partition("!")
     return local.removeprefix(_GROUP_ADDRESS) if local.startswith(_GROUP_ADDRESS) else None
 
 
 def compile_capacities(channel_capacity: ChannelCapacityDict) -> CompiledChannelCapacities:
-    """Return patterns with capacities; globs become patterns."""
+    """Return pairs of a compiled pattern and its capacity, in order."""
     for pattern, capacity in channel_capacity.items():
         if capacity < 1:
             raise ValueError(
@@ -108,8 +108,8 @@ def delivery_batch(capacity: int, channel_capacity: CompiledChannelCapacities) -
     """
     Return how many payloads a reader may deliver before consumers run.
 
-    Half of what the smallest mailbox holds: a mailbox that is emptied in every turn of the
-    event loop never overflows.
+    The number is half of the smallest capacity, so a mailbox that is emptied in every turn of
+    the event loop never overflows.
     """
     smallest = min([capacity, *(by_name for _, by_name in channel_capacity)])
     return max(1, min(MAX_DELIVERY_BATCH, smallest // 2))
