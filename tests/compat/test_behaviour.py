@@ -63,7 +63,7 @@ class TestApplication:
         assert application.consumer_class is EchoConsumer
         assert application.consumer_initkwargs == {"greeting": "good morning"}
         assert application.__name__ == application.__qualname__ == "EchoConsumer"
-        assert application.__doc__ == "Says what it hears."
+        assert application.__doc__ == "Sends every frame back."
 
     async def test_initkwargs_reach_every_consumer(self):
         """Each connection's consumer gets the arguments of as_asgi."""
