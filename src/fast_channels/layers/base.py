@@ -1,4 +1,4 @@
-"""The public object: what applications call, checked and taken to the layer's own loop."""
+"""The public API of a layer: checks arguments and calls the session on the layer's loop."""
 
 from __future__ import annotations
 
@@ -58,25 +58,23 @@ class BaseChannelLayer:
     """
     Moves messages between channels, which may be in any process.
 
-    Open it with `async with layer:`, or let `channel_layers.lifespan` open all
-    registered ones; a layer that nobody opened opens on first use. It lives on
-    the event loop that opened it and may be called from any other.
+    Open a layer with `async with layer:`, or let `channel_layers.lifespan` open all registered
+    layers; otherwise a layer opens on first use. The layer lives on the event loop that opened
+    it, and calls may come from any other loop.
 
-    What one sender sends to one group or channel arrives in that order. A
-    message is a mapping with strings as keys; strings, numbers, booleans,
-    None, bytes, lists and mappings can be in it. It is checked here, where it
-    is sent. Receivers get a dict of their own, but share the values inside it:
-    treat those as read-only.
+    Messages of one sender to one group or channel arrive in the order of sending. A message is
+    a mapping with strings as keys; the values are strings, numbers, booleans, None, bytes,
+    lists and mappings. Messages are checked when they are sent. Each receiver gets its own
+    dict, but receivers share the values inside it: treat nested values as read-only.
 
-    `capacity` is how many messages may wait in one channel; `channel_capacity`
-    sets it by name, for globs or compiled patterns, of which the first match
-    counts. `overflow` is what a consumer's full mailbox does with one more.
-    `expiry` is how many seconds a message waits for a reader where it is kept.
-    `max_message_size` is in bytes, after encoding.
+    `capacity` is how many messages may wait in one channel. `channel_capacity` sets it by name:
+    the keys are globs or compiled patterns, and the first match counts. `overflow` is the
+    policy of a consumer's full mailbox. `expiry` is how many seconds a stored message waits for
+    a reader. `max_message_size` is in bytes, after encoding.
     """
 
     MAX_NAME_LENGTH: ClassVar[int] = names.MAX_NAME_LENGTH
-    """Names are shorter than this."""
+    """Names must be shorter than this."""
 
     channel_name_regex = names.CHANNEL_NAME
     """The pattern of channel names."""
@@ -87,7 +85,7 @@ class BaseChannelLayer:
     invalid_name_error = (
         "{} name must be a string of 1 to 99 ASCII letters, digits, hyphens, underscores or periods"
     )
-    """A sentence to be formatted with "Channel" or "Group"."""
+    """A format string for "Channel" or "Group"."""
 
     within_process: ClassVar[bool] = False
     """True if no message leaves the process, so that several workers have separate groups."""
@@ -115,7 +113,7 @@ class BaseChannelLayer:
         self.max_message_size = max_message_size
         self.process = names.unique()
         """A part of the name of every channel made here. A forked child gets its own."""
-        # The process that `process` is the name of.
+        # The id of the process that `process` names.
         self._pid = os.getpid()
         self._codec: Codec = codec or MsgPackCodec()
         self._decode = decode or self._codec.decode
@@ -124,7 +122,7 @@ class BaseChannelLayer:
         self._lifetime: Lifetime[Session] = Lifetime(self, self._opened)
         # The present session; None while the layer is closed.
         self._session: Session | None = None
-        # What health() says if the broker does not watch its servers.
+        # The result of health() if the broker does not watch its servers.
         self._health = Health("closed", time.time())
         # How many `async with` blocks the layer is in, and whether open() was called: the last
         # block closes the layer unless it was.
@@ -146,9 +144,9 @@ class BaseChannelLayer:
 
     async def close(self) -> None:
         """
-        Let go of the broker and of all channels. Closing twice is fine.
+        Disconnect from the broker and close all channels. Closing twice is fine.
 
-        Using the layer again opens it again, as new.
+        The next use opens the layer again, as new.
         """
         self._kept_open = False
         await self._lifetime.close()
@@ -205,21 +203,21 @@ class BaseChannelLayer:
         """
         Send to one channel.
 
-        Raises ChannelFull if nobody reads it and it is at capacity, InvalidName,
-        InvalidMessage or MessageTooLarge before anything is sent, and
-        LayerUnavailable if the broker does not answer.
+        Raises InvalidName, InvalidMessage or MessageTooLarge before anything is sent,
+        ChannelFull if an unread channel is at capacity, and LayerUnavailable if the broker does
+        not answer.
         """
         self._addressing.check_channel(channel)
         await self._lifetime.run(Session.send, channel, self._encode(message))
 
     async def send_many(self, channel: str, messages: Iterable[ChannelMessage]) -> None:
         """
-        Send to one channel, in this order and, where the broker can, in one go.
+        Send several messages to one channel in order, in one request if the broker can.
 
-        Every message is checked before the first is sent. Raises what `send`
-        does; ChannelFull.accepted is how many were sent, the first ones, and
-        none after them was. If this is cancelled or raises LayerUnavailable,
-        any number of the first ones may have been sent.
+        All messages are checked before the first is sent. Raises the errors of `send`. After
+        ChannelFull, the first `accepted` messages were sent, and no others. If the call is
+        cancelled or raises LayerUnavailable, any number of the first messages may have been
+        sent.
         """
         self._addressing.check_channel(channel)
         payloads = [self._encode(message) for message in messages]
@@ -232,15 +230,15 @@ class BaseChannelLayer:
         """
         Send to every channel in `group`, on every process.
 
-        Never raises ChannelFull: a channel that cannot keep up loses messages
-        by its own policy, and others lose none. Otherwise raises what `send` does.
+        Raises the errors of `send` except ChannelFull: a channel that cannot keep up loses
+        messages by its own policy, and other channels lose none.
 
-        A layer that keeps history returns the position of the message. With
-        `idempotency_key` it sends nothing if a message with the same key was sent to the
-        group in the last minutes (the layer's `idempotency_window`), and returns the
-        position of that: so a call that raised LayerUnavailable can be repeated safely. Only
-        shared channels in the group, which are for work, may then get it twice.
-        Other layers return None, and raise MissingCapability for a key.
+        A layer with a history returns the position of the message. With `idempotency_key`, the
+        layer sends nothing if a message with the same key was sent to the group within
+        `idempotency_window`, and returns the position of that message. Therefore a call that
+        raised LayerUnavailable can be repeated safely; only shared channels in the group may
+        then get the message twice. Other layers return None, and raise MissingCapability for a
+        key.
         """
         names.check("group", group)
         if idempotency_key is not None:
@@ -250,9 +248,10 @@ class BaseChannelLayer:
 
     async def group_send_many(self, group: str, messages: Iterable[ChannelMessage]) -> None:
         """
-        Send to every channel in `group`, likewise.
+        Send several messages to every channel in `group`, in order.
 
-        If this is cancelled or raises LayerUnavailable, any of them may have been sent.
+        All messages are checked before the first is sent. Raises the errors of `group_send`. If
+        the call is cancelled or raises LayerUnavailable, any of them may have been sent.
         """
         names.check("group", group)
         payloads = [self._encode(message) for message in messages]
@@ -276,15 +275,15 @@ class BaseChannelLayer:
         self, prefix: str = "specific", *, overflow: Overflow | None = None
     ) -> Mailbox:
         """
-        Make a channel and return its mailbox; `mailbox.name` is its name.
+        Make a channel and return its mailbox; `mailbox.name` is the channel's name.
 
-        Close it with `close_channel`. On another loop than the layer's own the
-        mailbox is a little slower, and otherwise the same.
+        Close the channel with `close_channel`. On another loop than the layer's own, the
+        mailbox is a little slower and otherwise the same.
         """
         if not self._lifetime.is_here():
             await self._lifetime.open()
         name = self._new_name(prefix)
-        # Made on the loop of its reader, which may be another one than the layer's.
+        # The mailbox is made on the loop of its reader, which may not be the layer's loop.
         make = Mailbox if self._lifetime.is_here() else ThreadsafeMailbox
         mailbox = make(name, self.get_capacity(name), overflow or self.overflow)
         await self._lifetime.run(
@@ -293,26 +292,27 @@ class BaseChannelLayer:
         return mailbox
 
     def _new_name(self, prefix: str) -> str:
+        """Return a new channel name; raise InvalidName for an invalid prefix."""
         name = self._addressing.new_channel(prefix, self.process)
         self._addressing.check_channel(name)
         return name
 
     async def close_channel(self, channel: str) -> None:
         """
-        Forget a channel of this process and leave its groups. Closing twice is fine.
+        Close a channel of this process and leave its groups. Closing twice is fine.
 
-        Once begun it is done. On another loop than the layer's own, a
-        cancellation takes effect after that, which is within about a second.
+        A call that has begun is completed. On another loop than the layer's own, a cancellation
+        takes effect afterwards, within about a second.
         """
         closing = self._lifetime.run_if_open(Session.close_channel, channel)
-        # At home the tables are clean before anything can be cancelled.
+        # On the layer's loop, the tables are clean before a cancellation can take effect.
         await (closing if self._lifetime.is_here() else _completed(closing))
 
     async def new_channel(self, prefix: str = "specific") -> str:
         """
-        Return the name of a new channel, to be read with `receive`.
+        Return the name of a new channel for `receive`.
 
-        It keeps its first `capacity` unread messages and refuses later ones.
+        The channel keeps its first `capacity` unread messages and refuses later ones.
         """
         if not self._lifetime.is_here():
             # A forked child gets another process name when it opens the layer.
@@ -326,9 +326,9 @@ class BaseChannelLayer:
         """
         Wait for the next message of a channel.
 
-        For a shared channel it is taken from whatever process sent it, each by
-        one receiver. Cancelling loses nothing. What has to be done, and not only
-        received, is better had with `take`.
+        A message of a shared channel may come from any process and goes to one receiver.
+        Cancelling loses nothing. Use `take` for messages that must be handled and not only
+        received.
         """
         self._addressing.check_channel(channel)
         received = await self._lifetime.run(
@@ -342,12 +342,11 @@ class BaseChannelLayer:
 
     async def group_add(self, group: str, channel: str) -> None:
         """
-        Let `channel` receive what is sent to `group`.
+        Add `channel` to `group`.
 
-        Returns once the broker has confirmed: every message sent to the group
-        after that arrives. Adding twice is fine. If this is cancelled or fails,
-        the channel is in the group only if it was before, or if another call
-        has put it there.
+        Returns once the broker has confirmed: every message sent to the group after that
+        arrives. Adding twice is fine. If the call is cancelled or fails, the channel is in the
+        group only if it was before, or if another call has added it.
         """
         names.check("group", group)
         self._addressing.check_channel(channel)
@@ -362,8 +361,8 @@ class BaseChannelLayer:
         """
         Stop sending messages for `group` to `channel`.
 
-        Leaving a group twice, or one never joined, is fine. A message that was
-        already under way may still arrive afterwards.
+        Leaving twice is fine, and so is leaving a group that was never joined. A message in
+        transit may still arrive afterwards.
         """
         names.check("group", group)
         self._addressing.check_channel(channel)
@@ -375,12 +374,13 @@ class BaseChannelLayer:
         self, group: str, since: Position | str | None = None, limit: int | None = None
     ) -> History:
         """
-        Return what `group` was sent after a position, oldest first, as far as it is kept.
+        Return the kept messages of `group` after a position, oldest first.
 
-        `limit` is how many messages to return at most: the oldest, so that the position
-        returned is where to go on; without `since` the newest. What cannot be
-        decoded is left out, and counted. Raises InvalidPosition for what is no position,
-        and MissingCapability if the layer keeps no history.
+        `limit` is the largest number of messages to return. After a position, the oldest ones
+        are returned, so that the next call can continue from the returned position; without
+        `since`, the newest ones. Messages that cannot be decoded are left out and counted.
+        Raises InvalidPosition for an invalid `since`, and MissingCapability if the layer has no
+        history.
         """
         names.check("group", group)
         after = _as_position(since)
@@ -390,14 +390,13 @@ class BaseChannelLayer:
 
     async def join(self, group: str, channel: str, since: Position | str | None = None) -> History:
         """
-        Do what `group_add` does, and return what the group was sent after a position.
+        Add `channel` to `group`, and return the group's messages after a position.
 
-        Nothing is missing between those messages and the ones that the channel receives from
-        now on, and nothing is in both. With `since` None the group's past is not
-        asked for: the result tells the present position, and has no messages. Nor has it
-        if it is not `recovered`.
-        Raises what `group_add` and `history` do, and then the channel is no member; on an
-        outage, LayerUnavailable. `channel` must be one of this process.
+        No message is missing between the returned messages and the ones that the channel
+        receives from now on, and none is in both. The result has no messages if `since` is None
+        or if it is not `recovered`; its position is the present one. Raises the errors of
+        `group_add` and `history`, also LayerUnavailable during an outage; the channel is not a
+        member then. `channel` must belong to this process.
         """
         names.check("group", group)
         self._addressing.check_channel(channel)
@@ -412,17 +411,17 @@ class BaseChannelLayer:
         return joined.history
 
     def require_history(self, wanted: str) -> None:
-        """Raise MissingCapability, in the name of `wanted`, if this open layer has no history."""
+        """Raise MissingCapability for the feature `wanted` if this open layer has no history."""
         if self._session is None:
             raise LayerUnavailable(self, "it is closed")
         self._session.require_log(wanted)
 
     def group_position(self, message: ChannelMessage) -> tuple[str, Position] | None:
         """
-        Return the group and the position of a message, if it has them.
+        Return the group and the position of a message, or None.
 
-        That takes a layer that keeps a log, and a mailbox that is `positioned`, such as the
-        mailbox of an AsyncHttpConsumer.
+        A message has them if its layer has a history and its mailbox is `positioned`, such as
+        the mailbox of an AsyncHttpConsumer.
         """
         if not isinstance(message, PositionedMessage):
             return None
@@ -436,15 +435,14 @@ class BaseChannelLayer:
         """
         Wait for a message of a shared channel: `async with layer.take("mails") as work:`.
 
-        It is acknowledged when the block ends. If the block raises an
-        Exception, which goes on to the caller, the message comes again after a
-        pause, and after `max_deliveries` goes to the dead letters. Is the block
-        cancelled, somebody else gets it at once. It also goes to somebody else
-        after `visibility_timeout` seconds, however long the block goes on: so
-        the same work may be done twice, and has to bear it.
+        The message is acknowledged when the block ends. If the block raises an Exception, the
+        caller gets it, and the message is redelivered after a pause; after `max_deliveries` it
+        goes to the dead letters. If the block is cancelled, the message is requeued at once. A
+        message is also redelivered after `visibility_timeout` seconds, even while the block
+        still runs. Therefore work may be done twice, and must tolerate it.
 
-        Cancelling the wait loses nothing; while the broker is away it goes on.
-        Raises MissingCapability on a layer whose broker cannot do this.
+        Cancelling the wait loses nothing. The wait continues while the broker is away. Raises
+        MissingCapability if the broker does not support acknowledged work.
         """
         _check_shared(channel)
         received = await self._lifetime.run(
@@ -473,7 +471,7 @@ class BaseChannelLayer:
         self, channel: str, *, limit: int = DEAD_LETTERS_PER_CALL
     ) -> list[DeadLetter]:
         """
-        Return messages that nobody could do the work of, the oldest first.
+        Return messages that were rejected or failed too often, the oldest first.
 
         The last thousand per channel are kept.
         """
@@ -482,10 +480,10 @@ class BaseChannelLayer:
 
     async def retry_dead_letters(self, channel: str, *, limit: int = DEAD_LETTERS_PER_CALL) -> int:
         """
-        Put dead letters back behind all that waits, the oldest first; return how many.
+        Move dead letters behind the waiting messages, the oldest first; return how many.
 
-        Fewer than `limit` if there are no more, or no more room in the channel.
-        Their deliveries are counted anew.
+        The number is less than `limit` if there are no more, or if the channel is at capacity.
+        The deliveries of these messages are counted from 1 again.
         """
         _check_shared(channel)
         return await self._lifetime.run(Session.requeue, channel, limit)
@@ -497,12 +495,12 @@ class BaseChannelLayer:
     # -- observing ----------------------------------------------------------
 
     def statistics(self) -> Statistics:
-        """Return the counters of this process, as of now."""
+        """Return the present counters of this process."""
         session = self._session
         return self._counters.frozen() if session is None else session.statistics()
 
     def health(self) -> Health:
-        """Return the state of the broker's connections, as of now. From any thread."""
+        """Return the present state of the broker's connections. Any thread may call it."""
         session = self._session
         servers = None if session is None else session.servers()
         return self._health if servers is None else combined(servers)
@@ -524,7 +522,7 @@ class BaseChannelLayer:
     def compile_capacities(
         self, channel_capacity: ChannelCapacityDict
     ) -> CompiledChannelCapacities:
-        """Return patterns with capacities; globs become patterns."""
+        """Return pairs of a compiled pattern and its capacity, in order."""
         return names.compile_capacities(channel_capacity)
 
     def get_capacity(self, channel: str) -> int:
@@ -535,7 +533,7 @@ class BaseChannelLayer:
         return self.capacity
 
     def match_type_and_length(self, name: object) -> bool:
-        """Return whether `name` is a string of a length that names may have."""
+        """Return whether `name` is a string of an allowed length."""
         return isinstance(name, str) and 0 < len(name) < self.MAX_NAME_LENGTH
 
     def require_valid_channel_name(self, name: object, receive: bool = False) -> bool:
@@ -556,7 +554,7 @@ class BaseChannelLayer:
 
     @property
     def _delivery_batch(self) -> int:
-        """How many payloads a reader may deliver before consumers run."""
+        """The number of payloads that a reader may deliver before consumers run."""
         return names.delivery_batch(self.capacity, self.channel_capacity)
 
     def __str__(self) -> str:
@@ -564,17 +562,17 @@ class BaseChannelLayer:
 
 
 async def _completed(cleanup: Coroutine[Any, Any, None]) -> None:
-    """Do it to its end; being cancelled comes second."""
-    doing = asyncio.create_task(cleanup)
+    """Run a cleanup to its end; a cancellation takes effect afterwards."""
+    task = asyncio.create_task(cleanup)
     try:
-        await asyncio.shield(doing)
+        await asyncio.shield(task)
     except asyncio.CancelledError:
-        await asyncio.wait([doing])
+        await asyncio.wait([task])
         raise
 
 
 def _as_position(since: Position | str | None) -> Position | None:
-    """Return a position that may be given as its text. Raises InvalidPosition."""
+    """Return a position, which may be passed as text. Raises InvalidPosition."""
     return since if since is None or isinstance(since, Position) else Position.parse(since)
 
 
