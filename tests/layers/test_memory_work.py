@@ -32,11 +32,11 @@ def work(clock):
 
 def test_lease_ends_after_the_visibility_timeout(work, clock):
     """The next delivery counts, and the first lease has no effect any more."""
-    first = work.take_new("jobs", b"1")
+    first = work.lease_new("jobs", b"1")
     assert (work.count("jobs"), work.next_due("jobs")) == (1, clock.now + 30)
-    assert work.take_due("jobs") is None
+    assert work.lease_due("jobs") is None
     clock.now += 30
-    second = work.take_due("jobs")
+    second = work.lease_due("jobs")
     assert (second.payload, second.deliveries) == (b"1", 2)
     assert not work.acknowledge("jobs", first)
     assert work.acknowledge("jobs", second)
@@ -45,27 +45,27 @@ def test_lease_ends_after_the_visibility_timeout(work, clock):
 
 def test_retry_comes_before_an_expired_lease(work, clock):
     """Failed work waits for its pause, expired work for its timeout."""
-    work.take_new("jobs", b"expires")
-    assert work.fail("jobs", work.take_new("jobs", b"fails"), "no reason")
+    work.lease_new("jobs", b"expires")
+    assert work.fail("jobs", work.lease_new("jobs", b"fails"), "no reason")
     clock.now += 5
-    assert work.take_due("jobs").payload == b"fails"
+    assert work.lease_due("jobs").payload == b"fails"
     clock.now += 30
-    assert work.take_due("jobs").payload == b"expires"
+    assert work.lease_due("jobs").payload == b"expires"
 
 
 def test_released_lease_does_not_count(work):
     """The payload can be taken again at once."""
-    assert work.release("jobs", work.take_new("jobs", b"1"))
-    assert work.take_due("jobs").deliveries == 1
+    assert work.release("jobs", work.lease_new("jobs", b"1"))
+    assert work.lease_due("jobs").deliveries == 1
 
 
 def test_last_delivery_leads_to_a_dead_letter(work, clock):
     """A failure, an expired lease and a rejection do."""
     for payload in (b"fails", b"expires", b"rejected"):
-        assert work.release("jobs", work.take_new("jobs", payload))
-        assert work.fail("jobs", work.take_due("jobs"), "first")
+        assert work.release("jobs", work.lease_new("jobs", payload))
+        assert work.fail("jobs", work.lease_due("jobs"), "first")
         clock.now += 5
-        lease = work.take_due("jobs")
+        lease = work.lease_due("jobs")
         assert lease.deliveries == 2
         match payload:
             case b"fails":
@@ -74,7 +74,7 @@ def test_last_delivery_leads_to_a_dead_letter(work, clock):
                 work.reject("jobs", lease, "unwanted")
             case _:
                 clock.now += 30
-                assert work.take_due("jobs") is None
+                assert work.lease_due("jobs") is None
     letters = work.dead_letters("jobs", 10)
     assert [(letter.payload, letter.reason) for letter in letters] == [
         (b"fails", "second"),
@@ -90,5 +90,5 @@ def test_dead_letters_are_bounded(work, monkeypatch):
     """The oldest one is deleted first."""
     monkeypatch.setattr(module, "MAX_DEAD_LETTERS", 2)
     for payload in (b"1", b"2", b"3"):
-        work.reject("jobs", work.take_new("jobs", payload), "unwanted")
+        work.reject("jobs", work.lease_new("jobs", payload), "unwanted")
     assert [letter.payload for letter in work.dead_letters("jobs", 10)] == [b"2", b"3"]

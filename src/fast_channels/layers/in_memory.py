@@ -30,24 +30,26 @@ if TYPE_CHECKING:
 
 class MemoryStore:
     """
-    Messages of shared channels, and their memberships in groups.
+    The payloads and group memberships of shared channels.
 
-    The store outlives the sessions of its layer, because a shared channel must keep its
-    messages while no receiver waits, even between two event loops.
+    A store outlives the sessions of its layer: a shared channel keeps its messages while no
+    receiver reads it, even between two event loops.
     """
 
     def __init__(self, expiry: float, work: MemoryWork) -> None:
-        # Seconds that a payload waits for a receiver.
         self.expiry = expiry
-        # Payloads that have left their queue and are not acknowledged.
+        """How many seconds a payload waits for a receiver."""
         self.work = work
-        # Waiting payloads, each with the time.monotonic() of its arrival. A queue without
-        # payloads is absent; the last written queue comes last.
+        """Payloads that have left their queue and are not acknowledged."""
+        # A queue without payloads is absent. The queue written last comes last.
         self.queues: dict[str, deque[tuple[float, bytes]]] = {}
-        # Shared channels that are members of a topic; the inner dict is an ordered set.
+        """Waiting payloads by queue, each with the time.monotonic() at which it came."""
+        # The inner dict is an ordered set.
         self.members: dict[str, dict[str, None]] = {}
+        """Shared channels by the topic that they are members of."""
 
     def push(self, name: str, payload: bytes, capacity: int) -> bool:
+        """Append a payload; return False if `capacity` payloads wait or are unfinished."""
         self._forget_expired()
         queue = self.unexpired(name)
         if len(queue) + self.work.count(name) >= capacity:
@@ -57,9 +59,9 @@ class MemoryStore:
         self.queues[name] = queue
         return True
 
-    def take(self, name: str) -> Popped | None:
-        """Remove and return a payload."""
-        lease = self.work.take_due(name)
+    def pop(self, name: str) -> Popped | None:
+        """Remove the next payload, or return None if there is none."""
+        lease = self.work.lease_due(name)
         if lease is not None:
             self.work.acknowledge(name, lease)
             return Popped(lease.payload, time.monotonic())
@@ -72,24 +74,25 @@ class MemoryStore:
         return Popped(payload, came)
 
     def lease(self, name: str) -> Lease | None:
-        """Lease a payload, or return None if no payload is available."""
-        lease = self.work.take_due(name)
+        """Lease the next payload, or return None if there is none."""
+        lease = self.work.lease_due(name)
         if lease is not None:
             return lease
-        popped = self.take(name)
-        return None if popped is None else self.work.take_new(name, popped.payload)
+        popped = self.pop(name)
+        return None if popped is None else self.work.lease_new(name, popped.payload)
 
     def put_back(self, name: str, popped: Popped) -> None:
-        # First in the dict, because its payload is old: _forget_expired begins there.
+        # First in the dict, where _forget_expired begins: by its time it expires first.
         self.queues = {name: self.unexpired(name), **self.queues}
         self.queues[name].appendleft((popped.handle, popped.payload))
 
     def has(self, name: str) -> bool:
-        """Return whether a payload may be available."""
+        """Return whether there may be a payload to pop or lease."""
         due = self.work.next_due(name)
         return name in self.queues or (due is not None and due <= time.monotonic())
 
     def unexpired(self, name: str) -> deque[tuple[float, bytes]]:
+        """Return a queue without its expired payloads. An empty queue is not in `queues`."""
         queue = self.queues.get(name, deque())
         horizon = time.monotonic() - self.expiry
         while queue and queue[0][0] < horizon:
@@ -99,7 +102,7 @@ class MemoryStore:
         return queue
 
     def _forget_expired(self) -> None:
-        # The queue without a write for longest comes first.
+        # Queues that were not written to for longest come first.
         while self.queues and not self.unexpired(next(iter(self.queues))):
             pass
 
@@ -112,10 +115,10 @@ class MemoryBroker:
     def __init__(self, store: MemoryStore, capacity_of: Callable[[str], int]) -> None:
         self._store = store
         self._capacity_of = capacity_of
-        # Calls that wait for a payload, by queue. They are woken without a payload and look
-        # again, because some want to take it and others want to lease it.
+        # Calls that wait for a payload, by queue. They are handed a turn, in which they look
+        # again, and not a payload: some pop it, and others lease it.
         self._waiting: dict[str, Waiters[None]] = {}
-        # Timers for the next redelivery, by queues with waiting calls.
+        # When to look for payloads that may be leased again, for each queue with waiting calls.
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._deliver: Deliver | None = None
 
@@ -134,20 +137,23 @@ class MemoryBroker:
             waiters.fail(LayerClosed(f"channel {name!r}"))
 
     async def publish(self, topic: str, payload: bytes) -> int:
-        return await self._spread(topic, payload, ())
+        return await self._deliver_and_push(topic, payload, ())
 
-    async def _spread(self, topic: str, payload: bytes, positions: Sequence[Position]) -> int:
+    async def _deliver_and_push(
+        self, topic: str, payload: bytes, positions: Sequence[Position]
+    ) -> int:
+        """Deliver to this process and push to shared members; return how many have refused."""
         if self._deliver is not None:
             self._deliver(topic, payload, positions=positions)
         refused = 0
         for name in list(self._store.members.get(topic, ())):
             refused += not await self.push(name, payload, self._capacity_of(name))
-        # Receivers must have a turn while a sender sends in a loop.
+        # Without this, receivers would not run while a sender sends in a loop.
         await asyncio.sleep(0)
         return refused
 
     async def subscribe(self, topic: str) -> None:
-        """Do nothing: all payloads published in this process arrive here."""
+        """Do nothing: everything that is published here is delivered here."""
 
     async def unsubscribe(self, topic: str) -> None: ...
 
@@ -160,13 +166,13 @@ class MemoryBroker:
         for number, payload in enumerate(payloads):
             if not await self.push(name, payload, capacity):
                 return number
-        # Receivers must have a turn while a sender sends in a loop.
+        # Without this, receivers would not run while a sender sends in a loop.
         await asyncio.sleep(0)
         return len(payloads)
 
     async def pop(self, name: str) -> Popped:
-        while (popped := self._store.take(name)) is None:
-            await self._wait_for_payload(name)
+        while (popped := self._store.pop(name)) is None:
+            await self._wait_turn(name)
         return popped
 
     def put_back(self, name: str, popped: Popped) -> None:
@@ -175,8 +181,8 @@ class MemoryBroker:
 
     async def lease(self, name: str) -> Lease:
         while (lease := self._store.lease(name)) is None:
-            await self._wait_for_payload(name)
-        self._look_later(name)
+            await self._wait_turn(name)
+        self._schedule_wake(name)
         return lease
 
     def acknowledge(self, name: str, lease: Lease) -> asyncio.Future[bool]:
@@ -184,7 +190,7 @@ class MemoryBroker:
 
     def fail(self, name: str, lease: Lease, reason: str) -> asyncio.Future[bool]:
         answer = _answered(self._store.work.fail(name, lease, reason))
-        self._look_later(name)
+        self._schedule_wake(name)
         return answer
 
     def reject(self, name: str, lease: Lease, reason: str) -> asyncio.Future[bool]:
@@ -220,13 +226,13 @@ class MemoryBroker:
         self._store.work.clear()
         self._store.members.clear()
 
-    async def _wait_for_payload(self, name: str) -> None:
-        """Wait until a payload may be available for this call."""
+    async def _wait_turn(self, name: str) -> None:
+        """Wait until there may be a payload for this call."""
         waiters = self._waiting.get(name)
         if waiters is None:
-            # A wake-up that a cancelled call did not use goes to the next one.
+            # A turn that a cancelled call did not use goes to the next call.
             waiters = self._waiting[name] = Waiters(lambda _: self._wake_receiver(name))
-        self._look_later(name)
+        self._schedule_wake(name)
         try:
             await waiters.wait()
         finally:
@@ -240,20 +246,20 @@ class MemoryBroker:
         if waiters is not None and self._store.has(name):
             waiters.hand_over(None)
 
-    def _look_later(self, name: str) -> None:
-        """Set a timer that wakes a waiting receiver at the next redelivery."""
+    def _schedule_wake(self, name: str) -> None:
+        """Wake a waiting call when a payload may be leased again."""
         due = self._store.work.next_due(name)
         timer = self._timers.pop(name, None)
         if timer is not None:
             timer.cancel()
         if due is not None and name in self._waiting:
             loop, pause = asyncio.get_running_loop(), max(0.0, due - time.monotonic())
-            self._timers[name] = loop.call_later(pause, self._look, name)
+            self._timers[name] = loop.call_later(pause, self._wake_on_time, name)
 
-    def _look(self, name: str) -> None:
+    def _wake_on_time(self, name: str) -> None:
         self._wake_receiver(name)
-        # Again, because a timer may be a little early.
-        self._look_later(name)
+        # A timer may be a little early.
+        self._schedule_wake(name)
 
 
 def _answered(answer: bool) -> asyncio.Future[bool]:
@@ -262,8 +268,8 @@ def _answered(answer: bool) -> asyncio.Future[bool]:
     return future
 
 
-class RememberingBroker(MemoryBroker):
-    """A memory broker with a log; see layers.broker.Log."""
+class MemoryLogBroker(MemoryBroker):
+    """A MemoryBroker that also keeps a log, see broker.Log."""
 
     def __init__(
         self, store: MemoryStore, capacity_of: Callable[[str], int], log: MemoryLog
@@ -273,11 +279,12 @@ class RememberingBroker(MemoryBroker):
 
     async def publish(self, topic: str, payload: bytes) -> int:
         position, _ = self._log.append(topic, payload, None)
-        return await self._spread(topic, payload, [position])
+        return await self._deliver_and_push(topic, payload, [position])
 
     async def append(self, topic: str, payload: bytes, *, once: str | None = None) -> Appended:
         position, new = self._log.append(topic, payload, once)
-        return Appended(position, await self._spread(topic, payload, [position]) if new else 0)
+        refused = await self._deliver_and_push(topic, payload, [position]) if new else 0
+        return Appended(position, refused)
 
     async def read(self, topic: str, after: Position | None, limit: int | None) -> LogSlice:
         return self._log.read(topic, after, limit)
@@ -286,7 +293,7 @@ class RememberingBroker(MemoryBroker):
         return self._log.end(topic)
 
     async def catch_up(self, topic: str) -> None:
-        """Do nothing: payloads are delivered when they are appended."""
+        """Do nothing: a payload is delivered as soon as it is appended."""
 
     async def flush(self) -> None:
         await super().flush()
@@ -350,11 +357,11 @@ class InMemoryChannelLayer(BaseChannelLayer):
     def _make_broker(self) -> MemoryBroker:
         if self._memory is None:
             return MemoryBroker(self._store, self.get_capacity)
-        return RememberingBroker(self._store, self.get_capacity, self._memory)
+        return MemoryLogBroker(self._store, self.get_capacity, self._memory)
 
     @property
     def channels(self) -> dict[str, Mailbox | deque[tuple[float, bytes]]]:
-        """All channels that are open or hold messages, by name; `len()` counts the messages."""
+        """Every channel that is open or holds messages, by name; its `len()` is how many wait."""
         session = self._session
         return {**self._store.queues, **(session.hub.mailboxes if session is not None else {})}
 

@@ -1,4 +1,4 @@
-"""Work within one process: leased payloads, payloads to retry, and dead letters."""
+"""The work of an in-memory layer: leased payloads, payloads that wait for a retry, dead letters."""
 
 from __future__ import annotations
 
@@ -14,123 +14,129 @@ if TYPE_CHECKING:
     from .options import WorkOptions
 
 
-class PendingPayload(NamedTuple):
+class UnfinishedPayload(NamedTuple):
     """A payload that has left its queue and is not acknowledged."""
 
-    # Payloads that were delivered earlier have lower numbers.
     number: int
+    """Payloads that left their queue earlier have lower numbers."""
+
     payload: bytes
     deliveries: int
-    # The time.monotonic() from which on it may be redelivered.
+
     due: float
-    # True if a worker may be handling it; False if it waits for a retry.
+    """The time.monotonic() from which the payload may be leased again."""
+
     leased: bool
+    """Whether a worker has the payload, or it waits for a retry."""
 
 
 class MemoryWork:
     """
-    The work of one in-memory layer, by name. No method waits.
+    The unfinished payloads and dead letters of one in-memory layer, by channel.
 
-    A name without work is absent. The time that a method takes grows with the number of
-    pending payloads, which is small.
+    A channel without any is absent. Nothing here waits, and each method takes time in proportion
+    to the unfinished payloads of the channel, which are few.
     """
 
     def __init__(self, options: WorkOptions) -> None:
         self._options = options
-        # By name and number.
-        self._held: dict[str, dict[int, PendingPayload]] = {}
+        # By channel, then by number.
+        self._unfinished: dict[str, dict[int, UnfinishedPayload]] = {}
         self._dead: dict[str, deque[DeadPayload]] = {}
         self._numbers = itertools.count(1)
 
     def count(self, name: str) -> int:
-        """Return the number of pending payloads, which count for the capacity."""
-        return len(self._held.get(name, ()))
+        """Return how many payloads of a channel are unfinished and count for its capacity."""
+        return len(self._unfinished.get(name, ()))
 
     def next_due(self, name: str) -> float | None:
-        """Return the time.monotonic() at which the next payload may be redelivered, or None."""
-        return min((held.due for held in self._held.get(name, {}).values()), default=None)
+        """Return the time.monotonic() from which a payload may be leased again."""
+        due = (unfinished.due for unfinished in self._unfinished.get(name, {}).values())
+        return min(due, default=None)
 
-    def take_new(self, name: str, payload: bytes) -> Lease:
-        """Lease a payload for its first delivery."""
-        return self._hand_out(name, next(self._numbers), payload, 1)
+    def lease_new(self, name: str, payload: bytes) -> Lease:
+        """Lease a payload for the first time."""
+        return self._lease(name, next(self._numbers), payload, 1)
 
-    def take_due(self, name: str) -> Lease | None:
+    def lease_due(self, name: str) -> Lease | None:
         """
-        Lease a payload that may be redelivered; retries come before expired leases.
+        Lease a payload again: retries come before payloads whose lease has run out.
 
-        Returns None if there is none. Payloads after their last delivery go to the dead letters.
+        Returns None if none is due. A payload whose last lease runs out becomes a dead letter.
         """
-        if name not in self._held:
+        if name not in self._unfinished:
             return None
         now = time.monotonic()
-        ready = [held for held in self._held.get(name, {}).values() if held.due <= now]
-        for held in sorted(ready, key=lambda held: (held.leased, held.due, held.number)):
-            if held.deliveries < self._options.max_deliveries:
-                return self._hand_out(name, held.number, held.payload, held.deliveries + 1)
-            self._move_to_dead_letters(name, held, self._options.no_answer)
+        ready = [payload for payload in self._unfinished[name].values() if payload.due <= now]
+        for found in sorted(
+            ready, key=lambda payload: (payload.leased, payload.due, payload.number)
+        ):
+            if found.deliveries < self._options.max_deliveries:
+                return self._lease(name, found.number, found.payload, found.deliveries + 1)
+            self._move_to_dead_letters(name, found, self._options.no_answer)
         return None
 
     def acknowledge(self, name: str, lease: Lease) -> bool:
-        held = self._own(name, lease)
-        if held is not None:
-            self._forget(name, held)
-        return held is not None
+        found = self._leased(name, lease)
+        if found is not None:
+            self._forget(name, found)
+        return found is not None
 
     def fail(self, name: str, lease: Lease, reason: str) -> bool:
         if lease.deliveries >= self._options.max_deliveries:
             return self.reject(name, lease, reason)
         pause = self._options.pause(lease.deliveries)
-        return self._later(name, lease, lease.deliveries, time.monotonic() + pause)
+        return self._retry_at(name, lease, lease.deliveries, time.monotonic() + pause)
 
     def release(self, name: str, lease: Lease) -> bool:
-        return self._later(name, lease, lease.deliveries - 1, 0.0)
+        return self._retry_at(name, lease, lease.deliveries - 1, 0.0)
 
     def reject(self, name: str, lease: Lease, reason: str) -> bool:
-        held = self._own(name, lease)
-        if held is not None:
-            self._move_to_dead_letters(name, held, reason)
-        return held is not None
+        found = self._leased(name, lease)
+        if found is not None:
+            self._move_to_dead_letters(name, found, reason)
+        return found is not None
 
     def dead_letters(self, name: str, limit: int) -> list[DeadPayload]:
         return list(itertools.islice(self._dead.get(name, ()), limit))
 
     def drop_oldest_dead_letter(self, name: str) -> None:
-        """Delete the oldest dead letter."""
         dead = self._dead[name]
         dead.popleft()
         if not dead:
             del self._dead[name]
 
     def clear(self) -> None:
-        self._held.clear()
+        self._unfinished.clear()
         self._dead.clear()
 
-    def _hand_out(self, name: str, number: int, payload: bytes, deliveries: int) -> Lease:
+    def _lease(self, name: str, number: int, payload: bytes, deliveries: int) -> Lease:
         due = time.monotonic() + self._options.visibility_timeout
-        held = PendingPayload(number, payload, deliveries, due, leased=True)
-        self._held.setdefault(name, {})[number] = held
+        unfinished = UnfinishedPayload(number, payload, deliveries, due, leased=True)
+        self._unfinished.setdefault(name, {})[number] = unfinished
         return Lease(payload, deliveries, number)
 
-    def _own(self, name: str, lease: Lease) -> PendingPayload | None:
-        """Return the payload of a lease, unless it was redelivered since."""
-        held = self._held.get(name, {}).get(lease.handle)
-        same = held is not None and (held.deliveries, held.leased) == (lease.deliveries, True)
-        return held if same else None
+    def _leased(self, name: str, lease: Lease) -> UnfinishedPayload | None:
+        """Return the payload of a lease, unless the lease has ended."""
+        found = self._unfinished.get(name, {}).get(lease.handle)
+        if found is None or not found.leased or found.deliveries != lease.deliveries:
+            return None
+        return found
 
-    def _later(self, name: str, lease: Lease, deliveries: int, due: float) -> bool:
-        held = self._own(name, lease)
-        if held is not None:
-            later = held._replace(deliveries=deliveries, due=due, leased=False)
-            self._held[name][held.number] = later
-        return held is not None
+    def _retry_at(self, name: str, lease: Lease, deliveries: int, due: float) -> bool:
+        found = self._leased(name, lease)
+        if found is not None:
+            waiting = found._replace(deliveries=deliveries, due=due, leased=False)
+            self._unfinished[name][found.number] = waiting
+        return found is not None
 
-    def _move_to_dead_letters(self, name: str, held: PendingPayload, reason: str) -> None:
-        self._forget(name, held)
+    def _move_to_dead_letters(self, name: str, found: UnfinishedPayload, reason: str) -> None:
+        self._forget(name, found)
         dead = self._dead.setdefault(name, deque(maxlen=MAX_DEAD_LETTERS))
-        dead.append(DeadPayload(held.payload, reason, held.deliveries))
+        dead.append(DeadPayload(found.payload, reason, found.deliveries))
 
-    def _forget(self, name: str, held: PendingPayload) -> None:
-        of_name = self._held[name]
-        del of_name[held.number]
+    def _forget(self, name: str, found: UnfinishedPayload) -> None:
+        of_name = self._unfinished[name]
+        del of_name[found.number]
         if not of_name:
-            del self._held[name]
+            del self._unfinished[name]
