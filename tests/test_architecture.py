@@ -20,7 +20,6 @@ RANKS = [
     {"exceptions", "type_defs"},
     {"utils"},
     {"layers.position", "layers.health"},
-    {"layers.lanes"},
     {
         "layers.names",
         "layers.mailbox",
@@ -30,7 +29,7 @@ RANKS = [
         "layers.waiters",
         "layers.options",
     },
-    {"layers.addressing", "layers.delivery", "layers.work"},
+    {"layers.addressing", "layers.work"},
     {"layers.hub", "layers.loops", "layers.memory_work"},
     {"layers.membership"},
     {"layers.session"},

@@ -7,7 +7,7 @@ import json
 import logging
 from dataclasses import asdict
 
-from fast_channels.consumer import AsyncHttpConsumer, AsyncWebsocketConsumer, RateLimit, connection
+from fast_channels.consumer import AsyncHttpConsumer, AsyncWebsocketConsumer, RateLimit, ws_state
 from fast_channels.layers import InMemoryChannelLayer, channel_layers, register_channel_layer
 
 logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s %(message)s")
@@ -15,7 +15,7 @@ logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s %(message
 register_channel_layer("chat", InMemoryChannelLayer())
 
 # Shorter than the default, which allows for slow phones, so that tests do not wait.
-connection.CLOSE_TIMEOUT = 0.5
+ws_state.CLOSE_FRAME_TIMEOUT_SECONDS = 0.5
 
 
 class Told(AsyncWebsocketConsumer):

@@ -112,7 +112,7 @@ class TestClientThatNeverReads:
         assert await watch.ask(f"broadcast {group} 100") == "sent"
         assert await watch.heard(1) == [f"{path} left 1013"]
         await eventually(lambda: not server.holds(deaf.port))
-        # A send_timeout of 0.5 s and a CLOSE_TIMEOUT of 0.5 s, plus a margin for a slow
+        # A send_timeout of 0.5 s and as long for the close frame, plus a margin for a slow
         # machine.
         assert 0.5 <= time.monotonic() - began < PATIENCE
         await eventually(lambda: server.closed(path))

@@ -28,6 +28,7 @@ from hypothesis.stateful import (
 
 from fast_channels.consumer import AsyncWebsocketConsumer
 from fast_channels.consumer.resume.protocol import Place
+from fast_channels.consumer.resume.resume import Resume
 from fast_channels.layers import (
     InMemoryChannelLayer,
     RedisStreamsChannelLayer,
@@ -62,6 +63,14 @@ GROUPS = st.sampled_from(["red", "green"])
 PROCESSES = st.integers(0, 1)
 
 
+@pytest.fixture(autouse=True, scope="module")
+def positions_at_once():
+    """Tell clients without delay up to where they have everything."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Resume, "position_delay_seconds", 0.0)
+        yield
+
+
 def frames_of(number):
     """Return how many frames a message leads to."""
     return number % 3
@@ -71,7 +80,6 @@ class Numbers(AsyncWebsocketConsumer):
     """Joins and leaves the groups that its client names; sends 0 to 2 frames per message."""
 
     resumable = True
-    _at_delay = 0.0
 
     async def receive(self, text_data=None, bytes_data=None):
         what, group = text_data.split()

@@ -15,7 +15,7 @@ from fast_channels.consumer import (
     AsyncJsonWebsocketConsumer,
     AsyncWebsocketConsumer,
 )
-from fast_channels.consumer.dispatch import LOGGED_TYPES, get_handler_name
+from fast_channels.consumer.handlers import MAX_LOGGED_TYPES, get_handler_name
 from fast_channels.exceptions import ConsumerStateError, StopConsumer, UnknownLayer
 from fast_channels.layers import InMemoryChannelLayer, channel_layers
 from fast_channels.layers.broker import Outage
@@ -159,10 +159,10 @@ class TestMessagesThatReachNobody:
     async def test_flood_of_new_types_does_not_fill_the_log(self, layer, connect, caplog):
         """Counting goes on after logging has stopped."""
         client = await connect(guarded_consumer())
-        for number in range(LOGGED_TYPES + 20):
+        for number in range(MAX_LOGGED_TYPES + 20):
             await layer.group_send("room", {"type": f"unknown.{number}"})
-        await until(lambda: layer.statistics().unknown_type == LOGGED_TYPES + 20)
-        assert len(caplog.records) == LOGGED_TYPES
+        await until(lambda: layer.statistics().unknown_type == MAX_LOGGED_TYPES + 20)
+        assert len(caplog.records) == MAX_LOGGED_TYPES
         await client.disconnect()
 
     async def test_long_type_is_logged_shortened(self, layer, connect, caplog):
@@ -218,7 +218,7 @@ class TestMessagesThatReachNobody:
                 raise AssertionError
 
             def plain(self, message):
-                raise AssertionError
+                """Return something that cannot be awaited."""
 
         client = await connect(Helpful())
         for type_ in ("helper", "kick", "plain"):

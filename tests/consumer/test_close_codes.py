@@ -14,7 +14,7 @@ from fast_channels.consumer import (
     AsyncJsonWebsocketConsumer,
     AsyncWebsocketConsumer,
     RateLimit,
-    connection,
+    ws_state,
 )
 from fast_channels.layers import channel_layers
 from fast_channels.testing import ApplicationCommunicator
@@ -39,7 +39,7 @@ SCOPE |= {"query_string": b"token=secret"}
 @pytest.fixture(autouse=True)
 def _everything_is_logged(caplog, monkeypatch):
     caplog.set_level(logging.DEBUG, "fast_channels.consumer")
-    monkeypatch.setattr(connection, "CLOSE_TIMEOUT", 0.05)
+    monkeypatch.setattr(ws_state, "CLOSE_FRAME_TIMEOUT_SECONDS", 0.05)
 
 
 def endings(caplog) -> list[logging.LogRecord]:
@@ -268,7 +268,7 @@ class TestSlowClient:
         self, layer, monkeypatch
     ):
         """A server whose application has returned would send another code."""
-        monkeypatch.setattr(connection, "CLOSE_TIMEOUT", 60)
+        monkeypatch.setattr(ws_state, "CLOSE_FRAME_TIMEOUT_SECONDS", 60)
         consumer = Recorder()
         wire = Wire(consumer)
         wire.start(CONNECT)

@@ -13,6 +13,7 @@ from starlette.routing import WebSocketRoute
 
 from fast_channels.consumer import AsyncJsonWebsocketConsumer, AsyncWebsocketConsumer, RateLimit
 from fast_channels.consumer.resume.protocol import SUBPROTOCOL, Place, presented
+from fast_channels.consumer.resume.resume import Resume
 from fast_channels.exceptions import (
     ConsumerStateError,
     InvalidPosition,
@@ -32,7 +33,6 @@ class Room(AsyncWebsocketConsumer):
     channel_layer_alias = ALIAS
     groups = ("room",)
     resumable = True
-    _at_delay = 0.0
 
     async def receive(self, text_data=None, bytes_data=None):
         await self.send(text_data=text_data, bytes_data=bytes_data)
@@ -52,6 +52,12 @@ class Pairs(Room):
     async def chat_message(self, message):
         await self.send(text_data=message["text"] + " 1")
         await self.send(text_data=message["text"] + " 2")
+
+
+@pytest.fixture(autouse=True)
+def positions_at_once(monkeypatch):
+    """Tell clients without delay up to where they have everything."""
+    monkeypatch.setattr(Resume, "position_delay_seconds", 0.0)
 
 
 @pytest.fixture
@@ -271,13 +277,11 @@ async def test_connection_that_is_idle_tells_up_to_where_the_client_has_everythi
     await client.disconnect()
 
 
-async def test_at_is_told_before_a_close(say, resume):
+async def test_at_is_told_before_a_close(say, resume, monkeypatch):
     """A client that was closed does not have a message handled again that led to nothing."""
 
-    class Slow(Room):
-        _at_delay = 1000.0
-
-    client = await resume(Slow.as_asgi())
+    monkeypatch.setattr(Resume, "position_delay_seconds", 1000.0)
+    client = await resume(Room.as_asgi())
     await client.receive_told()
     position = str(await say("one"))
     await client.receive_from()
@@ -287,13 +291,13 @@ async def test_at_is_told_before_a_close(say, resume):
     channel_layers.connections.resume()
 
 
-async def test_client_that_has_a_part_of_a_message_gets_the_other(say, resume):
+async def test_client_that_has_a_part_of_a_message_gets_the_other(say, resume, monkeypatch):
     """Who is cut off between two frames of a message gets the second one only."""
     held = asyncio.Event()
 
-    class Held(Pairs):
-        _at_delay = 1000.0
+    monkeypatch.setattr(Resume, "position_delay_seconds", 1000.0)
 
+    class Held(Pairs):
         async def send(self, text_data=None, bytes_data=None, close=False):
             if text_data == "b 2" and not held.is_set():
                 await held.wait()
@@ -313,13 +317,13 @@ async def test_client_that_has_a_part_of_a_message_gets_the_other(say, resume):
     await again.cut()
 
 
-async def test_whole_message_that_is_not_known_to_be_whole_leads_to_nothing(say, resume):
+async def test_whole_message_that_is_not_known_to_be_whole_leads_to_nothing(
+    say, resume, monkeypatch
+):
     """It is handled again, and its frames left out."""
 
-    class Slow(Room):
-        _at_delay = 1000.0
-
-    client = await resume(Slow.as_asgi())
+    monkeypatch.setattr(Resume, "position_delay_seconds", 1000.0)
+    client = await resume(Room.as_asgi())
     position = await say("a")
     await client.receive_from()
     assert client.places["room"] == f"{position}+1"
@@ -1152,8 +1156,8 @@ async def test_client_without_the_protocol_sees_no_difference(say, connect):
     assert len(seen[0]) == 5
 
 
-async def test_client_without_the_protocol_has_its_lane(say, connect):
-    """A delivery forwards to it past its mailbox."""
+async def test_client_without_the_protocol_shares_forwarded_frames(say, connect):
+    """One frame for all members, as if the consumer were not resumable."""
 
     class Forwards(Room):
         forwards = ("news",)
@@ -1163,7 +1167,7 @@ async def test_client_without_the_protocol_has_its_lane(say, connect):
     await client.receive_from()
     layer = channel_layers.require(ALIAS)
     (mailbox,) = layer.channels.values()
-    assert mailbox.lane is not None
+    assert mailbox.prepare is not None
     assert not mailbox.positioned
     await client.disconnect()
 

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from fast_channels.consumer.sender import INSISTENCE, Sender
+from fast_channels.consumer.sender import INTERRUPT_AGAIN_SECONDS, Sender
 from tests.consumer.support import settled, until
 
 # Seconds: longer than any step here takes, and short enough to wait for.
@@ -289,7 +289,7 @@ async def test_task_that_is_cancelled_when_its_turn_comes_passes_it_on(server):
     await settled()
     server.open.set()
     # One turn later the first send has ended and the second has been woken.
-    while sender._turns and len(sender._turns) == 2:
+    while not first.done():
         await asyncio.sleep(0)
     second.cancel()
     assert await first is True
@@ -350,7 +350,7 @@ async def test_last_event_ends_although_the_server_keeps_a_cancellation(stands_s
         await asyncio.Event().wait()
 
     if stands_still:
-        asyncio.get_running_loop().call_soon(time.sleep, SOON + INSISTENCE + 0.1)
+        asyncio.get_running_loop().call_soon(time.sleep, SOON + INTERRUPT_AGAIN_SECONDS + 0.1)
     async with asyncio.timeout(15):
         assert await Sender(send, None).last({"type": "last"}, SOON) is False
     assert kept == [{"type": "last"}]

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 from fast_channels.exceptions import LayerUnavailable
 from fast_channels.layers.base import BaseChannelLayer
-from fast_channels.layers.lanes import Prepared
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -80,33 +79,42 @@ def printed(script: str, *arguments: str) -> str:
 
 
 class RecordingKind:
-    """Begins with what is `known`, and writes down what it prepares: not what is `bad`."""
-
-    types = frozenset({"test"})
+    """Prepare messages of type "test", unless they are `bad`, and record them in `prepared`."""
 
     def __init__(self, name) -> None:
         self.name = name
         self.prepared = []
 
     def prepare(self, message):
+        if message.get("type") != "test":
+            return None
         self.prepared.append(message)
-        return None if message.get("bad") else Prepared(type="made", by=self.name)
-
-    def begins(self, parcel, *, nested):
-        return parcel.type in ("test", "known") and not nested
-
-    def take(self, parcels, lanes, *, nested):
-        assert not nested
-        for lane in lanes:
-            lane.taken.append([parcel.unpacked(lane) for parcel in parcels])
+        return None if message.get("bad") else {"type": "made", "by": self.name}
 
 
-class RecordingLane:
-    """Writes down what its reader is to begin with, delivery by delivery."""
+class RecordingReader:
+    """Take messages when a delivery runs it, and record each turn in `taken`."""
 
-    def __init__(self, kind) -> None:
-        self.kind = kind
+    def __init__(self, mailbox, *, idle=True) -> None:
+        self.mailbox = mailbox
+        self.idle = idle
         self.taken = []
+        # How often it was woken in a task of its own.
+        self.woken = 0
+
+    def wake(self):
+        if self.idle:
+            self.idle = False
+            self.woken += 1
+
+    def run_all(self, mailboxes, copies):
+        for mailbox in mailboxes:
+            mailbox.eager_reader.run(list(copies(mailbox)))
+
+    def run(self, messages):
+        assert not self.idle, "a delivery takes hold of a reader before it runs it"
+        self.taken.append(messages)
+        self.idle = True
 
 
 class RecordingBroker:

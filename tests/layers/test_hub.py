@@ -14,7 +14,7 @@ from fast_channels.layers.codecs import JSONCodec, MsgPackCodec
 from fast_channels.layers.hub import Hub
 from fast_channels.layers.mailbox import Mailbox
 from fast_channels.layers.names import ADDRESS_KEY
-from tests.layers.support import RecordingKind, RecordingLane
+from tests.layers.support import RecordingKind, RecordingReader
 
 INBOX = "specific.abc!"
 
@@ -177,90 +177,106 @@ def test_deliver_decodes_once(hub):
     assert len(decoded) == 1
 
 
-def with_lanes(hub, kinds):
-    """Members of "room", each with a lane of the kind of that name, if there is a name."""
+def with_kinds(hub, kinds, *, idle=False):
+    """Return mailboxes of members of "room", with a reader of each kind that has a name."""
     mailboxes = opened(hub, *(f"c{number}" for number in range(len(kinds))))
     known = {name: RecordingKind(name) for name in kinds if name}
     for mailbox, name in zip(mailboxes, kinds, strict=True):
         hub.join("room", mailbox.name)
         if name:
-            mailbox.open_lane(RecordingLane(known[name]))
+            mailbox.listen(RecordingReader(mailbox, idle=idle), known[name].prepare)
     return mailboxes
 
 
+def prepared(mailbox):
+    """The messages that the reader's kind was asked to prepare."""
+    return mailbox.prepare.__self__.prepared
+
+
 def test_message_is_prepared_once_for_each_kind(hub):
-    """Lanes of the same kind share the event; who has none gets the message."""
-    mailboxes = with_lanes(hub, ["a", "b", "a", None, "b"])
+    """Readers of a kind share the event; a mailbox without a kind gets the message."""
+    mailboxes = with_kinds(hub, ["a", "b", "a", None, "b"])
     assert hub.deliver("room", packed(n=1)) == 5
     got = [mailbox.take() for mailbox in mailboxes]
     assert [event.get("by") for event in got] == ["a", "b", "a", None, "b"]
     assert got[0] is got[2]
     assert got[1] is got[4]
     assert got[3] == {"type": "test", "n": 1}
-    assert [len(mailboxes[number].lane.kind.prepared) for number in (0, 1)] == [1, 1]
+    assert [len(prepared(mailboxes[number])) for number in (0, 1)] == [1, 1]
     assert hub.counters.delivered == 5
 
 
-async def test_lanes_have_the_event_while_their_readers_are_idle(hub):
-    """Who is busy finds it in the mailbox."""
-    mailboxes = with_lanes(hub, ["a", "b", "a", "a"])
-    changes = [mailbox.change() for mailbox in mailboxes[:3]]
+def test_idle_readers_run_within_the_delivery(hub):
+    """A busy reader finds the event in its mailbox; no idle one is woken."""
+    mailboxes = with_kinds(hub, ["a", "b", "a", "a"], idle=True)
+    readers = [mailbox.eager_reader for mailbox in mailboxes]
+    readers[3].idle = False
     assert hub.deliver("room", packed(n=1)) == 4
     assert hub.deliver("room", packed(n=2)) == 4
-    got = [[event["by"] for (event,) in mailbox.lane.taken] for mailbox in mailboxes]
+    got = [[event["by"] for (event,) in reader.taken] for reader in readers]
     assert got == [["a", "a"], ["b", "b"], ["a", "a"], []]
     assert [len(mailbox) for mailbox in mailboxes] == [0, 0, 0, 2]
-    assert not any(change.done() for change in changes)
+    assert [reader.woken for reader in readers] == [0, 0, 0, 0]
     assert hub.counters.delivered == 8
 
 
-async def test_payloads_that_came_together_reach_a_reader_together(hub):
-    """In order, each prepared once; those that are no message are left out."""
-    idle, busy, plain = with_lanes(hub, ["a", "a", None])
-    idle.change()
+def test_payloads_that_came_together_reach_a_reader_together(hub):
+    """In order, each prepared once; payloads without a message are left out."""
+    idle, busy, plain = with_kinds(hub, ["a", "a", None], idle=True)
+    busy.eager_reader.idle = False
     payloads = [packed(n=1), b"\xc1 no message", packed(n=2), msgspec.msgpack.encode({"n": 3})]
     assert hub.deliver("room", *payloads) == 9
     wanted = [{"type": "made", "by": "a"}] * 2 + [{"n": 3}]
-    assert idle.lane.taken == [wanted]
+    assert idle.eager_reader.taken == [wanted]
     assert taken(busy) == wanted
     assert [message["n"] for message in taken(plain)] == [1, 2, 3]
-    assert [message["n"] for message in idle.lane.kind.prepared] == [1, 2]
+    assert [message["n"] for message in prepared(idle)] == [1, 2]
     assert (hub.counters.delivered, hub.counters.undecodable) == (9, 1)
 
 
-async def test_event_behind_a_message_waits_for_its_turn(hub):
-    """The reader is woken for the message, and is not idle any more."""
-    (mailbox,) = with_lanes(hub, ["a"])
-    mailbox.change()
-    hub.deliver("room", msgspec.msgpack.encode({"type": "other"}))
-    hub.deliver("room", packed())
-    assert mailbox.lane.taken == []
-    assert [message["type"] for message in taken(mailbox)] == ["other", "made"]
+def test_busy_readers_have_their_messages_before_any_reader_runs(hub):
+    """A reader that leaves its group, or closes, changes nothing for this delivery."""
+    idle, busy = with_kinds(hub, ["a", "a"], idle=True)
+    busy.eager_reader.idle = False
+    seen = []
+    idle.eager_reader.run = lambda messages: seen.append((len(messages), len(busy)))
+    assert hub.deliver("room", packed()) == 2
+    assert seen == [(1, 1)]
 
 
-def test_message_that_no_lane_can_prepare_is_a_message(hub):
-    """Asked for once; each member gets a dict of its own."""
-    mailboxes = with_lanes(hub, ["a", "a"])
+def test_delivery_within_a_delivery_wakes_readers_and_runs_none(hub):
+    """Handlers that send to one another would stack up."""
+    first, second = with_kinds(hub, ["a", "a"], idle=True)
+    second.eager_reader.run = lambda messages: hub.deliver_to(first.name, {"type": "test"})
+    assert hub.deliver("room", packed()) == 2
+    assert len(first.eager_reader.taken) == 1
+    assert first.eager_reader.woken == 1
+    assert len(first) == 1
+
+
+def test_message_that_cannot_be_prepared_is_a_message(hub):
+    """The kind is asked once; each member gets a dict of its own."""
+    mailboxes = with_kinds(hub, ["a", "a"])
     assert hub.deliver("room", packed(bad=True)) == 2
     first, second = [mailbox.take() for mailbox in mailboxes]
     assert first == second == {"type": "test", "bad": True}
     assert first is not second
-    assert len(mailboxes[0].lane.kind.prepared) == 1
+    assert len(prepared(mailboxes[0])) == 1
 
 
 @pytest.mark.parametrize("type_", ["other", "", None, 5, 1.5, True, ["test"], {"test": 1}])
-def test_message_of_another_type_passes_the_lanes(hub, type_):
+def test_message_of_another_type_is_not_prepared(hub, type_):
     """Whatever that type is."""
-    (mailbox,) = with_lanes(hub, ["a"])
+    (mailbox,) = with_kinds(hub, ["a"])
     assert hub.deliver("room", msgspec.msgpack.encode({"type": type_})) == 1
     assert hub.deliver("room", msgspec.msgpack.encode({"n": 1})) == 1
     assert taken(mailbox) == [{"type": type_}, {"n": 1}]
-    assert mailbox.lane.kind.prepared == []
+    assert prepared(mailbox) == []
 
 
 def test_event_that_a_full_mailbox_refuses_is_not_counted_as_delivered(hub):
     """Like a message."""
-    first, second = with_lanes(hub, ["a", "a"])
+    first, second = with_kinds(hub, ["a", "a"])
     first.overflow, first.capacity = "drop_newest", 0
     assert hub.deliver("room", packed()) == 1
     assert len(second) == hub.counters.delivered == first.dropped == 1
@@ -433,13 +449,3 @@ def test_deliver_to_a_channel_of_this_process(hub):
     assert hub.deliver_to("b", {"type": "test"}) == 0
     assert taken(mailbox) == [{"type": "test"}]
     assert (hub.counters.delivered, hub.counters.unclaimed) == (1, 1)
-
-
-async def test_readers_who_are_idle_begin_with_what_their_kind_knows(hub):
-    """Each has a copy; one who is busy finds it in the mailbox."""
-    idle, busy = with_lanes(hub, ["a", "a"])
-    idle.change()
-    message = {"type": "known", "text": "hello"}
-    assert hub.deliver("room", msgspec.msgpack.encode(message)) == 2
-    assert (idle.lane.taken, idle.take()) == ([[message]], None)
-    assert (busy.lane.taken, busy.take()) == ([], message)

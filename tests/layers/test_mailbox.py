@@ -16,7 +16,7 @@ from fast_channels.layers.mailbox import (
     Notice,
     ThreadsafeMailbox,
 )
-from tests.layers.support import arrives, becomes, turns
+from tests.layers.support import RecordingReader, arrives, becomes, turns
 
 
 def message(n):
@@ -435,51 +435,32 @@ async def test_cancelled_frame_writer_leaves_the_lane_usable():
     assert rest == [*range(1, FRAME_LIMIT), "last"]
 
 
-# -- what a lane has to know ----------------------------------------------------
+# -- a reader that deliveries may run ----------------------------------------------
 
 
-async def test_lane_is_ready_while_the_reader_waits_for_a_change():
-    """And there is nothing for it."""
-    mailbox, lane = Mailbox("a", 3), object()
-    mailbox.open_lane(lane)
-    assert mailbox.ready is None
-    change = mailbox.change()
-    assert mailbox.ready is lane
-    assert not change.done()
-    mailbox.close_lane()
-    assert (mailbox.lane, mailbox.ready) == (None, None)
-
-
-@pytest.mark.parametrize(
-    "wake", ["put", "put_back", "put_notice", "put_frame", "wake", "close", "open_lane"]
-)
-async def test_lane_of_a_reader_that_was_woken_is_not_ready(wake):
-    """Whatever for: it may be about to send something that came before."""
-    mailbox = Mailbox("a", 3)
-    mailbox.open_lane(object())
-    change = mailbox.change()
+@pytest.mark.parametrize("kind", [Mailbox, ThreadsafeMailbox])
+@pytest.mark.parametrize("wake", ["put", "put_back", "put_notice", "put_frame", "wake", "close"])
+async def test_idle_reader_is_woken_once(kind, wake):
+    """By whatever comes first; a reader that is not idle looks into its mailbox anyway."""
+    mailbox = kind("a", 3)
+    reader = RecordingReader(mailbox)
+    mailbox.listen(reader)
     arguments = [] if wake in ("wake", "close") else [Notice(type="test", n=0)]
-    done = getattr(mailbox, wake)(*arguments)
-    if wake == "put_frame":
-        await done
-    assert mailbox.ready is None
-    assert change.done()
+    for _ in range(2):
+        done = getattr(mailbox, wake)(*arguments)
+        if wake == "put_frame":
+            await done
+    await becomes(lambda: reader.woken)
+    assert (reader.woken, reader.idle) == (1, False)
 
 
-async def test_lane_of_a_reader_on_another_loop_is_never_ready():
-    """Not for a moment, in which the thread that delivers would use it."""
-    seen = []
-
-    class Watched(ThreadsafeMailbox):
-        def __setattr__(self, name, value):
-            if name == "ready":
-                seen.append(value)
-            super().__setattr__(name, value)
-
-    mailbox = Watched("a", 1)
-    mailbox.open_lane(object())
-    mailbox.change()
-    assert set(seen) == {None}
+async def test_reader_on_another_loop_is_not_run_by_deliveries():
+    """The thread that delivers must not run its code."""
+    mailbox, elsewhere = Mailbox("a", 1), ThreadsafeMailbox("a", 1)
+    for each in (mailbox, elsewhere):
+        each.listen(RecordingReader(each))
+    assert mailbox.eager_reader is not None
+    assert elsewhere.eager_reader is None
 
 
 # -- from another thread -------------------------------------------------------

@@ -1,28 +1,38 @@
 """
-One connection: a pump, a mailbox and a loop that runs handlers one at a time.
+The consumer as an ASGI application, and the loop that runs its handlers one at a time.
 
-The pump moves events from ASGI `receive` into the mailbox, where they meet
-messages from the layer. The loop takes from both in turn and calls handlers.
+The pump moves events from ASGI `receive` into the mailbox, where they meet messages from the
+layer. The loop takes from both in turn and calls handlers.
 """
+
+# The attributes with the prefix _fc_ are private to this package, not to a class.
+# ruff: noqa: SLF001
+# pyright: reportPrivateUsage=false
 
 from __future__ import annotations
 
 import asyncio
 import contextvars
+import functools
 import inspect
 import logging
 import time
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Protocol, Self, TypeVar, cast
 
-from fast_channels.exceptions import ConsumerStateError, StopConsumer
-from fast_channels.layers.mailbox import Mailbox
+from fast_channels.exceptions import ConsumerStateError, StopConsumer, UnhandledMessage
+from fast_channels.layers.mailbox import Mailbox, Notice
 from fast_channels.layers.registry import channel_layers
 
 from .abort import abort
 from .close_codes import Ending, log_ending
-from .dispatch import Dispatcher
-from .handlers import get_handler_name
-from .limits import check_option
+from .eager import EagerCoroutine, until_woken
+from .handlers import (
+    ConsumerKind,
+    ForwardedFrame,
+    check_names,
+    get_handler_name,
+)
+from .limits import OPTIONS, Refused, check_option
 from .sender import Sender
 
 if TYPE_CHECKING:
@@ -37,15 +47,51 @@ if TYPE_CHECKING:
         ChannelScope,
     )
 
+__all__ = ["AsyncConsumer", "ConsumerApplication", "get_handler_name"]
+
 logger = logging.getLogger("fast_channels.consumer")
 
 ConsumerT = TypeVar("ConsumerT", bound="AsyncConsumer")
+StateT = TypeVar("StateT", bound="ConnectionState[Any]")
 
-# Seconds that a server may take to notice that a connection was broken off.
-NOTICE_TIMEOUT = 1.0
+# How long a server may take to notice that a connection was broken off.
+NOTICE_TIMEOUT_SECONDS = 1.0
 
 
-class AsyncConsumer(Dispatcher):
+class LossRecovery(Protocol):
+    """What the loop asks of resume/resume.py, if the connection has it."""
+
+    async def place(self, message: ChannelMessage) -> None:
+        """Handle a live message in its place among those that were missed."""
+        ...
+
+    async def next(self, *, idle: bool) -> bool:
+        """Take one step of what comes before anything live; False if there was none."""
+        ...
+
+
+class Offered:
+    """
+    A value of the library that a consumer offers as an attribute.
+
+    A subclass or an instance may use the name for something else.
+    """
+
+    def __init__(self, read: Callable[[Runner[Any]], Any], default: Any) -> None:
+        self._read = read
+        self._default = default
+
+    def __get__(self, consumer: AsyncConsumer | None, owner: type) -> Any:
+        if consumer is None:
+            return self._default
+        return self._read(consumer._fc_runner)
+
+
+def make_runner(consumer: AsyncConsumer) -> Runner[Any]:
+    return Runner(consumer)
+
+
+class AsyncConsumer:
     """
     Handles the events of one ASGI connection and the messages of one channel.
 
@@ -53,50 +99,58 @@ class AsyncConsumer(Dispatcher):
     `chat_message`. Handlers run one at a time, events and messages each in the
     order they came. A message from the layer can only reach handlers of your
     own classes, whatever its type. A handler may begin within the call that
-    delivers its message, an in-memory `group_send` for one: whoever holds a lock of
-    threads across that, and takes it in a handler, waits for itself.
+    delivers its message, such as an in-memory `group_send`: do not hold a lock of
+    threads across that call if a handler takes it.
 
     With `channel_layer_alias` the connection has a channel, `channel_name`, on
     the layer registered under that alias.
     """
 
-    # The alias of the layer to open a channel on; None for no channel.
     channel_layer_alias: ClassVar[str | None] = None
-    # Seconds that the server may take to accept what is sent, which it does not
-    # while the client reads nothing. Beyond that the connection is ended, a
-    # WebSocket with 1013. None to wait for ever.
+    """The alias of the layer to open a channel on; None for no channel."""
     send_timeout: float | None = 20.0
+    """
+    How long a send may wait for a slow client, in seconds; None for no limit.
 
-    # What the server tells of the connection. Set before the first handler runs.
+    After that the connection is ended, a WebSocket with 1013.
+    """
+    on_gap: ClassVar[Literal["event", "close"]] = "event"
+    """
+    What to do when messages may have been lost because the broker was away.
+
+    With "event", `layer_gap` handles the message `layer.gap`; "close" closes the connection.
+    """
+
     scope: ChannelScope
-    # The `send` of the server, without limits and accounts; set likewise.
-    base_send: ASGISendCallable
-    # What sends to this connection alone use. Set likewise, if there is a channel_layer_alias.
-    channel_name: str
-    # True as soon as the client is gone or we have closed, also while a handler
-    # runs: one that goes on for long can look. It is not noticed while more
-    # frames wait than the mailbox has room for.
-    disconnected: bool = False
+    """What the server tells of the connection. Set before the first handler runs."""
+    channel_layer: BaseChannelLayer = cast("BaseChannelLayer", None)
+    """
+    The layer of `channel_layer_alias`; None without an alias.
 
-    # True once the process is about to end.
-    _restarting: bool = False
-    # Where events and messages meet, and the pump that moves events there.
-    _mailbox: Mailbox
-    _receiving: asyncio.Task[None]
-    # The way to the client.
-    _sender: Sender
-    # What runs the handlers, and what their context variables are set in.
-    _task: asyncio.Task[None]
-    _context: contextvars.Context
-    # Who or what ended the connection; whoever does so first says it.
-    _ending: Ending | None = None
-    # Level of the one line in the log when nothing is wrong. What is answered
-    # within a request is in the server's own log.
-    _log_level: ClassVar[int] = logging.DEBUG
-    # Whether this class has been found to be in order.
-    _checked: ClassVar[bool]
-    # The only type of scope that this class can serve; None for any.
-    _scope_type: ClassVar[str | None] = None
+    Its type leaves the None out, so that consumers with a layer need not check for it.
+    """
+    channel_name: str
+    """The channel name for sending to this connection only. Set if there is a layer."""
+    disconnected: bool = cast("bool", Offered(lambda runner: runner.gone, default=False))
+    """
+    True as soon as the client is gone or the connection is closed, even while a handler runs.
+
+    A handler that takes long can look at it. While more frames wait than the mailbox has room
+    for, the end is not noticed.
+    """
+    deliveries: int = cast("int", Offered(lambda runner: runner.deliveries, default=0))
+    """How often a worker was given the present message: 1 the first time."""
+
+    # Everything that the library needs for one consumer, made when it is first asked for.
+    _fc_runner = cast("Runner[Any]", functools.cached_property(make_runner))
+    # What all connections of the class share; see handlers.py.
+    _fc_kind: ClassVar[ConsumerKind]
+    # The rules of the kind of connection, such as WebsocketState.
+    _fc_state: ClassVar[type[ConnectionState[Any]]]
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        cls._fc_kind = ConsumerKind(cls)
 
     # -- as an ASGI application ---------------------------------------------
 
@@ -109,7 +163,7 @@ class AsyncConsumer(Dispatcher):
         ConsumerStateError if it cannot work as it is configured.
         """
         inspect.signature(cls).bind(**initkwargs)
-        cls._check_once()
+        check_class(cls)
         return ConsumerApplication(cls, initkwargs)
 
     async def __call__(
@@ -121,162 +175,18 @@ class AsyncConsumer(Dispatcher):
         Whatever ends it (the client, a handler, an error, a cancellation), the
         same cleanup runs, once, and then the channel is closed.
         """
-        await self._begin_serving(scope, receive, send)
+        await self._fc_runner.begin(scope, receive, send)
 
-    def _begin_serving(
-        self, scope: ChannelScope, receive: ASGIReceiveCallable, send: ASGISendCallable
-    ) -> asyncio.Task[None]:
-        """Return the task of the connection. Whoever awaits it and is cancelled cancels it."""
-        if self._scope_type not in (None, scope.get("type", self._scope_type)):
-            raise ConsumerStateError(
-                f"{type(self).__name__} serves {self._scope_type} connections and was asked to "
-                f"serve {scope['type']!r}; mount it on a {self._scope_type} route"
-            )
-        if hasattr(self, "scope"):
-            raise ConsumerStateError(
-                f"this {type(self).__name__} has had its connection; a consumer serves one, so "
-                f"mount {type(self).__name__}.as_asgi(), which makes one for each"
-            )
-        self.scope = scope
-        self.base_send = send
-        self._sender = Sender(send, self.send_timeout)
-        self._context = contextvars.copy_context()
-        # In a task of its own: a wake-up then takes two steps, and not one for each
-        # middleware, route and server function that the application is wrapped in.
-        return asyncio.create_task(self._serve(receive), context=self._context)
+    @property
+    def base_send(self) -> ASGISendCallable:
+        """The `send` of the server, without limits and accounts. May be replaced."""
+        return cast("ASGISendCallable", self._fc_runner.sender.send)
 
-    async def _serve(self, receive: ASGIReceiveCallable) -> None:
-        # Here and not where it is made: an eager task may come far before that returns.
-        self._task = cast("asyncio.Task[None]", asyncio.current_task())
-        with channel_layers.connections.track(type(self).__name__, self._restart):
-            started = time.monotonic()
-            layer, mailbox = await self._open()
-            self._mailbox = mailbox
-            self._receiving = asyncio.create_task(self._pump(receive, mailbox))
-            failure: BaseException | None = None
-            try:
-                await self._run(mailbox)
-            except StopConsumer:
-                self._ends(Ending(None, "", "consumer"))
-            except BaseException as exc:
-                self._ends(Ending(None, "", "server"))
-                failure = exc
-                raise
-            finally:
-                # One after the other, also if each is cancelled in turn.
-                try:
-                    await self._stop_receiving()
-                finally:
-                    try:
-                        await self._ended(failure)
-                    finally:
-                        self._finish(time.monotonic() - started)
-                        if layer is not None:
-                            await layer.close_channel(mailbox.name)
+    @base_send.setter
+    def base_send(self, send: ASGISendCallable) -> None:
+        self._fc_runner.sender.send = cast("Any", send)
 
-    async def _open(self) -> tuple[BaseChannelLayer | None, Mailbox]:
-        # For those without a layer. The lane for messages stays empty.
-        alone = None, Mailbox("", capacity=1)
-        if self.channel_layer_alias is None or self._restarting:
-            return alone
-        layer = channel_layers.require(self.channel_layer_alias, type(self).__name__)
-        try:
-            mailbox = await layer.open_channel()
-        except asyncio.CancelledError:
-            if not self._restarting:
-                raise
-            # The broker is away for longer than a drain may take, and the client
-            # is turned away like those who come during it.
-            return alone
-        self.channel_layer, self.channel_name = layer, mailbox.name
-        return layer, mailbox
-
-    async def _pump(self, receive: ASGIReceiveCallable, mailbox: Mailbox) -> None:
-        event: ChannelMessage = {"type": ""}
-        while not event["type"].endswith(".disconnect"):
-            try:
-                event = await receive()
-            except Exception:
-                # Nothing more will come, and the loop must not wait for it.
-                logger.exception("%s cannot receive any more", type(self).__name__)
-                kind: str = self.scope["type"]
-                event = {"type": f"{kind}.disconnect", "code": 1006}
-            if event["type"].endswith(".disconnect"):
-                self.disconnected = True
-            admitted = self._admitted(event)
-            if admitted is not None:
-                await mailbox.put_frame(admitted)
-
-    async def _run(self, mailbox: Mailbox) -> None:
-        while True:
-            if mailbox.closed or mailbox.overflowed or self._restarting:
-                await self._end_early(mailbox)
-            # One of each in turn, so that neither side can starve the other.
-            event = mailbox.take_frame()
-            if event is not None:
-                await self._handle_event(event)
-            message = mailbox.take()
-            if message is not None:
-                handler = self._route(message)
-                if handler is None:
-                    await self._dispatch_message(message)
-                    continue
-                # The hot path: what `_guarded` and `dispatch` do, without the way there.
-                try:
-                    await handler(message)
-                except StopConsumer:
-                    raise
-                except (asyncio.CancelledError, Exception) as exc:  # noqa: BLE001 - judged there
-                    await self._raised(exc, message, from_layer=True)
-            elif event is None:
-                lane = mailbox.lane
-                begun = await (mailbox.change() if lane is None else lane.idle())
-                if begun is not None:
-                    await self._dispatch_message(begun)
-
-    async def _end_early(self, mailbox: Mailbox) -> None:
-        if mailbox.closed or self._restarting:
-            # By another task of this connection, with its layer, or by a drain.
-            await self._interrupted()
-        await self._overflowed(mailbox)
-
-    async def _stop_receiving(self) -> None:
-        self._receiving.cancel()
-        await asyncio.wait([self._receiving])
-
-    async def _handle_event(self, event: ChannelMessage) -> None:
-        leaves = event["type"].endswith(".disconnect")
-        # Nobody has to have a handler for the end.
-        if not leaves or self._handles(get_handler_name(event)):
-            await self._guarded(event)
-        if leaves:
-            # Nothing more will come, whatever the handler did.
-            self._ends(Ending(None, "", "client"))
-            raise StopConsumer
-
-    def _begin_working(
-        self, channel: str, layer: BaseChannelLayer
-    ) -> Callable[[Work], Awaitable[None]]:
-        """Return what does the work of a shared channel; there is no connection."""
-        self.scope = {"type": "channel", "channel": channel}
-        self.base_send = _no_client
-        self._sender = Sender(_no_client, None)
-        self.channel_layer, self.channel_name = layer, channel
-        return self._do
-
-    # -- what kinds of connection fill in -----------------------------------
-
-    @classmethod
-    def _check_once(cls) -> None:
-        # Of the class itself: what its base has passed says nothing of it.
-        if "_checked" not in vars(cls):
-            cls._check()
-            cls._checked = True
-
-    @classmethod
-    def _check(cls) -> None:
-        """Raise ConsumerStateError for a class that cannot work."""
-        check_option(cls, "send_timeout", "seconds")
+    # -- to call and to override ----------------------------------------------
 
     async def send(self, message: ChannelMessage) -> None:
         """
@@ -285,70 +195,19 @@ class AsyncConsumer(Dispatcher):
         If the server does not take it within `send_timeout`, the consumer ends.
         Cancelling leaves nothing behind.
         """
-        if not await self._sender(message):
-            await self._given_up()
+        await self._fc_runner.send(message)
 
-    async def _given_up(self) -> None:
-        """The client reads nothing, or somebody else has ended the connection."""
-        await self._break_off_slow()
-        raise StopConsumer
+    async def dispatch(self, message: ChannelMessage) -> None:
+        """Call the handler of an event or message; raises UnhandledMessage if it has none."""
+        kind, type_ = self._fc_kind, message.get("type")
+        name = kind.known.get(type_) if isinstance(type_, str) else None
+        handler = kind.handler(self, message) if name is None else getattr(self, name)
+        if handler is None:
+            raise UnhandledMessage(self, message["type"])
+        await handler(message)
 
-    async def _break_off_slow(self) -> None:
-        self.disconnected = True
-        if self._sender.stuck:
-            self._ends(Ending(None, "slow", "send_timeout"))
-            await self._abort_and_let_notice()
-
-    async def _abort_and_let_notice(self) -> None:
-        if await self._abort():
-            # A server that has noticed has nothing to complain about.
-            await asyncio.wait([self._receiving], timeout=NOTICE_TIMEOUT)
-
-    async def _abort(self) -> bool:
-        """End the connection under the server, which may hold it for ever; whether it is over."""
-        return await asyncio.get_running_loop().run_in_executor(None, abort, self.scope)
-
-    async def _failed(self, exc: Exception, message: ChannelMessage) -> None:
-        await super()._failed(exc, message)
-        self._ends(Ending(None, "", "error"))
-
-    async def _overflowed(self, mailbox: Mailbox) -> None:
-        """The mailbox overflowed and its policy is to close."""
-        self._ends(Ending(None, f"{mailbox.dropped} messages too many", "overflow"))
-        raise StopConsumer
-
-    def _restart(self) -> None:
-        """The process is about to end: close, as soon as no handler runs."""
-        self._restarting = True
-        if hasattr(self, "_mailbox"):
-            self._mailbox.close()
-
-    async def _interrupted(self) -> None:
-        """Messages may have been lost, and `on_gap` is to close; or the process is to end."""
-        self._ends(self._interruption(None))
-        raise StopConsumer
-
-    def _interruption(self, code: int | None) -> Ending:
-        if self._restarting:
-            return Ending(code, "restarting", "server")
-        return Ending(code, "messages may have been lost", "layer")
-
-    def _admitted(self, event: ChannelMessage) -> ChannelMessage | None:
-        """Return what to keep of an event until its turn comes; None for nothing."""
-        return event
-
-    async def _ended(self, failure: BaseException | None) -> None:
-        """The connection is over; `failure` is what ended it, None if that was in order."""
-
-    def _ends(self, ending: Ending) -> None:
-        """Note what ended the connection, if that is not known already."""
-        if self._ending is None:
-            self._ending = ending
-
-    def _finish(self, seconds: float) -> None:
-        self._sender.close()
-        ending = self._ending or Ending(None, "", "server")
-        log_ending(type(self).__name__, self.scope, ending, seconds, self._log_level)
+    async def on_error(self, exc: Exception, message: ChannelMessage) -> None:
+        """Called when a handler has raised, before the connection is closed for it."""
 
 
 class ConsumerApplication(Generic[ConsumerT]):
@@ -360,39 +219,498 @@ class ConsumerApplication(Generic[ConsumerT]):
     """
 
     def __init__(self, consumer_class: type[ConsumerT], initkwargs: dict[str, Any]) -> None:
-        # What makes a consumer for each connection.
         self.consumer_class = consumer_class
-        # The arguments that it is made with.
+        """The class that makes a consumer for each connection."""
         self.consumer_initkwargs = initkwargs
+        """The arguments that it is called with."""
         self.__name__ = consumer_class.__name__
         self.__qualname__ = consumer_class.__qualname__
         self.__doc__ = consumer_class.__doc__
         self.__module__ = consumer_class.__module__
+        self.__wrapped__ = consumer_class
 
     async def __call__(
         self, scope: ChannelScope, receive: ASGIReceiveCallable, send: ASGISendCallable
     ) -> None:
         consumer = self.consumer_class(**self.consumer_initkwargs)
         if type(consumer).__call__ is AsyncConsumer.__call__:
-            # Not by way of it: a coroutine less for as long as the connection lives.
-            await consumer._begin_serving(scope, receive, send)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+            # The direct way saves a coroutine for as long as the connection lives.
+            await consumer._fc_runner.begin(scope, receive, send)
         else:
             await consumer(scope, receive, send)
 
     def employ(self, channel: str, layer: BaseChannelLayer) -> Callable[[Work], Awaitable[None]]:
         """
-        Make a consumer for work from a shared channel, and return what does a piece of it.
+        Make a consumer for work from a shared channel, and return what does one piece of it.
 
-        To be called for one piece at a time. Returns when the handler has, raises
-        what it raised, and rejects work that no handler is there for.
+        Call that for one piece at a time. It returns when the handler has returned, raises
+        what the handler raised, and rejects work for which there is no handler.
         """
         consumer = self.consumer_class(**self.consumer_initkwargs)
-        return consumer._begin_working(channel, layer)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+        return consumer._fc_runner.employ(channel, layer)
 
     @property
     def scope_type(self) -> str | None:
         """The only type of scope that the consumer can serve; None for any."""
-        return self.consumer_class._scope_type  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+        return self.consumer_class._fc_state.scope_type
+
+
+def check_class(consumer_class: type[AsyncConsumer]) -> None:
+    """Raise ConsumerStateError for a class that cannot work as it is configured."""
+    kind = consumer_class._fc_kind
+    if kind.checked:
+        return
+    check_names(consumer_class)
+    for option in OPTIONS:
+        if hasattr(consumer_class, option):
+            check_option(consumer_class, option)
+    consumer_class._fc_state.check(consumer_class, kind)
+    kind.checked = True
+
+
+class ConnectionState(Generic[ConsumerT]):
+    """
+    The rules of one kind of connection: what it takes in, and how it ends.
+
+    This one is for connections of any scope; WebSockets and HTTP have their own.
+    """
+
+    # The only type of scope that consumers of this kind can serve; None for any.
+    scope_type: ClassVar[str | None] = None
+    # Level of the line in the log about a connection that ended well. Requests are in the
+    # server's own log.
+    log_level: ClassVar[int] = logging.DEBUG
+
+    # True when nothing more can be sent: the consumer ends after the present handler.
+    over: bool = False
+
+    def __init__(self, runner: Runner[Any]) -> None:
+        self.runner = runner
+        self.consumer: ConsumerT = cast("ConsumerT", runner.consumer)
+
+    @classmethod
+    def check(cls, consumer_class: type[AsyncConsumer], kind: ConsumerKind) -> None:
+        """Raise ConsumerStateError for a class that cannot work as it is configured."""
+
+    def opened(self) -> None:
+        """Called when the channel is open, before anything is received."""
+
+    def admit(self, event: ChannelMessage) -> ChannelMessage | None:
+        """Return what to keep of an event until its turn comes; None for nothing."""
+        return event
+
+    async def refuse(self, ending: Ending) -> None:
+        """End the connection in the turn of an event that was refused."""
+        self.runner.ends(ending)
+
+    def left(self, event: ChannelMessage) -> None:
+        """Note that the client is gone, before the handler of that event runs."""
+
+    async def failed(self, exc: Exception, message: ChannelMessage) -> None:
+        """End the connection because a handler has raised."""
+        self.runner.log_failure(exc, message)
+        self.runner.ends(Ending(None, "", "error"))
+
+    async def overflowed(self) -> None:
+        """End the connection because its mailbox is full and the policy is to close."""
+        reason = f"{self.runner.mailbox.dropped} messages too many"
+        self.runner.ends(Ending(None, reason, "overflow"))
+
+    async def interrupted(self) -> None:
+        """End the connection because of a gap or a flush, or because the process ends."""
+        self.runner.ends(self.runner.interruption(None))
+
+    def begin(self, event: ChannelMessage) -> Awaitable[Any] | None:
+        """Send a frame as far as possible without waiting; only WebSockets have frames."""
+        raise NotImplementedError
+
+    async def not_taken(self) -> None:
+        """Note that an event was not sent: the client reads nothing, or the end has begun."""
+        await self.runner.break_off()
+        raise StopConsumer
+
+    async def cancelled(self) -> None:
+        """Called when the task of the connection was cancelled, before the pump is stopped."""
+
+    async def ended(self, failure: BaseException | None) -> None:
+        """Clean up after the last handler; `failure` is the error that ended it, if any."""
+
+
+AsyncConsumer._fc_state = ConnectionState
+AsyncConsumer._fc_kind = ConsumerKind(AsyncConsumer)
+
+
+class Runner(Generic[StateT]):
+    """Runs one consumer: its pump, its mailbox and its loop. Everything internal hangs here."""
+
+    def __init__(self, consumer: AsyncConsumer) -> None:
+        self.consumer = consumer
+        self.name = type(consumer).__name__
+        self.kind = consumer._fc_kind
+        self.scope: ChannelScope = {}
+        # True once the consumer has been given a connection; without one, as in a unit test
+        # that calls its methods, nothing waits and nothing is limited.
+        self.started = False
+        # True once the client is gone or the connection is closed.
+        self.gone: bool = False
+        # True once the process is about to end.
+        self.restarting = False
+        # How often a worker was given the present message.
+        self.deliveries: int = 0
+        # How the connection ended, by the first that ended it.
+        self.ending: Ending | None = None
+        self.layer: BaseChannelLayer | None = None
+        # Where events and messages meet. Without a layer only events come.
+        self.mailbox = Mailbox("", capacity=1)
+        self.recovery: LossRecovery | None = None
+        self.sender = Sender(_no_connection, None)
+        self.state = cast("StateT", consumer._fc_state(self))
+        self._coroutine: EagerCoroutine
+        self._pump: asyncio.Task[None] | None = None
+
+    def begin(
+        self, scope: ChannelScope, receive: ASGIReceiveCallable, send: ASGISendCallable
+    ) -> asyncio.Task[None]:
+        """Return the task of the connection. Cancelling what awaits it cancels it."""
+        consumer, wanted = self.consumer, self.state.scope_type
+        if wanted not in (None, scope.get("type", wanted)):
+            raise ConsumerStateError(
+                f"{self.name} serves {wanted} connections and was asked to "
+                f"serve {scope['type']!r}; mount it on a {wanted} route"
+            )
+        if self.started:
+            raise ConsumerStateError(
+                f"this {self.name} has had its connection; a consumer serves one, so "
+                f"mount {self.name}.as_asgi(), which makes one for each"
+            )
+        self.started = True
+        check_class(type(consumer))
+        for option in OPTIONS:
+            if option in vars(consumer):
+                check_option(consumer, option)
+        self.scope = consumer.scope = scope
+        self.sender.send, self.sender.timeout = cast("Any", send), consumer.send_timeout
+        context = contextvars.copy_context()
+        self._coroutine = EagerCoroutine(self._serve(receive), context)
+        # A task of its own, so that a wake-up does not pass through every middleware, route
+        # and server function that the application is wrapped in.
+        return asyncio.create_task(self._coroutine, context=context)
+
+    async def _serve(self, receive: ASGIReceiveCallable) -> None:
+        with channel_layers.connections.track(self.name, self._restart):
+            started = time.monotonic()
+            await self._open()
+            failure: BaseException | None = None
+            try:
+                self._pump = asyncio.create_task(self._receive(receive))
+                await self._run()
+            except StopConsumer:
+                self.ends(Ending(None, "", "consumer"))
+            except BaseException as exc:
+                self.ends(Ending(None, "", "server"))
+                failure = exc
+                if isinstance(exc, asyncio.CancelledError):
+                    await self.state.cancelled()
+                raise
+            finally:
+                # Each step runs even if the one before is cancelled.
+                try:
+                    await self.stop_receiving()
+                finally:
+                    try:
+                        await self.state.ended(failure)
+                    finally:
+                        self._finish(time.monotonic() - started)
+                        if self.layer is not None:
+                            await self.layer.close_channel(self.mailbox.name)
+
+    async def _open(self) -> None:
+        consumer, alias = self.consumer, self.consumer.channel_layer_alias
+        if alias is not None and not self.restarting:
+            layer = channel_layers.require(alias, self.name)
+            try:
+                self.mailbox = await layer.open_channel()
+            except asyncio.CancelledError:
+                if not self.restarting:
+                    raise
+                # The broker is away for longer than a drain may take: the client is turned
+                # away like any that comes during a drain.
+            else:
+                self.layer = consumer.channel_layer = layer
+                consumer.channel_name = self.mailbox.name
+        self.mailbox.listen(self._coroutine, self.kind.prepare if self.kind.forwards else None)
+        try:
+            self.state.opened()
+        except BaseException:
+            if self.layer is not None:
+                await self.layer.close_channel(self.mailbox.name)
+            raise
+
+    async def _receive(self, receive: ASGIReceiveCallable) -> None:
+        """The pump: move events into the mailbox until the client leaves."""
+        event: ChannelMessage = {"type": ""}
+        while not event["type"].endswith(".disconnect"):
+            try:
+                event = await receive()
+            except Exception:
+                # The loop must not wait for events that will not come.
+                logger.exception("%s cannot receive any more", self.name)
+                event = {"type": f"{self.scope['type']}.disconnect", "code": 1006}
+            if event["type"].endswith(".disconnect"):
+                self.gone = True
+            admitted = self.state.admit(event)
+            if admitted is not None:
+                await self.mailbox.put_frame(admitted)
+
+    async def _run(self) -> None:
+        """The loop: one event and one message in turn, so that neither starves the other."""
+        mailbox, recovery = self.mailbox, self.recovery
+        handle = self.handle_message if recovery is None else recovery.place
+        while True:
+            mailbox.changed = False
+            if mailbox.closed or mailbox.overflowed or self.restarting:
+                await self._end_early()
+            event = mailbox.take_frame()
+            if event is not None:
+                await self._handle_event(event)
+            message = mailbox.take()
+            if message is not None:
+                await handle(message)
+            idle = event is None and message is None
+            if recovery is not None and await recovery.next(idle=idle):
+                continue
+            while idle and not mailbox.changed:
+                for message in await until_woken():
+                    await handle(message)
+                # An idle connection keeps no message alive.
+                message = None
+                idle = recovery is None
+
+    async def _end_early(self) -> None:
+        if self.mailbox.closed or self.restarting:
+            # By another task of this connection, with its layer, or by a drain.
+            await self.state.interrupted()
+        else:
+            await self.state.overflowed()
+        raise StopConsumer
+
+    async def _handle_event(self, event: ChannelMessage) -> None:
+        if isinstance(event, Refused):
+            await self.state.refuse(event.ending)
+            raise StopConsumer
+        leaves = event["type"].endswith(".disconnect")
+        if leaves:
+            self.state.left(event)
+        # A consumer needs no handler for the end.
+        if not leaves or self.kind.handler(self.consumer, event) is not None:
+            await self.guard(self.consumer.dispatch(event), event)
+        if leaves:
+            # Nothing more will come, whatever the handler did.
+            self.ends(Ending(None, "", "client"))
+        if leaves or self.state.over:
+            raise StopConsumer
+
+    async def handle_message(self, message: ChannelMessage) -> None:
+        """Call the handler of a message from the layer; an error ends this connection only."""
+        kind, consumer, type_ = self.kind, self.consumer, message.get("type")
+        # The type may be something that cannot be looked up.
+        name = kind.routes.get(type_) if isinstance(type_, str) else None
+        try:
+            if isinstance(message, ForwardedFrame):
+                pending = self.state.begin(message)
+                if pending is not None:
+                    await pending
+            elif name is not None:
+                await getattr(consumer, name)(message)
+            elif isinstance(message, Notice):
+                await self._handle_notice(message)
+            elif kind.is_forwarded(message):
+                await self._forward(message)
+            else:
+                handler = kind.handler_for_layer(consumer, message)
+                if isinstance(handler, str):
+                    self._skip(message, handler)
+                else:
+                    await handler(message)
+        except StopConsumer:
+            raise
+        except (asyncio.CancelledError, Exception) as exc:  # noqa: BLE001 - judged there
+            await self._raised(exc, message, from_layer=True)
+        if self.state.over:
+            raise StopConsumer
+
+    async def _handle_notice(self, notice: Notice) -> None:
+        if notice["type"] == "layer.gap" and self.consumer.on_gap == "close":
+            await self.state.interrupted()
+            raise StopConsumer
+        # The type may be one that a layer was configured with.
+        if get_handler_name(notice) not in self.kind.reserved:
+            handler = self.kind.handler(self.consumer, notice)
+            if handler is not None:
+                await self.consumer.dispatch(notice)
+
+    async def _forward(self, message: ChannelMessage) -> None:
+        """Forward a message that was not prepared when it was delivered, or could not be."""
+        try:
+            frame = self.kind.frame(message)
+        except Exception as exc:  # noqa: BLE001 - a message closes no connection
+            self._skip(message, f"cannot forward, for {exc!r}, the")
+        else:
+            pending = self.state.begin(frame)
+            if pending is not None:
+                await pending
+
+    def _skip(self, message: ChannelMessage, reason: str) -> None:
+        layer = self.layer or self.consumer.channel_layer
+        self.kind.skip(layer, UnhandledMessage(self.consumer, message.get("type"), reason))
+
+    # -- errors -------------------------------------------------------------
+
+    async def guard(self, handling: Awaitable[None], message: ChannelMessage) -> None:
+        """Await a handler; an error in it ends this connection only."""
+        try:
+            await handling
+        except StopConsumer:
+            raise
+        except (asyncio.CancelledError, Exception) as exc:  # noqa: BLE001 - judged there
+            await self._raised(exc, message)
+
+    async def _raised(
+        self, exc: BaseException, message: ChannelMessage, *, from_layer: bool = False
+    ) -> None:
+        """Judge what a handler has raised; return if the connection goes on nevertheless."""
+        if isinstance(exc, Exception):
+            if from_layer and isinstance(exc, UnhandledMessage) and exc.type == message["type"]:
+                self.kind.skip(self.layer or self.consumer.channel_layer, exc)
+                return
+            failure = exc
+        elif _is_cancelled():
+            raise exc
+        else:
+            # Not this connection was cancelled, but something that its handler awaited.
+            failure = RuntimeError("a handler awaited a task that was cancelled")
+        await self.fail(failure, message)
+        raise StopConsumer from exc
+
+    async def fail(self, exc: Exception, message: ChannelMessage) -> None:
+        """End the connection because of an error of the user's code."""
+        await self._tell(exc, message)
+        await self.state.failed(exc, message)
+
+    async def _tell(self, exc: Exception, message: ChannelMessage) -> None:
+        try:
+            await self.consumer.on_error(exc, message)
+        except Exception:
+            logger.exception("%s.on_error failed", self.name)
+
+    def log_failure(self, exc: Exception, message: ChannelMessage) -> None:
+        logger.error(
+            "%s failed at %r and its connection is closed",
+            *(self.name, message.get("type")),
+            exc_info=exc,
+        )
+
+    # -- what goes out ------------------------------------------------------
+
+    async def send(self, event: ChannelMessage) -> None:
+        if not await self.sender(event):
+            await self.state.not_taken()
+
+    # -- endings ------------------------------------------------------------
+
+    def ends(self, ending: Ending) -> None:
+        """Note what ended the connection, unless that is known already."""
+        if self.ending is None:
+            self.ending = ending
+
+    def interruption(self, code: int | None) -> Ending:
+        if self.restarting:
+            return Ending(code, "restarting", "server")
+        return Ending(code, "messages may have been lost", "layer")
+
+    def _restart(self) -> None:
+        """The process is about to end: close as soon as no handler runs."""
+        self.restarting = True
+        self.mailbox.close()
+
+    async def stop_receiving(self) -> None:
+        if self._pump is not None:
+            self._pump.cancel()
+            await asyncio.wait([self._pump])
+
+    async def break_off(self) -> None:
+        """End a connection whose client does not read, if that is why nothing was sent."""
+        self.gone = True
+        if self.sender.stuck:
+            self.ends(Ending(None, "slow", "send_timeout"))
+            await self.abort_and_let_notice()
+
+    async def abort_and_let_notice(self) -> None:
+        if await self.abort() and self._pump is not None:
+            # A server that has noticed logs no complaint.
+            await asyncio.wait([self._pump], timeout=NOTICE_TIMEOUT_SECONDS)
+
+    async def abort(self) -> bool:
+        """End the TCP connection, which the server may hold for ever; True if it was found."""
+        return await asyncio.get_running_loop().run_in_executor(None, abort, self.scope)
+
+    def _finish(self, seconds: float) -> None:
+        self.sender.close()
+        ending = self.ending or Ending(None, "", "server")
+        log_ending(self.name, self.scope, ending, seconds, self.state.log_level)
+
+    # -- work ---------------------------------------------------------------
+
+    def employ(self, channel: str, layer: BaseChannelLayer) -> Callable[[Work], Awaitable[None]]:
+        """Return what does the work of a shared channel; there is no connection."""
+        consumer = self.consumer
+        self.scope = consumer.scope = {"type": "channel", "channel": channel}
+        self.sender.send = cast("Any", _no_client)
+        self.layer = consumer.channel_layer = layer
+        consumer.channel_name = channel
+        return self._do
+
+    async def _do(self, work: Work) -> None:
+        """
+        Let the handler do the work, which is done when this returns.
+
+        Raises what the handler raised. Work without a handler is rejected.
+        """
+        message, self.deliveries = work.message, work.deliveries
+        handler = self.kind.handler_for_layer(self.consumer, message)
+        if isinstance(handler, str):
+            work.reject(str(UnhandledMessage(self.consumer, message.get("type"), handler)))
+            return
+        try:
+            await handler(message)
+        except StopConsumer:
+            # The handler ends the consumer, which it has with this message.
+            return
+        except asyncio.CancelledError as exc:
+            if _is_cancelled():
+                raise
+            failure = RuntimeError("a handler awaited a task that was cancelled")
+            await self._tell(failure, message)
+            raise failure from exc
+        except Exception as exc:
+            if isinstance(exc, UnhandledMessage) and exc.type == message["type"]:
+                work.reject(str(exc))
+                return
+            await self._tell(exc, message)
+            raise
+
+
+def _is_cancelled() -> bool:
+    """Whether the running task itself was cancelled, and not something that it awaits."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
+async def _no_connection(event: ChannelMessage) -> None:
+    raise ConsumerStateError(
+        f"cannot send {event['type']!r}: the consumer has no connection; mount as_asgi(), or set "
+        "base_send in a unit test"
+    )
 
 
 async def _no_client(event: ChannelMessage) -> None:

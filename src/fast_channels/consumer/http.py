@@ -4,20 +4,156 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from fast_channels.exceptions import ConsumerStateError, StopConsumer
 
-from .base import AsyncConsumer
+from .base import AsyncConsumer, ConnectionState, Offered
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from fast_channels.layers.base import BaseChannelLayer
-    from fast_channels.layers.mailbox import Mailbox
     from fast_channels.type_defs import ChannelMessage, HttpDisconnectEvent, HttpRequestEvent
 
+    from .base import Runner
+
+    Headers: TypeAlias = Mapping[bytes, bytes] | Iterable[tuple[bytes, bytes]]
+
 logger = logging.getLogger("fast_channels.consumer")
+
+
+class ResponseState(ConnectionState[Any]):
+    """The response of one HTTP request, and how far it has come."""
+
+    scope_type = "http"
+
+    # Whether the response has begun. It is complete when the connection is `over`.
+    begun: bool = False
+    # Whether the process was about to end before handle() was called.
+    _turned_away: bool = False
+
+    def __init__(self, runner: Runner[Any]) -> None:
+        super().__init__(runner)
+        # The pieces of the request body that have arrived.
+        self.body: list[bytes] = []
+        self._size = 0
+
+    def opened(self) -> None:
+        # Handlers may ask the layer for the positions of their messages.
+        self.runner.mailbox.positioned = True
+
+    # -- request and response -------------------------------------------------
+
+    async def collect(self, message: ChannelMessage) -> bytes | None:
+        """Add a piece of the body; return the whole body when it is complete."""
+        piece: bytes = message.get("body", b"")
+        self.body.append(piece)
+        self._size += len(piece)
+        limit = self.consumer.max_body_size
+        if self._size > limit:
+            await self.send_response(413, f"the limit is {limit} bytes".encode())
+            return None
+        return None if message.get("more_body", False) else b"".join(self.body)
+
+    def check_answered(self) -> None:
+        if not self.begun:
+            raise ConsumerStateError(f"{self.runner.name}.handle() sent no response")
+
+    async def send_headers(self, status: int, headers: Headers | None) -> None:
+        if self.begun:
+            raise ConsumerStateError(
+                f"{self.runner.name} sends headers, status {status}, after it has sent some; "
+                "a response has one send_headers()"
+            )
+        self.begun = True
+        pairs = headers.items() if isinstance(headers, Mapping) else headers or ()
+        event = {"type": "http.response.start", "status": status, "headers": list(pairs)}
+        await self._send_quietly(event)
+
+    async def send_body(self, body: bytes, *, more_body: bool = False) -> None:
+        if not isinstance(body, bytes):
+            raise TypeError(f"body is a {type(body).__name__}; encode it to bytes")
+        if not self.begun:
+            raise ConsumerStateError(
+                f"{self.runner.name} sends a body before headers; call send_headers() first"
+            )
+        if self.over:
+            # A handler that never looks must not block the loop.
+            await asyncio.sleep(0)
+            return
+        self.over = not more_body
+        await self._send_quietly(
+            {"type": "http.response.body", "body": body, "more_body": more_body}
+        )
+
+    async def send_response(self, status: int, body: bytes, headers: Headers | None = None) -> None:
+        await self.send_headers(status, headers)
+        await self.send_body(body)
+
+    async def _send_quietly(self, event: ChannelMessage) -> None:
+        if self.runner.gone:
+            await asyncio.sleep(0)
+            return
+        try:
+            await self.runner.send(event)
+        except OSError:
+            self.runner.gone = True
+
+    # -- endings --------------------------------------------------------------
+
+    async def failed(self, exc: Exception, message: ChannelMessage) -> None:
+        await super().failed(exc, message)
+        if self.begun:
+            self._break_off()
+        else:
+            await self.send_response(500, b"Internal Server Error")
+
+    async def overflowed(self) -> None:
+        self._break_off()
+        await super().overflowed()
+
+    async def interrupted(self) -> None:
+        if not self.runner.restarting:
+            self._break_off()
+        elif not self.begun:
+            self._turned_away = True
+            await self.send_response(503, b"Service Unavailable", [(b"retry-after", b"1")])
+        await super().interrupted()
+
+    def _break_off(self) -> None:
+        # Too late for a status. A response that is never completed tells the client that
+        # this was not all of it.
+        self.over = True
+
+    async def not_taken(self) -> None:
+        self._break_off()
+        await self.runner.break_off()
+
+    async def cancelled(self) -> None:
+        if self.runner.restarting and self.begun and not self.over:
+            # A server that stops waits until the client has read the response so far, which
+            # may be never.
+            await self.runner.abort_and_let_notice()
+
+    async def ended(self, failure: BaseException | None) -> None:
+        try:
+            if self.begun and not self.over and failure is None:
+                await self.send_body(b"")
+        except Exception as exc:  # noqa: BLE001 - servers differ in what they raise at the end
+            logger.debug("%s: the last piece was not taken: %r", self.runner.name, exc)
+        finally:
+            # Even if the piece could not be sent because the client does not read.
+            if not self._turned_away:
+                await self._disconnect()
+
+    async def _disconnect(self) -> None:
+        try:
+            await self.consumer.disconnect()
+        except StopConsumer:
+            pass
+        except Exception:
+            logger.exception("%s.disconnect failed", self.runner.name)
 
 
 class AsyncHttpConsumer(AsyncConsumer):
@@ -34,16 +170,13 @@ class AsyncHttpConsumer(AsyncConsumer):
     group stands: what a client is to present when it comes back.
     """
 
-    # Bytes a request body may have; a larger one is answered with 413.
     max_body_size: int = 2_621_440
+    """Bytes a request body may have; a larger one is answered with 413."""
+    body: list[bytes] = cast("list[bytes]", Offered(lambda runner: runner.state.body, default=[]))
+    """The pieces of the request body that have arrived."""
 
-    _scope_type = "http"
-    # The request body as far as it has arrived.
-    _body: bytes = b""
-    _headers_sent: bool = False
-    _complete: bool = False
-    # Whether the process is about to end and handle() was not begun any more.
-    _turned_away: bool = False
+    _fc_runner: Runner[ResponseState]
+    _fc_state = ResponseState
 
     # -- to override --------------------------------------------------------
 
@@ -60,132 +193,32 @@ class AsyncHttpConsumer(AsyncConsumer):
 
     # -- to call ------------------------------------------------------------
 
-    async def send_headers(
-        self, *, status: int = 200, headers: Iterable[tuple[bytes, bytes]] | None = None
-    ) -> None:
-        """Begin the response. Raises ConsumerStateError the second time."""
-        if self._headers_sent:
-            raise ConsumerStateError(
-                f"{type(self).__name__} sends headers, status {status}, after it has sent some; "
-                "a response has one send_headers()"
-            )
-        self._headers_sent = True
-        event = {"type": "http.response.start", "status": status, "headers": list(headers or ())}
-        await self._send_quietly(event)
+    async def send_headers(self, *, status: int = 200, headers: Headers | None = None) -> None:
+        """
+        Begin the response. Raises ConsumerStateError the second time.
+
+        `headers` are pairs of bytes, or a mapping.
+        """
+        await self._fc_runner.state.send_headers(status, headers)
 
     async def send_body(self, body: bytes, *, more_body: bool = False) -> None:
         """Send a piece of the body; without `more_body` it is the last one."""
-        if not isinstance(body, bytes):
-            raise TypeError(f"body is a {type(body).__name__}; encode it to bytes")
-        if not self._headers_sent:
-            raise ConsumerStateError(
-                f"{type(self).__name__} sends a body before headers; call send_headers() first"
-            )
-        if self._complete:
-            # So that a handler that never looks does not hold up the loop.
-            await asyncio.sleep(0)
-            return
-        self._complete = not more_body
-        await self._send_quietly(
-            {"type": "http.response.body", "body": body, "more_body": more_body}
-        )
+        await self._fc_runner.state.send_body(body, more_body=more_body)
 
     async def send_response(
-        self, status: int, body: bytes, *, headers: Iterable[tuple[bytes, bytes]] | None = None
+        self, status: int, body: bytes, *, headers: Headers | None = None
     ) -> None:
         """Send a whole response."""
-        await self.send_headers(status=status, headers=headers)
-        await self.send_body(body)
+        await self._fc_runner.state.send_response(status, body, headers)
 
     # -- from the server ----------------------------------------------------
 
     async def http_request(self, message: HttpRequestEvent) -> None:
         """Collect the body, then let `handle` answer."""
-        self._body += message.get("body", b"")
-        if len(self._body) > self.max_body_size:
-            await self.send_response(413, f"the limit is {self.max_body_size} bytes".encode())
-        elif not message.get("more_body", False):
-            await self.handle(self._body)
-            if not self._headers_sent:
-                raise ConsumerStateError(f"{type(self).__name__}.handle() sent no response")
+        body = await self._fc_runner.state.collect(message)
+        if body is not None:
+            await self.handle(body)
+            self._fc_runner.state.check_answered()
 
     async def http_disconnect(self, message: HttpDisconnectEvent) -> None:
-        """The client is gone: the consumer ends."""
-
-    # -- beginning and end --------------------------------------------------
-
-    async def _open(self) -> tuple[BaseChannelLayer | None, Mailbox]:
-        layer, mailbox = await super()._open()
-        mailbox.positioned = True
-        return layer, mailbox
-
-    async def _run(self, mailbox: Mailbox) -> None:
-        try:
-            await super()._run(mailbox)
-        except asyncio.CancelledError:
-            if self._restarting and self._headers_sent and not self._complete:
-                # A server that is to stop waits until the client has read what
-                # there is, and that may be never.
-                await self._abort_and_let_notice()
-            raise
-
-    async def _guarded(self, message: ChannelMessage, *, from_layer: bool = False) -> None:
-        await super()._guarded(message, from_layer=from_layer)
-        if self._complete:
-            raise StopConsumer
-
-    async def _failed(self, exc: Exception, message: ChannelMessage) -> None:
-        await super()._failed(exc, message)
-        if self._headers_sent:
-            self._break_off()
-        else:
-            await self.send_response(500, b"Internal Server Error")
-
-    async def _overflowed(self, mailbox: Mailbox) -> None:
-        self._break_off()
-        await super()._overflowed(mailbox)
-
-    async def _interrupted(self) -> None:
-        if not self._restarting:
-            self._break_off()
-        elif not self._headers_sent:
-            self._turned_away = True
-            await self.send_response(503, b"Service Unavailable", headers=[(b"retry-after", b"1")])
-        await super()._interrupted()
-
-    def _break_off(self) -> None:
-        # Too late for a status. A response that is never completed tells the
-        # client that this was not all of it.
-        self._complete = True
-
-    async def _ended(self, failure: BaseException | None) -> None:
-        try:
-            if self._headers_sent and not self._complete and failure is None:
-                await self.send_body(b"")
-        except Exception as exc:  # noqa: BLE001 - servers differ in what they raise at the end
-            logger.debug("%s: the last piece was not taken: %r", type(self).__name__, exc)
-        finally:
-            # Also if the piece could not be sent because nobody reads.
-            if not self._turned_away:
-                await self._disconnect()
-
-    async def _disconnect(self) -> None:
-        try:
-            await self.disconnect()
-        except StopConsumer:
-            pass
-        except Exception:
-            logger.exception("%s.disconnect failed", type(self).__name__)
-
-    async def _given_up(self) -> None:
-        self._break_off()
-        await self._break_off_slow()
-
-    async def _send_quietly(self, event: ChannelMessage) -> None:
-        if self.disconnected:
-            await asyncio.sleep(0)
-            return
-        try:
-            await self.send(event)
-        except OSError:
-            self.disconnected = True
+        """Called when the client is gone: the consumer ends."""

@@ -1,19 +1,18 @@
-"""What a client may send: how much at once and how often, and how many may be there."""
+"""Limits on what a client may send, and the check of a consumer's options."""
 
 from __future__ import annotations
 
 import asyncio
 import functools
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Any, Literal
 
 from fast_channels.exceptions import ConsumerStateError
 
 from .close_codes import MESSAGE_TOO_BIG, POLICY_VIOLATION, Ending
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from fast_channels.type_defs import ChannelMessage
 
     from .heartbeat import Heartbeat
@@ -28,12 +27,12 @@ class RateLimit:
     have been handled; with `action="drop"` it is dropped and counted instead.
     """
 
-    # In the long run.
     per_second: float
-    # At once.
+    """Frames per second that the client may send in the long run."""
     burst: int
-    # What one frame more leads to.
+    """Frames that the client may send at once."""
     action: Literal["close", "drop"] = "close"
+    """Whether one frame more closes the connection or is dropped."""
 
     def __post_init__(self) -> None:
         if not is_number(self.per_second) or self.per_second <= 0:
@@ -64,7 +63,7 @@ class TokenBucket:
         self._stamp = now
 
     def take(self, now: float) -> bool:
-        """Whether there was a token left at `now`, in seconds of the loop's clock."""
+        """Take a token; False if none was left at `now`, in seconds of the loop's clock."""
         limit = self._limit
         gained = (now - self._stamp) * limit.per_second
         self._stamp = now
@@ -77,10 +76,10 @@ class TokenBucket:
 
 class Refused(dict[str, Any]):
     """
-    Stands in the mailbox for a frame that closes the connection.
+    Takes the place of an event that closes the connection.
 
-    In its place among the frames, so that those before it are handled; without
-    the frame, so that what is too large is not kept.
+    The events before it are handled first. The frame itself is not kept, because it may be
+    too large.
     """
 
     def __init__(self, ending: Ending) -> None:
@@ -90,10 +89,10 @@ class Refused(dict[str, Any]):
 
 class Gate:
     """
-    What a frame must pass before anybody parses or keeps it.
+    Checks frames before they are parsed or kept.
 
-    Frames behind one that closes the connection are thrown away: they are read
-    all the same, so that the client's leaving is noticed.
+    Frames after one that closes the connection are read and thrown away, so that the pump
+    notices when the client leaves.
     """
 
     __slots__ = (
@@ -122,17 +121,17 @@ class Gate:
         self._bucket = None if rate is None else TokenBucket(rate, _now())
         # Whether a frame has closed the connection.
         self.refused = False
-        # Told of every frame, if there is one.
+        # Told of every frame, if the consumer has a heartbeat.
         self.heartbeat: Heartbeat | None = None
-        # Makes of a frame that has passed what is to wait for its turn, if it is set.
-        self.unwrap: Callable[[ChannelMessage], ChannelMessage | None] | None = None
+        # Takes the content out of a frame that has passed, if the client speaks a protocol.
+        self.unwrap: Callable[[ChannelMessage], ChannelMessage | Ending | None] | None = None
 
     def expect_pong(self, text: str) -> None:
-        """Take another text for the answer to a question."""
+        """Use another text as the answer to a heartbeat."""
         self._pong = _squeezed_pong(text)
 
     def admit(self, event: ChannelMessage) -> ChannelMessage | None:
-        """Return what is to wait for its turn: the frame, a Refused or nothing."""
+        """Return what waits for its turn: the frame, a Refused, or None."""
         if self.refused:
             self._dropped()
             return None
@@ -144,16 +143,17 @@ class Gate:
         pong = False
         if heartbeat is not None:
             pong = self._is_pong(text)
-            # The answer to a question is free; others count like any frame.
+            # The answer to a ping is free; other pongs count like any frame.
             asked = pong and heartbeat.waiting
             heartbeat.heard(_now())
             if asked:
                 return None
         if self._bucket is not None and not self._bucket.take(_now()):
             return self._beyond_rate()
-        if pong:
-            return None
-        return event if self.unwrap is None else self.unwrap(event)
+        if pong or self.unwrap is None:
+            return None if pong else event
+        content = self.unwrap(event)
+        return self.refuse(content) if isinstance(content, Ending) else content
 
     def _beyond_rate(self) -> ChannelMessage | None:
         if self._rate is not None and self._rate.action == "drop":
@@ -162,7 +162,7 @@ class Gate:
         return self.refuse(Ending(POLICY_VIOLATION, "too many messages", "rate_limit"))
 
     def refuse(self, ending: Ending) -> Refused:
-        """Close the connection, once what came before has had its turn."""
+        """Close the connection once the frames before this one have been handled."""
         self.refused = True
         return Refused(ending)
 
@@ -171,12 +171,12 @@ class Gate:
         if limit is None:
             return False
         if text is not None:
-            # A character takes one to four bytes; count them only if it matters.
+            # A character takes one to four bytes; count them only near the limit.
             return len(text) * 4 > limit and len(text.encode(errors="replace")) > limit
         return data is not None and len(data) > limit
 
     def _is_pong(self, text: str | None) -> bool:
-        # Twice its length leaves room for white space; more is not looked through.
+        # Twice the length of a pong leaves room for white space; longer texts are not searched.
         return (
             text is not None and len(text) <= 2 * len(self._pong) and _squeezed(text) == self._pong
         )
@@ -186,7 +186,7 @@ def _now() -> float:
     return asyncio.get_running_loop().time()
 
 
-# Of a pong there are as many as there are consumer classes.
+# There are as many pongs as consumer classes.
 @functools.lru_cache(100)
 def _squeezed_pong(pong: str) -> str:
     return _squeezed(pong)
@@ -204,33 +204,62 @@ def is_count(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 1
 
 
-def check_option(owner: type, option: str, wanted: Literal["seconds", "count"]) -> None:
-    """Raise ConsumerStateError unless an option of a consumer class is positive, or None."""
+def check_option(owner: object, option: str) -> None:
+    """
+    Raise ConsumerStateError unless an option of a consumer, or of its class, can be used.
+
+    A property of the class is checked once there is a consumer.
+    """
+    name = owner.__name__ if isinstance(owner, type) else type(owner).__name__
     value: Any = getattr(owner, option)
-    if value is None:
+    if isinstance(value, property | functools.cached_property):
         return
-    if wanted == "seconds" and not (is_number(value) and value > 0):
-        _complain(owner, option, "a number of seconds above 0, or None for no limit")
-    if wanted == "count" and not is_count(value):
-        _complain(owner, option, "a whole number of at least 1, or None for no limit")
+    accepts, wanted = OPTIONS[option]
+    if not accepts(value):
+        own_name = " (a method of your own needs another name)" if callable(value) else ""
+        raise ConsumerStateError(f"{name}.{option} is {value!r}; give {wanted}{own_name}")
 
 
-def check_websocket_options(owner: type) -> None:
-    """The same for every limit of a WebSocket consumer."""
-    check_option(owner, "max_frame_size", "count")
-    check_option(owner, "max_connections", "count")
-    check_option(owner, "heartbeat_interval", "seconds")
-    check_option(owner, "heartbeat_timeout", "seconds")
-    if getattr(owner, "heartbeat_timeout", None) is None:
-        _complain(owner, "heartbeat_timeout", "the seconds that an answer may take")
-    if not isinstance(getattr(owner, "rate_limit", None), RateLimit | None):
-        _complain(owner, "rate_limit", "a RateLimit(per_second, burst), or None for no limit")
-    for option in ("heartbeat_ping", "heartbeat_pong"):
-        text: object = getattr(owner, option)
-        if not isinstance(text, str) or not text.strip():
-            _complain(owner, option, "the text of a frame")
+def _is_duration(value: object) -> bool:
+    return is_number(value) and value > 0  # type: ignore[operator]
 
 
-def _complain(owner: type, option: str, wanted: str) -> NoReturn:
-    value: object = getattr(owner, option)
-    raise ConsumerStateError(f"{owner.__name__}.{option} is {value!r}; give {wanted}")
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and bool(value.strip())
+
+
+def _optional(accepts: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: value is None or accepts(value)
+
+
+def _is_list_of_names(value: object) -> bool:
+    return value is None or (isinstance(value, Iterable) and not isinstance(value, str | bytes))
+
+
+_SECONDS = (_optional(_is_duration), "a number of seconds above 0, or None for no limit")
+_COUNT = (_optional(is_count), "a whole number of at least 1, or None for no limit")
+_FRAME_TEXT = (_is_text, "the text of a frame")
+
+# Every option of a consumer: which values it takes, and the sentence for any other.
+OPTIONS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "channel_layer_alias": (
+        _optional(lambda value: isinstance(value, str)),
+        "the alias of a channel layer, or None for no channel",
+    ),
+    "on_gap": (lambda value: value in ("event", "close"), "'event' or 'close'"),
+    "send_timeout": _SECONDS,
+    "groups": (_is_list_of_names, "a list of group names"),
+    "max_frame_size": _COUNT,
+    "max_connections": _COUNT,
+    "rate_limit": (
+        lambda value: isinstance(value, RateLimit | None),
+        "a RateLimit(per_second, burst), or None for no limit",
+    ),
+    "heartbeat_interval": _SECONDS,
+    "heartbeat_timeout": (_is_duration, "the seconds that an answer may take, above 0"),
+    "heartbeat_ping": _FRAME_TEXT,
+    "heartbeat_pong": _FRAME_TEXT,
+    "resumable": (lambda value: isinstance(value, bool), "True or False"),
+    "retry_after": _SECONDS,
+    "max_body_size": (is_count, "a whole number of bytes of at least 1"),
+}

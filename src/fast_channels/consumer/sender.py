@@ -1,4 +1,4 @@
-"""The way out: one event at a time, and an end to waiting for who does not read."""
+"""Sends events to the server, one at a time, and gives up on clients that stop reading."""
 
 from __future__ import annotations
 
@@ -12,76 +12,78 @@ if TYPE_CHECKING:
 
     from fast_channels.type_defs import ASGISendCallable, ChannelMessage
 
-# Seconds after which a server that has been interrupted is interrupted again.
-INSISTENCE = 0.5
+# A server that ignores an interruption is interrupted again after this time.
+INTERRUPT_AGAIN_SECONDS = 0.5
 
 
 class Sender:
     """
-    Hands events to the server's `send`, one after the other.
+    Sends ASGI events one at a time and gives up on clients that stop reading.
 
-    Handlers, the heartbeat and tasks of the user's own may all send. Servers
-    write a frame as a whole, but not every one survives a second `send` while
-    the first waits for the client to read (uvicorn's `websockets` does not).
+    Handlers, the heartbeat and tasks of the user's own may all send. Servers write a frame
+    as a whole, but some do not survive a second `send` while the first waits for the client
+    to read (uvicorn's `websockets` protocol does not).
 
-    A send that waits for more than `timeout` seconds is interrupted. Nearly all
-    never wait, since there is room in the server's buffer: those cost no clock,
-    no timer and no task. The first that waits sets the one timer of the
-    connection, which looks, when it fires, at the send that is under way then.
+    A send that waits for more than `timeout` seconds is interrupted. Nearly every send finds
+    room in the server's buffer and never waits: it costs no clock, no timer and no task. The
+    first send that waits sets the one timer of the connection. When the timer fires, it looks
+    at the send that is under way at that moment.
 
-    Cancelling a send leaves nothing behind: the next one gets its turn.
+    Cancelling a send leaves nothing behind: the next send gets its turn.
     """
 
     __slots__ = (
         "_busy",
         "_cancelling",
+        "_ending",
         "_interrupted",
-        "_last",
         "_loop",
-        "_send",
         "_since",
         "_task",
-        "_timeout",
         "_timer",
-        "_turns",
+        "_waiting",
+        "send",
         "stuck",
+        "timeout",
     )
 
     def __init__(self, send: ASGISendCallable, timeout: float | None) -> None:
+        # The server's `send`, or what the user put around it. Usually a coroutine function;
+        # any other awaitable that it returns is awaited in a coroutine.
+        self.send = cast("Callable[[ChannelMessage], Coroutine[Any, Any, None]]", send)
+        self.timeout = timeout
         # True once a send took longer than the timeout.
         self.stuck = False
-        # Usually a coroutine function; what else it may return is awaited in one.
-        self._send = cast("Callable[[ChannelMessage], Coroutine[Any, Any, None]]", send)
-        self._timeout = timeout
-        self._loop = asyncio.get_running_loop()
-        # Whether it is somebody's turn; those who wait for theirs, in order.
+        # Whether a send is under way, and the sends that wait for their turn, in order.
         self._busy = False
-        self._turns: list[asyncio.Future[None]] | None = None
-        # Who is in the server's `send`, since when, and how often that task had
-        # been cancelled before.
+        self._waiting: list[asyncio.Future[None]] | None = None
+        # The task that is in the server's `send`, since when, and how often it had been
+        # cancelled before.
         self._task: asyncio.Task[object] | None = None
         self._since = 0.0
         self._cancelling = 0
         # Whether we have interrupted that task.
         self._interrupted = False
         self._timer: asyncio.TimerHandle | None = None
-        # The last event is on its way, or was: nothing else may follow.
-        self._last = False
+        # The loop of the first send that waited.
+        self._loop: asyncio.AbstractEventLoop
+        # The last event is under way, or was: no other event may follow.
+        self._ending = False
 
     async def __call__(self, event: ChannelMessage) -> bool:
-        """Whether the server took the event: not if it took too long, nor if the end has begun."""
+        """Send an event; False if the server took too long, or if the connection is ending."""
         pending = self.begin(event)
         return True if pending is None else await pending
 
     def begin(self, event: ChannelMessage) -> Awaitable[bool] | None:
         """
-        Send an event as far as that goes without waiting: None if the server took it.
+        Send an event as far as that is possible without waiting; None if the server took it.
 
-        Otherwise returns what is to be awaited, at once, for the answer.
+        Otherwise return an awaitable, to be awaited at once, that does the rest.
         """
-        if self._busy or self._last:
+        if self._busy or self._ending:
             return self._in_turn(event)
-        sending = self._send(event)
+        sending = self.send(event)
         if not isinstance(sending, CoroutineType):
             sending = _awaited(sending)
         try:
@@ -89,87 +91,89 @@ class Sender:
         except StopIteration:
             return None
         self._busy = True
-        return self._rest(resumed(sending, waits_for))
+        return self._rest(_rest_of(sending, waits_for))
 
     @types.coroutine
     def _in_turn(self, event: ChannelMessage, *, last: bool = False) -> Generator[Any, Any, bool]:
         if self._busy:
-            yield from self._turn()
-        if self._last and not last:
-            self._next()
+            yield from self._wait_for_turn()
+        if self._ending and not last:
+            self._end_turn()
             return False
         self._busy = True
-        return (yield from self._wait(_steps(self._send, event)))
+        return (yield from self._wait(_steps(self.send, event)))
 
     async def last(self, event: ChannelMessage, within: float) -> bool:
         """
-        Send an event that nothing follows; False if it is not taken in `within` seconds,
-        or half a second more.
+        Send the last event; False if the server does not take it in `within` seconds, or
+        half a second more.
 
-        Afterwards nobody sends or waits here any more, whatever became of it.
+        Afterwards nothing is sent and no send waits, whatever became of the event.
         """
-        self._last = True
-        insist = None
+        self._ending = True
+        loop = asyncio.get_running_loop()
+        again_at = None
         try:
-            # The outer one is for servers that keep a cancellation to themselves:
-            # uvicorn's `websockets` goes on waiting for the client's answer. It
-            # counts from the inner one: both in one turn, after the loop has stood
-            # still, would be one cancellation.
+            # The outer timeout is for servers that ignore a cancellation: uvicorn's
+            # `websockets` protocol goes on waiting for the client's answer. It counts
+            # from the end of the inner one, because both in one turn of a loop that was
+            # blocked would be one cancellation.
             async with asyncio.timeout(None) as again, asyncio.timeout(within):
-                insist = self._loop.call_at(
-                    self._loop.time() + within,
-                    lambda: again.reschedule(self._loop.time() + INSISTENCE),
+                again_at = loop.call_at(
+                    loop.time() + within,
+                    lambda: again.reschedule(loop.time() + INTERRUPT_AGAIN_SECONDS),
                 )
                 return await self._in_turn(event, last=True)
         except TimeoutError:
             return False
         finally:
-            if insist is not None:
-                insist.cancel()
+            if again_at is not None:
+                again_at.cancel()
             self.close()
 
     def close(self) -> None:
-        """Let nobody send, or wait to send, any longer."""
-        self._last = True
+        """Send nothing any more, and interrupt the send that is under way."""
+        self._ending = True
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
         self._interrupt()
 
     def _wait(self, sending: Generator[Any, Any, None]) -> Generator[Any, Any, bool]:
-        """Take the steps of the server's `send`, as long as they may take."""
+        """Run the server's `send` for as long as it may take."""
+        self._loop = asyncio.get_running_loop()
         self._task = task = asyncio.current_task()
         self._since = self._loop.time()
         if task is not None:
             self._cancelling = task.cancelling()
-        if self._timeout is not None and self._timer is None:
-            self._timer = self._loop.call_at(self._since + self._timeout, self._look)
+        if self.timeout is not None and self._timer is None:
+            self._timer = self._loop.call_at(self._since + self.timeout, self._look)
         try:
             yield from sending
         except (asyncio.CancelledError, Exception):
-            # Servers may make an error of a cancellation. If somebody else cancelled
-            # the task as well, that must not be lost.
+            # Servers may turn a cancellation into an error. A cancellation that is not
+            # ours must not be lost.
             if task is None or not self._interrupted or task.uncancel() > self._cancelling:
                 raise
             return False
         else:
             if task is not None and self._interrupted:
-                # The server kept our cancellation to itself.
+                # The server has swallowed our cancellation.
                 task.uncancel()
             return not self._interrupted
         finally:
             self._task = None
             self._interrupted = False
-            self._next()
+            self._end_turn()
 
     _rest = types.coroutine(_wait)
 
     def _look(self) -> None:
-        """A send that was under way when the timer was set would have taken too long by now."""
+        """Called when a send that was under way when the timer was set has taken too long."""
         self._timer = None
-        if self._task is None or self._timeout is None:
+        if self._task is None or self.timeout is None:
             return
-        due = self._since + self._timeout
+        due = self._since + self.timeout
         if self._loop.time() < due:
             self._timer = self._loop.call_at(due, self._look)
         else:
@@ -181,33 +185,33 @@ class Sender:
             self._interrupted = True
             self._task.cancel()
 
-    def _turn(self) -> Generator[Any, Any, None]:
-        """Wait until what came before is sent. It is then the caller's turn, and nobody else's."""
+    def _wait_for_turn(self) -> Generator[Any, Any, None]:
+        """Wait until every earlier event is sent. The turn then belongs to the caller."""
         turn = self._loop.create_future()
         # Most connections never need it.
-        self._turns = self._turns or []
-        self._turns.append(turn)
+        self._waiting = self._waiting or []
+        self._waiting.append(turn)
         try:
             yield from turn
         except asyncio.CancelledError:
             if not turn.cancelled():
-                # It became ours at the very moment of the cancellation.
-                self._next()
+                # The turn became ours at the moment of the cancellation.
+                self._end_turn()
             raise
 
-    def _next(self) -> None:
-        """End a turn: the next one is given away at once, so that nobody comes between."""
-        while self._turns:
-            turn = self._turns.pop(0)
-            # Those who were cancelled while they waited are still listed.
+    def _end_turn(self) -> None:
+        """End a turn and give it to the next in line at once, so that no other send overtakes."""
+        while self._waiting:
+            turn = self._waiting.pop(0)
+            # Sends that were cancelled while they waited are still listed.
             if not turn.done():
                 turn.set_result(None)
                 return
         self._busy = False
 
 
-async def a_turn() -> bool:
-    """Send nothing; so that a handler that never looks does not hold up the loop."""
+async def yield_turn() -> bool:
+    """Send nothing, but let others run: a handler that never looks must not block the loop."""
     await asyncio.sleep(0)
     return True
 
@@ -216,34 +220,22 @@ async def _awaited(sending: Awaitable[None]) -> None:
     await sending
 
 
-def _steps(send: ASGISendCallable, event: ChannelMessage) -> Generator[Any, Any, None]:
+def _steps(
+    send: Callable[[ChannelMessage], Awaitable[None]], event: ChannelMessage
+) -> Generator[Any, Any, None]:
     yield from send(event).__await__()
 
 
-def resumed(
-    sending: Coroutine[Any, Any, None],
-    waits_for: Any,
-    interruption: BaseException | None = None,
-) -> Generator[Any, Any, None]:
-    """
-    Do what `await` does, for a coroutine whose first step has been taken.
-
-    It is interrupted as a task is: what it waits for is cancelled, if that is
-    possible, and tells it. Otherwise a task that it waits for would never hear.
-    """
-    if interruption is not None and waits_for is not None and waits_for.cancel(*interruption.args):
-        interruption = None
+def _rest_of(sending: Coroutine[Any, Any, None], waits_for: Any) -> Generator[Any, Any, None]:
+    """Do what `await` does, for a coroutine whose first step has been taken."""
     try:
         while True:
             try:
-                if interruption is not None:
-                    raise interruption  # noqa: TRY301 - as if it came while we wait
                 answer = yield waits_for
             except GeneratorExit:
                 sending.close()
                 raise
             except BaseException as exc:  # noqa: BLE001 - the coroutine decides what to make of it
-                interruption = None
                 waits_for = sending.throw(exc)
             else:
                 waits_for = sending.send(answer)

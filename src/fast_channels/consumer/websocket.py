@@ -2,77 +2,107 @@
 
 from __future__ import annotations
 
-import logging
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import msgspec
 
-from fast_channels.exceptions import (
-    AcceptConnection,
-    ConsumerStateError,
-    DenyConnection,
-)
+from fast_channels.exceptions import StopConsumer
 
-from .close_codes import (
-    INVALID_DATA,
-    NORMAL,
-    TRY_AGAIN_LATER,
-    UNSUPPORTED_DATA,
-    Ending,
-)
-from .handlers import defined_by
-from .resuming import ResumableConnection
+from .base import AsyncConsumer
+from .close_codes import INVALID_DATA, NO_CODE, NORMAL, UNSUPPORTED_DATA
+from .ws_state import WebsocketState
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from fast_channels.type_defs import (
+        ChannelHeaders,
         ChannelMessage,
         WebSocketConnectEvent,
         WebSocketDisconnectEvent,
         WebSocketReceiveEvent,
     )
 
-logger = logging.getLogger("fast_channels.consumer")
+    from .base import Runner
+    from .limits import RateLimit
 
 
-class AsyncWebsocketConsumer(ResumableConnection):
+class AsyncWebsocketConsumer(AsyncConsumer):
     """
     One WebSocket. Override `connect`, `receive` and `disconnect`.
 
     `disconnect` runs exactly once for every connection whose `connect` began
-    and that was not rejected, whatever ends it. Groups, those of `groups` and
-    others, are left without your help, after it.
+    and that was not rejected, whatever ends it. All groups are left without your
+    help, after it.
 
     What clients may do is limited by `max_frame_size`, `rate_limit`, `max_connections`,
     the heartbeat and `send_timeout`. With `resumable` a client that was away is sent what
     it has missed.
     """
 
-    # Joined before `connect` runs, so that nothing sent after accept is missed.
     groups: Sequence[str] = ()
+    """Groups to join before `connect` runs, so that no message after accept is missed."""
+    max_frame_size: int | None = 1_000_000
+    """
+    Bytes a frame may have; a larger one closes with 1009. None for no limit.
+
+    A text of the default size still fits into one message of a layer's default size.
+    """
+    rate_limit: RateLimit | None = None
+    """
+    Frames a client may send, such as `RateLimit(per_second=10, burst=50)`; None for no limit.
+    """
+    max_connections: ClassVar[int | None] = None
+    """
+    Connections of this class that a process serves at once; None for no limit.
+
+    One more is closed with 1013 before `connect`. Connections of subclasses do not count.
+    """
+    forwards: ClassVar[Collection[str]] = ()
+    """
+    Types of messages that go to the client as they are.
+
+    `forwarded_frame` makes one frame of such a message for all connections of a class. No
+    handler and no `send` of yours is called. Otherwise they are like other messages.
+    """
+    heartbeat_interval: float | None = None
+    """
+    Seconds of silence after which `heartbeat_ping` is sent; None for no heartbeat.
+
+    The ping is a frame like any other, so it passes every server and proxy.
+    """
+    heartbeat_timeout: float = 10.0
+    """Seconds of silence after a ping until the connection is closed with 1011."""
+    heartbeat_ping: str = '{"type":"ping"}'
+    """The text of a ping."""
+    heartbeat_pong: str = '{"type":"pong"}'
+    """
+    The answer of clients that have nothing else to say. Any other frame is an answer, too.
+
+    `receive` does not see it. White space in it does not matter.
+    """
+    resumable: ClassVar[bool] = False
+    """
+    Whether clients that speak `fast-channels.resume.v1` are sent what they missed while away.
+
+    That holds for groups that are joined by way of `groups` and `join_group`. Missed messages
+    are handled by the same handlers as live ones. Needs a layer with history.
+    """
+    retry_after: ClassVar[float | None] = None
+    """
+    Seconds that such a client waits at least before it reconnects; None leaves that to it.
+
+    Told before a close with 1001, 1011, 1012 or 1013.
+    """
+
+    _fc_runner: Runner[WebsocketState]
+    _fc_state = WebsocketState
 
     # -- from the server ----------------------------------------------------
 
     async def websocket_connect(self, message: WebSocketConnectEvent) -> None:  # noqa: ARG002
         """Join `groups`, then let `connect` decide."""
-        self._check_once()
-        if not self._has_place():
-            full = Ending(TRY_AGAIN_LATER, "too many connections", "max_connections")
-            await self._turn_away(full)
-            return
-        if not await self._has_come_in_order():
-            return
-        for group in self.groups:
-            await self.join_group(group)
-        self._owes_disconnect = True
-        try:
-            await self.connect()
-        except AcceptConnection:
-            if self._state == "connecting":
-                await self.accept()
-        except DenyConnection:
-            await self.close()
+        await self._fc_runner.state.connect()
 
     async def websocket_receive(self, message: WebSocketReceiveEvent) -> None:
         """Hand a frame to `receive`."""
@@ -83,16 +113,9 @@ class AsyncWebsocketConsumer(ResumableConnection):
             await self.receive(bytes_data=data)
 
     async def websocket_disconnect(self, message: WebSocketDisconnectEvent) -> None:
-        """The client is gone: the consumer ends, which runs `disconnect`."""
-
-    @classmethod
-    def _check(cls) -> None:
-        super()._check()
-        if cls.groups and cls.channel_layer_alias is None:
-            raise ConsumerStateError(
-                f"{cls.__name__} has groups {list(cls.groups)!r} but no channel layer; "
-                "set channel_layer_alias"
-            )
+        """Let `disconnect` run: the client is gone, and the consumer ends."""
+        await self._fc_runner.state.disconnect(message.get("code") or NO_CODE)
+        raise StopConsumer
 
     # -- to override --------------------------------------------------------
 
@@ -109,7 +132,38 @@ class AsyncWebsocketConsumer(ResumableConnection):
     async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:
         """Handle a frame: one of the two is given."""
 
+    async def disconnect(self, code: int) -> None:
+        """Handle the end of the connection. Nothing can be sent any more."""
+
+    async def not_recovered(self, group: str) -> None:
+        """
+        Called when messages of a group are lost to this client: send a snapshot here.
+
+        They are no longer in the history, or it is not known which they are. Called once
+        the connection is accepted and the client told, before anything newer of the group
+        is handled. Nothing is made up for then. An error closes with 1011.
+        """
+
     # -- to call ------------------------------------------------------------
+
+    async def accept(
+        self, subprotocol: str | None = None, headers: ChannelHeaders | None = None
+    ) -> None:
+        """
+        Complete the handshake. Raises ConsumerStateError the second time.
+
+        A `subprotocol` of your own is chosen instead of the resume protocol.
+        """
+        await self._fc_runner.state.accept(subprotocol, headers)
+
+    async def close(self, code: int | None = None, reason: str | None = None) -> None:
+        """
+        Close the connection; before `accept`, reject it.
+
+        Closing twice is fine: the client sees one close frame, with the first code. The
+        consumer ends when the handler that called this returns.
+        """
+        await self._fc_runner.state.close(code, reason)
 
     # A consumer sends events, this one frames: the signature that people know.
     async def send(  # type: ignore[override]
@@ -133,18 +187,40 @@ class AsyncWebsocketConsumer(ResumableConnection):
         if text_data is None:
             event = {"type": "websocket.send", "bytes": bytes_data}
         # Most frames are taken at once; no coroutine is made for those.
-        pending = self._begin_frame(event)
+        pending = self._fc_runner.state.begin(event)
         if pending is not None:
-            await self._finish_sending(pending, event)
+            await pending
         if close:
             await self.close(NORMAL if close is True else close)
+
+    async def join_group(self, group: str) -> None:
+        """
+        Join a group, and make up for what the client has missed in it.
+
+        What it missed is handled as soon as the connection is accepted and no
+        handler runs, before anything newer of the group. Every message sent after this
+        has returned is handled, as after `group_add`, which this is for a client
+        that does not speak the protocol. Joining twice is fine. Leave with `leave_group`.
+
+        Raises what the layer's `join` raises; the group is not joined then.
+        """
+        await self._fc_runner.state.join(group)
+
+    async def leave_group(self, group: str) -> None:
+        """
+        Leave a group. Missed messages that are not handled yet are forgotten.
+
+        Leaving one that was never joined is fine. A message that was already under way
+        may still be handled; its frames have no place.
+        """
+        await self._fc_runner.state.leave(group)
 
 
 class AsyncJsonWebsocketConsumer(AsyncWebsocketConsumer):
     """
     A WebSocket whose frames are JSON. Override `receive_json`.
 
-    What is no JSON, or no text, is the client's mistake and closes the
+    A frame that is not JSON, or not text, is the client's mistake and closes the
     connection, by way of `on_invalid_json` and `on_binary_frame`.
     """
 
@@ -166,17 +242,6 @@ class AsyncJsonWebsocketConsumer(AsyncWebsocketConsumer):
             await self.receive_json(content, **kwargs)
 
     @classmethod
-    def _check(cls) -> None:
-        super()._check()
-        base = AsyncJsonWebsocketConsumer
-        own_json = defined_by(cls, "encode_json") is not base
-        if cls.forwards and own_json and defined_by(cls, "forwarded_frame") is base:
-            raise ConsumerStateError(
-                f"{cls.__name__} has an encode_json() of its own, which cannot be awaited for "
-                "messages in forwards; define forwarded_frame(message) as well"
-            )
-
-    @classmethod
     def forwarded_frame(cls, message: ChannelMessage) -> str | bytes:
         """Return the frame of a message in `forwards`: the message, with its type, as JSON."""
         return msgspec.json.encode(message).decode()
@@ -186,15 +251,19 @@ class AsyncJsonWebsocketConsumer(AsyncWebsocketConsumer):
 
     async def send_json(self, content: Any, close: bool | int = False) -> None:
         """Encode `content` and send it as text; `close` is that of `send`."""
-        await self.send(text_data=await self.encode_json(content), close=close)
+        # Not by way of a `send` of the user's own, which may be about something else.
+        text = await self.encode_json(content)
+        await AsyncWebsocketConsumer.send(self, text_data=text, close=close)
 
     async def on_invalid_json(self, text_data: str, exc: Exception) -> None:  # noqa: ARG002
         """Called with a frame that cannot be decoded; closes with 1007 unless overridden."""
-        await self.close(INVALID_DATA, f"invalid JSON: {exc}")
+        await self._fc_runner.state.close(INVALID_DATA, f"invalid JSON: {exc}")
 
     async def on_binary_frame(self, bytes_data: bytes) -> None:  # noqa: ARG002
         """Called with a binary frame; closes with 1003 unless overridden."""
-        await self.close(UNSUPPORTED_DATA, "only text frames with JSON are understood")
+        await self._fc_runner.state.close(
+            UNSUPPORTED_DATA, "only text frames with JSON are understood"
+        )
 
     @classmethod
     async def decode_json(cls, text_data: str) -> Any:

@@ -17,8 +17,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from . import names
 from .addressing import InboxAddressing
-from .delivery import Delivery
-from .lanes import Parcel
+from .position import PositionedMessage
 from .statistics import Counters, Statistics
 
 if TYPE_CHECKING:
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
     from fast_channels.type_defs import ChannelMessage
 
     from .addressing import Addressing
-    from .mailbox import Mailbox
+    from .mailbox import Mailbox, Prepare
     from .position import Position
 
 logger = logging.getLogger("fast_channels.layers")
@@ -63,8 +62,8 @@ class Hub:
         self._held = Counter[str]()
         self._decode = decode
         self._addressing = addressing or InboxAddressing()
-        # True while readers handle a message as part of its delivery.
-        self._finishing = False
+        # True while readers handle messages within a delivery.
+        self._running_readers = False
 
     # -- who is here --------------------------------------------------------
 
@@ -190,10 +189,14 @@ class Hub:
             return 0
         decoded = map(self.decoded, payloads)
         if positions:
-            places = [(topic, position) for position in positions]
-            found = zip(decoded, places, strict=True)
-            return self._put(members, [Parcel(m, place) for m, place in found if m is not None])
-        return self._put(members, [Parcel(m) for m in decoded if m is not None])
+            found = zip(decoded, positions, strict=True)
+            placed = [(message, position) for message, position in found if message is not None]
+            return self._put(
+                members,
+                [message for message, _ in placed],
+                [(topic, position) for _, position in placed],
+            )
+        return self._put(members, [message for message in decoded if message is not None])
 
     def deliver_addressed(self, topic: str, *payloads: bytes) -> int:
         """The same for payloads that carry the names they are meant for."""
@@ -210,32 +213,45 @@ class Hub:
             if not channels:
                 # For nobody at all, or for a group that its last member has left.
                 self.counters.unclaimed += len(messages)
-            delivered += self._put(channels, list(map(Parcel, messages)))
+            delivered += self._put(channels, messages)
         return delivered
 
     def deliver_to(self, channel: str, message: ChannelMessage) -> int:
         """The same for a message that never left this process."""
-        return self._put((channel,), [Parcel(message)])
+        return self._put((channel,), [message])
 
-    def _put(self, channels: Iterable[str], parcels: Sequence[Parcel]) -> int:
-        if not parcels:
-            return 0
-        mailboxes = self.mailboxes
-        delivery = Delivery(parcels, nested=self._finishing)
+    def _put(
+        self,
+        channels: Iterable[str],
+        messages: Sequence[ChannelMessage],
+        places: Sequence[tuple[str, Position]] = (),
+    ) -> int:
+        """Put messages into mailboxes, and let idle readers handle theirs at once."""
+        delivery, number = _Delivery(messages, places), len(messages)
+        # Not within a delivery that a handler causes: handlers would stack up.
+        run_readers = not self._running_readers
+        idle: list[Mailbox] = []
         delivered = 0
         for channel in channels:
-            mailbox = mailboxes.get(channel)
+            mailbox = self.mailboxes.get(channel)
             if mailbox is None:
-                self.counters.unclaimed += len(parcels)
+                self.counters.unclaimed += number
+                continue
+            reader = mailbox.eager_reader
+            if reader is not None and reader.idle and run_readers:
+                reader.idle = False
+                idle.append(mailbox)
             else:
-                delivered += delivery.put(mailbox)
+                delivered += sum(map(mailbox.put, delivery.copies(mailbox)))
+        delivered += number * len(idle)
         self.counters.delivered += delivered
-        finishing, self._finishing = self._finishing, True
-        try:
-            # Afterwards, so that nothing changes half-way.
-            delivery.finish()
-        finally:
-            self._finishing = finishing
+        if idle and (reader := idle[0].eager_reader) is not None:
+            # Last, so that no membership changes half-way.
+            self._running_readers = True
+            try:
+                reader.run_all(idle, delivery.copies)
+            finally:
+                self._running_readers = False
         return delivered
 
     def _addressed(self, topic: str, payload: bytes) -> tuple[list[str], ChannelMessage] | None:
@@ -269,6 +285,41 @@ class Hub:
             logger.warning(
                 "skipped a payload of %d bytes (%d so far): %s", len(payload), count, reason
             )
+
+
+class _Delivery:
+    """Messages for several members, and what each of them gets."""
+
+    __slots__ = ("_messages", "_places", "_prepared", "_shared")
+
+    def __init__(
+        self, messages: Sequence[ChannelMessage], places: Sequence[tuple[str, Position]]
+    ) -> None:
+        self._messages = messages
+        # The topic and the position of each message, if they are of a log.
+        self._places = places
+        # What mailboxes that prepare messages alike make of each; None for a copy.
+        self._prepared: dict[Prepare, Sequence[ChannelMessage | None]] = {}
+        # The same where they need no copy of any.
+        self._shared: dict[Prepare, Sequence[ChannelMessage]] = {}
+
+    def copies(self, mailbox: Mailbox) -> Sequence[ChannelMessage]:
+        """Return what goes into a mailbox: copies, messages with positions, or shared events."""
+        messages, prepare = self._messages, mailbox.prepare
+        if self._places and mailbox.positioned:
+            return list(map(PositionedMessage, messages, *zip(*self._places, strict=True)))
+        if prepare is None:
+            return [{**message} for message in messages]
+        common = self._shared.get(prepare)
+        if common is not None:
+            return common
+        prepared = self._prepared.get(prepare)
+        if prepared is None:
+            prepared = self._prepared[prepare] = list(map(prepare, messages))
+            shared = [made for made in prepared if made is not None]
+            if len(shared) == len(messages):
+                self._shared[prepare] = shared
+        return [{**m} if made is None else made for m, made in zip(messages, prepared, strict=True)]
 
 
 def _addressed_to(address: Any) -> list[str] | None:

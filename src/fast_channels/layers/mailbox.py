@@ -1,10 +1,9 @@
 """
-The inbox of one channel.
+The inbox of one channel, where frames and messages meet.
 
-Two lanes meet here. *Frames* come from the client and are never dropped: the
-writer waits while the lane is full. *Messages* come from a layer, whose writer
-cannot wait: beyond `capacity` a named policy decides what is lost, and the
-reader is told where in the stream.
+*Frames* come from the client and are never dropped: their writer waits while too many are
+unread. *Messages* come from a layer, whose writer cannot wait: beyond `capacity` a named
+policy decides which message is lost, and the reader is told where in the stream.
 """
 
 from __future__ import annotations
@@ -13,62 +12,90 @@ import asyncio
 import contextlib
 import sys
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from fast_channels.exceptions import LayerClosed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Sequence
 
     from fast_channels.type_defs import ChannelMessage, Overflow
 
-    from .lanes import Lane
+    # Makes of a message what all readers of a kind share, instead of a copy for each.
+    Prepare = Callable[[ChannelMessage], ChannelMessage | None]
 
-# Frames that may wait before the client's socket is no longer read. TCP then
-# slows the sender down.
+# Frames that may wait before the client's socket is no longer read. TCP then slows the
+# client down.
 FRAME_LIMIT = 64
 
-# Memory in bytes that they may take together; a single one may take more.
+# Memory in bytes that frames may take together; a single one may take more.
 FRAME_BYTES = 1_048_576
 
 
-# A lane with this many waiting is a deque, from whose front it is quicker to take;
-# before, it is a list, since most connections have little or nothing in it and a
-# deque takes 760 bytes. What both can do is all that is asked of them.
-MANY = 500
+# Switch from a list to a deque at this length. Taking from the front of a deque is faster,
+# but a deque takes 760 bytes, and most mailboxes are nearly empty.
+DEQUE_LENGTH = 500
+
+
+class MailboxReader(Protocol):
+    """
+    What takes messages out of a mailbox, if deliveries may run it (see consumer/eager.py).
+
+    Waking a reader in its own task costs more than most handlers do.
+    """
+
+    # True while the reader waits for something and its mailbox is empty. A delivery that is
+    # going to run the reader sets this to False, so that nothing wakes it meanwhile.
+    idle: bool
+
+    def wake(self) -> None:
+        """Let the reader run in its own task, if it is idle."""
+        ...
+
+    def run_all(
+        self, mailboxes: Iterable[Mailbox], copies: Callable[[Mailbox], Sequence[ChannelMessage]]
+    ) -> None:
+        """
+        Let the readers of these mailboxes handle what `copies` returns for each.
+
+        Messages that a reader does not come to, because it waits, go into its mailbox.
+        """
+        ...
 
 
 class Notice(dict[str, Any]):
-    """A message written by the layer itself. Its type cannot be forged by a sender."""
+    """A message that the layer itself has written. Senders cannot forge it."""
 
 
 class Mailbox:
     """
-    Any number of writers, none of which waits; one reader.
+    Messages for one reader, from any number of writers that never wait.
 
     A full mailbox follows `overflow`. `drop_oldest` forgets the message that
     waited longest; `drop_newest` refuses the one that arrives; `close` refuses
-    it too and asks the reader to end the connection. What was lost is counted
-    in `dropped` and reported once, in its place among the messages, as
+    it too and asks the reader to end the connection. Lost messages are counted
+    in `dropped` and reported once, in their place among the messages, as
     `{"type": "layer.overflow", "dropped": n}`.
     """
 
     __slots__ = (
-        "_frame_bytes",
         "_frame_room",
         "_frames",
         "_lost",
         "_messages",
+        "_reader",
         "_waiters",
         "capacity",
+        "changed",
         "closed",
         "dropped",
-        "lane",
+        "eager_reader",
+        "frame_bytes",
         "name",
         "overflow",
         "overflowed",
         "positioned",
-        "ready",
+        "prepare",
         "refuses",
     )
 
@@ -80,19 +107,22 @@ class Mailbox:
         *,
         refuses: bool = False,
     ) -> None:
-        # The channel that this is the inbox of.
         self.name = name
-        # Messages that may wait unread.
+        """The name of the channel."""
         self.capacity = capacity
-        # What it does with one message more.
+        """How many messages may wait unread."""
         self.overflow = overflow
-        # Whether senders in this process are to hear of a full mailbox.
+        """The policy for one message more."""
         self.refuses = refuses
-        # A short cut for messages, if the reader wants one, and the same while it
-        # may be used: while the reader waits, and nothing for it.
-        self.lane: Lane | None = None
-        self.ready: Lane | None = None
-        # Whether the reader wants to know the positions of messages, see layers/position.py.
+        """Whether senders in this process are told that the mailbox is full."""
+        # The reader that is woken when something has come, and the same if deliveries may
+        # run it instead.
+        self._reader: MailboxReader | None = None
+        self.eager_reader: MailboxReader | None = None
+        # True once anything has come or happened since the reader set this to False.
+        self.changed = True
+        # Makes what the reader gets instead of a copy of a message, if it returns something.
+        self.prepare: Prepare | None = None
         self.positioned = False
         # Messages lost here since the mailbox was made.
         self.dropped = 0
@@ -101,24 +131,25 @@ class Mailbox:
         # True once the policy is "close" and a message was refused.
         self.overflowed = False
         self._messages: list[ChannelMessage] | deque[ChannelMessage] = []
-        # Each with the memory that it takes, and that of all of them.
+        # Events from the client that wait, each with the memory that it takes.
         self._frames: list[tuple[ChannelMessage, int]] = []
-        self._frame_bytes = 0
-        # Lost since the last report. With drop_oldest they stood before the
-        # first waiting message, otherwise behind the last one.
+        # The memory that they take together.
+        self.frame_bytes = 0
+        # Messages lost since the last report. With drop_oldest they stood before the first
+        # waiting message, otherwise after the last one.
         self._lost = 0
-        # What readers wait on while there is nothing to take. One reader is the
-        # rule; receive() of one channel may be called by several.
+        # What callers of `get` and `wait` wait for. receive() of one channel may be called
+        # by several tasks.
         self._waiters: list[asyncio.Future[None]] = []
-        # What the frame writer waits on while its lane is full.
+        # What the writer of frames waits for while too many are unread.
         self._frame_room: asyncio.Future[None] | None = None
 
     def __len__(self) -> int:
-        """Messages that wait, frames not counted."""
+        """Return how many messages wait; frames do not count."""
         return len(self._messages)
 
     def __bool__(self) -> bool:
-        """An empty mailbox is one all the same."""
+        """Return True, even for an empty mailbox."""
         return True
 
     @property
@@ -131,21 +162,18 @@ class Mailbox:
             if not self._overflow():
                 return False
         elif self._lost and self.overflow != "drop_oldest":
-            # Room again: the report goes where the hole is, before what follows.
+            # The report goes where messages were lost, before what follows.
             self._add(self._report())
         self._add(message)
         return True
 
-    def open_lane(self, lane: Lane) -> None:
-        """Use a short cut from the next time that the reader waits; it is woken for that."""
-        self.lane = lane
-        self._wake()
-
-    def close_lane(self) -> None:
-        self.lane = self.ready = None
+    def listen(self, reader: MailboxReader, prepare: Prepare | None = None) -> None:
+        """Wake this reader when something comes, or let deliveries run it."""
+        self._reader = self.eager_reader = reader
+        self.prepare = prepare
 
     def wake(self) -> None:
-        """Let a reader that is idle see what there is to do besides messages."""
+        """Let a reader that is idle look at what there is to do besides messages."""
         self._wake()
 
     def put_notice(self, notice: Notice) -> None:
@@ -154,11 +182,11 @@ class Mailbox:
 
     @property
     def holds_frame_back(self) -> bool:
-        """Whether the client has sent more than there is room for."""
+        """Whether the client has sent more frames than there is room for."""
         return self._frame_room is not None
 
     async def put_frame(self, event: ChannelMessage) -> None:
-        """Add an event from the client; waits while FRAME_LIMIT or FRAME_BYTES are unread."""
+        """Add an event from the client; wait while FRAME_LIMIT or FRAME_BYTES are unread."""
         size = _size(event)
         while self._frames and not self._has_room(size):
             self._frame_room = asyncio.get_running_loop().create_future()
@@ -167,26 +195,17 @@ class Mailbox:
             finally:
                 self._frame_room = None
         self._frames.append((event, size))
-        self._frame_bytes += size
+        self.frame_bytes += size
         self._wake()
 
     async def wait(self) -> None:
         """
         Return when there is something to take.
 
-        Takes nothing itself, so cancelling it loses nothing.
+        Nothing is taken, so cancelling this loses nothing.
         """
         while not (self._messages or self._frames or self._lost or self.overflowed or self.closed):
             await self._sleep()
-
-    def change(self) -> asyncio.Future[None]:
-        """
-        Return what is done once anything has happened here, for the one reader of a consumer.
-
-        To be asked for when nothing waits. Costs less than `wait`.
-        """
-        self.ready = self.lane
-        return self._waiter()
 
     def take(self) -> ChannelMessage | None:
         """Return the next message, or None if none waits."""
@@ -205,7 +224,7 @@ class Mailbox:
         if self._frame_room is not None:
             _resolve(self._frame_room)
         event, size = self._frames.pop(0)
-        self._frame_bytes -= size
+        self.frame_bytes -= size
         return event
 
     async def get(self) -> ChannelMessage:
@@ -221,30 +240,32 @@ class Mailbox:
         return message
 
     def put_back(self, message: ChannelMessage) -> None:
-        """Undo a take()."""
+        """Undo a `take`."""
         self._messages.insert(0, message)
         self._wake()
 
     def close(self) -> None:
-        """Let nobody wait for what will not come."""
+        """Mark the channel as closed, and wake every reader."""
         self.closed = True
         self._wake()
 
     def _has_room(self, size: int) -> bool:
-        return len(self._frames) < FRAME_LIMIT and self._frame_bytes + size <= FRAME_BYTES
+        return len(self._frames) < FRAME_LIMIT and self.frame_bytes + size <= FRAME_BYTES
 
     def _add(self, message: ChannelMessage) -> None:
+        self.changed = True
         self._messages.append(message)
-        if len(self._messages) == MANY:
+        if len(self._messages) == DEQUE_LENGTH:
             self._messages = deque(self._messages)
-        if self._waiters:
+        reader = self._reader
+        if self._waiters or (reader is not None and reader.idle):
             self._wake()
 
     def _overflow(self) -> bool:
-        """Make room or refuse, by policy; whether the message that arrives may stay."""
+        """Make room or refuse, by policy; return whether the message that arrives may stay."""
         if self.overflow == "drop_oldest":
             for index, message in enumerate(self._messages):
-                # What the layer itself has to say outlives the messages around it.
+                # A message from the layer itself is never dropped.
                 if not isinstance(message, Notice):
                     del self._messages[index]
                     self._lose()
@@ -274,15 +295,17 @@ class Mailbox:
         try:
             await waiter
         finally:
-            # Still listed only if this wait was cancelled: a reader that polls
-            # with short timeouts must leave nothing behind.
+            # Still listed only if this wait was cancelled: a reader that polls with short
+            # timeouts must leave nothing behind.
             if waiter in self._waiters:
                 self._waiters.remove(waiter)
 
     def _wake(self) -> None:
-        # All of them, so that a wake-up given to a reader that is being
-        # cancelled at this moment is not lost for the others.
-        self.ready = None
+        # All of them, so that a wake-up for a reader that is cancelled at this moment is not
+        # lost for the others.
+        self.changed = True
+        if self._reader is not None:
+            self._reader.wake()
         for waiter in self._waiters:
             if not waiter.done():
                 waiter.set_result(None)
@@ -290,7 +313,7 @@ class Mailbox:
 
 
 class ThreadsafeMailbox(Mailbox):
-    """The same for a reader whose loop is not the one that delivers."""
+    """A mailbox whose reader is on another loop than the layer."""
 
     __slots__ = ("_loop",)
 
@@ -302,10 +325,10 @@ class ThreadsafeMailbox(Mailbox):
         self._call(super().put, message)
         return True
 
-    def change(self) -> asyncio.Future[None]:
-        # A lane is for the loop of its reader alone: it is not ready for a moment, in
-        # which the thread that delivers may look.
-        return self._waiter()
+    def listen(self, reader: MailboxReader, prepare: Prepare | None = None) -> None:
+        super().listen(reader, prepare)
+        # The thread that delivers must not run it.
+        self.eager_reader = None
 
     def put_notice(self, notice: Notice) -> None:
         self._call(super().put_notice, notice)
@@ -314,13 +337,13 @@ class ThreadsafeMailbox(Mailbox):
         self._call(super().close)
 
     def _call(self, function: Callable[..., object], *args: object) -> None:
-        # The reader's loop may have ended a moment ago, and the reader with it.
+        # The reader's loop may have ended a moment ago.
         with contextlib.suppress(RuntimeError):
             self._loop.call_soon_threadsafe(function, *args)
 
 
 def _size(event: ChannelMessage) -> int:
-    """Bytes of memory that an event's data takes; what carries it counts for nothing."""
+    """Return the bytes of memory that the data of an event takes, without the dict."""
     data = event.get("text") or event.get("bytes") or event.get("body")
     return sys.getsizeof(data) if data else 0
 

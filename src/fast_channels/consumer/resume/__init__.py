@@ -1,1 +1,1 @@
-"""The resume protocol: what a client missed while it was away is sent to it afterwards."""
+"""The resume protocol: a client that was away is sent what it has missed."""

@@ -1,4 +1,4 @@
-"""How far a connection has come in its groups, and what it has yet to make up for."""
+"""How far a connection has come in its groups, and what it still has to make up for."""
 
 from __future__ import annotations
 
@@ -19,21 +19,22 @@ class Missed(NamedTuple):
 
     position: Position
     message: ChannelMessage
-    # Whether it was sent before the connection joined the group, frames of it that the
-    # client has, and how often handlers have failed at it for this client.
+    # Whether it was sent before the connection joined the group.
     replay: bool = False
+    # Frames of it that the client has.
     skip: int = 0
+    # How often handlers have failed at it for this client.
     failures: int = 0
 
 
-class Standing:
+class GroupProgress:
     """
-    One group of a connection.
+    How far a connection has come in one group.
 
-    Messages in the log are handled in the order of their offsets, so that the one to
-    come is known. A live one that comes when something else has to be handled first
-    is passed over: it is in the log, and read from there in its turn. So nothing has
-    to be kept for a connection that is slow, and what its mailbox drops is not lost.
+    Messages of the log are handled in the order of their offsets, so the next one is known.
+    A live message that arrives while something else has to be handled first is passed over:
+    it is in the log, and is read from there in its turn. Therefore nothing has to be kept
+    for a slow connection, and a message that its mailbox drops is not lost.
     """
 
     __slots__ = (
@@ -51,27 +52,27 @@ class Standing:
 
     def __init__(self, group: str) -> None:
         self.group = group
-        # Whether the client has been told of the group. Before, nothing is handled.
+        # Whether the client has been told of the group. Nothing is handled before that.
         self.ready = False
         # Up to where messages have been handled, or wait in `missed`; None while joining.
         self.read: Position | None = None
         self.missed: deque[Missed] = deque()
-        # Whether there may be more in the log than has been read.
+        # Whether the log may have more messages than have been read.
         self.behind = False
         # Whether not_recovered() has yet to be called.
         self.lost = False
         # Up to where everything has been handled, and what the client was told of that;
-        # None if it has a part of the message there.
+        # None if the client has a part of the message there.
         self.done: Position | None = None
         self.told: Position | None = None
-        # Where the client stands in a message at which a handler has failed.
+        # Where the client is in a message at which a handler has failed.
         self.part: Place | None = None
-        # What `resume` has to say.
+        # What the `resume` frame has to say.
         self.report: dict[str, Any] = {}
 
     @property
     def due(self) -> bool:
-        """Whether there is something to do before anything live."""
+        """Whether something has to be done before anything live."""
         return self.ready and (self.lost or bool(self.missed) or self.behind)
 
     def begin(self, position: Position, place: Place | None) -> None:
@@ -86,12 +87,12 @@ class Standing:
         """Join at a position that is behind what the client has missed."""
         self.read, self.missed = end, deque(missed)
         self.done = self.told = place.position if place.frames is None else None
-        # One that it has a part of is none that it has missed.
+        # A message of which the client has a part does not count as missed.
         number = sum(not message.skip for message in self.missed)
         self.report = {"recovered": True, "position": str(place), "missed": number}
 
     def lose(self, position: Position) -> None:
-        """Go on at a position: what came before it cannot be had any more."""
+        """Go on at a position: the messages before it are no longer in the log."""
         self.read = self.done = self.told = position
         self.missed.clear()
         self.behind = False
@@ -99,7 +100,7 @@ class Standing:
         self.report = {"recovered": False, "position": str(position), "missed": 0}
 
     def expects(self, position: Position) -> bool:
-        """Whether a live message comes next. If it is not, it is read from the log, or was."""
+        """Return whether a live message is next. If not, it was read from the log, or will be."""
         if self.read is not None and self.read.epoch == position.epoch:
             if position.offset <= self.read.offset:
                 return False
@@ -110,86 +111,86 @@ class Standing:
         return False
 
 
-class Standings:
-    """All groups of a connection that are joined with their positions."""
+class Progress:
+    """The progress of one connection in all groups that it has joined with positions."""
 
     __slots__ = ("_due", "_joined", "presented")
 
     def __init__(self, presented: dict[str, Place]) -> None:
-        # What the client says that it has, of groups that may or may not be joined.
+        # The places that the client has presented, in groups that may or may not be joined.
         self.presented = presented
-        self._joined: dict[str, Standing] = {}
-        # Those with something to make up for; the first has its turn next.
-        self._due: dict[str, Standing] = {}
+        self._joined: dict[str, GroupProgress] = {}
+        # The groups with something to make up for; the first has its turn next.
+        self._due: dict[str, GroupProgress] = {}
 
-    def __contains__(self, standing: Standing) -> bool:
-        return self._joined.get(standing.group) is standing
+    def __contains__(self, progress: GroupProgress) -> bool:
+        return self._joined.get(progress.group) is progress
 
-    def get(self, group: str) -> Standing | None:
+    def get(self, group: str) -> GroupProgress | None:
         return self._joined.get(group)
 
-    def add(self, group: str) -> Standing:
-        standing = self._joined[group] = Standing(group)
-        return standing
+    def add(self, group: str) -> GroupProgress:
+        progress = self._joined[group] = GroupProgress(group)
+        return progress
 
     def remove(self, group: str) -> None:
         self._joined.pop(group, None)
         self._due.pop(group, None)
 
-    def expects(self, standing: Standing, position: Position) -> bool:
-        expected = standing.expects(position)
-        self.note(standing)
+    def expects(self, progress: GroupProgress, position: Position) -> bool:
+        expected = progress.expects(position)
+        self.note(progress)
         return expected
 
     def fall_behind(self, groups: Iterable[str] | None = None) -> None:
-        """Messages of these groups, or of any, may have been lost on the way."""
+        """Note that messages of these groups, or of any, may have been lost on the way."""
         for group in list(self._joined) if groups is None else groups:
-            standing = self._joined.get(group)
-            if standing is not None:
-                standing.behind = True
-                self.note(standing)
+            progress = self._joined.get(group)
+            if progress is not None:
+                progress.behind = True
+                self.note(progress)
 
-    def note(self, standing: Standing) -> None:
-        """Remember a group if there is something to make up for."""
-        if standing in self and standing.due:
-            self._due[standing.group] = standing
+    def note(self, progress: GroupProgress) -> None:
+        """Remember a group if it has something to make up for."""
+        if progress in self and progress.due:
+            self._due[progress.group] = progress
 
-    def next(self) -> Standing | None:
-        """Return whose turn it is, if there is anything to do; see `note` for the next turn."""
+    def next(self) -> GroupProgress | None:
+        """Return the group whose turn it is, if any; `note` gives it another turn."""
         group = next(iter(self._due), None)
         return None if group is None else self._due.pop(group)
 
     def release(self) -> dict[str, Any]:
-        """Return what is told of groups that the client does not know of; they may begin then."""
+        """Return the reports on groups that the client does not know of; these may begin now."""
         reports: dict[str, Any] = {}
-        for standing in self._joined.values():
-            if standing.report and not standing.ready:
-                reports[standing.group] = standing.report
-                standing.ready = True
-                self.note(standing)
+        for progress in self._joined.values():
+            if progress.report and not progress.ready:
+                reports[progress.group] = progress.report
+                progress.ready = True
+                self.note(progress)
         return reports
 
     def untold(self) -> dict[str, str]:
-        """Return up to where the client has everything, as far as it does not know."""
+        """Return up to where the client has everything, where it does not know that yet."""
         untold: dict[str, str] = {}
-        for standing in self._joined.values():
-            if standing.part is not None:
-                untold[standing.group] = str(standing.part)
-            elif standing.ready and standing.done is not None and standing.told != standing.done:
-                standing.told = standing.done
-                untold[standing.group] = str(standing.done)
+        for progress in self._joined.values():
+            if progress.part is not None:
+                untold[progress.group] = str(progress.part)
+            elif progress.ready and progress.done is not None and progress.told != progress.done:
+                progress.told = progress.done
+                untold[progress.group] = str(progress.done)
         return untold
 
     def keep_unread(self) -> None:
-        """Nothing is made up for, other than what was passed over since a group was joined."""
-        for standing in list(self._joined.values()):
-            if standing.read is None:
-                # It is being joined.
+        """Make up only for messages that were passed over since a group was joined."""
+        for progress in list(self._joined.values()):
+            if progress.read is None:
+                # The group is being joined.
                 continue
-            if standing.behind:
-                standing.missed.clear()
-                standing.lost = False
-                standing.ready = True
-                self.note(standing)
+            if progress.behind:
+                progress.missed.clear()
+                progress.lost = False
+                progress.ready = True
+                self.note(progress)
             else:
-                self.remove(standing.group)
+                self.remove(progress.group)

@@ -111,13 +111,11 @@ def opened(text: str) -> FromClient:
 class Handling:
     """A message of a group while it is being handled, and the frames that it has led to."""
 
-    __slots__ = ("_frames", "_position", "_replay", "_skip", "failed", "group", "position")
+    __slots__ = ("_frames", "_position", "_replay", "_skip", "group", "position")
 
     def __init__(self, group: str, position: Position, *, replay: bool, skip: int) -> None:
         self.group = group
         self.position = position
-        # Whether its handler has raised.
-        self.failed = False
         self._position = str(position)
         # Whether it was missed, and is made up for.
         self._replay = replay
