@@ -1,4 +1,4 @@
-"""Consumers that record what reaches them, and both ends of a connection without a server."""
+"""Consumers that record their calls, and both ends of a connection without a server."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from fast_channels.layers.in_memory import InMemoryChannelLayer, MemoryBroker
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-# The alias under which the `layer` fixture is registered.
+# The `layer` fixture is registered under this alias.
 ALIAS = "test"
 
-# Turns of the event loop that anything here may take, far more than it needs.
+# Upper bound of turns of the event loop for any step, far more than needed.
 MANY_TURNS = 1000
 
 
 async def until(condition: Callable[[], object]) -> None:
-    """Return once `condition()` is true; it must become so without any real time passing."""
+    """Return once `condition()` is true; it must become true without any real time passing."""
     for _ in range(MANY_TURNS):
         if condition():
             return
@@ -30,17 +30,17 @@ async def until(condition: Callable[[], object]) -> None:
 
 
 async def settled() -> None:
-    """Let everything run that can run now."""
+    """Let every task and callback run that is ready."""
     for _ in range(20):
         await asyncio.sleep(0)
 
 
 class Clock:
-    """The loop's time and its timers, in the hands of a test."""
+    """A clock in place of the loop's time and timers, which a test moves."""
 
     def __init__(self, loop, monkeypatch) -> None:
         self.now = 1000.0
-        # The timers that are set: when, and what is called.
+        # The timers: their time, and the function to call.
         self.timers: list[tuple[float, object]] = []
         monkeypatch.setattr(loop, "time", lambda: self.now)
         monkeypatch.setattr(loop, "call_at", self.call_at)
@@ -58,7 +58,7 @@ class Clock:
         return Handle()
 
     async def pass_(self, seconds, *, late=0.0):
-        """Let time pass; timers fire when they are due, or `late`."""
+        """Let time pass; timers fire on time, or `late` seconds later."""
         end = self.now + seconds
         while due := [timer for timer in self.timers if timer[0] <= end]:
             timer = min(due, key=lambda timer: timer[0])
@@ -74,23 +74,23 @@ def drained(queue: asyncio.Queue) -> list:
 
 
 async def rest(communicator) -> list:
-    """Wait for the application to end; returns the events it sent that nobody has read."""
+    """Wait for the application to end; return its unread events."""
     await communicator.wait()
     return drained(communicator.output_queue)
 
 
 def closes(events) -> list[tuple[int, str]]:
-    """Code and reason of every close frame among `events`."""
+    """Return code and reason of every close frame among `events`."""
     return [(e["code"], e["reason"]) for e in events if e["type"] == "websocket.close"]
 
 
 def errors(caplog) -> list:
-    """Log records with a traceback."""
+    """Return the log records with a traceback."""
     return [record for record in caplog.records if record.exc_info]
 
 
 class Recorder(AsyncWebsocketConsumer):
-    """Writes down every call in `calls`; echoes text frames and chat messages to the client."""
+    """Records every call in `calls`; echoes text frames and chat messages to the client."""
 
     channel_layer_alias = ALIAS
     groups = ("room",)
@@ -123,19 +123,22 @@ class Recorder(AsyncWebsocketConsumer):
 
 
 class Wire:
-    """The server's end of one connection, for what a communicator's queues cannot show."""
+    """
+    The server's end of one connection, for tests that a communicator's queues are too coarse
+    for.
+    """
 
     def __init__(self, application, scope=None) -> None:
         self.scope = scope or {"type": "websocket", "path": "/", "headers": []}
         self.application = application
         self.incoming: asyncio.Queue = asyncio.Queue()
-        # Events that the application has received so far.
+        # Number of events that the application has received.
         self.received = 0
-        # Events that the application has sent so far.
+        # Number of events that the application has sent.
         self.sent: list[dict] = []
-        # Raised by send() from now on, if set.
+        # An exception that send() raises from now on, or None.
         self.failure: Exception | None = None
-        # Types that send() does not return for until `released` is set.
+        # Event types for which send() does not return until `released` is set.
         self.stuck: set[str] = set()
         self.released = asyncio.Event()
 
@@ -162,7 +165,7 @@ class Wire:
             await self.released.wait()
 
     async def ended(self) -> None:
-        """Return once the application has ended, whether in order or cancelled."""
+        """Return once the application has ended, cleanly or by a cancellation."""
         with contextlib.suppress(asyncio.CancelledError):
             async with asyncio.timeout(5):
                 await self.task
@@ -177,22 +180,22 @@ LEAVE = {"type": "websocket.disconnect", "code": 1000}
 
 
 class FragileBroker(MemoryBroker):
-    """A broker that can be interrupted, and that confirms subscriptions when it is let to."""
+    """A broker that can be interrupted, and that confirms subscriptions when a test allows it."""
 
-    # Its answers are waited for.
+    # The layer waits for its answers.
     delivers_everything = False
 
     def __init__(self, *args) -> None:
         super().__init__(*args)
-        # Called by tests in the role of a connection that was lost and came back.
+        # Tests call this like a broker after a lost connection.
         self.report_outage = None
-        # subscribe() waits for this.
+        # subscribe() waits for this event.
         self.confirming = asyncio.Event()
         self.confirming.set()
-        # Subscribing to an inbox waits for this.
+        # Subscribing to an inbox waits for this event.
         self.opening = asyncio.Event()
         self.opening.set()
-        # Groups whose subscription was asked for.
+        # Groups with a requested subscription.
         self.asked: list[str] = []
         # Raised by subscribe(), if set.
         self.failure: Exception | None = None
@@ -212,12 +215,12 @@ class FragileBroker(MemoryBroker):
 
 
 class FragileLayer(InMemoryChannelLayer):
-    """An in-memory layer around a FragileBroker, which is its `broker`."""
+    """An in-memory layer on a FragileBroker, which is its `broker`."""
 
     def __init__(self, **options) -> None:
         super().__init__(**options)
         self.broker = FragileBroker(self._store, self.get_capacity)
-        # Channels open when the broker has confirmed their inbox.
+        # Channels open once the broker has confirmed their inbox.
         self._addressing = InboxAddressing(inboxes_are_topics=True, keeps_every_name=True)
         self.opening = self.broker.opening
 

@@ -1,4 +1,4 @@
-"""What every consumer does: dispatch, order, the layer's messages, as_asgi."""
+"""Features of every consumer: dispatch, order, messages of the layer, as_asgi."""
 
 from __future__ import annotations
 
@@ -53,14 +53,14 @@ class TestHandlerNames:
 
     @pytest.mark.parametrize("message", [{}, {"type": ""}, {"type": None}, {"type": 5}])
     def test_missing_type_raises(self, message):
-        """The sentence shows what came."""
+        """The sentence shows the message."""
         with pytest.raises(ValueError, match="needs a string as its type") as caught:
             get_handler_name(message)
         assert repr(message.get("type")) in str(caught.value)
 
     @pytest.mark.parametrize("type_", ["_private", ".private", "__init__", "._x"])
     def test_leading_underscore_raises(self, type_):
-        """The sentence shows the type and what is wrong with it."""
+        """The sentence shows the type and the problem."""
         with pytest.raises(ValueError, match="begins with an underscore") as caught:
             get_handler_name({"type": type_})
         assert repr(type_) in str(caught.value)
@@ -68,9 +68,9 @@ class TestHandlerNames:
 
 def guarded_consumer():
     """
-    Return a recorder with methods of many kinds, none of them meant for messages.
+    Return a recorder with methods of many kinds, none of them a handler.
 
-    Of a class of its own, since what is logged once is logged once per class.
+    Each call makes a new class, because some lines are logged once per class.
     """
 
     class Guarded(AsyncJsonWebsocketConsumer, Recorder):
@@ -93,26 +93,26 @@ def guarded_consumer():
 
 
 class TestMessagesThatReachNobody:
-    """A message from the layer can close nobody, whatever its type."""
+    """No message of the layer closes a connection, whatever its type."""
 
     @pytest.mark.parametrize(
         "message",
         [
             {"type": type_}
             for type_ in (
-                # what consumers are made of
+                # methods of consumers
                 *("close", "send", "accept", "base_send", "dispatch", "connect", "receive"),
                 *("disconnect", "channel_layer", "channel_name", "scope", "as_asgi", "groups"),
                 *("on_error", "on_gap", "disconnected", "max_frame_size", "send_json"),
                 *("receive_json", "decode_json", "encode.json", "on_invalid_json"),
-                # what servers send
+                # events of servers
                 *("websocket.receive", "websocket.disconnect", "websocket.connect"),
                 *("websocket_receive", "websocket_disconnect", "websocket.close"),
-                # what is private
+                # private names
                 *("_private", ".private", "__init__", "__call__", "__class__", "_state"),
-                # what only the layer says
+                # types that only the layer sends
                 *("layer.gap", "layer.overflow", "layer_gap", "layer_overflow", "layer.unknown"),
-                # what there is no method for
+                # types without a method
                 *("unknown", "chat.unknown", "room", "with space", "", None, 5, 1.5, True),
                 *(["close"], {"a": "mapping"}, b"close"),
             )
@@ -123,7 +123,7 @@ class TestMessagesThatReachNobody:
     async def test_message_is_counted_logged_once_and_skipped(
         self, layer, connect, caplog, message
     ):
-        """The connection lives on and handles the next message and the next frame."""
+        """The connection stays open and handles the next message and the next frame."""
         consumer = guarded_consumer()
         client = await connect(consumer)
         for _ in range(2):
@@ -144,7 +144,7 @@ class TestMessagesThatReachNobody:
         assert consumer.disconnects == [1000]
 
     async def test_each_type_is_logged_for_itself(self, layer, connect, caplog):
-        """One noisy type does not hide another."""
+        """A frequent type does not hide another one."""
         client = await connect(guarded_consumer())
         for type_ in ("one", "two", "one", "two", "close"):
             await layer.group_send("room", {"type": type_})
@@ -157,7 +157,7 @@ class TestMessagesThatReachNobody:
         await client.disconnect()
 
     async def test_flood_of_new_types_does_not_fill_the_log(self, layer, connect, caplog):
-        """Counting goes on after logging has stopped."""
+        """Messages are counted even after logging has stopped."""
         client = await connect(guarded_consumer())
         for number in range(MAX_LOGGED_TYPES + 20):
             await layer.group_send("room", {"type": f"unknown.{number}"})
@@ -175,7 +175,7 @@ class TestMessagesThatReachNobody:
         await client.disconnect()
 
     async def test_method_of_a_users_own_base_class_is_a_handler(self, layer, connect):
-        """Only what the library defines is out of reach, not what its users share."""
+        """Only methods of the library are out of reach."""
 
         class Base(AsyncWebsocketConsumer):
             async def shared(self, message):
@@ -191,7 +191,7 @@ class TestMessagesThatReachNobody:
         await client.disconnect()
 
     async def test_property_that_raises_closes_nobody(self, layer, connect):
-        """Looking for a handler is part of what a message can cause."""
+        """The lookup of a handler may run user code."""
 
         class WithUser(Recorder):
             @property
@@ -208,7 +208,7 @@ class TestMessagesThatReachNobody:
         assert consumer.disconnects == [1000]
 
     async def test_method_that_takes_no_message_is_no_handler(self, layer, connect):
-        """A helper of one's own that happens to have the name of a type."""
+        """The method is a helper that happens to have the name of a type."""
 
         class Helpful(Recorder):
             async def helper(self):
@@ -231,7 +231,7 @@ class TestMessagesThatReachNobody:
 
 class TestDispatch:
     async def test_own_dispatch_sees_types_without_a_method(self, layer, connect):
-        """Routing of one's own needs no method per type."""
+        """A custom dispatch needs no method per type."""
 
         class Routing(Recorder):
             async def dispatch(self, message):
@@ -248,7 +248,7 @@ class TestDispatch:
 
     @pytest.mark.parametrize("type_", ["close", "_private", "layer.gap", None])
     async def test_own_dispatch_does_not_see_what_is_reserved(self, layer, connect, type_):
-        """It need not guard itself."""
+        """A custom dispatch need not check for them."""
 
         class Routing(Recorder):
             async def dispatch(self, message):
@@ -267,7 +267,7 @@ class TestDispatch:
     async def test_own_dispatch_that_passes_on_an_unknown_type_closes_nobody(
         self, layer, connect, caplog
     ):
-        """A dispatch that only looks on changes nothing."""
+        """A dispatch that only observes changes nothing."""
 
         class Watching(Recorder):
             async def dispatch(self, message):
@@ -284,7 +284,7 @@ class TestDispatch:
         await client.disconnect()
 
     async def test_handler_gets_the_whole_message(self, layer, connect):
-        """Type included, as the sender wrote it."""
+        """The message has its type, as the sender wrote it."""
         seen = []
 
         class Looking(Recorder):
@@ -302,7 +302,7 @@ class TestDispatch:
     async def test_value_error_of_a_handler_is_an_error_of_the_handler(
         self, layer, connect, caplog
     ):
-        """It is not taken for an unknown type."""
+        """The error is not mistaken for an unknown type."""
 
         class Failing(Recorder):
             async def fail(self, message):
@@ -317,7 +317,7 @@ class TestDispatch:
 
 class TestOrder:
     async def test_layer_messages_are_handled_in_order(self, layer, connect):
-        """Direct ones and those for a group, of one sender."""
+        """Direct messages and group messages of one sender keep their order."""
         consumer = Recorder()
         client = await connect(consumer)
         for number in range(0, 60, 2):
@@ -327,7 +327,7 @@ class TestOrder:
         await client.disconnect()
 
     async def test_handlers_never_overlap(self, layer, connect):
-        """A handler that waits holds up the next, whether frame or message."""
+        """A waiting handler delays the next one, for frames and messages."""
 
         class Interruptible(Recorder):
             async def receive(self, text_data=None, bytes_data=None):
@@ -357,7 +357,7 @@ class TestOrder:
         await client.disconnect()
 
     async def test_flood_of_messages_does_not_starve_a_frame(self, layer, connect):
-        """A frame that waits is handled after one message at most."""
+        """A waiting frame is handled after one message at most."""
         consumer = Gated()
         client = await connect(consumer)
         for number in range(50):
@@ -371,7 +371,7 @@ class TestOrder:
         await client.disconnect()
 
     async def test_flood_of_frames_does_not_starve_a_message(self, layer, connect):
-        """A message that waits is handled after one frame at most."""
+        """A waiting message is handled after one frame at most."""
         consumer = Gated()
         client = await connect(consumer)
         for number in range(50):
@@ -384,7 +384,7 @@ class TestOrder:
         await client.disconnect()
 
     async def test_messages_that_beget_messages_do_not_starve_a_frame(self, layer, connect):
-        """Not even a consumer that keeps itself busy is deaf."""
+        """A consumer that sends messages to itself still handles frames."""
 
         class Restless(Recorder):
             async def again(self, message):
@@ -397,7 +397,7 @@ class TestOrder:
         await client.disconnect()
 
     async def test_messages_behind_the_end_are_not_handled(self, layer, connect):
-        """Once the client is gone, nothing runs but disconnect()."""
+        """Once the client is gone, only disconnect() runs."""
         consumer = Gated()
         client = await connect(consumer)
         await client.send_to("frame")
@@ -413,13 +413,13 @@ class TestOrder:
 
 class TestBackpressure:
     async def test_pump_stops_reading_at_the_limit(self, layer):
-        """What a slow consumer has not handled stays in the socket, where TCP slows the sender."""
+        """Unhandled frames stay in the socket, where TCP slows the sender."""
         consumer = Gated()
         wire = Wire(consumer)
         wire.start(CONNECT, *(text(str(number)) for number in range(3 * FRAME_LIMIT)))
         await until(lambda: ("receive", "0") in consumer.calls)
         await settled()
-        # connect, the frame in its handler, those that wait, and one in the pump's hand
+        # connect, the frame in its handler, the waiting frames, and one frame in the pump
         assert wire.received <= FRAME_LIMIT + 3
         consumer.gate.set()
         wire.put(LEAVE)
@@ -429,7 +429,7 @@ class TestBackpressure:
         assert consumer.disconnects == [1000]
 
     async def test_cancelled_while_the_pump_waits_ends_in_order(self, layer):
-        """A full lane of frames holds up no cleanup."""
+        """A full queue of frames does not delay the cleanup."""
         consumer = Gated()
         wire = Wire(consumer)
         task = wire.start(CONNECT, *(text(str(number)) for number in range(3 * FRAME_LIMIT)))
@@ -440,7 +440,7 @@ class TestBackpressure:
         assert consumer.disconnects == [1001]
 
     async def test_receive_that_raises_ends_the_connection(self, layer, caplog):
-        """A server that fails must not leave a consumer waiting for ever."""
+        """A failing server must not leave a consumer waiting forever."""
         consumer = Recorder()
 
         class Broken(Wire):
@@ -458,10 +458,10 @@ class TestBackpressure:
 
 
 class TestOverflow:
-    """A channel that is full loses its own messages, and its consumer learns how many."""
+    """A full channel loses its own messages, and its consumer learns the number."""
 
     async def flood(self, layer, consumer, client, messages):
-        """Send while the consumer is busy, so that only three of the messages find room."""
+        """Send while the consumer is busy, so that only three of the messages fit."""
         await client.send_to("busy")
         await until(lambda: consumer.calls[-1] == ("receive", "busy"))
         for number in range(messages):
@@ -469,7 +469,7 @@ class TestOverflow:
         consumer.gate.set()
 
     async def test_notice_has_the_count_and_its_place_in_the_stream(self, small_layer, connect):
-        """With drop_oldest the loss stands before the messages that are left."""
+        """With drop_oldest, the notice comes before the remaining messages."""
         consumer = Noticing()
         client = await connect(consumer)
         await self.flood(small_layer, consumer, client, 10)
@@ -479,7 +479,7 @@ class TestOverflow:
         await client.disconnect()
 
     async def test_notice_of_drop_newest_stands_behind_what_was_kept(self, connect, monkeypatch):
-        """The loss is where the hole is."""
+        """The notice is in the place of the lost messages."""
         async with InMemoryChannelLayer(capacity=3, overflow="drop_newest") as layer:
             monkeypatch.setitem(channel_layers._layers, ALIAS, layer)
             consumer = Noticing()
@@ -493,7 +493,7 @@ class TestOverflow:
             await client.disconnect()
 
     async def test_two_floods_make_two_notices(self, small_layer, connect):
-        """Each notice counts what was lost since the one before."""
+        """Each notice counts the losses since the one before."""
         consumer = Noticing()
         client = await connect(consumer)
         for messages in (5, 6):
@@ -505,7 +505,7 @@ class TestOverflow:
         await client.disconnect()
 
     async def test_consumer_without_a_handler_goes_on(self, small_layer, connect, caplog):
-        """The notice is for those who ask; nothing is logged or counted as unknown."""
+        """The notice is optional: nothing is logged or counted as unknown."""
         consumer = Gated()
         client = await connect(consumer)
         await self.flood(small_layer, consumer, client, 10)
@@ -516,7 +516,7 @@ class TestOverflow:
         await client.disconnect()
 
     async def test_neighbour_loses_nothing(self, small_layer, connect):
-        """A slow connection is slow for itself."""
+        """A slow connection harms only itself."""
         slow, quick = Gated(), Recorder()
         slow_client, quick_client = await connect(slow), await connect(quick)
         await self.flood(small_layer, slow, slow_client, 10)
@@ -525,7 +525,7 @@ class TestOverflow:
         await quick_client.disconnect()
 
     async def test_policy_close_ends_a_consumer_that_never_catches_up(self, closing_layer, connect):
-        """A flood that does not stop is the very case the policy is for."""
+        """The policy is meant for an endless flood."""
 
         class Drowning(Recorder):
             async def flood(self, message):
@@ -543,7 +543,7 @@ class TestOverflow:
 
 class TestGap:
     async def test_gap_is_handed_to_its_handler(self, fragile_layer, connect):
-        """With what the connection was subscribed to, and since and until when."""
+        """The notice has the groups, and the begin and end of the outage."""
         gaps = []
 
         class Catching(Recorder):
@@ -566,7 +566,7 @@ class TestGap:
         await client.disconnect()
 
     async def test_consumer_without_a_handler_goes_on(self, fragile_layer, connect, caplog):
-        """A gap that nobody asks about is no reason to close."""
+        """A gap does not close a consumer without a handler."""
         client = await connect(Recorder())
         fragile_layer.broker.report_outage(Outage(1.0, 2.0, lost=["room"]))
         await fragile_layer.group_send("room", {"type": "chat.message", "text": "next"})
@@ -577,7 +577,7 @@ class TestGap:
 
     @pytest.mark.parametrize("type_", ["layer.gap", "layer_gap"])
     async def test_gap_that_somebody_sends_closes_nobody(self, layer, connect, type_):
-        """Only the layer itself can say so."""
+        """Only the layer itself can send a gap."""
 
         class Careful(Recorder):
             on_gap = "close"
@@ -591,7 +591,7 @@ class TestGap:
 
 class TestUnknownLayer:
     async def test_connection_fails_with_a_sentence(self, layer):
-        """It names the consumer, the alias and the aliases that there are."""
+        """The sentence has the consumer, the alias and the known aliases."""
 
         class Misspelt(AsyncWebsocketConsumer):
             channel_layer_alias = "chta"
@@ -631,7 +631,7 @@ class TestUnknownLayer:
     async def test_application_does_not_start_if_it_is_decorated_like_a_function(
         self, layer, decorator, included
     ):
-        """FastAPI looks for its arguments in the request, and turns clients away without a word."""
+        """FastAPI would look for its arguments in the request, and turn clients away silently."""
 
         class Decorated(AsyncWebsocketConsumer):
             pass
@@ -645,7 +645,7 @@ class TestUnknownLayer:
                 pytest.fail("the application started")
 
     async def test_consumer_that_is_not_mounted_keeps_no_application_from_starting(self, layer):
-        """Another application of the process may have layers of its own."""
+        """Another application of the process may have its own layers."""
 
         class Elsewhere(AsyncWebsocketConsumer):
             channel_layer_alias = "elsewhere"
@@ -675,7 +675,7 @@ class TestAsAsgi:
         """Frameworks wrap plain functions, and show names in their routes."""
 
         class Described(AsyncWebsocketConsumer):
-            """What it is for."""
+            """Documents an application."""
 
             def __init__(self, size=1):
                 self.size = size
@@ -687,11 +687,11 @@ class TestAsAsgi:
         assert application.consumer_initkwargs == {"size": 2}
         assert application.__name__ == "Described"
         assert application.__qualname__ == Described.__qualname__
-        assert application.__doc__ == "What it is for."
+        assert application.__doc__ == "Documents an application."
         assert application.__module__ == Described.__module__
 
     async def test_arguments_reach_every_consumer(self, connect):
-        """Each connection has an object of its own."""
+        """Each connection has its own object."""
         made = []
 
         class Sized(AsyncWebsocketConsumer):
@@ -714,12 +714,12 @@ class TestAsAsgi:
         "consumer_class", [AsyncConsumer, AsyncWebsocketConsumer, AsyncHttpConsumer]
     )
     def test_unknown_argument_raises_at_once(self, consumer_class):
-        """A typing mistake shows when routes are made, not when the first client comes."""
+        """A typing mistake is found when routes are made, not by the first client."""
         with pytest.raises(TypeError, match="colour"):
             consumer_class.as_asgi(colour="red")
 
     async def test_instance_is_an_application(self, connect):
-        """For one connection, as tests need it."""
+        """Tests use an instance for one connection."""
 
         class Echo(AsyncWebsocketConsumer):
             async def receive(self, text_data=None, bytes_data=None):
@@ -743,7 +743,7 @@ class TestAsAsgi:
         [(AsyncWebsocketConsumer, "http"), (AsyncHttpConsumer, "websocket")],
     )
     async def test_wrong_scope_type_raises_a_sentence(self, consumer_class, type_):
-        """It names the class, what came and where to mount it."""
+        """The sentence has the class, the scope and the right place to mount it."""
         communicator = ApplicationCommunicator(consumer_class.as_asgi(), {"type": type_})
         with pytest.raises(ConsumerStateError) as caught:
             await communicator.wait()
@@ -773,7 +773,7 @@ class TestPlainConsumer:
         assert await rest(communicator) == []
 
     async def test_layer_messages_arrive(self, layer):
-        """It has a channel like every consumer with an alias."""
+        """The consumer has a channel like every consumer with an alias."""
 
         class Raw(AsyncConsumer):
             channel_layer_alias = ALIAS
@@ -790,7 +790,7 @@ class TestPlainConsumer:
         assert await rest(communicator) == [{"type": "test.noted", "n": 1}]
 
     async def test_client_that_leaves_ends_it_whatever_its_handler_does(self, layer):
-        """Nothing more will come, so nothing may keep the channel open."""
+        """No more events come, so the channel must not stay open."""
 
         class Lax(AsyncConsumer):
             channel_layer_alias = ALIAS
@@ -804,7 +804,7 @@ class TestPlainConsumer:
         assert layer.statistics().channels == 0
 
     async def test_error_is_logged_and_ends_it(self, caplog):
-        """After on_error had its say."""
+        """on_error runs before that."""
         seen = []
 
         class Failing(AsyncConsumer):
@@ -822,7 +822,7 @@ class TestPlainConsumer:
         assert "'test.ping'" in record.message
 
     async def test_consumer_without_a_layer_has_no_channel(self, connect):
-        """There is no name, and the layer is None, as existing code expects that asks."""
+        """The channel has no name, and the layer is None, as existing code expects."""
 
         class Alone(AsyncWebsocketConsumer):
             async def receive(self, text_data=None, bytes_data=None):
@@ -835,7 +835,7 @@ class TestPlainConsumer:
 
 
 class Gated(Recorder):
-    """The first handler waits until `gate` is set, and nothing is sent to the client."""
+    """The first handler waits until `gate` is set, and the client gets nothing."""
 
     def __init__(self) -> None:
         super().__init__()

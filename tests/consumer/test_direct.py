@@ -260,7 +260,7 @@ async def test_handlers_that_send_to_one_another_do_not_stack_up(layer):
 
 
 async def test_nested_delivery_of_several_begins_no_handler(layer):
-    """Its messages wait for the task of each connection, in their order."""
+    """The messages wait for the task of each connection, in order."""
 
     class Both(Saying):
         forwards = ("note",)

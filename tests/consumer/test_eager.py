@@ -1,4 +1,4 @@
-"""Messages that go to the client as they are: in order, framed once, and nobody else's concern."""
+"""Forwarded messages reach clients in order, are framed once, and affect no other connection."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ SEND = "websocket.send"
 
 
 class Forwarder(Recorder):
-    """Forwards notes; chat messages and frames reach its handlers."""
+    """Forwards notes; its handlers get chat messages and frames."""
 
     forwards = ("note",)
 
@@ -53,7 +53,9 @@ def chat(content) -> dict:
 
 
 def deliver(layer, *messages) -> int:
-    """What a broker's reader does with payloads that came together: nobody else runs meanwhile."""
+    """
+    Deliver payloads that came together, as a broker's reader does, without a turn of the loop.
+    """
     return inspect.hub(layer).deliver(GROUP, *map(MsgPackCodec().encode, messages))
 
 
@@ -62,7 +64,7 @@ def texts(events) -> list:
 
 
 async def connected(consumer, kind=Wire, **options) -> Wire:
-    """A consumer that is idle, with a server around it."""
+    """Return an idle consumer, with a server around it."""
     wire = kind(consumer)
     wire.start(CONNECT)
     await until(lambda: wire.sent)
@@ -79,12 +81,12 @@ async def leave(*wires) -> None:
         await wire.ended()
 
 
-# -- what arrives ---------------------------------------------------------------
+# -- the frames -----------------------------------------------------------------
 
 
 class TestFrames:
     async def test_note_is_sent_while_it_is_delivered(self, layer):
-        """The connection is not woken for it, and no handler is looked for."""
+        """The connection is not woken for it, and no handler is looked up."""
         wire = await connected(Forwarder())
         assert deliver(layer, note("hello")) == 1
         assert wire.sent[1:] == [{"type": SEND, "text": "hello"}]
@@ -92,14 +94,14 @@ class TestFrames:
         await leave(wire)
 
     async def test_bytes_are_a_binary_frame(self, layer):
-        """Where there is no text."""
+        """A message without text has bytes."""
         wire = await connected(Forwarder())
         deliver(layer, {"type": "note", "bytes": b"\0\1"})
         assert wire.sent[1:] == [{"type": SEND, "bytes": b"\0\1"}]
         await leave(wire)
 
     async def test_json_consumer_sends_the_message(self, layer, connect):
-        """All of it, with its type."""
+        """The frame has the whole message, including its type."""
 
         class Json(AsyncJsonWebsocketConsumer):
             channel_layer_alias = ALIAS
@@ -113,7 +115,7 @@ class TestFrames:
         await client.disconnect()
 
     async def test_message_is_framed_once_for_each_class(self, layer):
-        """Fifty members of one class share an event, those of another class another one."""
+        """Fifty members of one class share an event; members of another class share another one."""
         framed = []
 
         class Counting(Forwarder):
@@ -133,7 +135,7 @@ class TestFrames:
         await leave(*wires)
 
     async def test_note_to_a_channel_is_forwarded_too(self, layer):
-        """By its name, past any group."""
+        """A note to the channel's name needs no group."""
         consumer = Forwarder()
         wire = await connected(consumer)
         await layer.send(consumer.channel_name, note("you"))
@@ -141,7 +143,7 @@ class TestFrames:
         await leave(wire)
 
     async def test_notes_before_accept_wait_for_it(self, layer):
-        """They come in order, with what was sent behind them."""
+        """Notes come in order, with later messages behind them."""
         asked = asyncio.Event()
 
         class Hesitant(Forwarder):
@@ -163,7 +165,7 @@ class TestFrames:
         await leave(wire)
 
     async def test_note_after_the_clients_leaving_is_counted(self, layer):
-        """Its server is given no more frames."""
+        """The server gets no more frames."""
         wire = await connected(Forwarder(), failure=OSError("the client is gone"))
         for content in "abc":
             deliver(layer, note(content))
@@ -178,7 +180,7 @@ class TestFrames:
 
 @pytest.fixture(params=["memory", "pubsub", "queue"])
 async def any_layer(request):
-    """A layer of each kind that can hold all messages of these tests."""
+    """A layer of each kind with capacity for all messages of these tests."""
     if request.param == "memory":
         made = InMemoryChannelLayer(capacity=1000)
     else:
@@ -194,7 +196,7 @@ async def any_layer(request):
 
 
 class Pondering(Forwarder):
-    """Its handlers take a few turns of the event loop, so that much arrives meanwhile."""
+    """Handlers that take a few turns of the event loop, so that many messages arrive meanwhile."""
 
     def __init__(self, seed=0) -> None:
         super().__init__()
@@ -221,7 +223,7 @@ class Hesitating(Wire):
 
 
 async def hesitating_crowd(layer) -> list[Wire]:
-    """Members whose servers and handlers wait now and then."""
+    """Members with servers and handlers that wait now and then."""
     wires = [Hesitating(Pondering(seed), seed) for seed in range(8)]
     for wire in wires:
         wire.start(CONNECT)
@@ -230,7 +232,7 @@ async def hesitating_crowd(layer) -> list[Wire]:
 
 
 def mixed_batches(choose, number):
-    """So many messages, forwarded and handled ones, in batches; their texts count from 0."""
+    """Return that many messages in batches, some forwarded and some handled; texts count from 0."""
     messages = [choose.choice([note, chat])(str(content)) for content in range(number)]
     while messages:
         count = choose.randrange(1, 12)
@@ -239,13 +241,13 @@ def mixed_batches(choose, number):
 
 
 async def receive_in_order(wires, number):
-    """Return when all of the crowd have every message; fails if one has overtaken another."""
+    """Return when all members have every message; fail if one has overtaken another."""
     await becomes(lambda: all(len(texts(wire.sent)) == number for wire in wires))
     assert [texts(wire.sent) for wire in wires] == [[*map(str, range(number))]] * len(wires)
 
 
 async def test_forwarded_and_handled_messages_arrive_as_they_were_sent(any_layer):
-    """At every client, however often server and handler wait; nothing overtakes."""
+    """Nothing overtakes at any client, no matter how often server and handler wait."""
     wires = await hesitating_crowd(any_layer)
     choose = random.Random(4)
     for batch in mixed_batches(choose, 300):
@@ -255,14 +257,14 @@ async def test_forwarded_and_handled_messages_arrive_as_they_were_sent(any_layer
             for message in batch:
                 await any_layer.group_send(GROUP, message)
         for _ in range(choose.randrange(3)):
-            # Some readers fall idle, and the next note goes past their mailboxes.
+            # Some readers become idle, and the next note bypasses their mailboxes.
             await asyncio.sleep(0.001)
     await receive_in_order(wires, 300)
     await leave(*wires)
 
 
 async def test_what_arrives_together_is_handled_as_it_was_sent(layer):
-    """The same for messages that are delivered in one go, as a reader of a broker finds them."""
+    """Messages that a broker's reader delivers together keep their order, too."""
     wires = await hesitating_crowd(layer)
     choose = random.Random(5)
     for batch in mixed_batches(choose, 600):
@@ -274,7 +276,7 @@ async def test_what_arrives_together_is_handled_as_it_was_sent(layer):
 
 
 async def test_note_that_waited_is_no_message_to_its_sender(layer):
-    """A handler for the name of the ASGI event never sees it."""
+    """A handler with the name of the ASGI event never sees it."""
     handled = []
 
     class Both(Forwarder):
@@ -294,7 +296,7 @@ async def test_note_that_waited_is_no_message_to_its_sender(layer):
 
 
 async def test_note_behind_a_handled_message_waits_for_its_handler(layer):
-    """Also if the handler has not begun yet."""
+    """The handler may not even have begun."""
     released = asyncio.Event()
 
     class Held(Forwarder):
@@ -315,7 +317,7 @@ async def test_note_behind_a_handled_message_waits_for_its_handler(layer):
 
 
 async def test_gap_stands_in_its_place_among_notes(fragile_layer):
-    """What comes after it is forwarded after its handler."""
+    """Notes after the gap are forwarded after its handler."""
 
     class Told(Forwarder):
         async def layer_gap(self, message):
@@ -342,12 +344,12 @@ async def test_on_gap_close_closes_a_forwarding_consumer(fragile_layer):
     assert consumer.disconnects == [1012]
 
 
-# -- who does not read -----------------------------------------------------------
+# -- clients that do not read ----------------------------------------------------
 
 
 class TestSlowClient:
     async def test_client_that_does_not_read_delays_nobody(self, layer):
-        """Others get every note at once; it gets them in order when it reads again."""
+        """Other clients get every note at once; this one gets them in order once it reads again."""
         slow, quick = await connected(Forwarder(), stuck={SEND}), await connected(Forwarder())
         expected = [str(number) for number in range(20)]
         for content in expected:
@@ -361,7 +363,7 @@ class TestSlowClient:
         await leave(slow, quick)
 
     async def test_client_that_reads_nothing_is_closed_with_1013(self, layer):
-        """After send_timeout, as if a handler had sent; its neighbour notices nothing."""
+        """The close comes after send_timeout, as for a handler; the neighbour is not affected."""
         consumer = type("Slow", (Forwarder,), {"send_timeout": 0.05})()
         slow, quick = await connected(consumer, stuck={SEND}), await connected(Forwarder())
         for content in "abc":
@@ -375,7 +377,7 @@ class TestSlowClient:
         await leave(quick)
 
     async def test_mailbox_of_a_slow_client_keeps_to_its_policy(self, small_layer):
-        """Of what comes while it does not read, the oldest is lost, counted and reported."""
+        """While the client does not read, the oldest messages are lost, counted and reported."""
 
         class Told(Forwarder):
             async def layer_overflow(self, message):
@@ -392,7 +394,7 @@ class TestSlowClient:
         await leave(wire)
 
     async def test_burst_does_not_lose_a_frame_that_is_half_sent(self, small_layer):
-        """It counts as sent, so that what follows is not kept waiting for its turn for ever."""
+        """The frame counts as sent, so that later frames are not kept waiting."""
         wire = await connected(Forwarder(), stuck={SEND})
         for number in range(5):
             deliver(small_layer, note(str(number)))
@@ -402,7 +404,7 @@ class TestSlowClient:
         await leave(wire)
 
     async def test_burst_beyond_overflow_close_is_told_at_once(self, closing_layer):
-        """The close frame follows the one that is half sent."""
+        """The close frame follows the one that is partly sent."""
         consumer = Forwarder()
         wire = await connected(consumer, stuck={SEND})
         for number in range(5):
@@ -414,7 +416,7 @@ class TestSlowClient:
         assert consumer.disconnects == [1013]
 
     async def test_frame_of_the_client_does_not_come_between(self, layer):
-        """Its handler runs when the note is sent, and its answer comes after it."""
+        """The frame's handler runs once the note is sent, and its answer comes after the note."""
         wire = await connected(Forwarder(), stuck={SEND})
         deliver(layer, note("note"))
         wire.put(text("frame"))
@@ -424,11 +426,11 @@ class TestSlowClient:
         await leave(wire)
 
     async def test_frame_at_the_same_moment_does_not_come_between(self, layer):
-        """Both wait when the connection wakes: what is begun is ended first."""
+        """Both wait when the connection wakes: the unfinished send comes first."""
         consumer = Forwarder()
         wire = await connected(consumer, stuck={SEND})
         deliver(layer, note("note"))
-        # What the pump does with it, here in the same turn.
+        # The pump does this with a frame, here in the same turn.
         (mailbox,) = layer.channels.values()
         await mailbox.put_frame(text("frame"))
         await settled()
@@ -438,7 +440,7 @@ class TestSlowClient:
 
     @pytest.mark.parametrize("ends", [False, True])
     async def test_note_waits_for_a_send_of_another_task(self, layer, ends):
-        """Servers are given one event at a time; a connection that ends waits for none of them."""
+        """A server gets one event at a time; a connection that ends waits for none."""
         consumer = Forwarder()
         wire = await connected(consumer, stuck={SEND})
         other = asyncio.create_task(consumer.send("other"))
@@ -459,7 +461,7 @@ class TestSlowClient:
         assert consumer.disconnects == [1000]
 
     async def test_drain_sends_what_is_begun_and_closes(self, layer):
-        """The close frame comes as soon as the client has read, not at a deadline."""
+        """The close frame comes as soon as the client has read, before the deadline."""
         consumer = Forwarder()
         wire = await connected(consumer, stuck={SEND})
         deliver(layer, note("begun"))
@@ -473,7 +475,7 @@ class TestSlowClient:
         assert consumer.disconnects == [1012]
 
     async def test_cancelled_connection_does_not_wait_for_who_does_not_read(self, layer):
-        """Its server's send is interrupted, and disconnect runs, without any time passing."""
+        """The server's send is interrupted and disconnect runs, without any delay."""
         consumer, interrupted = Forwarder(), []
 
         class Stuck(Wire):
@@ -494,7 +496,10 @@ class TestSlowClient:
 
     @pytest.mark.parametrize("turns", range(8))
     async def test_note_at_the_end_of_a_connection_keeps_nobody(self, layer, turns):
-        """Whenever it comes after a cancellation, nobody waits for the client to read."""
+        """
+        No task waits for the client to read, no matter when the note comes after the
+        cancellation.
+        """
         consumer = Forwarder()
         wire = await connected(consumer, stuck={SEND})
         wire.task.cancel()
@@ -512,7 +517,10 @@ class TestSlowClient:
 class TestErrors:
     @pytest.mark.parametrize("failure", [OSError("gone"), RuntimeError("closed")], ids=repr)
     async def test_client_that_is_gone_is_no_error(self, layer, caplog, failure):
-        """Servers say so in two ways; it is counted, and others get their frames."""
+        """
+        Servers raise two kinds of errors; the note is counted, and other clients get their
+        frames.
+        """
         consumer = Forwarder()
         gone, here = await connected(consumer, failure=failure), await connected(Forwarder())
         assert deliver(layer, note("a")) == 2
@@ -528,7 +536,7 @@ class TestErrors:
         "failure", [ValueError("a bug"), asyncio.CancelledError("not ours")], ids=repr
     )
     async def test_error_of_a_send_ends_its_own_connection(self, layer, caplog, failure):
-        """With on_error and 1011; delivery goes on, to others and later."""
+        """on_error runs and the code is 1011; deliveries continue, to other clients and later."""
 
         class Broken(Wire):
             async def send(self, event):
@@ -549,7 +557,7 @@ class TestErrors:
         await leave(here)
 
     async def test_error_later_in_a_send_ends_its_own_connection(self, layer, caplog):
-        """The same if the server fails when it has waited."""
+        """The server may also fail after it has waited."""
 
         class Failing(Wire):
             async def send(self, event):
@@ -578,7 +586,7 @@ class TestErrors:
         ids=repr,
     )
     async def test_message_that_is_no_frame_is_counted_and_skipped(self, layer, caplog, message):
-        """Logged once, and it closes nobody."""
+        """The log has one line, and no connection closes."""
         kind = type("Once", (Forwarder,), {})
         wires = [await connected(kind()) for _ in range(2)]
         for _ in range(2):
@@ -592,7 +600,7 @@ class TestErrors:
         await leave(*wires)
 
     async def test_frame_that_cannot_be_made_closes_nobody(self, layer, caplog):
-        """Whatever a forwarded_frame of your own raises."""
+        """The function forwarded_frame may raise any exception."""
 
         class Picky(Forwarder):
             @classmethod
@@ -610,7 +618,7 @@ class TestErrors:
     @pytest.mark.parametrize("forwards", [("note",), ["note"], {"note"}, frozenset({"note"})])
     @pytest.mark.parametrize("type_", [["note"], {"note": 1}, None, 5, "", "_note", "other"])
     async def test_odd_types_are_skipped(self, layer, caplog, forwards, type_):
-        """Also those that cannot be looked for in a set."""
+        """Unhashable types are skipped, too."""
         wire = await connected(type("Odd", (Forwarder,), {"forwards": forwards})())
         deliver(layer, {"type": type_, "text": "never"})
         deliver(layer, note("after"))
@@ -620,17 +628,17 @@ class TestErrors:
         assert not errors(caplog)
 
 
-# -- whose task, whose context -----------------------------------------------------
+# -- task and context --------------------------------------------------------------
 
 VARIABLE = contextvars.ContextVar("VARIABLE", default="nobody")
 
 
 class Around:
-    """A middleware that notes, at each step of a send, whose task and context it runs in."""
+    """A middleware that records the task and the context of each step of a send."""
 
     def __init__(self, application) -> None:
         self.application = application
-        # Task and variable when the connection was made, and at every step of a send.
+        # The task and the variable at the start of the connection, and at every step of a send.
         self.own: tuple = ()
         self.seen: list[tuple] = []
 
@@ -651,7 +659,7 @@ class Around:
 
 
 class Tasked(Forwarder):
-    """Knows the task that its handlers run in."""
+    """Records the task of its handlers."""
 
     async def connect(self):
         self.task = asyncio.current_task()
@@ -660,7 +668,7 @@ class Tasked(Forwarder):
 
 @pytest.mark.parametrize("waits", [False, True])
 async def test_wrapped_send_runs_as_the_connection(layer, waits):
-    """In its task and in its context, when a note is begun and when it is ended."""
+    """A send uses the connection's task and context when it begins and when it ends."""
     consumer = Tasked()
     around = Around(consumer)
     wire = await connected(around, stuck={SEND} if waits else set())
@@ -673,14 +681,14 @@ async def test_wrapped_send_runs_as_the_connection(layer, waits):
     await until(lambda: len(around.seen) == 2)
     tasks, variables = zip(*around.seen, strict=True)
     assert tasks == (consumer.task, consumer.task)
-    # What was set in the accept, and in the first step of the note.
+    # Set in the accept, and in the first step of the note.
     assert variables == ("sent 0", "sent 1")
     await leave(wire)
 
 
 @pytest.mark.parametrize("delay", [0, 0.02])
 async def test_timeout_in_a_wrapped_send_works(layer, delay):
-    """It interrupts the frame that takes too long, and nothing else."""
+    """The timeout interrupts the slow frame and nothing else."""
     timed_out = []
 
     def impatient(application):
@@ -709,7 +717,7 @@ async def test_timeout_in_a_wrapped_send_works(layer, delay):
 
 
 def telling(layer, application):
-    """An application whose `send` tells its group, too, before it sends the first frame."""
+    """An application that sends to its own group before it sends the first frame."""
 
     async def wrapped(scope, receive, send):
         async def telling_send(event):
@@ -723,7 +731,7 @@ def telling(layer, application):
 
 
 async def test_send_that_sends_to_its_own_group_is_no_knot(layer):
-    """What it sends comes after what it was sending."""
+    """Messages of that send come after its own frame."""
     wires = [await connected(telling(layer, Forwarder())), await connected(Forwarder())]
     deliver(layer, note("first"))
     await until(lambda: texts(wires[0].sent) == ["first", "second"])
@@ -732,7 +740,9 @@ async def test_send_that_sends_to_its_own_group_is_no_knot(layer):
 
 
 async def test_sends_that_answer_one_another_are_no_knot(layer):
-    """A frame for somebody whose own is being sent, further up the stack, comes after that."""
+    """
+    A frame for a connection with an unfinished send further up the stack comes after that send.
+    """
 
     def answering(application, answers):
         async def wrapped(scope, receive, send):
@@ -758,7 +768,7 @@ async def test_sends_that_answer_one_another_are_no_knot(layer):
 
 
 async def test_send_that_sends_to_a_group_of_others_loses_none_of_their_frames(layer):
-    """Also if they do not read, and have begun the one while the other is delivered."""
+    """This holds even for clients that do not read, with one send begun during another delivery."""
 
     telling_one = await connected(telling(layer, Forwarder()))
     slow = await connected(Forwarder(), stuck={SEND})
@@ -770,7 +780,7 @@ async def test_send_that_sends_to_a_group_of_others_loses_none_of_their_frames(l
 
 
 async def test_accept_of_another_task_opens_the_lane(layer):
-    """The reader waits already, and what is begun is ended all the same."""
+    """The reader waits already, and an unfinished send is completed all the same."""
 
     class Later(Forwarder):
         async def connect(self):
@@ -793,11 +803,11 @@ async def test_accept_of_another_task_opens_the_lane(layer):
     await leave(wire)
 
 
-# -- a layer whose loop is another ----------------------------------------------------
+# -- a layer on another loop ----------------------------------------------------------
 
 
 def test_layer_in_another_thread_forwards_through_the_mailbox(registry):
-    """A lane is used by the thread of its connection only; the order is kept."""
+    """Eager sends happen only in the connection's thread; the order is kept."""
     sends, contents = [], [str(number) for number in range(50)]
 
     async def serve(layer):
@@ -828,11 +838,11 @@ async def connected_elsewhere(application) -> Wire:
     return wire
 
 
-# -- what is left behind ---------------------------------------------------------------
+# -- cleanup ---------------------------------------------------------------------------
 
 
 async def test_joins_and_leaves_with_notes_under_way_leave_nothing(layer):
-    """The fixture looks at channels, groups and tasks; here no connection misses its notes."""
+    """The fixture checks channels, groups and tasks; here no connection loses its notes."""
     choose = random.Random(7)
     wires = []
     for number in range(200):
@@ -877,20 +887,20 @@ async def test_joins_and_leaves_with_notes_under_way_leave_nothing(layer):
     ids=str,
 )
 def test_forwards_that_cannot_work_fail_at_as_asgi(attributes, sentence):
-    """With the class, the value and the remedy."""
+    """The error has the class, the value and the remedy."""
     kind = type("Wrong", (Forwarder,), attributes)
     with pytest.raises(ConsumerStateError, match=f"^Wrong.forwards is .*{sentence}"):
         kind.as_asgi()
 
 
 def test_forwards_of_nothing_needs_no_layer():
-    """The default."""
+    """The default forwards nothing."""
     assert AsyncWebsocketConsumer.forwards == ()
     assert type("Alone", (AsyncWebsocketConsumer,), {"forwards": []}).as_asgi()
 
 
 def test_encode_json_of_your_own_needs_a_forwarded_frame():
-    """It can be awaited, and a frame that is made while a message is delivered cannot."""
+    """An overridden encode_json is async, but a frame made during a delivery cannot wait."""
 
     class Own(AsyncJsonWebsocketConsumer):
         channel_layer_alias = ALIAS
@@ -913,7 +923,7 @@ def test_encode_json_of_your_own_needs_a_forwarded_frame():
 
 
 async def test_own_json_frames_are_what_arrives(layer, connect):
-    """Neither encode_json nor send is called for notes."""
+    """Notes use neither encode_json nor send."""
 
     class Own(AsyncJsonWebsocketConsumer):
         channel_layer_alias = ALIAS

@@ -1,4 +1,4 @@
-"""Consumers that make up for what a client has missed, by the rows of the protocol."""
+"""Consumers replay the messages that a client has missed, by the rows of the protocol."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from tests.consumer.support import ALIAS, closes, drained, errors, rest, settled
 
 
 class Room(AsyncWebsocketConsumer):
-    """Sends the text of every message in its room, and echoes what its client says."""
+    """Sends the text of every message in its room, and echoes its client's frames."""
 
     channel_layer_alias = ALIAS
     groups = ("room",)
@@ -77,7 +77,7 @@ async def texts(client, count):
 
 
 async def told(client, key):
-    """The next frame of the server itself, which must have this key."""
+    """Return the next frame of the protocol itself, which must have this key."""
     content = await client.receive_told()
     assert key in content, content
     return content[key]
@@ -93,7 +93,7 @@ async def test_protocol_that_is_offered_is_chosen(durable_layer, resume):
 
 
 async def test_protocol_is_not_chosen_by_a_consumer_that_is_not_resumable(durable_layer, resume):
-    """Its client gets plain frames."""
+    """The client gets plain frames."""
 
     class Plain(Room):
         resumable = False
@@ -105,7 +105,7 @@ async def test_protocol_is_not_chosen_by_a_consumer_that_is_not_resumable(durabl
 
 
 async def test_subprotocol_of_the_application_is_chosen_instead(say, resume):
-    """Frames are plain then, and nothing is made up for."""
+    """Frames are plain then, and nothing is replayed."""
 
     class Own(Room):
         async def connect(self):
@@ -127,7 +127,7 @@ async def test_subprotocol_of_the_application_is_chosen_instead(say, resume):
 
 
 async def test_nothing_is_lost_to_an_own_subprotocol_that_is_chosen_late(say, resume):
-    """What came before accept(), and was passed over for the sake of the order, is handled."""
+    """Messages before accept() that waited to keep the order are handled."""
 
     class Late(Room):
         async def connect(self):
@@ -169,14 +169,14 @@ async def test_nothing_is_lost_to_an_own_subprotocol_that_is_chosen_late(say, re
     ],
 )
 async def test_what_is_no_place_closes_with_1008(durable_layer, resume, rubbish):
-    """The client sees the code, since the connection is accepted first."""
+    """The connection is accepted first, so the client sees the code."""
     client = await resume(Room.as_asgi(), f"/?resume={rubbish}")
     assert client.speaks
     assert closes(await rest(client)) == [(1008, "invalid resume")]
 
 
 async def test_rubbish_is_none_without_the_protocol(durable_layer, connect):
-    """A parameter of that name may be anybody's."""
+    """A parameter of that name may belong to the application."""
     client = await connect(Room.as_asgi(), "/?resume=%")
     await client.send_to("hello")
     assert await client.receive_from() == "hello"
@@ -184,7 +184,7 @@ async def test_rubbish_is_none_without_the_protocol(durable_layer, connect):
 
 
 def test_place_is_its_text():
-    """A place that was parsed has the text that it was parsed from."""
+    """A parsed place has the text that it was parsed from."""
     for text in ("0123456789abcdef-1-2", "0123456789abcdef-1-2+0", "0123456789abcdef-1-2+3"):
         assert str(Place.parse(text)) == text
     for text in ("", "+1", "0123456789abcdef-1-2+-1", "0123456789abcdef-1-2++1"):
@@ -193,7 +193,7 @@ def test_place_is_its_text():
 
 
 def test_parameter_may_have_8192_characters():
-    """One that is as long as it may be is read."""
+    """A parameter of exactly this length is read."""
     place = "0123456789abcdef-1-2"
     places = {f"group{n:04}": place for n in range(165)}
     text = base64.urlsafe_b64encode(json.dumps(places).encode()).decode().rstrip("=")
@@ -205,7 +205,7 @@ def test_parameter_may_have_8192_characters():
 
 
 async def test_frames_of_a_message_have_its_place(say, resume):
-    """They carry group, position and number, and those outside of a message carry nothing."""
+    """Such frames have group, position and number; frames outside of a message have none."""
 
     class Greeting(Pairs):
         async def connect(self):
@@ -224,7 +224,7 @@ async def test_frames_of_a_message_have_its_place(say, resume):
 
 
 async def test_resume_tells_where_a_group_is_joined(say, resume):
-    """For a group that nothing was presented for there is no `recovered`."""
+    """A group without a presented place has no `recovered`."""
     position = await say("before")
     client = await resume(Room.as_asgi())
     report = {"room": {"position": str(position), "missed": 0}}
@@ -233,7 +233,7 @@ async def test_resume_tells_where_a_group_is_joined(say, resume):
 
 
 async def test_what_was_missed_comes_first(say, resume):
-    """In order, marked, and before anything newer; the client is told how much it is."""
+    """Missed messages come in order, marked, before newer ones; the client is told their number."""
     client = await resume(Room.as_asgi())
     await say("seen")
     assert await client.receive_from() == "seen"
@@ -250,7 +250,7 @@ async def test_what_was_missed_comes_first(say, resume):
 
 
 async def test_session_without_messages_resumes_recovered(durable_layer, resume):
-    """A client that got nothing has missed nothing, also in a group that never had a message."""
+    """A client without messages has missed nothing, even in a group that never had one."""
     client = await resume(Room.as_asgi())
     await client.receive_told()
     for _ in range(2):
@@ -262,7 +262,7 @@ async def test_session_without_messages_resumes_recovered(durable_layer, resume)
 
 
 async def test_connection_that_is_idle_tells_up_to_where_the_client_has_everything(say, resume):
-    """Also of messages that led to no frame."""
+    """The positions include messages that led to no frame."""
 
     class Quiet(Room):
         async def chat_message(self, message):
@@ -278,7 +278,7 @@ async def test_connection_that_is_idle_tells_up_to_where_the_client_has_everythi
 
 
 async def test_at_is_told_before_a_close(say, resume, monkeypatch):
-    """A client that was closed does not have a message handled again that led to nothing."""
+    """After the close, a message without frames is not handled a second time for the client."""
 
     monkeypatch.setattr(Resume, "position_delay_seconds", 1000.0)
     client = await resume(Room.as_asgi())
@@ -292,7 +292,7 @@ async def test_at_is_told_before_a_close(say, resume, monkeypatch):
 
 
 async def test_client_that_has_a_part_of_a_message_gets_the_other(say, resume, monkeypatch):
-    """Who is cut off between two frames of a message gets the second one only."""
+    """A client that is cut off between two frames of a message gets only the second one."""
     held = asyncio.Event()
 
     monkeypatch.setattr(Resume, "position_delay_seconds", 1000.0)
@@ -320,7 +320,7 @@ async def test_client_that_has_a_part_of_a_message_gets_the_other(say, resume, m
 async def test_whole_message_that_is_not_known_to_be_whole_leads_to_nothing(
     say, resume, monkeypatch
 ):
-    """It is handled again, and its frames left out."""
+    """The message is handled again, and its frames are left out."""
 
     monkeypatch.setattr(Resume, "position_delay_seconds", 1000.0)
     client = await resume(Room.as_asgi())
@@ -336,7 +336,7 @@ async def test_whole_message_that_is_not_known_to_be_whole_leads_to_nothing(
 
 
 async def test_tasks_of_a_handler_send_within_its_message_while_it_runs(say, resume):
-    """Later they do not; and tasks that others have begun never do."""
+    """Later they do not, and tasks that were begun elsewhere never do."""
     later, beside, asked = asyncio.Event(), asyncio.Event(), asyncio.Event()
     sent = asyncio.Event()
 
@@ -375,7 +375,7 @@ async def test_tasks_of_a_handler_send_within_its_message_while_it_runs(say, res
 
 
 async def test_handler_that_sends_by_way_of_another_connection_gives_it_no_place(say, resume):
-    """A frame has the place of a message that its own connection handles."""
+    """A frame has the place of a message only on the connection that handles it."""
     others = []
 
     class Other(Room):
@@ -398,7 +398,7 @@ async def test_handler_that_sends_by_way_of_another_connection_gives_it_no_place
 
 
 async def test_forwarded_messages_have_places_as_well(durable_layer, say, resume, connect):
-    """To clients that speak the protocol; for others they are the frames that they always were."""
+    """Clients without the protocol get the same forwarded frames as ever."""
 
     class Forwards(AsyncJsonWebsocketConsumer):
         channel_layer_alias = ALIAS
@@ -425,7 +425,7 @@ async def test_forwarded_messages_have_places_as_well(durable_layer, say, resume
 
 
 async def test_forwarded_message_to_the_channel_alone_has_no_place(durable_layer, resume):
-    """What is sent to no group stands in no log."""
+    """A message that was sent to no group is in no log."""
 
     class Forwards(Room):
         forwards = ("news",)
@@ -452,7 +452,7 @@ class Joiner(Snapshots):
 
 
 async def test_group_that_is_joined_later_is_resumed_then(say, resume):
-    """What was presented for it is kept until it is joined."""
+    """The presented place is kept until the group is joined."""
     client = await resume(Joiner.as_asgi())
     await client.send_to("join room")
     await client.receive_from()
@@ -466,7 +466,7 @@ async def test_group_that_is_joined_later_is_resumed_then(say, resume):
 
 
 async def test_group_that_is_joined_anew_goes_on_from_there(say, resume):
-    """What it was sent meanwhile is not for this connection."""
+    """Messages sent in between are not for this connection."""
     client = await resume(Joiner.as_asgi())
     await client.send_to("join room")
     await client.send_to("join room")
@@ -485,7 +485,7 @@ async def test_group_that_is_joined_anew_goes_on_from_there(say, resume):
 
 
 async def test_place_in_a_group_that_is_left_before_it_is_joined_is_forgotten(say, resume):
-    """Who leaves has not missed what comes next."""
+    """A client that leaves has not missed the messages after that."""
     client = await resume(Joiner.as_asgi())
     await client.send_to("join room")
     await client.receive_from()
@@ -502,7 +502,7 @@ async def test_place_in_a_group_that_is_left_before_it_is_joined_is_forgotten(sa
 
 
 async def test_positions_open_no_doors(say, resume):
-    """A place in a group that the consumer does not join gives nothing."""
+    """A place in a group that the consumer does not join gives no access."""
     position = await say("secret", group="other")
     place = str(position._replace(offset=0, tag=0))
     client = await resume(Room.as_asgi(), places={"other": place, "room": place})
@@ -514,7 +514,7 @@ async def test_positions_open_no_doors(say, resume):
 
 
 async def test_rejected_client_gets_nothing(say):
-    """Whether somebody may come is decided in connect(), as ever."""
+    """Only connect() decides about access."""
 
     class Rejects(Room):
         async def connect(self):
@@ -528,7 +528,7 @@ async def test_rejected_client_gets_nothing(say):
 
 
 async def test_join_is_group_add_for_a_client_without_the_protocol(say, connect):
-    """It gets what is sent from then on."""
+    """The client gets the messages sent from then on."""
     client = await connect(Joiner.as_asgi())
     await say("before")
     await client.send_to("join room")
@@ -543,7 +543,7 @@ async def test_join_is_group_add_for_a_client_without_the_protocol(say, connect)
 
 
 async def test_group_added_by_the_application_has_no_places(durable_layer, say, resume):
-    """Its messages arrive as ever."""
+    """Messages of the group arrive as with any consumer."""
 
     class Adds(Room):
         groups = ()
@@ -575,19 +575,19 @@ async def test_join_without_a_layer_says_so(connect):
     assert "set channel_layer_alias" in str(failures[0])
 
 
-# -- what cannot be recovered -------------------------------------------------
+# -- places without recovery ---------------------------------------------------
 
 
 @pytest.mark.parametrize("how", ["too short", "epoch", "tag", "future", "part"])
 async def test_place_that_is_of_no_use_is_not_recovered(durable_layer, say, resume, how):
-    """The client is told, the snapshot comes before anything newer, and nothing is made up for."""
+    """The client is told, the snapshot comes before newer messages, and nothing is replayed."""
     position = await say(*range(15))
     place = {
         "too short": str(position._replace(offset=2)),
         "epoch": str(position._replace(epoch="0" * 16)),
         "tag": str(position._replace(tag=position.tag ^ 1)),
         "future": str(position._replace(offset=10**17)),
-        # Somebody else's message has this position.
+        # Another message has this position.
         "part": f"{position._replace(tag=position.tag ^ 1)}+1",
     }[how]
     client = await resume(Snapshots.as_asgi(), places={"room": place})
@@ -601,7 +601,7 @@ async def test_place_that_is_of_no_use_is_not_recovered(durable_layer, say, resu
 
 
 async def test_position_of_another_group_is_not_recovered(say, resume):
-    """Each group has an epoch of its own."""
+    """Each group has its own epoch."""
     await say("a", "b")
     other = await say("a", group="other")
     client = await resume(Snapshots.as_asgi(), places={"room": str(other)})
@@ -628,7 +628,7 @@ async def test_history_as_long_as_the_absence_is_recovered(say, resume):
 
 
 async def test_gap_that_cannot_be_made_up_for_is_told_while_connected(durable_layer, say, resume):
-    """`layer.gap` reaches the consumer as ever; then the log is looked at."""
+    """The consumer gets `layer.gap` as usual; then the log is read."""
     gaps = []
 
     class Told(Snapshots):
@@ -649,7 +649,7 @@ async def test_gap_that_cannot_be_made_up_for_is_told_while_connected(durable_la
 
 
 async def test_gap_that_the_log_has_no_hole_at_is_none(durable_layer, say, resume):
-    """The layer did not know better, and the log does."""
+    """The log shows that nothing is missing, although the layer reported a gap."""
     client = await resume(Snapshots.as_asgi())
     await say("a")
     inspect.report_outage(durable_layer, Outage(1.0, 2.0, lost=["room"]))
@@ -659,11 +659,11 @@ async def test_gap_that_the_log_has_no_hole_at_is_none(durable_layer, say, resum
     await client.cut()
 
 
-# -- between what was missed and what is live ---------------------------------
+# -- between missed and live messages -----------------------------------------
 
 
 async def test_nothing_is_lost_or_doubled_while_others_send_at_full_speed(resume):
-    """Of 600 messages, sent while a client comes and goes, it gets each once and in order."""
+    """A client that comes and goes gets each of 600 messages once and in order."""
     layer = InMemoryChannelLayer(history_size=1000, capacity=2)
     channel_layers.register(ALIAS, layer)
     async with layer:
@@ -690,7 +690,7 @@ async def test_nothing_is_lost_or_doubled_while_others_send_at_full_speed(resume
 
 @pytest.mark.parametrize("overflow", ["drop_oldest", "drop_newest"])
 async def test_what_a_full_mailbox_drops_is_read_from_the_log(resume, overflow):
-    """A slow consumer loses nothing of a group that is joined with its positions."""
+    """A slow consumer loses no message of a group that is joined with its positions."""
     layer = InMemoryChannelLayer(history_size=100, capacity=3, overflow=overflow)
     channel_layers.register(ALIAS, layer)
     async with layer:
@@ -714,7 +714,7 @@ async def test_what_a_full_mailbox_drops_is_read_from_the_log(resume, overflow):
 
 
 async def test_slow_client_that_the_history_leaves_behind_is_told(say, resume):
-    """More was sent while its handler was busy than is kept."""
+    """While its handler was busy, more was sent than is kept."""
     gate = asyncio.Event()
 
     class Slow(Snapshots):
@@ -733,7 +733,7 @@ async def test_slow_client_that_the_history_leaves_behind_is_told(say, resume):
 
 
 async def test_frames_of_the_client_are_handled_between_what_it_missed(say, resume):
-    """It need not wait for the end of a long absence."""
+    """Frames need not wait for the end of a long replay."""
     client = await resume(Room.as_asgi())
     await client.receive_told()
     await client.cut()
@@ -743,7 +743,7 @@ async def test_frames_of_the_client_are_handled_between_what_it_missed(say, resu
     await again.send_input({"type": "websocket.receive", "text": '{"t":"hello"}'})
     await until(lambda: again.output_queue.qsize() > 12)
     data = [json.loads(event.get("text", "{}")) for event in drained(again.output_queue)]
-    # accept, resume, and then the turns.
+    # accept, resume, and then frames and messages in turn.
     assert {"t": '{"t":"hello"}'} in data[2:6]
     await again.cut()
 
@@ -751,7 +751,7 @@ async def test_frames_of_the_client_are_handled_between_what_it_missed(say, resu
 async def test_message_to_the_channel_is_handled_between_what_was_missed(
     durable_layer, say, resume
 ):
-    """What stands in no log does not wait for it, nor is it pushed out of the mailbox."""
+    """A message outside any log does not wait for the replay, and the mailbox keeps it."""
 
     class Told(Room):
         async def connect(self):
@@ -773,7 +773,7 @@ async def test_message_to_the_channel_is_handled_between_what_was_missed(
 
 
 async def test_join_by_another_task_keeps_the_order(say, resume, durable_layer):
-    """Live messages that come while the past is looked at are handled after it."""
+    """Live messages that arrive during the replay are handled after it."""
     joining = asyncio.Event()
 
     class Beside(Room):
@@ -812,7 +812,7 @@ async def test_join_by_another_task_keeps_the_order(say, resume, durable_layer):
 
 
 async def test_undecodable_message_in_the_log_stops_nothing(durable_layer, say, resume):
-    """It is left out, as it is when it is live, and everything behind it comes."""
+    """The message is left out, as it is when it is live, and later ones arrive."""
     client = await resume(Room.as_asgi())
     await say("a")
     await inspect.broker(durable_layer).publish("room", b"\xc1")
@@ -831,7 +831,7 @@ async def test_undecodable_message_in_the_log_stops_nothing(durable_layer, say, 
 
 
 async def test_history_that_cannot_be_read_closes_with_1012(durable_layer, say, resume):
-    """The client comes back, and then it may be readable."""
+    """The client reconnects, and the history may be readable then."""
     client = await resume(Room.as_asgi())
     await client.receive_told()
 
@@ -846,7 +846,7 @@ async def test_history_that_cannot_be_read_closes_with_1012(durable_layer, say, 
 async def test_connection_with_much_to_make_up_for_lets_others_have_their_turn(
     remembering_layer, resume
 ):
-    """Also with handlers that never wait: others run when it is only a part of the way."""
+    """Other tasks run in between, even if the handlers never wait."""
     handled, seen = [], []
 
     class Silent(Room):
@@ -869,13 +869,13 @@ async def test_connection_with_much_to_make_up_for_lets_others_have_their_turn(
     assert max(after - before for before, after in itertools.pairwise(seen)) <= 20
 
 
-# -- errors and endings -------------------------------------------------------
+# -- errors and ends ----------------------------------------------------------
 
 
 async def test_handler_that_fails_at_what_was_missed_tries_again_on_the_next_resume(
     say, resume, caplog
 ):
-    """It closes with 1011, and the place of the client is before that message."""
+    """The connection closes with 1011, and the client's place is before that message."""
     failing = [True]
 
     class Fails(Room):
@@ -902,7 +902,7 @@ async def test_handler_that_fails_at_what_was_missed_tries_again_on_the_next_res
 
 
 async def test_message_at_which_a_handler_fails_each_time_is_passed_over(say, resume, caplog):
-    """After the third failure, so that the client gets what comes after it; its frames stay."""
+    """After the third failure the client gets later messages; the frames of this one stay."""
 
     class Fails(Room):
         async def chat_message(self, message):
@@ -929,7 +929,7 @@ async def test_message_at_which_a_handler_fails_each_time_is_passed_over(say, re
 
 @pytest.mark.parametrize("live", [True, False])
 async def test_handler_that_closes_the_connection_does_so_once(say, resume, live):
-    """Its message has been handled: the client comes back and gets what follows."""
+    """The message counts as handled: the client comes back and gets the next ones."""
 
     class Closes(Room):
         async def chat_message(self, message):
@@ -956,7 +956,7 @@ async def test_handler_that_closes_the_connection_does_so_once(say, resume, live
 
 
 async def test_not_recovered_that_fails_closes_with_1011(say, resume, caplog):
-    """As any handler of the application."""
+    """The hook is treated like any handler of the application."""
 
     class Fails(Room):
         async def not_recovered(self, group):
@@ -971,7 +971,7 @@ async def test_not_recovered_that_fails_closes_with_1011(say, resume, caplog):
 
 
 async def test_drained_client_resumes_elsewhere(say, resume):
-    """It is told when to come back, and misses nothing."""
+    """The client is told when to reconnect, and misses nothing."""
 
     class Retries(Room):
         retry_after = 2.5
@@ -984,7 +984,7 @@ async def test_drained_client_resumes_elsewhere(say, resume):
     await asyncio.gather(*events)
     await client.wait()
     assert client.retry == 2.5
-    # Until a lifespan begins, nobody is let in, and told the same.
+    # Until a lifespan begins, all clients are turned away with the same delay.
     turned_away = await client.again()
     assert await told(turned_away, "retry") == 2.5
     assert closes(await rest(turned_away)) == [(1012, "restarting")]
@@ -999,7 +999,7 @@ async def test_drained_client_resumes_elsewhere(say, resume):
 async def test_retry_is_told_before_closes_that_a_client_comes_back_after(
     durable_layer, resume, code, retries
 ):
-    """Not before others, after which it stays away."""
+    """Other close codes are final, so `retry` does not precede them."""
 
     class Closes(Room):
         retry_after = 1.0
@@ -1015,7 +1015,7 @@ async def test_retry_is_told_before_closes_that_a_client_comes_back_after(
 
 
 async def test_client_for_whom_there_is_no_room_is_told_when_to_come(durable_layer, resume):
-    """It is accepted in the protocol for that."""
+    """The connection is accepted with the protocol for that."""
 
     class Full(Room):
         max_connections = 1
@@ -1028,7 +1028,7 @@ async def test_client_for_whom_there_is_no_room_is_told_when_to_come(durable_lay
     await one.cut()
 
 
-# -- what clients may say -----------------------------------------------------
+# -- frames of clients --------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -1046,7 +1046,7 @@ async def test_client_for_whom_there_is_no_room_is_told_when_to_come(durable_lay
     ],
 )
 async def test_frame_that_is_none_of_the_protocol_closes_with_1007(durable_layer, resume, text):
-    """After what came before it has been handled."""
+    """Frames before it are handled first."""
     client = await resume(Room.as_asgi())
     await client.receive_told()
     await client.send_to("first")
@@ -1056,7 +1056,7 @@ async def test_frame_that_is_none_of_the_protocol_closes_with_1007(durable_layer
 
 
 async def test_ping_is_answered_while_a_handler_is_busy(durable_layer, resume):
-    """It asks whether the server is there, not whether it has time."""
+    """A ping asks whether the server is alive, not whether it is idle."""
     gate = asyncio.Event()
 
     class Busy(Room):
@@ -1075,7 +1075,7 @@ async def test_ping_is_answered_while_a_handler_is_busy(durable_layer, resume):
 
 
 async def test_pings_count_as_frames(durable_layer, resume):
-    """The rate limit is for all that the client sends."""
+    """The rate limit covers everything that the client sends."""
 
     class Limited(Room):
         rate_limit = RateLimit(per_second=0.001, burst=2)
@@ -1088,7 +1088,7 @@ async def test_pings_count_as_frames(durable_layer, resume):
 
 
 async def test_frame_is_measured_as_it_comes(durable_layer, resume):
-    """What it is wrapped in counts."""
+    """The envelope counts, too."""
 
     class Small(Room):
         max_frame_size = 20
@@ -1102,7 +1102,7 @@ async def test_frame_is_measured_as_it_comes(durable_layer, resume):
 
 
 async def test_heartbeat_asks_in_the_protocol(durable_layer, resume):
-    """Its answer is no frame of the application, and free of the rate limit."""
+    """The answer is not a frame of the application, and does not count for the rate limit."""
     seen = []
 
     class Beats(Room):
@@ -1122,7 +1122,7 @@ async def test_heartbeat_asks_in_the_protocol(durable_layer, resume):
 
 
 async def test_client_that_answers_no_ping_is_closed_with_1011(durable_layer, resume):
-    """As in every protocol."""
+    """The rule is the same with and without the protocol."""
 
     class Beats(Room):
         heartbeat_interval = 0.01
@@ -1136,7 +1136,7 @@ async def test_client_that_answers_no_ping_is_closed_with_1011(durable_layer, re
 
 
 async def test_client_without_the_protocol_sees_no_difference(say, connect):
-    """It gets exactly the events that it gets of a consumer that is not resumable."""
+    """The client gets exactly the events of a consumer that is not resumable."""
 
     class Plain(Pairs):
         resumable = False
@@ -1176,7 +1176,7 @@ async def test_client_without_the_protocol_shares_forwarded_frames(say, connect)
 
 
 def test_resumable_without_a_layer_is_refused():
-    """The error names the attribute that is missing."""
+    """The error names the missing attribute."""
 
     class Alone(AsyncWebsocketConsumer):
         resumable = True
@@ -1187,7 +1187,7 @@ def test_resumable_without_a_layer_is_refused():
 
 @pytest.mark.parametrize("value", [0, -1, "1", True])
 def test_retry_after_is_a_number_of_seconds(value):
-    """Anything else is refused where the class is mounted."""
+    """Other values are refused when the class is mounted."""
 
     class Retries(AsyncWebsocketConsumer):
         retry_after = value
@@ -1197,7 +1197,7 @@ def test_retry_after_is_a_number_of_seconds(value):
 
 
 async def test_layer_without_history_is_refused_where_the_application_starts(layer):
-    """The error names the consumer, and the layers that keep a history."""
+    """The error names the consumer, and layers with a history."""
     app = Starlette(routes=[WebSocketRoute("/", Room.as_asgi())])
     with pytest.raises(MissingCapability, match=r"Room\.resumable: .*history_size"):
         async with channel_layers.lifespan(app):
@@ -1205,14 +1205,14 @@ async def test_layer_without_history_is_refused_where_the_application_starts(lay
 
 
 async def test_layer_without_history_is_refused_at_the_latest_by_a_connection(layer):
-    """Of a consumer that the lifespan does not see; its channel is not left behind."""
+    """This is for consumers that the lifespan does not see; the channel is not left open."""
     client = WebsocketCommunicator(Room.as_asgi(), "/")
     with pytest.raises(MissingCapability):
         await client.connect()
 
 
 async def test_layer_with_history_lets_the_application_start(durable_layer):
-    """Nothing is said, and the layer stays as it is."""
+    """Nothing is logged, and the layer is unchanged."""
     app = Starlette(routes=[WebSocketRoute("/", Room.as_asgi())])
     async with channel_layers.lifespan(app):
         assert SUBPROTOCOL

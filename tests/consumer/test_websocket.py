@@ -1,4 +1,4 @@
-"""One WebSocket: its lifecycle, and what a consumer may call when."""
+"""The lifecycle of a WebSocket, and the calls that a consumer may make in each state."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ from tests.consumer.support import (
 
 class TestEndings:
     """
-    disconnect() runs once and one close frame is sent at most, whatever ends the connection.
+    disconnect() runs once and at most one close frame is sent, however the connection ends.
 
     The layer fixtures check that channels, groups and tasks are gone afterwards.
     """
 
     async def test_client_that_leaves_is_told_to_disconnect_with_its_code(self, layer, connect):
-        """The code is the client's, and nothing is sent to who is not there."""
+        """The code is the client's, and no event is sent to a client that has left."""
         consumer = Recorder()
         client = await connect(consumer)
         await client.disconnect(code=4321)
@@ -48,7 +48,7 @@ class TestEndings:
 
     @pytest.mark.parametrize("event", [{}, {"code": None}], ids=["absent", "none"])
     async def test_client_that_leaves_without_a_code_is_1005(self, layer, connect, event):
-        """1005 is the code that stands for none."""
+        """The code 1005 stands for a missing code."""
         consumer = Recorder()
         client = await connect(consumer)
         await client.send_input({"type": "websocket.disconnect", **event})
@@ -56,7 +56,7 @@ class TestEndings:
         assert consumer.disconnects == [1005]
 
     async def test_close_in_connect_after_accept_disconnects(self, layer):
-        """A connection that was accepted and closed at once was a connection."""
+        """A connection that was accepted and closed at once counts as a connection."""
 
         class Brief(Recorder):
             async def connect(self):
@@ -70,7 +70,7 @@ class TestEndings:
         assert consumer.disconnects == [4001]
 
     async def test_close_in_receive_disconnects(self, layer, connect):
-        """The consumer ends when the handler returns; what the client sent later is not handled."""
+        """The consumer ends when the handler returns; later frames are not handled."""
 
         class Closing(Recorder):
             async def receive(self, text_data=None, bytes_data=None):
@@ -99,7 +99,7 @@ class TestEndings:
 
     @pytest.mark.parametrize("accepted", [False, True])
     async def test_error_in_connect_disconnects(self, layer, caplog, accepted):
-        """connect() had begun, so disconnect() runs; the client sees 1011 or no connection."""
+        """connect() has begun, so disconnect() runs; the client sees 1011 or no connection."""
 
         class Failing(Recorder):
             async def connect(self):
@@ -145,7 +145,7 @@ class TestEndings:
     async def test_error_in_disconnect_is_logged_and_ends_the_consumer(
         self, layer, connect, caplog
     ):
-        """It is not called again for its own failure, and the server hears nothing of it."""
+        """disconnect() is not called again for its own failure, and the server gets no error."""
 
         class Failing(Recorder):
             async def disconnect(self, code):
@@ -161,7 +161,7 @@ class TestEndings:
         assert "Failing" in record.message
 
     async def test_error_in_on_error_changes_nothing(self, layer, connect, caplog):
-        """Both failures are logged, and the connection ends as it would have."""
+        """Both failures are logged, and the connection ends as without the second one."""
 
         class Failing(Recorder):
             async def receive(self, text_data=None, bytes_data=None):
@@ -178,7 +178,7 @@ class TestEndings:
         assert {r.exc_info[0] for r in errors(caplog)} == {LookupError, ZeroDivisionError}
 
     async def test_error_after_close_sends_no_second_close_frame(self, layer, connect, caplog):
-        """The first code stands; the error is logged all the same."""
+        """The first code counts, and the error is logged."""
 
         class Failing(Recorder):
             async def receive(self, text_data=None, bytes_data=None):
@@ -193,7 +193,7 @@ class TestEndings:
         assert len(errors(caplog)) == 1
 
     async def test_stop_consumer_closes_with_1000(self, layer, connect, caplog):
-        """StopConsumer is no error."""
+        """StopConsumer is not an error."""
 
         class Stopping(Recorder):
             async def receive(self, text_data=None, bytes_data=None):
@@ -207,7 +207,7 @@ class TestEndings:
         assert not caplog.records
 
     async def test_stop_consumer_in_disconnect_is_fine(self, layer, connect, caplog):
-        """Code that ends disconnect() with StopConsumer goes on to work."""
+        """Existing code that ends disconnect() with StopConsumer works."""
 
         class Stopping(Recorder):
             async def disconnect(self, code):
@@ -223,7 +223,7 @@ class TestEndings:
     async def test_overflow_with_policy_close_closes_with_1013(
         self, closing_layer, connect, caplog
     ):
-        """A client that cannot keep up is told so, and why."""
+        """The client gets the code and the reason."""
         consumer = Busy()
         client = await connect(consumer)
         await client.send_to("work")
@@ -236,7 +236,7 @@ class TestEndings:
         assert not errors(caplog)
 
     async def test_gap_with_on_gap_close_closes_with_1012(self, fragile_layer, connect, caplog):
-        """A client that would rather reconnect than miss something is told to."""
+        """The client reconnects instead of missing a message unnoticed."""
 
         class Careful(Recorder):
             on_gap = "close"
@@ -270,7 +270,7 @@ class TestEndings:
     async def test_close_after_the_client_left_sends_nothing(
         self, layer, connect, caplog, how, code
     ):
-        """The server takes no close frame any more; disconnect() learns what was meant."""
+        """The server accepts no close frame any more; disconnect() gets the client's code."""
 
         class Closing(Busy):
             async def receive(self, text_data=None, bytes_data=None):
@@ -290,7 +290,7 @@ class TestEndings:
         assert consumer.disconnects == [code]
 
     async def test_own_websocket_disconnect_cannot_keep_the_connection(self, layer, connect):
-        """Nothing more will come from who has left, so the consumer ends."""
+        """A client that has left sends nothing more, so the consumer ends."""
 
         class Lax(Recorder):
             async def websocket_disconnect(self, message):
@@ -317,7 +317,7 @@ class TestEndings:
         await staying.disconnect()
 
     async def test_everything_is_left_at_the_moment_the_application_ends(self, layer, connect):
-        """Groups that were joined in a handler too, without anybody leaving them."""
+        """Groups joined in a handler are left, too, without any call."""
 
         class Joining(Recorder):
             async def receive(self, text_data=None, bytes_data=None):
@@ -334,10 +334,10 @@ class TestEndings:
 
 
 class TestCancellation:
-    """The server may cancel the application at any moment; cleanup is the same."""
+    """The server may cancel the application at any moment; the cleanup is the same."""
 
     async def test_cancelled_before_the_first_event_runs_no_disconnect(self, layer):
-        """What did not connect does not disconnect."""
+        """A connection that did not begin has no disconnect()."""
         consumer = Recorder()
         wire = Wire(consumer)
         task = wire.start()
@@ -349,7 +349,7 @@ class TestCancellation:
         assert len(closes(wire.sent)) <= 1
 
     async def test_cancelled_while_the_channel_opens_leaves_nothing(self, fragile_layer):
-        """A broker that takes its time may be given up on."""
+        """The server may give up while the broker is slow."""
         fragile_layer.opening.clear()
         consumer = Recorder()
         wire = Wire(consumer)
@@ -364,7 +364,7 @@ class TestCancellation:
         fragile_layer.opening.set()
 
     async def test_cancelled_while_joining_groups_runs_no_disconnect(self, fragile_layer):
-        """connect() has not begun; the group that was being joined is left."""
+        """connect() has not begun; the group in progress is left."""
         fragile_layer.broker.confirming.clear()
         consumer = Recorder()
         wire = Wire(consumer)
@@ -379,7 +379,7 @@ class TestCancellation:
 
     @pytest.mark.parametrize("accepted", [False, True])
     async def test_cancelled_in_connect_disconnects(self, layer, accepted):
-        """1001: the server is going away."""
+        """The code is 1001: the server is going away."""
 
         class Connecting(Busy):
             async def connect(self):
@@ -398,7 +398,7 @@ class TestCancellation:
         assert closes(wire.sent) == [(1001, "")]
 
     async def test_cancelled_while_idle_disconnects(self, layer, connect):
-        """1001: the server is going away."""
+        """The code is 1001: the server is going away."""
         consumer = Recorder()
         client = await connect(consumer)
         client.future.cancel()
@@ -427,7 +427,7 @@ class TestCancellation:
         assert consumer.calls == [("connect",), ("disconnect", 1001)]
 
     async def test_cancelled_in_disconnect_does_not_call_it_again(self, layer, connect):
-        """It ran once, as far as it came; the layer is left all the same."""
+        """disconnect() has run once, in part; the layer is left all the same."""
 
         class Slow(Busy):
             async def disconnect(self, code):
@@ -444,7 +444,7 @@ class TestCancellation:
         assert consumer.calls == [("connect",), ("disconnect", 1000)]
 
     async def test_cancelled_while_a_frame_is_being_sent_disconnects(self, layer):
-        """A client that does not read holds up send(), and the server gives up on it."""
+        """A client that does not read blocks send(), and the server gives up on it."""
         consumer = Recorder()
         wire = Wire(consumer)
         wire.stuck.add("websocket.send")
@@ -457,7 +457,7 @@ class TestCancellation:
 
     @pytest.mark.parametrize("how", ["close", "stop", "error"])
     async def test_cancelled_while_the_close_frame_is_being_sent_disconnects(self, layer, how):
-        """A client that does not read can keep nobody from cleaning up."""
+        """A client that does not read cannot prevent the cleanup."""
 
         class Ending(Recorder):
             async def receive(self, text_data=None, bytes_data=None):
@@ -477,10 +477,10 @@ class TestCancellation:
 
 
 class TestRejection:
-    """A connection that was rejected never was one: no disconnect()."""
+    """A rejected connection has no disconnect()."""
 
     async def test_close_in_connect_rejects(self, layer):
-        """The server gets a close event in place of the accept, with code and reason."""
+        """The server gets a close event instead of the accept, with code and reason."""
 
         class Closed(Recorder):
             async def connect(self):
@@ -498,7 +498,7 @@ class TestRejection:
         assert consumer.calls == []
 
     async def test_deny_connection_rejects(self, layer, caplog):
-        """DenyConnection is no error."""
+        """DenyConnection is not an error."""
 
         class Denied(Recorder):
             async def connect(self):
@@ -512,7 +512,7 @@ class TestRejection:
         assert not caplog.records
 
     async def test_deny_connection_after_accept_is_a_close(self, layer):
-        """It is too late to reject, so disconnect() runs."""
+        """The connection was accepted, so disconnect() runs."""
 
         class Late(Recorder):
             async def connect(self):
@@ -526,7 +526,7 @@ class TestRejection:
         assert consumer.disconnects == [1000]
 
     async def test_accept_after_close_is_quiet(self, layer):
-        """connect() may go on after it has rejected; the second word does not count."""
+        """connect() may continue after a rejection; the later call has no effect."""
 
         class Undecided(Recorder):
             async def connect(self):
@@ -538,7 +538,7 @@ class TestRejection:
         assert await rest(client) == []
 
     async def test_error_after_close_in_connect_runs_no_disconnect(self, layer, caplog):
-        """It was rejected before it failed."""
+        """The connection was rejected before the error."""
 
         class Failing(Recorder):
             async def connect(self):
@@ -554,10 +554,10 @@ class TestRejection:
 
 
 class TestErrors:
-    """What a handler raises ends its own connection and no other."""
+    """An exception of a handler ends its own connection and no other."""
 
     async def test_error_is_logged_once_with_its_traceback(self, layer, connect, caplog):
-        """One record says which consumer failed at what, and where."""
+        """One record names the consumer, the message and the place."""
 
         class Failing(Recorder):
             async def fail(self, message):
@@ -573,7 +573,7 @@ class TestErrors:
         assert isinstance(record.exc_info[1], LookupError)
 
     async def test_on_error_is_called_before_the_connection_closes(self, layer, connect, caplog):
-        """It may tell the client and it gets the exception with the message."""
+        """on_error gets the exception and the message, and may still send to the client."""
 
         class Explaining(Recorder):
             async def receive(self, text_data=None, bytes_data=None):
@@ -595,7 +595,7 @@ class TestErrors:
         assert len(errors(caplog)) == 1
 
     async def test_on_error_may_close_with_a_code_of_its_own(self, layer, connect, caplog):
-        """1011 is for those who say nothing else."""
+        """The code is 1011 only if on_error does not close."""
 
         class Closing(Recorder):
             async def receive(self, text_data=None, bytes_data=None):
@@ -611,7 +611,7 @@ class TestErrors:
         assert consumer.disconnects == [4006]
 
     async def test_others_in_the_group_go_on(self, layer, connect):
-        """Messages before and after the failure reach everybody else, in order."""
+        """The other members get all messages before and after the failure, in order."""
 
         class Fragile(Recorder):
             async def chat_message(self, message):
@@ -644,7 +644,7 @@ class TestGroups:
         await wire.ended()
 
     async def test_accept_waits_for_the_broker_to_confirm(self, fragile_layer):
-        """A client that is accepted misses nothing."""
+        """A client that is accepted misses no message."""
         fragile_layer.broker.confirming.clear()
         consumer = Recorder()
         wire = Wire(consumer)
@@ -669,7 +669,7 @@ class TestGroups:
         assert "the broker does not answer" in str(errors(caplog)[0].exc_info[1])
 
     async def test_groups_without_a_layer_are_refused_with_a_sentence(self):
-        """The error names the class and what to set, before anything else runs."""
+        """The error names the class and the missing setting, before anything else runs."""
 
         class Forgetful(AsyncWebsocketConsumer):
             groups = ("room",)
@@ -701,7 +701,7 @@ class TestAccept:
         await client.disconnect()
 
     async def test_accept_without_arguments_has_the_keys_too(self):
-        """Some servers read `headers` without asking whether it is there."""
+        """Some servers read `headers` without checking that it exists."""
         client = WebsocketCommunicator(AsyncWebsocketConsumer(), "/")
         await client.send_input(CONNECT)
         assert await client.receive_output() == {
@@ -713,7 +713,7 @@ class TestAccept:
 
     @pytest.mark.parametrize("already", [False, True])
     async def test_accept_connection_accepts_once(self, layer, already):
-        """Raised in connect() it does what accept() does, if nobody did."""
+        """AcceptConnection in connect() does the same as accept(), unless accept() was called."""
 
         class Raising(Recorder):
             async def connect(self):
@@ -728,7 +728,7 @@ class TestAccept:
         await client.disconnect()
 
     async def test_second_accept_raises_a_sentence(self, layer):
-        """It names the class and where accept() belongs."""
+        """The sentence has the class and the place for accept()."""
 
         class Twice(Recorder):
             async def connect(self):
@@ -743,7 +743,7 @@ class TestAccept:
         await client.disconnect()
 
     async def test_accept_may_come_after_connect(self, layer):
-        """A connection that nobody decided on waits, and a layer message may decide."""
+        """A connection without a decision waits, and a layer message may decide."""
 
         class Waiting(Recorder):
             async def connect(self):
@@ -764,7 +764,7 @@ class TestAccept:
 
 class TestSend:
     async def test_text_and_bytes_arrive_as_they_are(self, layer, connect):
-        """Empty frames are frames."""
+        """Empty frames are sent, too."""
         client = await connect(Recorder())
         for frame in ("grüße", ""):
             await client.send_to(text_data=frame)
@@ -775,7 +775,7 @@ class TestSend:
         await client.disconnect()
 
     async def test_send_with_close_closes_with_1000_after_the_frame(self, layer, connect):
-        """The last word arrives first."""
+        """The frame arrives before the close."""
 
         class Parting(Recorder):
             async def receive(self, text_data=None, bytes_data=None):
@@ -805,7 +805,7 @@ class TestSend:
         await client.disconnect()
 
     async def test_send_before_accept_raises_a_sentence(self, layer):
-        """It names the class and what to call first."""
+        """The sentence has the class and the call that must come first."""
 
         class Hasty(Recorder):
             async def connect(self):
@@ -818,7 +818,7 @@ class TestSend:
         await client.disconnect()
 
     async def test_send_after_close_is_quiet_and_counted(self, layer, connect):
-        """A handler need not ask whether the connection is still there."""
+        """A handler need not check whether the connection is still open."""
 
         class Talkative(Recorder):
             async def receive(self, text_data=None, bytes_data=None):
@@ -837,7 +837,7 @@ class TestSend:
         assert layer.statistics().sent_after_close == 2
 
     async def test_send_after_the_client_left_is_quiet_and_counted(self, layer, connect, caplog):
-        """Nothing reaches the server, which may object to it."""
+        """The server gets no event that it could object to."""
         consumer = Busy()
         client = await connect(consumer)
         await client.send_to("work")
@@ -852,7 +852,7 @@ class TestSend:
         assert not caplog.records
 
     async def test_send_after_close_without_a_layer_is_quiet(self):
-        """There is nowhere to count, and that is no error."""
+        """Without a layer, nothing is counted."""
 
         class Talkative(AsyncWebsocketConsumer):
             async def receive(self, text_data=None, bytes_data=None):
@@ -865,7 +865,7 @@ class TestSend:
         assert [event["type"] for event in await rest(client)] == ["websocket.close"]
 
     async def test_server_that_raises_oserror_means_the_client_left(self, layer, caplog):
-        """Until the event that says so arrives, sending is quiet; the code is the client's."""
+        """Sends are dropped until the disconnect event arrives; the code is the client's."""
         consumer = Recorder()
         wire = Wire(consumer)
         wire.start(CONNECT)
@@ -881,7 +881,7 @@ class TestSend:
         assert not caplog.records
 
     async def test_client_that_leaves_behind_many_frames_is_disconnected(self, layer):
-        """The event that says so is read also if sending failed before it could be."""
+        """The disconnect event is read even if a send failed before."""
         consumer = Recorder()
         wire = Wire(consumer)
         wire.start(CONNECT)
@@ -900,7 +900,7 @@ class TestSend:
 
 class TestClose:
     async def test_close_sends_code_and_reason(self, layer, connect):
-        """Both keys are there, also if nobody gave them."""
+        """Both keys exist even without arguments."""
 
         class Closing(Recorder):
             async def receive(self, text_data=None, bytes_data=None):
@@ -940,7 +940,7 @@ class TestClose:
         ids=["fits", "ascii", "two bytes", "three bytes", "four bytes"],
     )
     async def test_long_reason_is_shortened_at_a_character(self, layer, connect, reason, sent):
-        """A close frame holds 123 bytes of reason, and half a character is none."""
+        """A close frame holds 123 bytes of reason, and must not end with half a character."""
 
         class Verbose(Recorder):
             async def receive(self, text_data=None, bytes_data=None):
@@ -967,7 +967,7 @@ class TestClose:
     async def test_server_that_refuses_the_close_frame_keeps_nobody_from_disconnect(
         self, layer, exc
     ):
-        """Servers differ in what they raise for an event they do not expect."""
+        """Servers raise different errors for an unexpected event."""
 
         class Stopping(Recorder):
             async def receive(self, text_data=None, bytes_data=None):
@@ -978,7 +978,7 @@ class TestClose:
         wire = Wire(consumer)
         wire.start(CONNECT, text("hello"))
         await asyncio.wait([wire.task])
-        # Whether the server hears of its refusal is not what this is about.
+        # The test does not depend on whether the server gets the error.
         wire.task.exception()
         assert consumer.disconnects == [1000]
 
@@ -1003,7 +1003,7 @@ class TestFrames:
         await client.disconnect()
 
     async def test_frames_are_handled_in_order_and_before_disconnect(self, layer, connect):
-        """Also those that waited when the client left."""
+        """Frames that waited when the client left are handled, too."""
         consumer = Recorder()
         client = await connect(consumer)
         for number in range(100):
@@ -1034,7 +1034,7 @@ class TestFrames:
 
     @pytest.mark.parametrize("limit", [10, None])
     async def test_frame_up_to_the_limit_is_handled(self, layer, connect, limit):
-        """None is no limit."""
+        """None means no limit."""
 
         class Small(Recorder):
             max_frame_size = limit
@@ -1048,7 +1048,7 @@ class TestFrames:
 
 class TestWithoutOverrides:
     async def test_plain_consumer_accepts_and_ignores(self):
-        """Each method has a default that does no harm."""
+        """Every method has a harmless default."""
         client = WebsocketCommunicator(AsyncWebsocketConsumer.as_asgi(), "/")
         assert await client.connect() == (True, None)
         await client.send_to("hello")
@@ -1057,7 +1057,7 @@ class TestWithoutOverrides:
         assert await rest(client) == []
 
     async def test_consumer_without_groups_has_a_channel(self, layer, connect):
-        """`channel_name` can be handed to others, who answer to it alone."""
+        """Others can send to `channel_name` to reach only this connection."""
 
         class Direct(Recorder):
             groups = ()
@@ -1073,12 +1073,12 @@ class TestWithoutOverrides:
         await client.disconnect()
 
     def test_alias_of_the_fixtures_is_a_class_attribute(self):
-        """The tests above say nothing if the recorder has no layer."""
+        """The tests above would prove nothing if the recorder had no layer."""
         assert Recorder.channel_layer_alias == ALIAS
 
 
 class Busy(Recorder):
-    """A frame or message `work` keeps a handler busy until `done` is set."""
+    """The frame or message `work` keeps a handler busy until `done` is set."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -1098,10 +1098,10 @@ class Busy(Recorder):
 
 
 class TestEndsFromElsewhere:
-    """What ends a connection while its loop waits for something to do."""
+    """A connection may end while its loop waits."""
 
     async def test_close_by_another_task_ends_the_consumer(self, layer, connect):
-        """An idle timeout of one's own is such a task."""
+        """An idle timeout of an application is such a task."""
         consumer = Recorder()
         client = await connect(consumer)
         await settled()
@@ -1110,7 +1110,7 @@ class TestEndsFromElsewhere:
         assert consumer.disconnects == [4000]
 
     async def test_layer_that_is_flushed_closes_with_1012(self, layer, connect):
-        """The channel is gone, and a client must not wait for what cannot come."""
+        """The channel is gone, and the client must not wait in vain."""
         consumer = Recorder()
         client = await connect(consumer)
         await settled()
@@ -1132,7 +1132,7 @@ class TestEndsFromElsewhere:
         assert consumer.calls.count(("disconnect", 1001)) == 1
 
     async def test_handler_that_awaits_a_cancelled_task_is_an_error(self, layer, connect, caplog):
-        """Nobody cancelled the connection."""
+        """The connection itself was not cancelled."""
 
         class Awaiting(Recorder):
             async def receive(self, text_data=None, bytes_data=None):
@@ -1148,7 +1148,7 @@ class TestEndsFromElsewhere:
         assert consumer.disconnects == [1011]
 
     async def test_frame_that_is_too_large_is_not_kept(self, layer):
-        """What waits for its turn is the reason, without the text of the frame."""
+        """Only the reason waits for its turn, without the text of the frame."""
 
         class Small(Recorder):
             max_frame_size = 10

@@ -1,4 +1,4 @@
-"""Who is here, and what deliver() does with a payload."""
+"""The hub's tables of channels and groups, and its delivery of payloads."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def taken(mailbox):
     return [mailbox.take() for _ in range(len(mailbox))]
 
 
-# -- who is here ---------------------------------------------------------------
+# -- channels and groups -------------------------------------------------------
 
 
 def test_first_join_makes_a_topic_and_last_leave_ends_it(hub):
@@ -58,7 +58,7 @@ def test_first_join_makes_a_topic_and_last_leave_ends_it(hub):
 
 
 def test_joining_twice_is_one_membership(hub):
-    """The second time says so, and one leave ends it."""
+    """The second join returns False, and one leave ends the membership."""
     opened(hub, "a")
     assert hub.join("room", "a")
     assert not hub.join("room", "a")
@@ -67,7 +67,7 @@ def test_joining_twice_is_one_membership(hub):
 
 
 def test_leaving_a_topic_never_joined_is_nothing(hub):
-    """Not even if others are in it."""
+    """The call has no effect even if the topic has other members."""
     opened(hub, "a", "b")
     hub.join("room", "a")
     assert not hub.leave("room", "b")
@@ -76,7 +76,7 @@ def test_leaving_a_topic_never_joined_is_nothing(hub):
 
 
 def test_closing_a_channel_returns_the_topics_that_end_with_it(hub):
-    """Those with other members go on."""
+    """Topics with other members stay."""
     opened(hub, "a", "b")
     for topic in ("mine", "ours", "mine-too"):
         hub.join(topic, "a")
@@ -88,7 +88,7 @@ def test_closing_a_channel_returns_the_topics_that_end_with_it(hub):
 
 
 def test_losses_of_a_closed_mailbox_stay_counted(hub):
-    """The counter takes them over, once."""
+    """The hub's counter takes them over once."""
     (mailbox,) = opened(hub, "a", capacity=1)
     for _ in range(3):
         hub.deliver_to("a", {"type": "test"})
@@ -107,7 +107,7 @@ def test_channels_in_lists_members_with_their_topics(hub):
 
 
 def test_clear_forgets_everybody(hub):
-    """What was lost stays counted."""
+    """The losses stay counted."""
     opened(hub, "a", "b", capacity=1)
     hub.join("room", "a")
     hub.deliver_to("b", {"type": "test"})
@@ -118,7 +118,7 @@ def test_clear_forgets_everybody(hub):
 
 
 def test_tables_are_empty_after_churn(hub):
-    """However channels join, leave and close, nothing of them remains."""
+    """Nothing remains of channels that joined, left and closed in any order."""
     chance = random.Random(1)
     live = []
     for n in range(5000):
@@ -139,7 +139,7 @@ def test_tables_are_empty_after_churn(hub):
 
 
 def test_no_method_waits():
-    """So no join or leave can come between two members of one delivery."""
+    """Therefore no join or leave can come between two members of one delivery."""
     for name, method in inspect.getmembers(Hub, inspect.isfunction):
         assert not inspect.iscoroutinefunction(method), name
         assert not inspect.isasyncgenfunction(method), name
@@ -149,7 +149,7 @@ def test_no_method_waits():
 
 
 def test_deliver_puts_the_message_into_each_member(hub):
-    """Decoded, in a dict of its own, and counted; others get nothing."""
+    """Each member gets the decoded message in its own dict; other channels get nothing."""
     first, second, other = opened(hub, "a", "b", "c")
     for channel in ("a", "b"):
         hub.join("room", channel)
@@ -162,7 +162,7 @@ def test_deliver_puts_the_message_into_each_member(hub):
 
 
 def test_deliver_decodes_once(hub):
-    """However many members there are."""
+    """The number of members does not matter."""
     decoded = []
 
     def decode(payload):
@@ -255,7 +255,7 @@ def test_delivery_within_a_delivery_wakes_readers_and_runs_none(hub):
 
 
 def test_message_that_cannot_be_prepared_is_a_message(hub):
-    """The kind is asked once; each member gets a dict of its own."""
+    """The kind is asked once; each member gets its own dict."""
     mailboxes = with_kinds(hub, ["a", "a"])
     assert hub.deliver("room", packed(bad=True)) == 2
     first, second = [mailbox.take() for mailbox in mailboxes]
@@ -266,7 +266,7 @@ def test_message_that_cannot_be_prepared_is_a_message(hub):
 
 @pytest.mark.parametrize("type_", ["other", "", None, 5, 1.5, True, ["test"], {"test": 1}])
 def test_message_of_another_type_is_not_prepared(hub, type_):
-    """Whatever that type is."""
+    """The type does not matter."""
     (mailbox,) = with_kinds(hub, ["a"])
     assert hub.deliver("room", msgspec.msgpack.encode({"type": type_})) == 1
     assert hub.deliver("room", msgspec.msgpack.encode({"n": 1})) == 1
@@ -275,7 +275,7 @@ def test_message_of_another_type_is_not_prepared(hub, type_):
 
 
 def test_event_that_a_full_mailbox_refuses_is_not_counted_as_delivered(hub):
-    """Like a message."""
+    """The rule is the same for messages."""
     first, second = with_kinds(hub, ["a", "a"])
     first.overflow, first.capacity = "drop_newest", 0
     assert hub.deliver("room", packed()) == 1
@@ -283,13 +283,13 @@ def test_event_that_a_full_mailbox_refuses_is_not_counted_as_delivered(hub):
 
 
 def test_topic_without_members_is_unclaimed(hub):
-    """Its payload is not even decoded."""
+    """The payload is not even decoded."""
     assert hub.deliver("room", b"\xc1 no message") == 0
     assert (hub.counters.unclaimed, hub.counters.undecodable) == (1, 0)
 
 
 def test_full_mailbox_that_refuses_is_not_counted_as_delivered(hub):
-    """Its neighbours are."""
+    """The neighbours' messages are counted."""
     full, _ = (*opened(hub, "a", capacity=1, overflow="drop_newest"), *opened(hub, "b"))
     for channel in ("a", "b"):
         hub.join("room", channel)
@@ -305,7 +305,7 @@ def random_bytes():
 
 @pytest.mark.parametrize("codec", [MsgPackCodec(), JSONCodec()], ids=["msgpack", "json"])
 def test_random_bytes_are_counted_and_skipped(codec, caplog):
-    """None raises, none is delivered unless it happens to be a mapping, and the log stays short."""
+    """None raises or is delivered unless it decodes to a mapping, and the log stays short."""
     hub = Hub(codec.decode)
     (mailbox,) = opened(hub, "a", capacity=1000)
     hub.join("room", "a")
@@ -316,7 +316,7 @@ def test_random_bytes_are_counted_and_skipped(codec, caplog):
             hub.deliver_addressed(INBOX, payload)
     logged = [record for record in caplog.records if record.name == "fast_channels.layers"]
     assert hub.counters.undecodable > 500
-    # The 1st, 2nd, 4th ... of them.
+    # The 1st, 2nd, 4th, and so on.
     assert len(logged) == hub.counters.undecodable.bit_length()
     assert all(isinstance(message, dict) for message in taken(mailbox))
 
@@ -328,7 +328,7 @@ def test_random_bytes_are_counted_and_skipped(codec, caplog):
 )
 @pytest.mark.parametrize("way", ["deliver", "deliver_addressed"])
 def test_payload_that_is_no_mapping_is_counted_and_skipped(hub, caplog, payload, way):
-    """The log line says why, without a traceback; what follows is delivered."""
+    """The log has the reason without a traceback, and later payloads are delivered."""
     (mailbox,) = opened(hub, "a")
     hub.join("a", "a")
     assert getattr(hub, way)("a", payload) == 0
@@ -341,7 +341,7 @@ def test_payload_that_is_no_mapping_is_counted_and_skipped(hub, caplog, payload,
 
 
 def test_codec_that_raises_anything_is_survived(caplog):
-    """Decoders of third parties too."""
+    """Decoders of third parties may raise any exception."""
 
     def decode(payload):
         raise ZeroDivisionError("of all things")
@@ -365,7 +365,7 @@ def test_string_addresses_one_channel(hub):
 
 
 def test_list_addresses_several_channels(hub):
-    """Each of them gets a dict of its own."""
+    """Each channel gets its own dict."""
     first, second, other = opened(hub, f"{INBOX}a", f"{INBOX}b", f"{INBOX}c")
     assert hub.deliver_addressed(INBOX, addressed([f"{INBOX}a", f"{INBOX}b"])) == 2
     (one,), (two,) = taken(first), taken(second)
@@ -375,14 +375,14 @@ def test_list_addresses_several_channels(hub):
 
 
 def test_channel_that_is_listed_twice_receives_once(hub):
-    """A peer may hold the same member under two prefixes of time."""
+    """A peer may have stored one member twice."""
     (mailbox,) = opened(hub, f"{INBOX}a")
     assert hub.deliver_addressed(INBOX, addressed([f"{INBOX}a"] * 3)) == 1
     assert len(mailbox) == 1
 
 
 def test_group_address_means_every_member_here(hub):
-    """Members of other groups hear nothing."""
+    """Members of other groups get nothing."""
     first, second, other = opened(hub, f"{INBOX}a", f"{INBOX}b", f"{INBOX}c")
     for topic, local in [("room", "a"), ("room", "b"), ("elsewhere", "c")]:
         hub.join(topic, INBOX + local)
@@ -392,7 +392,7 @@ def test_group_address_means_every_member_here(hub):
 
 
 def test_channel_meant_by_name_and_as_a_member_receives_once(hub):
-    """Another process added it by name, and it joined by itself."""
+    """Another process added the channel by name, and it joined by itself."""
     first, second, third = opened(hub, f"{INBOX}a", f"{INBOX}b", f"{INBOX}c")
     for local in ("a", "b"):
         hub.join("room", INBOX + local)
@@ -403,7 +403,7 @@ def test_channel_meant_by_name_and_as_a_member_receives_once(hub):
 
 
 def test_payload_without_address_is_for_the_topic_itself(hub):
-    """It is counted as unclaimed if nobody here has that name."""
+    """The payload is unclaimed if no channel here has that name."""
     (mailbox,) = opened(hub, "plain")
     assert hub.deliver_addressed("plain", packed()) == 1
     assert len(mailbox) == 1
@@ -412,7 +412,7 @@ def test_payload_without_address_is_for_the_topic_itself(hub):
 
 
 def test_unknown_receivers_are_unclaimed(hub):
-    """Each of them; the known ones receive."""
+    """Each unknown one is counted, and the known ones receive the message."""
     opened(hub, f"{INBOX}a")
     assert hub.deliver_addressed(INBOX, addressed([f"{INBOX}{c}" for c in "abc"])) == 1
     assert (hub.counters.unclaimed, hub.counters.delivered) == (2, 1)
@@ -420,7 +420,7 @@ def test_unknown_receivers_are_unclaimed(hub):
 
 @pytest.mark.parametrize("to", ["", [], "no!body", ["group.", "!", "!group.x"]])
 def test_address_of_nobody_delivers_nothing(hub, to):
-    """It is a valid address all the same."""
+    """An empty list is a valid address."""
     opened(hub, f"{INBOX}a")
     assert hub.deliver_addressed(INBOX, addressed(to)) == 0
     assert hub.counters.undecodable == 0
@@ -432,7 +432,7 @@ def test_address_of_nobody_delivers_nothing(hub, to):
     ids=repr,
 )
 def test_malformed_address_is_counted_and_skipped(hub, caplog, to):
-    """Whatever stands there, and nobody receives it."""
+    """No channel receives a message with any malformed address."""
     (mailbox,) = opened(hub, f"{INBOX}a")
     assert hub.deliver_addressed(INBOX, addressed(to)) == 0
     assert (len(mailbox), hub.counters.undecodable) == (0, 1)
@@ -443,7 +443,7 @@ def test_malformed_address_is_counted_and_skipped(hub, caplog, to):
 
 
 def test_deliver_to_a_channel_of_this_process(hub):
-    """One that is not here is unclaimed."""
+    """A message for an absent channel is unclaimed."""
     (mailbox,) = opened(hub, "a")
     assert hub.deliver_to("a", {"type": "test"}) == 1
     assert hub.deliver_to("b", {"type": "test"}) == 0

@@ -1,4 +1,4 @@
-"""One inbox: two lanes, a bound, a policy, a counter."""
+"""A mailbox has two queues, a capacity, a policy and a counter."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def message(n):
 
 
 def taken(mailbox):
-    """Take everything that waits: the numbers, and {"dropped": n} for a report."""
+    """Take all waiting messages: their numbers, and {"dropped": n} for a report."""
     found = []
     while (item := mailbox.take()) is not None:
         found.append(item["n"] if item["type"] == "test" else {"dropped": item["dropped"]})
@@ -49,7 +49,7 @@ def test_messages_come_out_in_the_order_they_went_in():
 
 
 def test_mailbox_is_full_at_its_capacity():
-    """And not before."""
+    """The mailbox is not full before."""
     mailbox = Mailbox("a", 2)
     mailbox.put(message(0))
     assert not mailbox.full
@@ -63,7 +63,7 @@ def test_mailbox_is_full_at_its_capacity():
 
 
 def test_drop_oldest_forgets_what_waited_longest():
-    """The report stands where the lost messages stood: first."""
+    """The report is in the place of the lost messages: first."""
     mailbox = Mailbox("a", 3, "drop_oldest")
     assert fill(mailbox, range(5)) == [True] * 5
     assert (mailbox.dropped, len(mailbox), mailbox.overflowed) == (2, 3, False)
@@ -71,7 +71,7 @@ def test_drop_oldest_forgets_what_waited_longest():
 
 
 def test_drop_newest_refuses_what_arrives():
-    """The report stands where the lost messages would have stood: last."""
+    """The report is in the place of the lost messages: last."""
     mailbox = Mailbox("a", 3, "drop_newest")
     assert fill(mailbox, range(5)) == [True, True, True, False, False]
     assert (mailbox.dropped, len(mailbox), mailbox.overflowed) == (2, 3, False)
@@ -79,7 +79,7 @@ def test_drop_newest_refuses_what_arrives():
 
 
 def test_close_refuses_and_asks_the_reader_to_end():
-    """What waited before can still be read."""
+    """Messages that waited before can still be read."""
     mailbox = Mailbox("a", 2, "close")
     assert fill(mailbox, range(3)) == [True, True, False]
     assert (mailbox.dropped, mailbox.overflowed) == (1, True)
@@ -88,7 +88,7 @@ def test_close_refuses_and_asks_the_reader_to_end():
 
 
 def test_drop_newest_reports_between_what_waited_and_what_follows():
-    """Also when the mailbox was read only in part."""
+    """The place is right even if the mailbox was read only in part."""
     mailbox = Mailbox("a", 3, "drop_newest")
     fill(mailbox, range(5))
     assert mailbox.take() == message(0)
@@ -97,7 +97,7 @@ def test_drop_newest_reports_between_what_waited_and_what_follows():
 
 
 def test_drop_newest_reports_in_a_mailbox_that_was_read_empty():
-    """Nobody has to send another message first."""
+    """No further message is needed for that."""
     mailbox = Mailbox("a", 1, "drop_newest")
     fill(mailbox, range(2))
     assert mailbox.take() == message(0)
@@ -107,7 +107,7 @@ def test_drop_newest_reports_in_a_mailbox_that_was_read_empty():
 
 
 def test_drop_oldest_reports_after_a_mailbox_was_read_in_part():
-    """What was lost later is a report of its own, before what is left."""
+    """A later loss has its own report, before the remaining messages."""
     mailbox = Mailbox("a", 3, "drop_oldest")
     fill(mailbox, range(4))
     assert mailbox.take() == {"type": "layer.overflow", "dropped": 1}
@@ -124,7 +124,7 @@ def test_drop_oldest_reports_after_a_mailbox_was_read_in_part():
     ],
 )
 def test_second_overflow_is_reported_by_itself(overflow, expected):
-    """Each report counts what was lost since the one before; the counter counts all."""
+    """Each report counts the losses since the one before; the counter counts all."""
     mailbox = Mailbox("a", 2, overflow)
     fill(mailbox, range(3))
     first = taken(mailbox)
@@ -134,7 +134,7 @@ def test_second_overflow_is_reported_by_itself(overflow, expected):
 
 
 def test_overflow_twice_without_reading_is_one_report():
-    """The number grows until somebody reads it."""
+    """The number grows until the report is read."""
     mailbox = Mailbox("a", 2, "drop_newest")
     for _ in range(3):
         fill(mailbox, range(4))
@@ -142,7 +142,7 @@ def test_overflow_twice_without_reading_is_one_report():
 
 
 def test_report_is_a_notice():
-    """So it cannot be forged by a message of the same type."""
+    """A message of the same type cannot forge a report."""
     mailbox = Mailbox("a", 1)
     fill(mailbox, range(2))
     assert isinstance(mailbox.take(), Notice)
@@ -150,7 +150,7 @@ def test_report_is_a_notice():
 
 @pytest.mark.parametrize("overflow", ["drop_oldest", "drop_newest", "close"])
 def test_notice_is_never_dropped(overflow):
-    """It waits among the messages, whatever happens to them."""
+    """The notice waits among the messages, even if all of those are dropped."""
     mailbox = Mailbox("a", 3, overflow)
     mailbox.put(message(0))
     mailbox.put_notice(Notice(type="layer.gap"))
@@ -164,7 +164,7 @@ def test_notice_is_never_dropped(overflow):
 
 @pytest.mark.parametrize("overflow", ["drop_oldest", "drop_newest", "close"])
 def test_notice_enters_a_full_mailbox(overflow):
-    """The bound is for what others send."""
+    """The capacity is for messages."""
     mailbox = Mailbox("a", 2, overflow)
     fill(mailbox, range(2))
     mailbox.put_notice(Notice(type="layer.gap"))
@@ -174,7 +174,7 @@ def test_notice_enters_a_full_mailbox(overflow):
 
 @pytest.mark.parametrize("overflow", ["drop_oldest", "drop_newest", "close"])
 def test_what_is_taken_and_what_was_dropped_is_what_was_put(overflow):
-    """Also in a mailbox that holds nothing but notices."""
+    """This holds even for a mailbox that contains only notices."""
     mailbox = Mailbox("a", 2, overflow)
     for _ in range(2):
         mailbox.put_notice(Notice(type="layer.gap"))
@@ -189,7 +189,7 @@ def test_what_is_taken_and_what_was_dropped_is_what_was_put(overflow):
 
 @pytest.mark.parametrize("overflow", ["drop_oldest", "drop_newest"])
 def test_random_reading_and_writing_accounts_for_every_message(overflow):
-    """Nothing is lost without being counted, nothing comes twice, and order is kept."""
+    """Every loss is counted, no message comes twice, and the order is kept."""
     chance = random.Random(3)
     mailbox = Mailbox("a", 5, overflow)
     seen, reported, put = [], 0, 0
@@ -199,7 +199,7 @@ def test_random_reading_and_writing_accounts_for_every_message(overflow):
             put += 1
         elif (item := mailbox.take()) is not None:
             if item["type"] == "layer.overflow":
-                # What follows the report comes after a hole of exactly this size.
+                # The messages after the report come after a hole of exactly this size.
                 reported += item["dropped"]
             else:
                 assert item["n"] == len(seen) + reported
@@ -214,7 +214,7 @@ def test_random_reading_and_writing_accounts_for_every_message(overflow):
 
 
 async def test_get_waits_for_a_message():
-    """It returns what is put later."""
+    """The call returns a message that is put later."""
     mailbox = Mailbox("a", 10)
     getting = asyncio.create_task(mailbox.get())
     await turns()
@@ -225,7 +225,7 @@ async def test_get_waits_for_a_message():
 
 @pytest.mark.parametrize("what", ["message", "notice", "frame", "refused"])
 async def test_wait_returns_when_there_is_something_to_take(what):
-    """A message, a notice, a frame, or a reason to end; nothing is taken by waiting."""
+    """A message, a notice, a frame or the end wakes the reader; waiting takes nothing."""
     mailbox = Mailbox("a", 1, "close")
     waiting = asyncio.create_task(mailbox.wait())
     await turns()
@@ -244,7 +244,7 @@ async def test_wait_returns_when_there_is_something_to_take(what):
 
 
 async def test_refused_message_wakes_the_reader_of_a_report():
-    """A reader that waits hears of the loss without another message."""
+    """A waiting reader gets the report without another message."""
     mailbox = Mailbox("a", 1, "drop_newest")
     fill(mailbox, range(2))
     mailbox.take()
@@ -254,7 +254,9 @@ async def test_refused_message_wakes_the_reader_of_a_report():
 
 
 async def test_get_under_timeouts_loses_nothing():
-    """Three hundred messages arrive once and in order, at a reader that keeps giving up."""
+    """
+    Three hundred messages arrive once and in order at a reader that times out again and again.
+    """
     mailbox = Mailbox("a", 1000)
     chance = random.Random(5)
     seen = []
@@ -279,7 +281,7 @@ async def test_get_under_timeouts_loses_nothing():
 
 
 async def test_get_with_wait_for_loses_nothing():
-    """The same with real timeouts."""
+    """Real timeouts change nothing."""
     mailbox = Mailbox("a", 1000)
     loop = asyncio.get_running_loop()
     chance = random.Random(11)
@@ -295,7 +297,7 @@ async def test_get_with_wait_for_loses_nothing():
 
 
 async def test_cancelled_waits_leave_nothing_behind():
-    """After ten thousand of them nobody is listed as waiting."""
+    """After ten thousand of them, no reader is listed as waiting."""
     mailbox = Mailbox("a", 10)
     for wait in (mailbox.wait, mailbox.get):
         for _ in range(100):
@@ -310,7 +312,7 @@ async def test_cancelled_waits_leave_nothing_behind():
 
 
 async def test_several_readers_share_the_messages():
-    """Each message goes to one of them."""
+    """Each message goes to one reader."""
     mailbox = Mailbox("a", 100)
     readers = [asyncio.create_task(mailbox.get()) for _ in range(10)]
     await turns()
@@ -321,7 +323,7 @@ async def test_several_readers_share_the_messages():
 
 
 async def test_wake_up_of_a_cancelled_reader_is_not_lost():
-    """Another reader gets the message that came in this moment."""
+    """Another reader gets the message that arrived at this moment."""
     mailbox = Mailbox("a", 100)
     first, second = (asyncio.create_task(mailbox.get()) for _ in range(2))
     await turns()
@@ -337,7 +339,7 @@ async def test_wake_up_of_a_cancelled_reader_is_not_lost():
 
 
 async def test_frames_and_messages_wait_apart():
-    """Each lane keeps its own order, and len() counts messages only."""
+    """Each queue keeps its own order, and len() counts messages only."""
     mailbox = Mailbox("a", 10)
     await mailbox.put_frame({"n": "f0"})
     mailbox.put(message(0))
@@ -349,7 +351,7 @@ async def test_frames_and_messages_wait_apart():
 
 
 async def test_frames_do_not_count_against_the_capacity():
-    """A full mailbox takes frames, and full frames leave room for messages."""
+    """A full mailbox accepts frames, and waiting frames take no capacity of messages."""
     mailbox = Mailbox("a", 1)
     mailbox.put(message(0))
     for n in range(FRAME_LIMIT):
@@ -359,7 +361,7 @@ async def test_frames_do_not_count_against_the_capacity():
 
 
 async def test_frame_writer_waits_while_the_lane_is_full():
-    """It goes on when one frame is taken, and none is lost."""
+    """The writer continues when one frame is taken, and no frame is lost."""
     mailbox = Mailbox("a", 1)
     total = FRAME_LIMIT + 20
 
@@ -382,7 +384,7 @@ async def test_frame_writer_waits_while_the_lane_is_full():
 
 
 async def test_frame_writer_waits_while_frames_take_too_much_memory():
-    """One frame of any size finds room in an empty lane; beyond FRAME_BYTES the next one waits."""
+    """An empty queue accepts one frame of any size; beyond FRAME_BYTES the next one waits."""
     mailbox = Mailbox("a", 1)
     large = {"type": "websocket.receive", "bytes": bytes(2 * FRAME_BYTES)}
     await asyncio.wait_for(mailbox.put_frame(large), 1)
@@ -398,7 +400,7 @@ async def test_frame_writer_waits_while_frames_take_too_much_memory():
 
 @pytest.mark.parametrize("key", ["text", "bytes", "body"])
 async def test_frames_of_every_kind_are_weighed(key):
-    """No more of them wait than FRAME_BYTES has room for, and taking them makes room again."""
+    """The waiting frames have at most FRAME_BYTES, and taking one makes space again."""
     mailbox = Mailbox("a", 1)
     data = "x" * 100_000 if key == "text" else b"x" * 100_000
 
@@ -420,7 +422,7 @@ async def test_frames_of_every_kind_are_weighed(key):
 
 
 async def test_cancelled_frame_writer_leaves_the_lane_usable():
-    """The frame it could not write is not there; the next one is."""
+    """The frame that was not written is absent; the next one arrives."""
     mailbox = Mailbox("a", 1)
     for n in range(FRAME_LIMIT):
         await mailbox.put_frame({"n": n})
@@ -441,7 +443,7 @@ async def test_cancelled_frame_writer_leaves_the_lane_usable():
 @pytest.mark.parametrize("kind", [Mailbox, ThreadsafeMailbox])
 @pytest.mark.parametrize("wake", ["put", "put_back", "put_notice", "put_frame", "wake", "close"])
 async def test_idle_reader_is_woken_once(kind, wake):
-    """By whatever comes first; a reader that is not idle looks into its mailbox anyway."""
+    """Any entry wakes it; a reader that is not idle looks into its mailbox anyway."""
     mailbox = kind("a", 3)
     reader = RecordingReader(mailbox)
     mailbox.listen(reader)
@@ -467,7 +469,7 @@ async def test_reader_on_another_loop_is_not_run_by_deliveries():
 
 
 async def test_threadsafe_mailbox_takes_messages_from_other_threads():
-    """All of them, each thread's in order."""
+    """Each thread's messages keep their order."""
     mailbox = ThreadsafeMailbox("a", 1000)
 
     def put_all(thread):
@@ -485,7 +487,7 @@ async def test_threadsafe_mailbox_takes_messages_from_other_threads():
 
 
 async def test_threadsafe_mailbox_keeps_its_policy():
-    """Capacity and counter are the same as anywhere else."""
+    """Capacity and counter are the same as in a plain mailbox."""
     mailbox = ThreadsafeMailbox("a", 2, "drop_oldest")
     await asyncio.to_thread(lambda: fill(mailbox, range(5)))
     await becomes(lambda: mailbox.dropped == 3)
@@ -493,7 +495,7 @@ async def test_threadsafe_mailbox_keeps_its_policy():
 
 
 async def test_threadsafe_mailbox_takes_notices_from_other_threads():
-    """A reader that waits is woken."""
+    """A waiting reader is woken."""
     mailbox = ThreadsafeMailbox("a", 1)
     getting = asyncio.create_task(arrives(mailbox))
     await asyncio.to_thread(mailbox.put_notice, Notice(type="layer.gap"))
@@ -501,7 +503,7 @@ async def test_threadsafe_mailbox_takes_notices_from_other_threads():
 
 
 def test_threadsafe_mailbox_of_a_closed_loop_swallows_messages():
-    """Its reader has ended with the loop, and the sender need not know."""
+    """The reader has ended with the loop, and the sender gets no error."""
 
     async def make():
         return ThreadsafeMailbox("a", 1)
