@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import graphlib
 import subprocess
 import sys
 from pathlib import Path
@@ -15,42 +16,24 @@ PACKAGE = Path(fast_channels.__file__).parent
 TESTS = Path(__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
 
-# From the inside out. A module imports from lines above its own, or its own package below.
+# From the inside out. A module imports modules of its own rank and of lower ranks, without cycles.
+# An entry stands for a module and for the modules below it. CONTRIBUTING.md shows the same ranks.
 RANKS = [
-    {"exceptions", "type_defs"},
-    {"utils"},
-    {"layers.position", "layers.health"},
+    {"exceptions", "type_defs", "utils"},
     {
-        "layers.names",
-        "layers.mailbox",
-        "layers.codecs",
-        "layers.broker",
-        "layers.statistics",
-        "layers.waiters",
-        "layers.options",
+        *("layers.addressing", "layers.broker", "layers.codecs", "layers.health"),
+        *("layers.mailbox", "layers.names", "layers.options", "layers.position"),
+        *("layers.statistics", "layers.waiters", "layers.work"),
     },
-    {"layers.addressing", "layers.work"},
-    {"layers.hub", "layers.loops", "layers.memory_work"},
-    {"layers.membership"},
-    {"layers.session"},
-    {"layers.base"},
-    {"drain"},
-    {"lifespan", "layers.registry"},
-    {"layers.memory_log"},
-    {"layers.in_memory", "layers.sync", "layers.redis", "consumer", "middleware", "servers"},
-    {"client", "layers", "routing"},
-    {"worker"},
-    {"", "testing"},
-    {"cli"},
-    {"__main__"},
+    {"layers.hub", "layers.membership", "layers.session", "layers.loops"},
+    {"layers.base", "layers.registry", "drain", "lifespan"},
+    {
+        *("layers.in_memory", "layers.memory_log", "layers.memory_work", "layers.redis"),
+        *("layers.sync", "consumer", "middleware", "servers"),
+    },
+    {"", "__main__", "cli", "client", "layers", "routing", "testing", "worker"},
 ]
 RANK = {module: rank for rank, modules in enumerate(RANKS) for module in modules}
-
-# Packages whose modules may import each other.
-ROOMS = {"layers.redis", "consumer", "middleware", "servers", "testing"}
-
-# One of them imports the other for its annotations only.
-TYPED_FOR_EACH_OTHER = {"lifespan", "layers.registry"}
 
 # Libraries that not everybody has, and the only place that may import them.
 OPTIONAL = {
@@ -75,10 +58,18 @@ def is_module(name):
     return path.with_suffix(".py").exists() or (path / "__init__.py").exists()
 
 
-def imported(path):
+def only_for_types(node):
+    """Whether a statement is `if TYPE_CHECKING:`, whose imports do not happen at run time."""
+    return isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+
+
+def imported(path, *, at_run_time=False):
     """Every module that a file imports, under its full name."""
     package = ["fast_channels", *path.relative_to(PACKAGE).parts[:-1]]
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    if at_run_time:
+        tree.body = [node for node in tree.body if not only_for_types(node)]
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -92,29 +83,34 @@ def imported(path):
                 yield f"fast_channels.{name}" if ours and is_module(name) else module
 
 
-def own(path):
-    """The modules of the library among them, without its name."""
-    for name in imported(path):
+def own(path, *, at_run_time=False):
+    """The modules of the library among the imports of a file, without its name."""
+    for name in imported(path, at_run_time=at_run_time):
         if name.split(".")[0] == "fast_channels":
             yield name.removeprefix("fast_channels").removeprefix(".")
 
 
-def room(module):
-    """The entry of RANK that a module belongs to."""
+def rank(module):
+    """The rank of a module, or of the closest package that has one."""
     while module not in RANK:
         assert "." in module, f"{module} has no rank; give it one in RANKS"
         module = module.rpartition(".")[0]
-    return module
+    return RANK[module]
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: dotted(path) or "fast_channels")
 def test_imports_point_inward(path):
-    """A module imports from lower ranks, or from the package it is in."""
-    here = room(dotted(path))
+    """A module imports from its own rank and from lower ranks."""
+    here = dotted(path)
     for module in own(path):
-        there = room(module)
-        same = (here == there and here in ROOMS) or {here, there} == TYPED_FOR_EACH_OTHER
-        assert same or RANK[there] < RANK[here], f"{dotted(path)} must not import {module}"
+        assert rank(module) <= rank(here), f"{here} must not import {module}"
+
+
+def test_imports_form_no_cycle():
+    """Modules of one rank are in an order, too; imports for annotations do not count."""
+    graph = {dotted(path): set(own(path, at_run_time=True)) for path in FILES}
+    order = tuple(graphlib.TopologicalSorter(graph).static_order())
+    assert set(order) == set(graph)
 
 
 def test_backends_never_import_consumers_and_consumers_never_a_backend():
