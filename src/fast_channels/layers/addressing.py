@@ -14,7 +14,7 @@ from . import names
 
 
 class Addressing(Protocol):
-    """What a layer asks about names. An object has no state, so that layers can share it."""
+    """The mapping from names to topics. It has no state, so layers can share one."""
 
     def new_channel(self, prefix: str, process: str) -> str:
         """Return a name for a new channel of `process` that no other channel ever has."""
@@ -58,8 +58,8 @@ class InboxAddressing:
     All channels of a process with one prefix share an inbox; a group is the topic of its name.
 
     A name without `!` is a queue that processes share. With `keeps_every_name`, a name with `!`
-    that belongs to no process is one too. `inboxes_are_topics` is for brokers that deliver
-    what other processes send to a channel of this process.
+    that belongs to no process is one too. `inboxes_are_topics` is for brokers that deliver the
+    messages of other processes for a channel of this process.
     """
 
     def __init__(self, *, inboxes_are_topics: bool = False, keeps_every_name: bool = False) -> None:
@@ -96,8 +96,8 @@ class TopicAddressing:
     """
     Every channel is a topic of its own, and every group a topic that begins with `group_prefix`.
 
-    Any process may open any channel, and then receives what is published to it. The names of
-    new channels begin with `prefix`.
+    Any process may open any channel, and then receives all messages that are published to it.
+    The names of new channels begin with `prefix`.
     """
 
     def __init__(self, prefix: str = "", group_prefix: str = "__group__") -> None:

@@ -71,6 +71,9 @@ class BaseChannelLayer:
     the keys are globs or compiled patterns, and the first match counts. `overflow` is the
     policy of a consumer's full mailbox. `expiry` is how many seconds a stored message waits for
     a reader. `max_message_size` is in bytes, after encoding.
+
+    The class of a backend passes an `addressing`, and `decode` if its broker puts payloads in an
+    envelope: `decode` opens payloads from the broker, while `codec` makes and reads bare ones.
     """
 
     MAX_NAME_LENGTH: ClassVar[int] = names.MAX_NAME_LENGTH
@@ -510,7 +513,7 @@ class BaseChannelLayer:
         self._counters.unknown_type += 1
 
     def count_sent_after_close(self) -> None:
-        """Called by a consumer whose client had left when it sent a frame."""
+        """Called by a consumer that sent a frame after its client had left."""
         self._counters.sent_after_close += 1
 
     def count_dropped_frame(self) -> None:

@@ -1,9 +1,8 @@
 """
-Who is here, and deliver(): the hot path.
+The channels of this process, their topics, and deliver(): the hot path.
 
-Everything that reaches a channel of this process passes through `deliver` or
-`deliver_addressed`. No method waits, so none can be interrupted half-way and
-none needs a lock.
+Every message for a channel of this process passes through `deliver`, `deliver_addressed` or
+`deliver_to`. No method waits, so none can be interrupted half-way and none needs a lock.
 """
 
 from __future__ import annotations
@@ -49,7 +48,7 @@ class Hub:
         counters: Counters | None = None,
     ) -> None:
         self.counters = counters or Counters()
-        """What has happened here, and in earlier sessions of the layer."""
+        """Counters of this and of earlier sessions of the layer."""
         self.mailboxes: dict[str, Mailbox] = {}
         """The mailbox of every open channel of this process."""
         # A topic without members is absent, so presence here equals wanting a subscription at
@@ -65,13 +64,13 @@ class Hub:
         # True while readers handle messages within a delivery.
         self._running_readers = False
 
-    # -- who is here --------------------------------------------------------
+    # -- channels and topics ------------------------------------------------
 
     def open(self, mailbox: Mailbox) -> None:
         self.mailboxes[mailbox.name] = mailbox
 
     def close(self, channel: str) -> list[str]:
-        """Forget a channel; returns the topics that have no member left."""
+        """Forget a channel; return the topics that have no member left."""
         mailbox = self.mailboxes.pop(channel, None)
         if mailbox is not None:
             mailbox.close()
@@ -79,7 +78,7 @@ class Hub:
         return [topic for topic in self._joined.pop(channel, ()) if self._remove(topic, channel)]
 
     def join(self, topic: str, channel: str) -> bool:
-        """Make `channel` a member; False if it was one."""
+        """Make `channel` a member; return False if it was one."""
         members = self.members.setdefault(topic, {})
         if channel in members:
             return False
@@ -94,7 +93,7 @@ class Hub:
         return True
 
     def leave(self, topic: str, channel: str) -> bool:
-        """End a membership, if there is one; True if that was the last of the topic."""
+        """End a membership if there is one; return True if it was the last of the topic."""
         joined = self._joined.get(channel)
         if joined is None or topic not in joined:
             return False
@@ -175,16 +174,17 @@ class Hub:
 
     def deliver(self, topic: str, *payloads: bytes, positions: Sequence[Position] = ()) -> int:
         """
-        Hand payloads to every member of `topic`; returns how many were taken, over all members.
+        Put the messages of payloads into the mailbox of every member of `topic`.
 
-        Each member gets a dict of its own for each; the values in it are shared. `positions`
-        is one for each payload, if they are of a log.
+        Returns how many messages the mailboxes have taken. Each member gets its own dict for each
+        message, and shares the values inside it. `positions` are given for payloads of a log, one
+        for each.
         """
         members = self.members.get(topic)
         if members is None:
             if self._addressing.is_inbox(topic):
                 return self.deliver_addressed(topic, *payloads)
-            # Under way when the last member left.
+            # The payloads were under way when the last member left.
             self.counters.unclaimed += len(payloads)
             return 0
         decoded = map(self.decoded, payloads)
@@ -199,25 +199,25 @@ class Hub:
         return self._put(members, [message for message in decoded if message is not None])
 
     def deliver_addressed(self, topic: str, *payloads: bytes) -> int:
-        """The same for payloads that carry the names they are meant for."""
+        """Like `deliver`, for payloads that carry the names of the channels they are for."""
         addressed = (self._addressed(topic, payload) for payload in payloads)
         delivered = 0
         for to, run in groupby(filter(None, addressed), key=itemgetter(0)):
             messages = [message for _, message in run]
-            # A dict, because one channel may be meant twice: by its own name and
-            # as a member of a group that this process joined.
+            # A dict, because a channel may be addressed twice: by its own name and as a member of
+            # a group that this process joined.
             channels: dict[str, None] = {}
             for name in to:
                 group = names.group_of_address(name)
                 channels |= {name: None} if group is None else self.members.get(group, {})
             if not channels:
-                # For nobody at all, or for a group that its last member has left.
+                # The address has no names, or the last member of the group has left.
                 self.counters.unclaimed += len(messages)
             delivered += self._put(channels, messages)
         return delivered
 
     def deliver_to(self, channel: str, message: ChannelMessage) -> int:
-        """The same for a message that never left this process."""
+        """Deliver a message that never left this process to one channel."""
         return self._put((channel,), [message])
 
     def _put(
@@ -255,7 +255,7 @@ class Hub:
         return delivered
 
     def _addressed(self, topic: str, payload: bytes) -> tuple[list[str], ChannelMessage] | None:
-        """Return to whom a payload is addressed, and its message; None if there is neither."""
+        """Return the names that a payload is addressed to, and its message; None for garbage."""
         message = self.decoded(payload)
         if message is None:
             return None
@@ -266,10 +266,10 @@ class Hub:
         return to, message
 
     def decoded(self, payload: bytes) -> dict[str, Any] | None:
-        """Return the message in a payload; None, counted and logged, if there is none."""
+        """Return the message in a payload. Count and log other payloads, and return None."""
         try:
             message = self._decode(payload)
-        except Exception as exc:  # noqa: BLE001 - any codec, any bytes; nobody may fall over it
+        except Exception as exc:  # noqa: BLE001 - any codec, any bytes; the reader must go on
             self._undecodable(payload, f"{type(exc).__name__}: {exc}")
             return None
         if not isinstance(message, dict):
@@ -323,7 +323,7 @@ class _Delivery:
 
 
 def _addressed_to(address: Any) -> list[str] | None:
-    """Return the names in an address; None if it is none. It may come from anywhere."""
+    """Return the names in an address, or None for anything else: any peer may have sent it."""
     if isinstance(address, str):
         return [address]
     if isinstance(address, list):

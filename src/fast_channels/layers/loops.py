@@ -2,8 +2,8 @@
 The event loop that a layer lives on, and calls to it from other loops, threads and processes.
 
 A `Home` is a layer on one loop, with one task there that holds its session open. The task makes
-cleanup certain: whatever ends it, even the end of its loop (`asyncio.run` cancels all tasks and
-waits for them), closes the broker's connections while the loop can still do so.
+cleanup certain: when it ends, even with its loop (`asyncio.run` cancels all tasks and waits for
+them), it closes the broker's connections while the loop can still do so.
 
 A `Call` is made on one loop and runs on another. The background loop, in a daemon thread, is for
 callers without a loop that lasts. Sync code and `async_to_sync` use a new loop for every call,
@@ -69,7 +69,7 @@ class Home(Generic[S]):
     ) -> None:
         self.loop = loop
         self.session: S | None = None
-        """What calls work on; None before the layer is open and after it is closed."""
+        """The argument of every call; None before the layer is open and after it is closed."""
         self._layer = layer
         self._opened = opened
         # A forked child must not touch the connections of its parent.
@@ -99,7 +99,7 @@ class Home(Generic[S]):
         return not self._ended and self.loop.is_running() and not self.is_inherited
 
     async def open(self) -> S:
-        """Return the session once it is entered; raises what prevented it. On the home loop."""
+        """Return the session once it is entered, or raise why it is not. On the home loop."""
         if self.session is not None:
             return self.session
         if self._keeper is None:
@@ -191,7 +191,7 @@ class Home(Generic[S]):
                 self._ready.exception()  # marks it as seen; callers of open() still get it
 
     def _end(self) -> None:
-        """Take no more calls from other loops, and fail those under way."""
+        """Take no more calls from other loops, and fail the calls that are under way."""
         with self._lock:
             self._ended = True
             calls = list(self._calls.items())
@@ -315,9 +315,9 @@ async def _nothing(_: object) -> None:
 
 class Call(Generic[T]):
     """
-    A call whose caller waits on one loop while a task runs `function` on `loop`, in another thread.
+    A call that waits on one loop while a task runs `function` on `loop`, in another thread.
 
-    `undo` is called on `loop` with a result whose caller was cancelled.
+    `undo` is called on `loop` with the result of a call that was cancelled meanwhile.
     """
 
     def __init__(

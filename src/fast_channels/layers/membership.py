@@ -2,7 +2,7 @@
 Memberships of this process's channels, and the subscriptions that they need at the broker.
 
 `Membership` lets a channel join a topic and waits until the broker confirms. `Subscriptions`
-brings what the broker delivers in line with what the hub wants.
+lets the broker deliver the topics that the hub wants, and no others.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ class Subscriptions:
         self._broker = broker
         # True if the broker delivers every topic, so that it is never asked to.
         self._needless = isinstance(broker, Unfiltered) and broker.delivers_everything
-        # Topics whose subscription the broker has confirmed.
+        # Topics that the broker has confirmed.
         self._confirmed: set[str] = set()
         # The task that reconciles a topic, while there is one.
         self._tasks: dict[str, asyncio.Task[None]] = {}
@@ -126,8 +126,7 @@ class Subscriptions:
         """
         Return once the broker agrees with the hub about each of `topics`.
 
-        Cancelling stops the waiting, not the work. Raises what the broker raised,
-        or LayerClosed.
+        Cancelling stops the waiting, not the work. Raises the broker's error, or LayerClosed.
         """
         if self._needless:
             return

@@ -30,7 +30,7 @@ class TopicLog:
     keys: dict[str, tuple[float, Position]] = field(
         default_factory=dict[str, tuple[float, Position]]
     )
-    """When each idempotency key was used, by time.monotonic(), and the position of its entry."""
+    """The time.monotonic() of each idempotency key, and the position of its entry."""
 
     written_at: float = 0.0
     """The time.monotonic() at which the last entry was appended."""

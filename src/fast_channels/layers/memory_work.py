@@ -27,7 +27,7 @@ class UnfinishedPayload(NamedTuple):
     """The time.monotonic() from which the payload may be leased again."""
 
     leased: bool
-    """Whether a worker has the payload, or it waits for a retry."""
+    """True while a worker has the payload, False while it waits for a retry."""
 
 
 class MemoryWork:
@@ -60,9 +60,10 @@ class MemoryWork:
 
     def lease_due(self, name: str) -> Lease | None:
         """
-        Lease a payload again: retries come before payloads whose lease has run out.
+        Lease a payload again: retries come before leases that have run out.
 
-        Returns None if none is due. A payload whose last lease runs out becomes a dead letter.
+        Returns None if no payload is due. If the last lease of a payload has run out, the payload
+        becomes a dead letter.
         """
         if name not in self._unfinished:
             return None

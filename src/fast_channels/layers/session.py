@@ -2,7 +2,7 @@
 One opening of a layer: its broker, the channels of this process, and their memberships.
 
 A session begins when the layer opens and ends when it closes, and runs on the layer's own event
-loop. `base.BaseChannelLayer` checks what it is given and calls the session there.
+loop. `base.BaseChannelLayer` checks its arguments and calls the session there.
 """
 
 from __future__ import annotations
@@ -69,12 +69,12 @@ class Joined(NamedTuple):
 
     history: History
     new: bool
-    """Whether the channel was not a member before."""
+    """True if the channel was not a member before."""
 
 
 class Session:
     """
-    What a layer does while it is open.
+    The state of an open layer, and all that a layer does while it is open.
 
     Methods run on the layer's loop. Names and messages were checked before; payloads are
     encoded messages.
@@ -423,7 +423,7 @@ class Session:
         return History(self._stored(entries), contiguous, position)
 
     async def join(self, group: str, channel: str, since: Position | None) -> Joined:
-        """Add a channel to a group, and return what the group was sent since a position."""
+        """Add a channel to a group, and return its messages since a position."""
         log = self.require_log("joining with history")
         if channel not in self.hub.mailboxes:
             raise ForeignChannel(channel, "join to a group with its history")
@@ -434,7 +434,7 @@ class Session:
                 await self._catch_up(log, topic, since)
                 if channel not in self.hub.mailboxes:
                     raise LayerClosed(f"channel {channel!r}")
-                # Nothing waits between these lines: what is delivered from now on is live.
+                # Nothing waits between these lines: messages delivered from now on are live.
                 new = self.hub.join(topic, channel)
                 start = log.delivered(topic)
         finally:
@@ -458,7 +458,7 @@ class Session:
             await log.catch_up(topic)
 
     async def _missed(self, log: Log, topic: str, since: Position, start: Position) -> History:
-        """Return what is between two positions; live messages begin behind the second one."""
+        """Return the messages between two positions; live messages begin behind the second one."""
         entries, end, contiguous = await log.read(topic, since, None)
         if not contiguous or end.epoch != start.epoch or since.offset > start.offset:
             # The position was made up, or entries were lost, perhaps during the read. A reader

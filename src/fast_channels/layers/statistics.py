@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 
 @dataclass(frozen=True)
 class Statistics:
-    """What a layer has done in this process since it was made, and its present size."""
+    """Counters of a layer in this process since the layer was made, and its present size."""
 
     published: int
     """Messages that the broker has accepted, or that were put into a channel of this process."""
@@ -63,7 +63,7 @@ class Statistics:
 
 @dataclass
 class Counters:
-    """What has happened since a layer was made. Statistics explains each counter."""
+    """Mutable counters of a layer; Statistics explains each of them."""
 
     published: int = 0
     delivered: int = 0
