@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 
 import pytest
@@ -9,7 +10,7 @@ import redis
 
 from fast_channels.exceptions import BrokerRefused
 from tests.chaos.servers import ACL_DOCUMENT, documented_rule, of_documented_user
-from tests.chaos.support import works
+from tests.chaos.support import RECOVERY, works
 
 
 def table():
@@ -43,10 +44,30 @@ def restricted(server):
     ("kind", "named", "more"),
     [("pubsub", "pub/sub", ["resetkeys"]), ("queue", "queue", []), ("streams", "streams", [])],
 )
-async def test_rows_of_one_layer_are_enough_for_it(restricted, make_layer, kind, named, more):
+async def test_rows_of_one_layer_are_enough_for_it(
+    server, restricted, make_layer, kind, named, more
+):
     """The pub/sub layer touches no keys."""
     rights = [right for right, layer in table() if layer == "all" or named in layer.split(", ")]
-    assert await works(await make_layer(kind, [restricted("-@all", *rights, *more)]))
+    layer = await make_layer(kind, [restricted("-@all", *rights, *more)])
+    assert await works(layer)
+    if kind != "pubsub":
+        await takes_from_shared_channels(layer)
+    left = await layer.open_channel()
+    await layer.group_add("left", left.name)
+    await layer.close_channel(left.name)
+    with redis.Redis.from_url(server.url) as client:
+        assert client.execute_command("ACL", "LOG") == []
+
+
+async def takes_from_shared_channels(layer):
+    """Receive from two channels, each of which is empty at first."""
+    for channel in ("jobs", "mails"):
+        receiving = asyncio.create_task(layer.receive(channel))
+        await asyncio.sleep(0.1)
+        await layer.send(channel, {"type": "test"})
+        async with asyncio.timeout(RECOVERY):
+            assert await receiving == {"type": "test"}
 
 
 async def test_without_the_right_to_list_keys_only_flush_is_refused(restricted, make_layer):

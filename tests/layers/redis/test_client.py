@@ -1,4 +1,4 @@
-"""Commands of many tasks over one connection, and the loss of that connection."""
+"""Commands of many tasks over one connection, and its loss. Covers _client and _scripts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The queue: its keys, its memberships, its bounds, and its outages."""
+"""The queue: keys, memberships, bounds and outages. Covers core.py, _keys.py and _inbox.py."""
 
 from __future__ import annotations
 

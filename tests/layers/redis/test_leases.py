@@ -1,4 +1,4 @@
-"""A process that died is removed by others, one that lives never."""
+"""Dead processes are removed by others, and living ones never. Covers _inbox.py."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Batches of a shared channel: taken in advance, and never lost with their process."""
+"""Batches of a shared channel, which are not lost with their process. Covers Prefetch."""
 
 from __future__ import annotations
 

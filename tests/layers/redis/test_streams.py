@@ -1,4 +1,4 @@
-"""Redis Streams: keys, and how missing messages are found."""
+"""Redis Streams: keys, and how missing messages are found. Covers streams.py and _log.py."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ from fast_channels.layers.broker import DeadPayload, Lease
 from fast_channels.layers.waiters import Waiters
 from fast_channels.layers.work import MAX_DEAD_LETTERS
 
-from ._client import CLOSE_TIMEOUT_SECONDS
+from ._client import CLOSE_TIMEOUT_SECONDS, batched
 from ._hosts import consistent_hash
 from ._reader import reconnect_delays
 from ._scripts import Script
@@ -110,14 +110,16 @@ class RedisWorkQueue:
 
     async def push(self, name: str, payload: bytes, capacity: int) -> bool:
         """Append a payload, unless `capacity` messages wait, are leased or will be retried."""
-        return await RedisWorkQueue.push_many(self, name, [payload], capacity) == 1
+        return await self._append(name, [payload], capacity) == 1
 
     async def push_many(self, name: str, payloads: Sequence[bytes], capacity: int) -> int:
         """Append payloads until `capacity` is reached; return how many were appended."""
+        return await self._append(name, payloads, capacity)
+
+    async def _append(self, name: str, payloads: Sequence[bytes], capacity: int) -> int:
         (server, _), keys = self._work_server(name), self._work_keys(name)
         expiry, pushed = int((self._work_settings.expiry or 0) * 1000), 0
-        for start in range(0, len(payloads), MAX_WORK_PUSHED_AT_ONCE):
-            some = list(map(self._seal, payloads[start : start + MAX_WORK_PUSHED_AT_ONCE]))
+        for some in batched(map(self._seal, payloads), MAX_WORK_PUSHED_AT_ONCE):
             args = [capacity, expiry, keys.queue, *some]
             accepted = await server.publishing.run(WORK_PUSH, [keys.queue], args)
             pushed += accepted
