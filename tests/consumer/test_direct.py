@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import io
 
 import pytest
 
 from fast_channels.exceptions import StopConsumer
-from tests.consumer.support import LEAVE, Recorder, closes, errors, settled, until
+from fast_channels.layers import InMemoryChannelLayer
+from tests.consumer.conftest import registered
+from tests.consumer.support import LEAVE, Recorder, closes, errors, settled, text, until
 from tests.consumer.test_eager import GROUP, chat, connected, deliver, leave, note, texts
 from tests.layers.support import PATIENCE, becomes
 
@@ -395,3 +398,97 @@ async def test_cancellation_that_is_taken_back_is_none(layer, waits):
     deliver(layer, chat("next"))
     assert texts(wire.sent) == ["change", *(["waited"] if waits else []), "next"]
     await leave(wire)
+
+
+# -- what tools see ------------------------------------------------------------------
+
+
+def awaited_functions(task):
+    """Return the names along the `cr_await` chain of a task, from the outside in."""
+    coroutine, found = task.get_coro(), []
+    while coroutine is not None and hasattr(coroutine, "cr_frame"):
+        found.append(coroutine.cr_frame.f_code.co_name)
+        coroutine = coroutine.cr_await
+    return found
+
+
+@pytest.mark.parametrize("begun_by", ["delivery", "task"])
+async def test_handler_that_hangs_is_in_the_stack_of_its_connection(layer, begun_by):
+    """Whether a delivery has begun it or its task: the frame of the handler, and what it awaits."""
+
+    class Hanging(Saying):
+        async def chat_message(self, message):
+            if message["text"] == "hang":
+                await self.hang()
+            await super().chat_message(message)
+
+        async def receive(self, text_data=None, bytes_data=None):
+            await self.chat_message({"text": text_data})
+
+        async def hang(self):
+            await self.go_on.wait()
+
+    consumer = Hanging()
+    (wire,) = await warmed(consumer)
+    if begun_by == "delivery":
+        deliver(layer, chat("hang"))
+    else:
+        wire.put(text("hang"))
+        await settled()
+    for _ in range(2):
+        # At first only the delivery has seen it, later the task waits for it, too.
+        frames = [frame.f_code.co_name for frame in consumer.mine.get_stack()]
+        assert frames == ["chat_message" if begun_by == "delivery" else "receive"]
+        printed = io.StringIO()
+        consumer.mine.print_stack(file=printed)
+        assert __file__ in printed.getvalue()
+        assert awaited_functions(consumer.mine)[-3:-1] == ["chat_message", "hang"]
+        await settled()
+    assert "test_direct.py" in repr(consumer.mine)
+    consumer.go_on.set()
+    await until(lambda: "hang" in texts(wire.sent))
+    await leave(wire)
+
+
+async def test_idle_connection_has_a_stack_too(layer):
+    """Its one frame is of the library."""
+    consumer = Saying()
+    (wire,) = await warmed(consumer)
+    [frame] = consumer.mine.get_stack()
+    assert frame.f_globals["__name__"].startswith("fast_channels.consumer")
+    await leave(wire)
+
+
+@pytest.mark.parametrize("exception", [KeyboardInterrupt, SystemExit])
+@pytest.mark.parametrize("begun_by", ["delivery", "task"])
+def test_interrupt_in_a_handler_ends_the_loop_and_not_the_sender(exception, begun_by):
+    """As in any task: the loop ends, disconnect() runs, and a delivery raises nothing."""
+    seen = []
+
+    class Interrupted(Saying):
+        async def chat_message(self, message):
+            if message["text"] == "interrupt":
+                raise exception
+            await super().chat_message(message)
+
+        async def receive(self, text_data=None, bytes_data=None):
+            await self.chat_message({"text": text_data})
+
+    async def serve():
+        async with registered(InMemoryChannelLayer()) as layer:
+            consumer = Interrupted()
+            (wire,) = await warmed(consumer)
+            if begun_by == "task":
+                wire.put(text("interrupt"))
+            else:
+                assert deliver(layer, chat("interrupt")) == 1
+            seen.append("sent")
+            try:
+                await wire.ended()
+            finally:
+                seen.extend(consumer.disconnects)
+
+    with pytest.raises(exception):
+        asyncio.run(serve())
+    assert seen[0] == "sent"
+    assert 1001 in seen

@@ -29,9 +29,9 @@ INTERNAL_PREFIX = "_fc_"
 # Handlers of messages that only the layer may write.
 NOTICE_HANDLERS = frozenset({"layer_gap", "layer_overflow"})
 
-# Public attributes that a class may use for a handler of its own: the library only offers
-# their values, and keeps its own.
-OFFERED = frozenset({"body", "deliveries", "disconnected"})
+# Public names that a class may use for a handler of its own: the library only offers them, and
+# neither reads nor calls them itself.
+OFFERED = frozenset({"body", "deliveries", "disconnected", "join_group", "leave_group"})
 
 # Methods that the library calls on a consumer. Everything else that it needs is its own.
 HOOKS = frozenset(
@@ -91,12 +91,9 @@ class ConsumerKind:
         self.consumer_class = consumer_class
         library = [base for base in consumer_class.__mro__ if is_library(base)]
         # Names that the library itself defines: messages from a layer never reach them.
-        self.reserved = (
-            frozenset(
-                name for base in library for name in (*dir(base), *inspect.get_annotations(base))
-            )
-            - OFFERED
-        )
+        self.reserved = frozenset(
+            name for base in library for name in (*dir(base), *inspect.get_annotations(base))
+        ) - {name for name in OFFERED if self.has_own(name)}
         # Handlers that events and messages have reached: message type -> name of the method.
         self.known: dict[str, str] = {}
         # The part of them that messages from a layer may reach.

@@ -80,6 +80,7 @@ class Resume:
     def __init__(self, socket: WebsocketState) -> None:
         self._socket = socket
         self._runner = socket.runner
+        self._retry_after = socket.consumer.retry_after
         # Whether the consumer has chosen the protocol. It may choose another one.
         self.speaks = False
         self._valid = True
@@ -352,12 +353,11 @@ class Resume:
         if not self.speaks or sender.stuck:
             return
         self._conclude(failed=ending.by == "error")
-        retry_after = self._socket.consumer.retry_after
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(FAREWELL_TIMEOUT_SECONDS):
                 await self._tell_positions(sender)
-                if retry_after is not None and ending.code in COME_BACK_CODES:
-                    await sender(frame({"retry": retry_after}))
+                if self._retry_after is not None and ending.code in COME_BACK_CODES:
+                    await sender(frame({"retry": self._retry_after}))
 
     def _conclude(self, *, failed: bool) -> None:
         """Note what becomes of the message whose handler has ended the connection, if one has."""
