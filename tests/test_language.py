@@ -23,7 +23,7 @@ UNFIT_DOCSTRINGS = {"src": 30}
 COMMON_NAMES = {"SUBPROTOCOL", "T", "__all__", "__getattr__", "logger"}
 
 # Top-level names that several modules still share. Only remove from this list.
-SHARED_NAMES = {"Received", "_address"}
+SHARED_NAMES = {"Received"}
 
 
 @pytest.mark.parametrize("kind", language.WORDS)

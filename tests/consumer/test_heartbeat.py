@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from fast_channels.consumer import AsyncJsonWebsocketConsumer, AsyncWebsocketConsumer, RateLimit
-from fast_channels.consumer.heartbeat import STALL, Heartbeat
+from fast_channels.consumer.heartbeat import MAX_LATE_SECONDS, Heartbeat
 from tests.consumer.support import (
     CONNECT,
     LEAVE,
@@ -82,7 +82,7 @@ class TestTimer:
         """Frames of that time have not been read yet, so the client gets the time once more."""
         await clock.pass_(30)
         assert beat.calls == [("ping", 30)]
-        await clock.pass_(10, late=STALL + 60)
+        await clock.pass_(10, late=MAX_LATE_SECONDS + 60)
         assert beat.calls == [("ping", 30)]
         beat.heard(clock.now)
         await clock.pass_(5)

@@ -1,4 +1,4 @@
-"""The last resort against a client that does not read: its socket is ended under the server."""
+"""Closes the socket of a client that does not read, without asking the server."""
 
 from __future__ import annotations
 
@@ -15,44 +15,44 @@ if TYPE_CHECKING:
 
     from fast_channels.type_defs import ChannelScope
 
-# Where a process sees its own descriptors: on Linux, macOS and the BSDs.
+# The folder with the descriptors of this process on Linux, macOS and the BSDs.
 DESCRIPTORS = Path("/dev/fd")
 
-# What is unsent is thrown away with the socket, for nobody would read it.
+# Discards unsent data with the socket, because the client would not read it.
 NO_LINGER = struct.pack("ii", 1, 0)
 
 
 def abort(scope: ChannelScope) -> bool:
     """
-    End the TCP connection of a scope; whether it was found.
+    End the TCP connection of a scope; return whether it was found.
 
-    ASGI has no event for this. A server whose application returns closes the
-    connection when everything is sent, and to a client that never reads that
-    is never: uvicorn and Hypercorn keep socket and buffers as long as it likes.
+    ASGI has no event for this. A server closes the connection after the application has
+    returned and everything is sent, which never happens if the client does not read: uvicorn
+    and Hypercorn keep socket and buffers without limit.
 
-    The connection is known by its two addresses, which no two sockets share. A
-    proxy's client is told apart by them too: if the scope names the client
-    behind a proxy, no socket is found and nothing is done. Looks at every
-    descriptor of the process, so it is for a thread.
+    The function finds the connection by its two addresses, which no two sockets share. If the
+    scope names the client behind a proxy, no socket has that address, and nothing is done. The
+    function looks at every descriptor of the process, so call it in a thread.
     """
-    ends = (_address(scope.get("server")), _address(scope.get("client")))
+    ends = (_socket_address(scope.get("server")), _socket_address(scope.get("client")))
     if None in ends:
         return False
     for connection in _sockets():
         with contextlib.suppress(OSError):
-            if (_address(connection.getsockname()), _address(connection.getpeername())) == ends:
+            here, there = connection.getsockname(), connection.getpeername()
+            if (_socket_address(here), _socket_address(there)) == ends:
                 connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, NO_LINGER)
-                # The server sees a broken connection and cleans up as after any other.
+                # The server sees a broken connection and cleans up as usual.
                 connection.shutdown(socket.SHUT_RDWR)
                 return True
     return False
 
 
-def _address(value: Any) -> tuple[str, int] | None:
-    """Return host and port. IPv6 addresses have two more parts, a Unix socket's has none."""
+def _socket_address(value: Any) -> tuple[str, int] | None:
+    """Return host and port, or None for a Unix socket. IPv6 addresses have two more parts."""
     match value:
         case (str() as host, (int() | str()) as port, *_) if str(port).isdigit() and int(port):
-            # Granian writes the number in digits.
+            # Granian writes the port as a string.
             return host, int(port)
         case _:
             return None
@@ -65,7 +65,7 @@ def _sockets() -> Iterator[socket.socket]:
     except OSError:
         return
     for number in numbers:
-        # Others close and open descriptors meanwhile. A duplicate stays what it is.
+        # Other threads close and open descriptors meanwhile. A duplicate stays valid.
         with contextlib.suppress(OSError):
             if stat.S_ISSOCK(os.fstat(number).st_mode):
                 with socket.socket(fileno=os.dup(number)) as duplicate:

@@ -1,4 +1,4 @@
-"""How a connection ended, and the one line in the log that says so."""
+"""Close codes, and the one log line about the end of a connection."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("fast_channels.consumer")
 
-# Close codes of RFC 6455, section 7.4.1, and of the IANA registry it founded.
+# Close codes of RFC 6455, section 7.4.1, and of its IANA registry.
 NORMAL = 1000
 GOING_AWAY = 1001
 UNSUPPORTED_DATA = 1003
@@ -26,7 +26,7 @@ INTERNAL_ERROR = 1011
 SERVICE_RESTART = 1012
 TRY_AGAIN_LATER = 1013
 
-# A limit is called by the attribute that sets it, where there is one.
+# The name of a limit is the attribute that sets it.
 Limit: TypeAlias = Literal[
     "send_timeout",
     "overflow",
@@ -35,40 +35,44 @@ Limit: TypeAlias = Literal[
     "max_connections",
     "heartbeat_timeout",
 ]
-# client: left, or is gone. consumer: close(), or the end of what it does;
-# rejection: likewise, before accept(). error: a handler raised. layer: closed,
-# flushed, or a gap. server: shut down, cancelled the application or refused an
-# event. protocol: the client does not keep to the one that it has chosen.
+# client: the client left or is gone. consumer: close(), or the end of the consumer. rejection:
+# close() before accept(). error: a handler raised. layer: the layer was closed or flushed, or
+# reported a gap. server: the server shut down, cancelled the application or refused an event.
+# protocol: the client broke the rules of its sub-protocol.
 EndedBy: TypeAlias = (
     Limit | Literal["client", "consumer", "rejection", "error", "layer", "server", "protocol"]
 )
 
 # A close frame holds 125 bytes, two of which are the code.
-REASON_LIMIT = 123
+MAX_REASON_BYTES = 123
 
 LIMITS: frozenset[str] = frozenset(get_args(Limit))
 
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """What a client was told at the end, or told us, and who began it."""
+    """The end of a connection: its code and reason, and the side or limit that ended it."""
 
-    # The close code of a WebSocket; None for other connections.
     code: int | None
+    """The close code of a WebSocket; None for other connections."""
+
     reason: str
+    """The reason in the close frame, or another explanation for the log."""
+
     by: EndedBy
+    """The side or limit that ended the connection."""
 
 
 def shortened(reason: str) -> str:
-    """Return what a close frame has room for."""
-    return reason.encode(errors="replace")[:REASON_LIMIT].decode(errors="ignore")
+    """Return a reason that fits into a close frame."""
+    return reason.encode(errors="replace")[:MAX_REASON_BYTES].decode(errors="ignore")
 
 
 def is_clients_mistake(exc: Exception, message: ChannelMessage) -> bool:
     """
-    Whether a frame was in order, but what it contained is beyond what a layer carries.
+    Return whether the content of a valid frame cannot be sent through a layer.
 
-    JSON has numbers of any length, and as a message it may be larger than it was.
+    JSON has numbers of any length, and the message may be larger than the frame.
     """
     if message["type"] != "websocket.receive":
         return False
@@ -80,16 +84,16 @@ def log_ending(
     name: str, scope: ChannelScope, ending: Ending, seconds: float, usual: int = logging.INFO
 ) -> None:
     """
-    Write one line: a WARNING if a limit ended the connection, else of level `usual`.
+    Write one log line: a WARNING if a limit ended the connection, or else of level `usual`.
 
-    The query string is left out, for that is where tokens travel. What a client
-    can choose is quoted, so that it cannot write lines of its own.
+    The line has no query string, because query strings may contain tokens. Values that a client
+    can choose are quoted, so that a client cannot forge log lines.
     """
     logger.log(
         logging.WARNING if ending.by in LIMITS else usual,
         "%s closed: client=%s path=%r code=%s reason=%r by=%s after=%.3fs",
         name,
-        _address(scope.get("client")),
+        _client_address(scope.get("client")),
         scope.get("path"),
         ending.code,
         ending.reason,
@@ -98,10 +102,10 @@ def log_ending(
     )
 
 
-def _address(client: object) -> str:
+def _client_address(client: object) -> str:
     match client:
         case (host, port):
             return f"{host}:{port}"
         case _:
-            # A Unix socket has no address, a test may give none.
+            # Unix sockets have no address, and tests may leave it out.
             return "unknown"

@@ -1,4 +1,4 @@
-"""Finds out whether a client that says nothing is still there."""
+"""Detects clients that have gone silently."""
 
 from __future__ import annotations
 
@@ -9,20 +9,18 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
     from typing import Any
 
-# Seconds by which a timer may be late before the time is held to be ours: a
-# loop that was blocked has not read what the client sent meanwhile.
-STALL = 1.0
+# A timer that is later than this many seconds shows that the loop was blocked. Frames that the
+# client sent meanwhile have not been read yet.
+MAX_LATE_SECONDS = 1.0
 
 
 class Heartbeat:
     """
-    Calls `ping` when nothing was heard for `interval` seconds, and `expired`
-    when nothing was heard for `timeout` seconds more. Anything heard is life.
+    Calls `ping` after `interval` seconds without a frame, and `expired` after `timeout` more.
 
-    One timer per connection: hearing something only notes the time, and the
-    timer looks at it when it fires. `ping` and `expired` run in a task, since
-    a handler may be busy for as long as it likes; `unread` says that frames of
-    the client wait for room, who then is alive, whatever it may say.
+    A connection has one timer. A frame only records the time, and the timer checks it when it
+    fires. `ping` and `expired` run in a task, because a handler may be busy for any time.
+    `unread` returns True if frames of the client wait to be read; then the client is alive.
     """
 
     def __init__(
@@ -41,25 +39,25 @@ class Heartbeat:
         self._unread = unread
         self._loop = asyncio.get_running_loop()
         self._heard = self._loop.time()
-        # When the ping was sent that has no answer yet.
+        # The time of a ping without an answer, or None.
         self._pinged: float | None = None
         self._task: asyncio.Task[None] | None = None
-        # When the timer is to fire: uvloop's handles do not tell.
+        # The time at which the timer fires, because uvloop's handles do not have it.
         self._due = self._heard + interval
         self._timer = self._loop.call_at(self._due, self._look)
 
     @property
     def waiting(self) -> bool:
-        """Whether a ping is unanswered."""
+        """True while a ping has no answer."""
         return self._pinged is not None
 
     def heard(self, now: float) -> None:
-        """The client has sent something."""
+        """Note that the client has sent a frame."""
         self._heard = now
         self._pinged = None
 
     async def stop(self) -> None:
-        """Ping no more. Fine to call from `expired`, and more than once."""
+        """Stop sending pings. `expired` may call it, and it may be called more than once."""
         self._timer.cancel()
         if self._cancel() and self._task is not None:
             await asyncio.wait([self._task])
@@ -68,7 +66,7 @@ class Heartbeat:
         now = self._loop.time()
         if self._unread():
             self.heard(now)
-        late = now - self._due > STALL
+        late = now - self._due > MAX_LATE_SECONDS
         if self._pinged is not None:
             if late:
                 self._at(now + self._timeout)
@@ -86,11 +84,11 @@ class Heartbeat:
         self._timer = self._loop.call_at(when, self._look)
 
     def _cancel(self) -> bool:
-        """Whether there was a task to cancel, other than the one that asks."""
+        """Cancel the present task unless it is the caller; return whether it was cancelled."""
         task = self._task
         return task is not None and task is not asyncio.current_task() and task.cancel()
 
     def _run(self, job: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        # A ping that is still waiting for its turn would be sent for nothing.
+        # A ping that still waits for its turn is of no use any more.
         self._cancel()
         self._task = self._loop.create_task(job())

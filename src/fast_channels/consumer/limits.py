@@ -32,7 +32,7 @@ class RateLimit:
     burst: int
     """Frames that the client may send at once."""
     action: Literal["close", "drop"] = "close"
-    """Whether one frame more closes the connection or is dropped."""
+    """`close` if one frame more closes the connection, `drop` if it is dropped."""
 
     def __post_init__(self) -> None:
         if not is_number(self.per_second) or self.per_second <= 0:
@@ -131,7 +131,7 @@ class Gate:
         self._pong = _squeezed_pong(text)
 
     def admit(self, event: ChannelMessage) -> ChannelMessage | None:
-        """Return what waits for its turn: the frame, a Refused, or None."""
+        """Return the frame, a Refused in its place, or None if the frame is dropped."""
         if self.refused:
             self._dropped()
             return None
@@ -240,7 +240,7 @@ _SECONDS = (_optional(_is_duration), "a number of seconds above 0, or None for n
 _COUNT = (_optional(is_count), "a whole number of at least 1, or None for no limit")
 _FRAME_TEXT = (_is_text, "the text of a frame")
 
-# Every option of a consumer: which values it takes, and the sentence for any other.
+# Every option of a consumer: a check of its values, and a description of them for errors.
 OPTIONS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "channel_layer_alias": (
         _optional(lambda value: isinstance(value, str)),

@@ -1,1 +1,1 @@
-"""The resume protocol: a client that was away is sent what it has missed."""
+"""The resume protocol: clients that reconnect get the messages that they have missed."""

@@ -1,4 +1,4 @@
-"""How far a connection has come in its groups, and what it still has to make up for."""
+"""The progress of a connection in its groups, and the messages that it still has to replay."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ class Missed(NamedTuple):
 
     position: Position
     message: ChannelMessage
-    # Whether it was sent before the connection joined the group.
+    # True if the message was sent before the connection joined the group.
     replay: bool = False
-    # Frames of it that the client has.
+    # Number of its frames that the client has.
     skip: int = 0
-    # How often handlers have failed at it for this client.
+    # Number of times that handlers have failed at it for this client.
     failures: int = 0
 
 
 class GroupProgress:
     """
-    How far a connection has come in one group.
+    The progress of a connection in one group.
 
-    Messages of the log are handled in the order of their offsets, so the next one is known.
-    A live message that arrives while something else has to be handled first is passed over:
-    it is in the log, and is read from there in its turn. Therefore nothing has to be kept
-    for a slow connection, and a message that its mailbox drops is not lost.
+    Messages of the log are handled in the order of their offsets, so the next one is known. If
+    a live message arrives while others have to be handled first, it is skipped: it is in the
+    log, and is read from there in its turn. Therefore a slow connection needs no memory, and a
+    message that its mailbox drops is not lost.
     """
 
     __slots__ = (
@@ -52,31 +52,31 @@ class GroupProgress:
 
     def __init__(self, group: str) -> None:
         self.group = group
-        # Whether the client has been told of the group. Nothing is handled before that.
+        # True once the client has been told of the group. No message is handled before that.
         self.ready = False
-        # Up to where messages have been handled, or wait in `missed`; None while joining.
+        # The position up to which messages were handled or wait in `missed`; None while joining.
         self.read: Position | None = None
         self.missed: deque[Missed] = deque()
-        # Whether the log may have more messages than have been read.
+        # True if the log may have more messages than have been read.
         self.behind = False
-        # Whether not_recovered() has yet to be called.
+        # True until not_recovered() has been called for a loss.
         self.lost = False
-        # Up to where everything has been handled, and what the client was told of that;
-        # None if the client has a part of the message there.
+        # The position up to which all messages were handled, and the one that the client was
+        # told. None if the client has a part of the message there.
         self.done: Position | None = None
         self.told: Position | None = None
-        # Where the client is in a message at which a handler has failed.
+        # The client's place in a message at which a handler has failed.
         self.part: Place | None = None
-        # What the `resume` frame has to say.
+        # The content of the `resume` frame.
         self.report: dict[str, Any] = {}
 
     @property
     def due(self) -> bool:
-        """Whether something has to be done before anything live."""
+        """True if messages or hooks have to be handled before live messages."""
         return self.ready and (self.lost or bool(self.missed) or self.behind)
 
     def begin(self, position: Position, place: Place | None) -> None:
-        """Join at a position; `place` is where the client was, if it presented that."""
+        """Join at a position; `place` is the place that the client has presented, or None."""
         self.read = self.done = self.told = position
         self.report = {"position": str(position), "missed": 0}
         if place is not None:
@@ -84,7 +84,7 @@ class GroupProgress:
             self.lost = True
 
     def resume(self, place: Place, missed: Iterable[Missed], end: Position) -> None:
-        """Join at a position that is behind what the client has missed."""
+        """Join at the position `end`, with the messages that the client has missed before it."""
         self.read, self.missed = end, deque(missed)
         self.done = self.told = place.position if place.frames is None else None
         # A message of which the client has a part does not count as missed.
@@ -92,7 +92,7 @@ class GroupProgress:
         self.report = {"recovered": True, "position": str(place), "missed": number}
 
     def lose(self, position: Position) -> None:
-        """Go on at a position: the messages before it are no longer in the log."""
+        """Continue at a position, because the log has lost the messages before it."""
         self.read = self.done = self.told = position
         self.missed.clear()
         self.behind = False
@@ -120,7 +120,7 @@ class Progress:
         # The places that the client has presented, in groups that may or may not be joined.
         self.presented = presented
         self._joined: dict[str, GroupProgress] = {}
-        # The groups with something to make up for; the first has its turn next.
+        # The groups with messages to replay; the first one has the next turn.
         self._due: dict[str, GroupProgress] = {}
 
     def __contains__(self, progress: GroupProgress) -> bool:
@@ -143,7 +143,7 @@ class Progress:
         return expected
 
     def fall_behind(self, groups: Iterable[str] | None = None) -> None:
-        """Note that messages of these groups, or of any, may have been lost on the way."""
+        """Note that messages of these groups, by default of all, may have been lost."""
         for group in list(self._joined) if groups is None else groups:
             progress = self._joined.get(group)
             if progress is not None:
@@ -151,17 +151,17 @@ class Progress:
                 self.note(progress)
 
     def note(self, progress: GroupProgress) -> None:
-        """Remember a group if it has something to make up for."""
+        """Give a group a turn if it has messages to replay."""
         if progress in self and progress.due:
             self._due[progress.group] = progress
 
     def next(self) -> GroupProgress | None:
-        """Return the group whose turn it is, if any; `note` gives it another turn."""
+        """Return the group with the next turn, or None; `note` gives it another turn."""
         group = next(iter(self._due), None)
         return None if group is None else self._due.pop(group)
 
     def release(self) -> dict[str, Any]:
-        """Return the reports on groups that the client does not know of; these may begin now."""
+        """Return the reports on groups that the client has not been told of, and start them."""
         reports: dict[str, Any] = {}
         for progress in self._joined.values():
             if progress.report and not progress.ready:
@@ -171,7 +171,7 @@ class Progress:
         return reports
 
     def untold(self) -> dict[str, str]:
-        """Return up to where the client has everything, where it does not know that yet."""
+        """Return the places of the client that it has not been told yet, by group."""
         untold: dict[str, str] = {}
         for progress in self._joined.values():
             if progress.part is not None:
@@ -182,7 +182,7 @@ class Progress:
         return untold
 
     def keep_unread(self) -> None:
-        """Make up only for messages that were passed over since a group was joined."""
+        """Keep only the replay of messages that were skipped since a group was joined."""
         for progress in list(self._joined.values()):
             if progress.read is None:
                 # The group is being joined.

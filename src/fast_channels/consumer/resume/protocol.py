@@ -1,7 +1,7 @@
 """
-The resume protocol without any connection: places, envelopes, what a client may say.
+The resume protocol without any connection: places, envelopes, and frames of clients.
 
-docs/protocol.md describes it for those who write a client.
+docs/protocol.md describes it for authors of clients.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ if TYPE_CHECKING:
 
 SUBPROTOCOL = "fast-channels.resume.v1"
 
-# The parameter of the query string that places are presented in, and the
-# characters that its value may have: servers take little more in a request line.
+# The parameter of the query string with a client's places, and its largest number of
+# characters: servers accept little more in a request line.
 PARAMETER = "resume"
-MAX_PRESENTED = 8192
+MAX_PRESENTED_CHARACTERS = 8192
 
-# What the server asks a silent client, and the answer to that. The number tells
-# answers apart, and the server asks one question at a time.
+# The ping to a silent client, and its answer. The number is always 1, because the server sends
+# one ping at a time.
 PING = '{"ping":1}'
 PONG = '{"pong":1}'
 
@@ -38,12 +38,12 @@ _PLACE = re.compile(r"(.+?)(?:\+([0-9]{1,9})(?:\*([0-9]))?)?", re.DOTALL)
 
 
 class Place(NamedTuple):
-    """How far a client has come in a group."""
+    """The progress of a client in a group."""
 
     position: Position
-    # Of the message there the client has this many frames; None if it has all it led to.
+    # Number of frames of the message there that the client has; None if it has all of them.
     frames: int | None = None
-    # How often handlers have failed at that message for this client.
+    # Number of times that handlers have failed at that message for this client.
     failures: int = 0
 
     def __str__(self) -> str:
@@ -54,7 +54,7 @@ class Place(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Undo str(). Raises InvalidPosition for what it cannot have returned."""
+        """Undo str(). Raises InvalidPosition for a text that str() cannot have returned."""
         found = _PLACE.fullmatch(text)
         if found is None:
             raise InvalidPosition(text)
@@ -62,31 +62,33 @@ class Place(NamedTuple):
         if found[2] is None:
             return cls(position)
         if not position.offset:
-            # Before the first message of all there is none to have frames of.
+            # The position before the first message has no message with frames.
             raise InvalidPosition(text)
         return cls(position, int(found[2]), int(found[3] or 0))
 
 
 def presented(query_string: bytes) -> dict[str, Place]:
-    """Return the places in the query string of a handshake. Raises ValueError if they are none."""
+    """Return the places in the query string of a handshake. Raises ValueError if invalid."""
     values = parse_qs(query_string.decode("latin-1"), keep_blank_values=True).get(PARAMETER, [])
     if not values:
         return {}
     (text,) = values
-    if len(text) > MAX_PRESENTED:
-        raise ValueError(f"{len(text)} characters are presented; {MAX_PRESENTED} are allowed")
+    if len(text) > MAX_PRESENTED_CHARACTERS:
+        raise ValueError(
+            f"the places have {len(text)} characters; {MAX_PRESENTED_CHARACTERS} are allowed"
+        )
     if "=" in text:
-        raise ValueError("places are presented without padding")
+        raise ValueError("places are encoded without padding")
     try:
         data = base64.b64decode(text + "=" * (-len(text) % 4), altchars="-_", validate=True)
         places = msgspec.json.decode(data, type=dict[str, str])
     except (binascii.Error, msgspec.DecodeError, RecursionError) as exc:
-        raise ValueError(f"no places: {exc}") from exc
+        raise ValueError(f"the places are invalid: {exc}") from exc
     return {group: Place.parse(place) for group, place in places.items()}
 
 
 class FromClient(msgspec.Struct, forbid_unknown_fields=True):
-    """A text frame of a client: one of these."""
+    """A text frame of a client, with exactly one of these keys."""
 
     t: str | msgspec.UnsetType = msgspec.UNSET
     ping: int | msgspec.UnsetType = msgspec.UNSET
@@ -98,7 +100,7 @@ _encoder = msgspec.json.Encoder()
 
 
 def opened(text: str) -> FromClient:
-    """Return what is in a text frame of a client. Raises ValueError for anything else."""
+    """Return the content of a text frame of a client. Raises ValueError if it is invalid."""
     try:
         frame = _decoder.decode(text)
     except (msgspec.DecodeError, RecursionError) as exc:
@@ -109,7 +111,7 @@ def opened(text: str) -> FromClient:
 
 
 class Handling:
-    """A message of a group while it is being handled, and the frames that it has led to."""
+    """A message of a group while it is handled, with the number of its frames so far."""
 
     __slots__ = ("_frames", "_position", "_replay", "_skip", "group", "position")
 
@@ -117,19 +119,19 @@ class Handling:
         self.group = group
         self.position = position
         self._position = str(position)
-        # Whether it was missed, and is made up for.
+        # True if the client had missed the message.
         self._replay = replay
-        # How many of its frames the client had before.
+        # Number of frames that the client had before.
         self._skip = skip
         self._frames = 0
 
     @property
     def frames(self) -> int:
-        """How many of its frames the client has."""
+        """The number of frames of the message that the client has."""
         return max(self._frames, self._skip)
 
     def next_frame(self) -> dict[str, Any] | None:
-        """Return what is told of the next frame; None if the client has it."""
+        """Return the envelope's keys for the next frame; None if the client has the frame."""
         number = self._frames
         self._frames += 1
         if number < self._skip:
@@ -139,7 +141,7 @@ class Handling:
 
 
 def enveloped(event: ChannelMessage, about: Mapping[str, Any]) -> ChannelMessage:
-    """Return the event that a frame of the application is sent as."""
+    """Return a frame of the application in its envelope, as an event for the server."""
     text = event.get("text")
     if text is not None:
         return frame({**about, "t": text})
@@ -147,4 +149,5 @@ def enveloped(event: ChannelMessage, about: Mapping[str, Any]) -> ChannelMessage
 
 
 def frame(content: Mapping[str, Any]) -> ChannelMessage:
+    """Return a frame of the protocol as an event for the server."""
     return {"type": "websocket.send", "text": _encoder.encode(content).decode()}
