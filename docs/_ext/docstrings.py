@@ -1,7 +1,6 @@
 """
 Adapt Sphinx to the docstrings of this repository.
 
-- The comment before an attribute is its description.
 - An indented block is code.
 - Signatures stay as they are written: `ChannelMessage`, and not the type behind this alias.
 - A name that several modules export is described once, with the other modules.
@@ -18,7 +17,6 @@ import re
 import typing
 from typing import TYPE_CHECKING, Any
 
-import sphinx.pycode.parser
 from docutils.statemachine import StringList
 from sphinx import addnodes
 from sphinx.pycode import ModuleAnalyzer
@@ -50,17 +48,12 @@ FOREIGN = {
     *("AbstractAsyncContextManager", "asyncio", "Event", "Future", "Queue", "Task"),
     *("deque", "Pattern", "SplitResult"),
     *("ConnectionPool", "Redis", "Config", "ServerState", "ClientConnection"),
-    # A type variable for the class of a consumer.
-    "ConsumerT",
+    # A type variable for the class of a consumer, and a mapping or pairs of bytes.
+    *("ConsumerT", "Headers"),
 }
 
 # Beginnings of docstrings that Python makes.
 OF_PYTHON = ("Alias for field number", "Call self as a function")
-
-# Sphinx takes only `#: text`. Comments for a linter or a type checker are not descriptions.
-sphinx.pycode.parser.comment_re = re.compile(
-    r"^\s*#(?!:?\s*(?:noqa|type:|pyright|--)):? ?(.*)\r?\n?$"
-)
 
 CODE = re.compile(r"^ {4,}\S")
 
@@ -94,7 +87,7 @@ def places_of(name: str, thing: object) -> list[str]:
 
 class AliasDirective(SphinxDirective):
     """
-    Describe a type alias with the comment before it and its value as it is written.
+    Describe a type alias with its docstring and its value as it is written.
 
     Sphinx's own directive writes out the names in the value, which is long.
     """

@@ -176,8 +176,11 @@ class DeadPayload(NamedTuple):
     """A payload that is not delivered any more, with the reason."""
 
     payload: bytes
+    """The payload as it was sent."""
     reason: str
+    """The reason of the last failure or of the rejection."""
     deliveries: int
+    """How often the payload was delivered."""
 
 
 @runtime_checkable
@@ -230,7 +233,9 @@ class LogEntry(NamedTuple):
     """A payload in a log."""
 
     position: Position
+    """The position of the payload in its log."""
     payload: bytes
+    """The payload as it was sent."""
 
 
 class Appended(NamedTuple):

@@ -124,10 +124,10 @@ class Mailbox:
         # Makes what the reader gets instead of a copy of a message, if it returns something.
         self.prepare: Prepare | None = None
         self.positioned = False
-        # Messages lost here since the mailbox was made.
         self.dropped = 0
-        # True once the channel has been closed.
+        """The number of messages lost here since the mailbox was made."""
         self.closed = False
+        """True once the channel has been closed."""
         # True once the policy is "close" and a message was refused.
         self.overflowed = False
         self._messages: list[ChannelMessage] | deque[ChannelMessage] = []

@@ -10,6 +10,7 @@ import typing
 import zlib
 
 import pytest
+from sphinx.pycode import ModuleAnalyzer
 
 from tests.test_exports import NAMES
 
@@ -156,6 +157,42 @@ def test_errors_keep_their_data_under_the_names_of_their_parameters():
         parameters = inspect.signature(error).parameters
         made = error(**dict.fromkeys(parameters, "x"))
         assert {parameter.rstrip("_") for parameter in parameters} <= set(vars(made)), name
+
+
+def owner_of(name, places):
+    """Return the class of a member, or the module of anything else."""
+    owner = name.rpartition(".")[0]
+    try:
+        return importlib.import_module(owner)
+    except ModuleNotFoundError:
+        return places.get(owner) or found(owner)
+
+
+def attribute_docstrings(owner):
+    """Return the names in a module, or in a class and its bases, that have a docstring below."""
+    if inspect.ismodule(owner):
+        analyzer = ModuleAnalyzer.for_module(owner.__name__)
+        analyzer.analyze()
+        return {name for group, name in analyzer.attr_docs if not group}
+    names = set()
+    for base in filter(is_ours, owner.__mro__):
+        analyzer = ModuleAnalyzer.for_module(base.__module__)
+        analyzer.analyze()
+        names |= {name for group, name in analyzer.attr_docs if group == base.__qualname__}
+    return names
+
+
+def test_every_public_attribute_has_a_docstring(described, places):
+    """A string below an attribute describes it, so that editors show it; ASGI events have none."""
+    silent = []
+    for name, kind in described.items():
+        if kind in ("attribute", "type"):
+            owner = owner_of(name, places)
+            if not typing.is_typeddict(owner):
+                short = name.rpartition(".")[2]
+                if short not in attribute_docstrings(owner):
+                    silent.append(name)
+    assert silent == []
 
 
 def test_nothing_public_is_without_a_word(described, places):

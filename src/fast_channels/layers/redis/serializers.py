@@ -95,7 +95,9 @@ class Around(NamedTuple):
     format: str
     """Format of the list of names to insert: "msgpack" or "json"."""
     before: bytes
+    """The bytes before the list of names."""
     after: bytes
+    """The bytes after the list of names."""
 
 
 class BaseMessageSerializer(abc.ABC):
