@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 enter_task = asyncio.tasks._enter_task  # pyright: ignore[reportPrivateUsage]
 leave_task = asyncio.tasks._leave_task  # pyright: ignore[reportPrivateUsage]
 
-# What a connection yields when it has nothing to do.
+# A connection yields this when it is idle.
 IDLE: Any = object()
 
 
@@ -75,7 +75,7 @@ class EagerCoroutine(Coroutine[Any, Any, None]):
         # The future that the task waits for while the connection is idle, or until the task
         # hears of a step that a delivery has taken.
         self._wakeup: asyncio.Future[None] | None = None
-        # What the connection waits for since that step, and how it has ended in it.
+        # The future that the connection waits for since that step, and its end in that step.
         self._left: Any = None
         self._outcome: BaseException | None = None
 
@@ -152,7 +152,7 @@ class EagerCoroutine(Coroutine[Any, Any, None]):
             # A handler has cancelled its task and taken that back, in a step of a delivery.
             return left if left is not None else self._wait_for(self._running.send(None))
         if left is not None and left.cancel(*exc.args):
-            # As a task does: what it waits for is cancelled, and tells it in turn.
+            # Like a task: cancel the future that it waits for, which then wakes it.
             return left
         self.idle = False
         return self._wait_for(self._running.throw(exc))
@@ -168,7 +168,7 @@ class EagerCoroutine(Coroutine[Any, Any, None]):
             return waits_for
         self._task = asyncio.current_task(self._loop)
         self._wakeup = wakeup = self._loop.create_future()
-        # What `await` does, to say that the future is waited for.
+        # `await` sets this to mark the future as awaited.
         wakeup._asyncio_future_blocking = True
         self.idle = True
         return wakeup
@@ -180,7 +180,7 @@ class EagerCoroutine(Coroutine[Any, Any, None]):
         Return an attribute such as `cr_frame` or `cr_await` of the handler that is running.
 
         `Task.get_stack()` shows one frame of a suspended task. This makes it the frame of the
-        handler, and tools that follow `cr_await` from here see what the handler waits for.
+        handler, and tools that follow `cr_await` from here see the awaitable of the handler.
         """
         inner: Any = self._running
         while inner is not None:

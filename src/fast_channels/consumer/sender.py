@@ -48,8 +48,8 @@ class Sender:
     )
 
     def __init__(self, send: ASGISendCallable, timeout: float | None) -> None:
-        # The server's `send`, or what the user put around it. Usually a coroutine function;
-        # any other awaitable that it returns is awaited in a coroutine.
+        # The server's `send`, or the user's wrapper around it. Most are coroutine functions;
+        # any other awaitable is awaited in a coroutine.
         self.send = cast("Callable[[ChannelMessage], Coroutine[Any, Any, None]]", send)
         self.timeout = timeout
         # True once a send took longer than the timeout.
@@ -105,10 +105,10 @@ class Sender:
 
     async def last(self, event: ChannelMessage, within: float) -> bool:
         """
-        Send the last event; False if the server does not take it in `within` seconds, or
-        half a second more.
+        Send the last event; return False if the server does not take it in time.
 
-        Afterwards nothing is sent and no send waits, whatever became of the event.
+        The time is `within` seconds, or half a second more. Afterwards no event is sent and no
+        send waits, even if this one failed.
         """
         self._ending = True
         loop = asyncio.get_running_loop()
@@ -227,7 +227,7 @@ def _steps(
 
 
 def _rest_of(sending: Coroutine[Any, Any, None], waits_for: Any) -> Generator[Any, Any, None]:
-    """Do what `await` does, for a coroutine whose first step has been taken."""
+    """Await the rest of a coroutine after its first step, like `await`."""
     try:
         while True:
             try:
@@ -235,7 +235,7 @@ def _rest_of(sending: Coroutine[Any, Any, None], waits_for: Any) -> Generator[An
             except GeneratorExit:
                 sending.close()
                 raise
-            except BaseException as exc:  # noqa: BLE001 - the coroutine decides what to make of it
+            except BaseException as exc:  # noqa: BLE001 - the coroutine handles it
                 waits_for = sending.throw(exc)
             else:
                 waits_for = sending.send(answer)

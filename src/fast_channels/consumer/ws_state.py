@@ -60,8 +60,8 @@ class WebsocketState(ConnectionState[Any]):
     """
     Accepts, sends and closes for one WebSocket.
 
-    At most one close frame is sent, and `disconnect` runs once, whatever ends the connection
-    and however many tasks want to end it at the same time.
+    At most one close frame is sent, and `disconnect` runs once, for any cause of the end and
+    any number of tasks that end the connection at the same time.
     """
 
     scope_type = "websocket"
@@ -79,12 +79,12 @@ class WebsocketState(ConnectionState[Any]):
     # Done when the close frame is sent, or has proved impossible to send.
     _closing: asyncio.Future[None] | None = None
     _heartbeat: Heartbeat | None = None
-    # What frames must pass before they are kept.
+    # Checks frames before they are kept.
     _gate: Gate
-    # Whether it has been logged that frames are dropped.
+    # True once the log has a line about dropped frames.
     _logged_drop: bool = False
 
-    # -- what comes in --------------------------------------------------------
+    # -- events from the server -----------------------------------------------
 
     def opened(self) -> None:
         consumer, runner = self.consumer, self.runner
@@ -154,7 +154,7 @@ class WebsocketState(ConnectionState[Any]):
         if self.phase != "closed":
             self._close_phase()
             code = event.get("code") or NO_CODE
-            # 1012 is what servers say for themselves when they shut down.
+            # Servers report 1012 when they shut down themselves.
             by: EndedBy = "server" if code == SERVICE_RESTART else "client"
             self.runner.ending = Ending(code, event.get("reason") or "", by)
 
@@ -286,7 +286,7 @@ class WebsocketState(ConnectionState[Any]):
             )
         return layer, self.consumer.channel_name
 
-    # -- what goes out --------------------------------------------------------
+    # -- frames to the client -------------------------------------------------
 
     def begin(self, event: ChannelMessage) -> Awaitable[Any] | None:
         """Send a frame as far as possible without waiting; None if nothing is left to do."""
@@ -372,7 +372,7 @@ class WebsocketState(ConnectionState[Any]):
     async def close(self, code: int | None, reason: str | None) -> None:
         by: EndedBy = "consumer"
         if self.phase == "connecting" and self.runner.started:
-            # Rejected: what never was a connection is not disconnected.
+            # A rejected connection has no disconnect().
             self._owes_disconnect = False
             by = "rejection"
         await self.shut(Ending(NORMAL if code is None else code, reason or "", by))

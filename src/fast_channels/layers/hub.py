@@ -288,7 +288,7 @@ class Hub:
 
 
 class _Delivery:
-    """Messages for several members, and what each of them gets."""
+    """The messages of one delivery, in the form that each member gets."""
 
     __slots__ = ("_messages", "_places", "_prepared", "_shared")
 
@@ -298,13 +298,13 @@ class _Delivery:
         self._messages = messages
         # The topic and the position of each message, if they are of a log.
         self._places = places
-        # What mailboxes that prepare messages alike make of each; None for a copy.
+        # The prepared messages by the function that prepares them; None stands for a copy.
         self._prepared: dict[Prepare, Sequence[ChannelMessage | None]] = {}
-        # The same where they need no copy of any.
+        # The prepared messages if no copy is needed.
         self._shared: dict[Prepare, Sequence[ChannelMessage]] = {}
 
     def copies(self, mailbox: Mailbox) -> Sequence[ChannelMessage]:
-        """Return what goes into a mailbox: copies, messages with positions, or shared events."""
+        """Return the messages for a mailbox: copies, positioned messages or shared events."""
         messages, prepare = self._messages, mailbox.prepare
         if self._places and mailbox.positioned:
             return list(map(PositionedMessage, messages, *zip(*self._places, strict=True)))

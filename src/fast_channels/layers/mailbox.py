@@ -2,7 +2,7 @@
 The inbox of one channel, where frames and messages meet.
 
 *Frames* come from the client and are never dropped: their writer waits while too many are
-unread. *Messages* come from a layer, whose writer cannot wait: beyond `capacity` a named
+unread. *Messages* come from a layer, and their writer cannot wait: beyond `capacity` a named
 policy decides which message is lost, and the reader is told where in the stream.
 """
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from fast_channels.type_defs import ChannelMessage, Overflow
 
-    # Makes of a message what all readers of a kind share, instead of a copy for each.
+    # Turns a message into an event that all readers of a kind share instead of copies.
     Prepare = Callable[[ChannelMessage], ChannelMessage | None]
 
 # Frames that may wait before the client's socket is no longer read. TCP then slows the
@@ -39,7 +39,7 @@ DEQUE_LENGTH = 500
 
 class MailboxReader(Protocol):
     """
-    What takes messages out of a mailbox, if deliveries may run it (see consumer/eager.py).
+    A reader of a mailbox that deliveries may run (see consumer/eager.py).
 
     Waking a reader in its own task costs more than most handlers do.
     """
@@ -56,9 +56,9 @@ class MailboxReader(Protocol):
         self, mailboxes: Iterable[Mailbox], copies: Callable[[Mailbox], Sequence[ChannelMessage]]
     ) -> None:
         """
-        Let the readers of these mailboxes handle what `copies` returns for each.
+        Let the readers of these mailboxes handle their messages, which `copies` returns.
 
-        Messages that a reader does not come to, because it waits, go into its mailbox.
+        If a reader has to wait, the rest of its messages goes into its mailbox.
         """
         ...
 
@@ -71,11 +71,10 @@ class Mailbox:
     """
     Messages for one reader, from any number of writers that never wait.
 
-    A full mailbox follows `overflow`. `drop_oldest` forgets the message that
-    waited longest; `drop_newest` refuses the one that arrives; `close` refuses
-    it too and asks the reader to end the connection. Lost messages are counted
-    in `dropped` and reported once, in their place among the messages, as
-    `{"type": "layer.overflow", "dropped": n}`.
+    A full mailbox follows `overflow`: `drop_oldest` drops the message that has waited longest,
+    `drop_newest` drops the new message, and `close` drops it too and asks the reader to end the
+    connection. Lost messages are counted in `dropped` and reported once, in their place among
+    the messages, as `{"type": "layer.overflow", "dropped": n}`.
     """
 
     __slots__ = (
@@ -110,18 +109,17 @@ class Mailbox:
         self.name = name
         """The name of the channel."""
         self.capacity = capacity
-        """How many messages may wait unread."""
+        """Number of messages that may wait unread."""
         self.overflow = overflow
-        """The policy for one message more."""
+        """The policy of a full mailbox."""
         self.refuses = refuses
-        """Whether senders in this process are told that the mailbox is full."""
-        # The reader that is woken when something has come, and the same if deliveries may
-        # run it instead.
+        """True if senders in this process get ChannelFull from a full mailbox."""
+        # The reader to wake for a new entry, and the same reader if deliveries may run it.
         self._reader: MailboxReader | None = None
         self.eager_reader: MailboxReader | None = None
-        # True once anything has come or happened since the reader set this to False.
+        # True after any change since the reader set this to False.
         self.changed = True
-        # Makes what the reader gets instead of a copy of a message, if it returns something.
+        # Returns an event that the reader gets instead of a copy of a message, or None.
         self.prepare: Prepare | None = None
         self.positioned = False
         self.dropped = 0
@@ -131,17 +129,17 @@ class Mailbox:
         # True once the policy is "close" and a message was refused.
         self.overflowed = False
         self._messages: list[ChannelMessage] | deque[ChannelMessage] = []
-        # Events from the client that wait, each with the memory that it takes.
+        # Waiting events from the client, each with its size in memory.
         self._frames: list[tuple[ChannelMessage, int]] = []
-        # The memory that they take together.
+        # The sum of these sizes.
         self.frame_bytes = 0
         # Messages lost since the last report. With drop_oldest they stood before the first
         # waiting message, otherwise after the last one.
         self._lost = 0
-        # What callers of `get` and `wait` wait for. receive() of one channel may be called
-        # by several tasks.
+        # The futures of waiting calls of `get` and `wait`. Several tasks may call receive() for
+        # one channel.
         self._waiters: list[asyncio.Future[None]] = []
-        # What the writer of frames waits for while too many are unread.
+        # The future of the writer of frames, which waits while too many are unread.
         self._frame_room: asyncio.Future[None] | None = None
 
     def __len__(self) -> int:
@@ -157,23 +155,23 @@ class Mailbox:
         return len(self._messages) >= self.capacity
 
     def put(self, message: ChannelMessage) -> bool:
-        """Add a message. False if it was refused; an older one may be lost for it."""
+        """Add a message; return False if it was refused. An older one may be dropped for it."""
         if len(self._messages) >= self.capacity:
             if not self._overflow():
                 return False
         elif self._lost and self.overflow != "drop_oldest":
-            # The report goes where messages were lost, before what follows.
+            # The report takes the place of the lost messages, before the next message.
             self._add(self._report())
         self._add(message)
         return True
 
     def listen(self, reader: MailboxReader, prepare: Prepare | None = None) -> None:
-        """Wake this reader when something comes, or let deliveries run it."""
+        """Wake this reader for new entries, or let deliveries run it."""
         self._reader = self.eager_reader = reader
         self.prepare = prepare
 
     def wake(self) -> None:
-        """Let a reader that is idle look at what there is to do besides messages."""
+        """Let an idle reader run, for reasons other than messages."""
         self._wake()
 
     def put_notice(self, notice: Notice) -> None:
@@ -182,7 +180,7 @@ class Mailbox:
 
     @property
     def holds_frame_back(self) -> bool:
-        """Whether the client has sent more frames than there is room for."""
+        """True while the writer of frames waits, because too many are unread."""
         return self._frame_room is not None
 
     async def put_frame(self, event: ChannelMessage) -> None:
@@ -200,9 +198,9 @@ class Mailbox:
 
     async def wait(self) -> None:
         """
-        Return when there is something to take.
+        Wait for a message, a frame or an end, without taking it.
 
-        Nothing is taken, so cancelling this loses nothing.
+        Cancelling loses nothing.
         """
         while not (self._messages or self._frames or self._lost or self.overflowed or self.closed):
             await self._sleep()
@@ -313,7 +311,7 @@ class Mailbox:
 
 
 class ThreadsafeMailbox(Mailbox):
-    """A mailbox whose reader is on another loop than the layer."""
+    """A mailbox for a reader on another loop than the layer's."""
 
     __slots__ = ("_loop",)
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def session(layer: BaseChannelLayer) -> Session:
-    """Return what an open layer works on: its hub, its broker and its memberships."""
+    """Return the session of an open layer, with its hub, broker and memberships."""
     assert layer._session is not None, f"{layer} is closed"
     return layer._session
 
@@ -96,7 +96,7 @@ def holds_messages(layer: BaseChannelLayer) -> bool:
 
 
 def _queue_sources(layer: BaseChannelLayer, channel: str | None = None) -> list[Any]:
-    """Return what reads shared channels in Redis; of all channels by default."""
+    """Return the readers of shared channels in Redis, one per server; by default of all."""
     readers: dict[str, Any] = getattr(broker(layer), "queue_readers", {})
     return [
         s for name, reader in readers.items() if channel in (None, name) for s in reader.sources

@@ -1,5 +1,5 @@
 """
-Sends a client what it has missed: from the logs of its groups, in turn with what is live.
+Replays missed messages from the logs of groups, in turn with live messages.
 
 Missed messages do not pass through the mailbox, so they cannot fill it. The loop and the
 socket call `Resume` at five points: `next` and `place` decide what is handled, `wrap` and
@@ -67,14 +67,14 @@ MAX_FAILURES = 3
 # Close codes after which a client is expected to come back, and is told when.
 COME_BACK_CODES = frozenset({GOING_AWAY, INTERNAL_ERROR, SERVICE_RESTART, TRY_AGAIN_LATER})
 
-# What the running task, or the task that has begun it, handles.
+# The message that the running task handles, or the task that has begun it.
 _handled: contextvars.ContextVar[Handling | None] = contextvars.ContextVar("handled", default=None)
 
 
 class Resume:
-    """The resume protocol for one connection whose client offers it."""
+    """The resume protocol for one connection with a client that offers it."""
 
-    # How long after a message a client is told that it has everything up to there.
+    # Delay after a message before the client is told its new position.
     position_delay_seconds = 1.0
 
     def __init__(self, socket: WebsocketState) -> None:
@@ -194,7 +194,7 @@ class Resume:
         # The caller may be another task than the one that handles missed messages.
         self._runner.mailbox.wake()
 
-    # -- what is handled, in which order --------------------------------------
+    # -- order of handling ----------------------------------------------------
 
     async def place(self, message: ChannelMessage) -> None:
         """Handle a live message, unless missed ones of its group come first."""
@@ -209,9 +209,9 @@ class Resume:
 
     async def next(self, *, idle: bool) -> bool:
         """
-        Take one step of what comes before anything live; False if there is nothing to do.
+        Do one step that must come before live messages; return False if there is none.
 
-        When the connection is `idle`, the client is told up to where it has everything.
+        When the connection is `idle`, the client is told its present positions.
         """
         progress = self._progress.next() if self._socket.phase == "open" else None
         if progress is not None:
@@ -268,7 +268,7 @@ class Resume:
                 present = await self._layer.join(progress.group, self._runner.mailbox.name)
                 progress.lose(present.position)
         except (LayerUnavailable, LayerClosed):
-            # The client comes back, and reads what it has missed then.
+            # The client reconnects, and gets the missed messages then.
             ending = Ending(SERVICE_RESTART, "the history cannot be read", "layer")
             await self._socket.shut(ending)
             raise StopConsumer from None
@@ -280,7 +280,7 @@ class Resume:
             event = {"type": "not.recovered", "group": group}
             await self._runner.guard(self._socket.consumer.not_recovered(group), event)
 
-    # -- what is being handled --------------------------------------------------
+    # -- the message in progress -------------------------------------------------
 
     @contextlib.contextmanager
     def _being_handled(self, handling: Handling) -> Generator[None]:
@@ -303,7 +303,7 @@ class Resume:
         handling = self._handling
         return handling if handling is not None and _handled.get() is handling else None
 
-    # -- what comes in and goes out -------------------------------------------
+    # -- frames -----------------------------------------------------------------
 
     def wrap(self, event: ChannelMessage) -> ChannelMessage | None:
         """Return the frame in its envelope; None if the client has it."""
@@ -360,7 +360,7 @@ class Resume:
                     await sender(frame({"retry": self._retry_after}))
 
     def _conclude(self, *, failed: bool) -> None:
-        """Note what becomes of the message whose handler has ended the connection, if one has."""
+        """Record the outcome of the message in progress when its handler ends the connection."""
         handling = self._handled_here()
         progress = None if handling is None else self._progress.get(handling.group)
         if handling is None or progress is None:

@@ -262,8 +262,8 @@ class RedisQueueBroker:
         Let the server put a message into the inboxes of a group's members.
 
         Return how many leases have ended, how many inboxes were full, and the members that
-        the caller still has to send to: plain channels, whose capacity the server does
-        not know.
+        the caller still has to send to: plain channels, because the server does not know
+        their capacity.
         """
         client, now, options = self._server_of(topic).publishing, self._clock.score(), self._options
         keys = [self._keys.of_group(topic), self._keys.leases]

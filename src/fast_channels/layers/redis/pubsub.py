@@ -96,7 +96,7 @@ class RedisPubSubBroker:
 
     def _returned(self, number: int, since: float, until: float) -> None:
         if self._report_outage is not None:
-            # The server has not kept what was published meanwhile.
+            # The server has not kept the messages published meanwhile.
             topics = sorted(self._subscribers[number].topics)
             self._report_outage(Outage(since, until, lost=topics))
         if self._on_return is not None:
