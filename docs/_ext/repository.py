@@ -2,8 +2,8 @@
 Adapt the links of pages, which lead to files of the repository, to the site.
 
 A link to a file that is a page of the site, such as CHANGELOG.md, leads to that page. A link to
-another file is a download. Of a link to a folder, or to an HTML file that a browser would show
-without its application, only the text is left.
+another file is a download. Only the text is left of a link to a folder, to a page in Markdown
+that is not on the site, or to an HTML file, which a browser would show without its application.
 
 Two comments are for the site alone, because a forge would show directives as code:
 
@@ -76,7 +76,8 @@ def with_links(text: str, here: Path, there: Path) -> str:
         path = Path(os.path.normpath(here / target))
         if ROOT in path.parents and str(path.relative_to(ROOT)) in PAGES:
             path = DOCS / PAGES[str(path.relative_to(ROOT))]
-        if path.is_dir() or path.suffix == ".html":
+        outside = path.suffix == ".md" and DOCS not in path.parents
+        if path.is_dir() or path.suffix == ".html" or outside:
             return match["text"]
         relative = os.path.relpath(path, there)
         return f"{match['image']}[{match['text']}]({relative}{anchor})"

@@ -29,6 +29,7 @@ def repository():
         ("[`sandbox/`](../sandbox)", "`sandbox/`"),
         ("[a](../sandbox/tasks.py)", "[a](../../sandbox/tasks.py)"),
         ("[`a.html`](examples/a.html)", "`a.html`"),
+        ("[a](../SECURITY.md)", "a"),
         ("![a](showcase.png)", "![a](../showcase.png)"),
         (
             "```js\n[a](../CHANGELOG.md)\n```\n[b](work.md)",
