@@ -110,7 +110,7 @@ async def test_group_message_is_addressed_with_a_list(opened, redis_url, client)
 
 @pytest.fixture
 def commands(monkeypatch):
-    """How many commands each write had, on every pipe."""
+    """How many commands each write had, on every control."""
     written = []
     write = CommandProtocol.write
 
@@ -201,7 +201,7 @@ async def test_messages_sent_together_fill_the_inbox_of_a_process_that_hangs(
 
 
 async def test_keys_expire(opened, redis_url, client):
-    """An inbox after `expiry`, a group after `group_expiry`, a bell after a moment."""
+    """An inbox after `expiry`, a group after `group_expiry`, a heartbeat after a moment."""
     layer = await opened(redis_url, expiry=7, group_expiry=70)
     inbox = await layer.open_channel()
     await layer.group_add("room", inbox.name)

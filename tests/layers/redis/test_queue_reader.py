@@ -350,22 +350,22 @@ async def test_payload_whose_return_was_not_confirmed_comes_back_once(
     reader, client, monkeypatch, executed
 ):
     """Another process may have received it when the requeue is repeated."""
-    pipe, received_by_others = reader.sources[0]._server.control, []
-    call = pipe.call
+    control, received_by_others = reader.sources[0]._server.control, []
+    call = control.call
 
     async def unconfirmed(*command):
-        monkeypatch.setattr(pipe, "call", call)
+        monkeypatch.setattr(control, "call", call)
         if executed:
             await run(*command)
             received_by_others.extend(client.zpopmin(KEY))
-        raise LayerUnavailable(pipe, "no answer in time")
+        raise LayerUnavailable(control, "no answer in time")
 
     async def run(name, *rest):
         if name == "EVALSHA":
             await call("SCRIPT", "LOAD", _queue_reader.REQUEUE.text)
         await call(name, *rest)
 
-    monkeypatch.setattr(pipe, "call", unconfirmed)
+    monkeypatch.setattr(control, "call", unconfirmed)
     reader.hand_over(Popped(b"a", Origin(0, b"5")))
     await becomes(lambda: not reader.sources[0]._requeuing)
     assert received_by_others == ([(b"a", 5)] if executed else [])

@@ -23,7 +23,7 @@ def test_server_is_connecting_until_something_answers(state):
     """From then on the server is ready, without a word in the log."""
     before = time.time()
     assert state.health().state == "connecting"
-    state.connected("pipe")
+    state.connected("control")
     health = state.health()
     assert (health.state, health.error) == ("ready", None)
     assert before <= health.since <= time.time()
@@ -32,9 +32,9 @@ def test_server_is_connecting_until_something_answers(state):
 def test_outage_is_one_although_many_connections_are_lost(state, caplog):
     """The outage ends when the last connection is back."""
     state.connected("reader")
-    for connection in ("reader", "pipe", "reader"):
+    for connection in ("reader", "control", "reader"):
         state.lost(connection, ConnectionError(f"{connection} is gone"))
-    state.connected("pipe")
+    state.connected("control")
     assert state.health().state == "degraded"
     state.connected("reader")
     assert state.health().state == "ready"
@@ -44,9 +44,9 @@ def test_outage_is_one_although_many_connections_are_lost(state, caplog):
 def test_last_error_is_kept(state):
     """The error stays when all is well again, for a later look."""
     state.lost("reader", ConnectionError("first"))
-    state.lost("pipe", LayerUnavailable("redis://here", "second"))
+    state.lost("control", LayerUnavailable("redis://here", "second"))
     state.connected("reader")
-    state.connected("pipe")
+    state.connected("control")
     assert state.health().error == "second"
 
 

@@ -257,7 +257,7 @@ class CatchUp:
     # -- subscriptions --------------------------------------------------------------
 
     def open(self, topic: str) -> str:
-        """Hold what arrives for a topic; return the name of its log, to be subscribed."""
+        """Hold notifications of a topic; return the name of its log, to be subscribed."""
         if self._task is None:
             self._task = asyncio.create_task(self._run(), name="fast_channels catch up")
         key = self._source.key(topic)
@@ -438,7 +438,7 @@ class CatchUp:
         lost: dict[str, tuple[TopicCursor, LogSlice]],
         refused: dict[str, BrokerRefused],
     ) -> None:
-        """Deliver what some topics miss, and add the other topics to `lost` and `refused`."""
+        """Deliver missing payloads of some topics, and add the others to `lost` and `refused`."""
         found: list[tuple[str, Position, TopicCursor]] = []
         for key in keys:
             cursor = self.cursors.get(key)
