@@ -249,6 +249,24 @@ async def test_receiver_outlives_a_restart_of_the_server(server, caplog):
         assert await receiving == {"type": "test"}
 
 
+async def test_server_that_is_back_is_ready_though_no_receiver_waits_any_more(server, caplog):
+    """The reader that noticed the outage also notices its end."""
+    caplog.set_level(logging.INFO)
+    async with RedisChannelLayer([server.url]) as layer:
+        receiving = asyncio.create_task(layer.receive("jobs"))
+        await until_blocked(server.url)
+        server.kill()
+        await becomes(lambda: layer.health().state == "degraded")
+        # It has tried in vain by then.
+        with contextlib.suppress(LayerUnavailable):
+            await layer.send("jobs", {"type": "test"})
+        await asyncio.sleep(0.3)
+        receiving.cancel()
+        server.start()
+        await becomes(lambda: layer.health().state == "ready")
+    assert [level for level, _ in outages(caplog)] == ["WARNING", "INFO"]
+
+
 async def test_both_of_two_servers_are_read(redis_url, second_valkey, client):
     """Peers may hash a name in another way."""
     with redis.Redis.from_url(second_valkey.url) as second:

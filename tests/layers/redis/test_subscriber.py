@@ -333,12 +333,23 @@ async def test_key_that_is_ignored_is_not_told(tracked, client):
     for n in range(20):
         one.watch(f"asgi-{n}")
         await one.quiet()
-        one.tracker.ignore(f"asgi-{n}")
+        one.tracker.ignore(f"asgi-{n}", one.events[f"asgi-{n}"])
         client.zadd(f"asgi-{n}", {"a": 1})
         client.zadd(KEY, {f"{n}": n})
         await one.told(KEY)
     assert client.info("clients")["tracking_clients"] == 1
     assert client.info("stats")["tracking_total_prefixes"] < 10
+
+
+async def test_ignoring_a_key_late_leaves_its_new_event(tracked, client):
+    """A reader of a shared name may stop after the next one has begun."""
+    one = tracked(KEY)
+    old = one.events[KEY]
+    one.watch(KEY)
+    one.tracker.ignore(KEY, old)
+    await one.quiet()
+    client.zadd(KEY, {"a": 1})
+    await one.told(KEY)
 
 
 async def test_heartbeats_wake_nothing(tracked, client):

@@ -122,7 +122,7 @@ class Inbox:
         """Undo `read`."""
         if key in self.inboxes:
             self.inboxes.remove(key)
-            self.tracker.ignore(key)
+            self.tracker.ignore(key, self._written)
             if not self.inboxes:
                 self._used.clear()
 

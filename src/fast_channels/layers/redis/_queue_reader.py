@@ -23,7 +23,7 @@ from ._reader import reconnect_delays
 from ._scripts import Script
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from ._client import Client
     from ._keys import Keys
@@ -183,9 +183,10 @@ class QueueSource:
         # Payloads that are being requeued.
         self._requeuing: set[asyncio.Task[None]] = set()
         self._task: asyncio.Task[None] | None = None
-        self._delays = reconnect_delays()
-        # Whether the last attempt to take has failed.
-        self._failed = False
+        # Whether the server counts as lost because of this source.
+        self._lost = False
+        # Delays between attempts to take, since the last successful one.
+        self._delays: Iterator[float] | None = None
         self._stopped = False
 
     @property
@@ -206,7 +207,7 @@ class QueueSource:
 
     async def stop(self) -> None:
         if self._task is not None:
-            self._tracker.ignore(self._key)
+            self._tracker.ignore(self._key, self._written)
             self._task.cancel()
             await asyncio.wait([self._task])
             self._server.state.connected(self)
@@ -257,6 +258,11 @@ class QueueSource:
     async def _run(self) -> None:
         while True:
             try:
+                if self._lost:
+                    # The server may be back although no receiver waits.
+                    await self._prefetch.take(0)
+                    self._lost = False
+                    self._server.state.connected(self)
                 # Other processes may wait for payloads of the last attempt.
                 await self._prefetch.settle()
                 await self._read()
@@ -264,8 +270,9 @@ class QueueSource:
                 # A process without this task would receive nothing more, unnoticed.
                 if not isinstance(exc, LayerUnavailable):
                     logger.exception("unexpected error in the reader of %r", self._key)
-                self._failed = True
+                self._lost = True
                 self._server.state.lost(self, exc)
+                self._delays = self._delays or reconnect_delays()
                 await asyncio.sleep(next(self._delays))
             else:
                 return
@@ -280,9 +287,7 @@ class QueueSource:
             size = min(MAX_PREFETCH, max(self._size.next, self._reader.wanted))
             taken = await self._prefetch.take(size)
             self._size.took(taken)
-            if self._failed:
-                self._failed, self._delays = False, reconnect_delays()
-                self._server.state.connected(self)
+            self._delays = None
             if taken:
                 await self._serve()
             else:

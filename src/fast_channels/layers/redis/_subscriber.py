@@ -313,9 +313,10 @@ class KeyTracker:
             loop = asyncio.get_running_loop()
             self._timer = loop.call_later(TRACKING_DELAY_SECONDS, self._track)
 
-    def ignore(self, key: str) -> None:
-        """Undo `watch`."""
-        self._events.pop(key, None)
+    def ignore(self, key: str, event: asyncio.Event) -> None:
+        """Undo `watch`, unless the key is watched with another event by now."""
+        if self._events.get(key) is event:
+            del self._events[key]
 
     async def stop(self) -> None:
         await self.reader.stop()
