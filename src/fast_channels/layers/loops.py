@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from fast_channels.exceptions import LayerClosed, LayerUnavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable, Coroutine, Sequence
     from contextlib import AbstractAsyncContextManager
 
 T = TypeVar("T")
@@ -97,6 +97,10 @@ class Home(Generic[S]):
     def is_alive(self) -> bool:
         """True while calls may be made here: the loop runs, in this process."""
         return not self._ended and self.loop.is_running() and not self.is_inherited
+
+    def is_here(self) -> bool:
+        """Return whether calls may be made here, and the running loop is this one."""
+        return self.is_alive and self.loop is asyncio.get_running_loop()
 
     async def open(self) -> S:
         """Return the session once it is entered, or raise why it is not. On the home loop."""
@@ -218,25 +222,38 @@ class Lifetime(Generic[S]):
 
     def is_here(self) -> bool:
         """Return whether the running loop is the home of the layer."""
-        home = self._home
-        return home is not None and home.is_alive and home.loop is asyncio.get_running_loop()
+        return self._home is not None and self._home.is_here()
 
     async def open(self) -> None:
         """Open the layer on this loop, or on its home if it has one."""
         await self.run(_nothing, receiving=True)
 
-    async def run(
+    def run(
         self,
         function: Callable[..., Coroutine[Any, Any, T]],
         *args: Any,
         receiving: bool = False,
         undo: Callable[[S, T], None] | None = None,
-    ) -> T:
+    ) -> Coroutine[Any, Any, T]:
         """
-        Call `function` at home with the session, opening the layer if need be.
+        Call `function` at home with the session, opening the layer if need be. Await it at once.
 
         For `undo` see Home.forward.
         """
+        home = self._home
+        if home is not None and home.is_here() and home.session is not None:
+            # The ordinary case, without a coroutine between the caller and the session.
+            return function(home.session, *args)
+        return self._run(function, args, undo, receiving=receiving)
+
+    async def _run(
+        self,
+        function: Callable[..., Coroutine[Any, Any, T]],
+        args: Sequence[Any],
+        undo: Callable[[S, T], None] | None,
+        *,
+        receiving: bool,
+    ) -> T:
         while True:
             home = self._find(receiving=receiving)
             if home.loop is asyncio.get_running_loop():
