@@ -59,7 +59,7 @@ def is_module(name):
 
 
 def only_for_types(node):
-    """Whether a statement is `if TYPE_CHECKING:`, whose imports do not happen at run time."""
+    """Return whether a statement is `if TYPE_CHECKING:`; its imports happen only in checkers."""
     return isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
 
 

@@ -414,7 +414,7 @@ def awaited_functions(task):
 
 @pytest.mark.parametrize("begun_by", ["delivery", "task"])
 async def test_handler_that_hangs_is_in_the_stack_of_its_connection(layer, begun_by):
-    """Whether a delivery has begun it or its task: the frame of the handler, and what it awaits."""
+    """The stack has the frame of the handler and of its awaitable, however the handler began."""
 
     class Hanging(Saying):
         async def chat_message(self, message):
@@ -451,7 +451,7 @@ async def test_handler_that_hangs_is_in_the_stack_of_its_connection(layer, begun
 
 
 async def test_idle_connection_has_a_stack_too(layer):
-    """Its one frame is of the library."""
+    """The one frame in it belongs to the library."""
     consumer = Saying()
     (wire,) = await warmed(consumer)
     [frame] = consumer.mine.get_stack()

@@ -95,7 +95,7 @@ def test_everything_internal_has_one_prefix():
 # Each class has a `_fc_kind` of its own, which is made with it.
 @pytest.mark.parametrize("name", [n for n in internal_names() if n != "_fc_kind"])
 def test_internal_name_is_refused_with_a_sentence(name):
-    """It names the class, the attribute, its value and the remedy."""
+    """The sentence has the class, the attribute, its value and the remedy."""
     kind = type("Mine", (Chat,), {})
     setattr(kind, name, "mine")
     with pytest.raises(ConsumerStateError, match=rf"Mine\.{name} is 'mine'; .* use another name"):

@@ -59,22 +59,22 @@ NOTICE_TIMEOUT_SECONDS = 1.0
 
 
 class LossRecovery(Protocol):
-    """What the loop asks of resume/resume.py, if the connection has it."""
+    """The part of the resume protocol that the loop calls, if the connection has it."""
 
     async def place(self, message: ChannelMessage) -> None:
-        """Handle a live message in its place among those that were missed."""
+        """Handle a live message in order with the missed ones."""
         ...
 
     async def next(self, *, idle: bool) -> bool:
-        """Take one step of what comes before anything live; False if there was none."""
+        """Do one step that must come before live messages; return False if there is none."""
         ...
 
 
 class Offered:
     """
-    A value of the library that a consumer offers as an attribute.
+    A value of the library that consumers offer as an attribute.
 
-    A subclass or an instance may use the name for something else.
+    A subclass or an instance may use the name for another value.
     """
 
     def __init__(self, read: Callable[[Runner[Any]], Any], default: Any) -> None:
@@ -95,15 +95,14 @@ class AsyncConsumer:
     """
     Handles the events of one ASGI connection and the messages of one channel.
 
-    A message is handled by the method named after its type, `chat.message` by
-    `chat_message`. Handlers run one at a time, events and messages each in the
-    order they came. A message from the layer can only reach handlers of your
-    own classes, whatever its type. A handler may begin within the call that
-    delivers its message, such as an in-memory `group_send`: do not hold a lock of
-    threads across that call if a handler takes it.
+    The method named after the type of a message handles it: `chat_message` handles
+    `chat.message`. Handlers run one at a time; events and messages each keep their order. A
+    message from the layer can only reach handlers of the user's own classes. A handler may
+    begin within the call that delivers its message, such as an in-memory `group_send`: do not
+    hold a lock of threads across that call if a handler takes it.
 
-    With `channel_layer_alias` the connection has a channel, `channel_name`, on
-    the layer registered under that alias.
+    With `channel_layer_alias` the connection has a channel, `channel_name`, on the layer
+    registered under that alias.
     """
 
     channel_layer_alias: ClassVar[str | None] = None
@@ -116,13 +115,13 @@ class AsyncConsumer:
     """
     on_gap: ClassVar[Literal["event", "close"]] = "event"
     """
-    What to do when messages may have been lost because the broker was away.
+    The reaction to an outage of the broker in which messages may have been lost.
 
     With "event", `layer_gap` handles the message `layer.gap`; "close" closes the connection.
     """
 
     scope: ChannelScope
-    """What the server tells of the connection. Set before the first handler runs."""
+    """The connection as the server describes it. Set before the first handler runs."""
     channel_layer: BaseChannelLayer = cast("BaseChannelLayer", None)
     """
     The layer of `channel_layer_alias`; None without an alias.
@@ -135,15 +134,15 @@ class AsyncConsumer:
     """
     True as soon as the client is gone or the connection is closed, even while a handler runs.
 
-    A handler that takes long can look at it. While more frames wait than the mailbox has room
-    for, the end is not noticed.
+    A handler that takes long can check it. The end is not noticed while more frames wait than
+    the mailbox holds.
     """
     deliveries: int = cast("int", Offered(lambda runner: runner.deliveries, default=0))
-    """How often a worker was given the present message: 1 the first time."""
+    """Number of deliveries of a worker's present message: 1 for the first one."""
 
-    # Everything that the library needs for one consumer, made when it is first asked for.
+    # The library's own state of one consumer, made on first use.
     _fc_runner = cast("Runner[Any]", functools.cached_property(make_runner))
-    # What all connections of the class share; see handlers.py.
+    # The values that all connections of the class share; see handlers.py.
     _fc_kind: ClassVar[ConsumerKind]
     # The rules of the kind of connection, such as WebsocketState.
     _fc_state: ClassVar[type[ConnectionState[Any]]]
@@ -159,8 +158,8 @@ class AsyncConsumer:
         """
         Return an ASGI application that makes one consumer per connection.
 
-        Raises TypeError now if the class does not take `initkwargs`, and
-        ConsumerStateError if it cannot work as it is configured.
+        Raises TypeError if the class does not accept `initkwargs`, and ConsumerStateError if
+        its options are invalid.
         """
         inspect.signature(cls).bind(**initkwargs)
         check_class(cls)
@@ -172,14 +171,14 @@ class AsyncConsumer:
         """
         Serve one connection.
 
-        Whatever ends it (the client, a handler, an error, a cancellation), the
-        same cleanup runs, once, and then the channel is closed.
+        The same cleanup runs once after any end (of the client, a handler, an error, a
+        cancellation); then the channel is closed.
         """
         await self._fc_runner.begin(scope, receive, send)
 
     @property
     def base_send(self) -> ASGISendCallable:
-        """The `send` of the server, without limits and accounts. May be replaced."""
+        """The `send` of the server, without limits and counters. It may be replaced."""
         return cast("ASGISendCallable", self._fc_runner.sender.send)
 
     @base_send.setter
@@ -192,13 +191,13 @@ class AsyncConsumer:
         """
         Send an ASGI event to the client.
 
-        If the server does not take it within `send_timeout`, the consumer ends.
-        Cancelling leaves nothing behind.
+        If the server does not take the event within `send_timeout`, the consumer ends.
+        Cancelling has no side effects.
         """
         await self._fc_runner.send(message)
 
     async def dispatch(self, message: ChannelMessage) -> None:
-        """Call the handler of an event or message; raises UnhandledMessage if it has none."""
+        """Call the handler of an event or message. Raises UnhandledMessage if it has none."""
         kind, type_ = self._fc_kind, message.get("type")
         name = kind.known.get(type_) if isinstance(type_, str) else None
         handler = kind.handler(self, message) if name is None else getattr(self, name)
@@ -212,17 +211,17 @@ class AsyncConsumer:
 
 class ConsumerApplication(Generic[ConsumerT]):
     """
-    What `as_asgi` returns: a consumer class as an ASGI application.
+    A consumer class as an ASGI application; made by `as_asgi`.
 
-    An object and not a function, because Starlette calls a function with a
-    WebSocket and an object with scope, receive and send.
+    It is an object and not a function, because Starlette calls a function with a WebSocket, and
+    an object with scope, receive and send.
     """
 
     def __init__(self, consumer_class: type[ConsumerT], initkwargs: dict[str, Any]) -> None:
         self.consumer_class = consumer_class
         """The class that makes a consumer for each connection."""
         self.consumer_initkwargs = initkwargs
-        """The arguments that it is called with."""
+        """The arguments of that call."""
         self.__name__ = consumer_class.__name__
         self.__qualname__ = consumer_class.__qualname__
         self.__doc__ = consumer_class.__doc__
@@ -234,17 +233,17 @@ class ConsumerApplication(Generic[ConsumerT]):
     ) -> None:
         consumer = self.consumer_class(**self.consumer_initkwargs)
         if type(consumer).__call__ is AsyncConsumer.__call__:
-            # The direct way saves a coroutine for as long as the connection lives.
+            # The direct call saves a coroutine for the life of the connection.
             await consumer._fc_runner.begin(scope, receive, send)
         else:
             await consumer(scope, receive, send)
 
     def employ(self, channel: str, layer: BaseChannelLayer) -> Callable[[Work], Awaitable[None]]:
         """
-        Make a consumer for work from a shared channel, and return what does one piece of it.
+        Make a consumer for a shared channel, and return a function that handles one message.
 
-        Call that for one piece at a time. It returns when the handler has returned, raises
-        what the handler raised, and rejects work for which there is no handler.
+        Call the function for one message at a time. It returns when the handler has returned,
+        raises the handler's exceptions, and rejects messages without a handler.
         """
         consumer = self.consumer_class(**self.consumer_initkwargs)
         return consumer._fc_runner.employ(channel, layer)
@@ -256,7 +255,7 @@ class ConsumerApplication(Generic[ConsumerT]):
 
 
 def check_class(consumer_class: type[AsyncConsumer]) -> None:
-    """Raise ConsumerStateError for a class that cannot work as it is configured."""
+    """Raise ConsumerStateError for a class with invalid options."""
     kind = consumer_class._fc_kind
     if kind.checked:
         return
@@ -270,18 +269,17 @@ def check_class(consumer_class: type[AsyncConsumer]) -> None:
 
 class ConnectionState(Generic[ConsumerT]):
     """
-    The rules of one kind of connection: what it takes in, and how it ends.
+    The rules of one kind of connection: the events that it accepts, and its end.
 
-    This one is for connections of any scope; WebSockets and HTTP have their own.
+    This class is for connections of any scope; WebSockets and HTTP have subclasses.
     """
 
     # The only type of scope that consumers of this kind can serve; None for any.
     scope_type: ClassVar[str | None] = None
-    # Level of the line in the log about a connection that ended well. Requests are in the
-    # server's own log.
+    # Level of the log line about a clean end. The server's own log has a line per request.
     log_level: ClassVar[int] = logging.DEBUG
 
-    # True when nothing more can be sent: the consumer ends after the present handler.
+    # True when no more can be sent: the consumer ends after the present handler.
     over: bool = False
 
     def __init__(self, runner: Runner[Any]) -> None:
@@ -290,13 +288,13 @@ class ConnectionState(Generic[ConsumerT]):
 
     @classmethod
     def check(cls, consumer_class: type[AsyncConsumer], kind: ConsumerKind) -> None:
-        """Raise ConsumerStateError for a class that cannot work as it is configured."""
+        """Raise ConsumerStateError for a class with invalid options."""
 
     def opened(self) -> None:
-        """Called when the channel is open, before anything is received."""
+        """Called when the channel is open, before any event is received."""
 
     def admit(self, event: ChannelMessage) -> ChannelMessage | None:
-        """Return what to keep of an event until its turn comes; None for nothing."""
+        """Return an event to keep until its turn, or None to drop it."""
         return event
 
     async def refuse(self, ending: Ending) -> None:
@@ -325,7 +323,10 @@ class ConnectionState(Generic[ConsumerT]):
         raise NotImplementedError
 
     async def not_taken(self) -> None:
-        """Note that an event was not sent: the client reads nothing, or the end has begun."""
+        """
+        Note that an event was not sent, because the client does not read or the connection
+        ends.
+        """
         await self.runner.break_off()
         raise StopConsumer
 
@@ -341,26 +342,26 @@ AsyncConsumer._fc_kind = ConsumerKind(AsyncConsumer)
 
 
 class Runner(Generic[StateT]):
-    """Runs one consumer: its pump, its mailbox and its loop. Everything internal hangs here."""
+    """Runs one consumer: its pump, its mailbox and its loop. All internal state belongs to it."""
 
     def __init__(self, consumer: AsyncConsumer) -> None:
         self.consumer = consumer
         self.name = type(consumer).__name__
         self.kind = consumer._fc_kind
         self.scope: ChannelScope = {}
-        # True once the consumer has been given a connection; without one, as in a unit test
-        # that calls its methods, nothing waits and nothing is limited.
+        # True once the consumer has a connection. Without one, as in a unit test that calls its
+        # methods, no call waits and no limit applies.
         self.started = False
         # True once the client is gone or the connection is closed.
         self.gone: bool = False
         # True once the process is about to end.
         self.restarting = False
-        # How often a worker was given the present message.
+        # Number of deliveries of a worker's present message.
         self.deliveries: int = 0
-        # How the connection ended, by the first that ended it.
+        # The end of the connection, by its first cause.
         self.ending: Ending | None = None
         self.layer: BaseChannelLayer | None = None
-        # Where events and messages meet. Without a layer only events come.
+        # Events and messages meet here. Without a layer, it gets only events.
         self.mailbox = Mailbox("", capacity=1)
         self.recovery: LossRecovery | None = None
         self.sender = Sender(_no_connection, None)
@@ -371,7 +372,7 @@ class Runner(Generic[StateT]):
     def begin(
         self, scope: ChannelScope, receive: ASGIReceiveCallable, send: ASGISendCallable
     ) -> asyncio.Task[None]:
-        """Return the task of the connection. Cancelling what awaits it cancels it."""
+        """Return the task of the connection. Cancelling a task that awaits it cancels it."""
         consumer, wanted = self.consumer, self.state.scope_type
         if wanted not in (None, scope.get("type", wanted)):
             raise ConsumerStateError(
@@ -392,8 +393,8 @@ class Runner(Generic[StateT]):
         self.sender.send, self.sender.timeout = cast("Any", send), consumer.send_timeout
         context = contextvars.copy_context()
         self._coroutine = EagerCoroutine(self._serve(receive), context)
-        # A task of its own, so that a wake-up does not pass through every middleware, route
-        # and server function that the application is wrapped in.
+        # A separate task, so that a wake-up does not pass through every middleware, route and
+        # server function around the application.
         return asyncio.create_task(self._coroutine, context=context)
 
     async def _serve(self, receive: ASGIReceiveCallable) -> None:
@@ -433,8 +434,8 @@ class Runner(Generic[StateT]):
             except asyncio.CancelledError:
                 if not self.restarting:
                     raise
-                # The broker is away for longer than a drain may take: the client is turned
-                # away like any that comes during a drain.
+                # The broker is away for longer than a drain may take: the client is turned away
+                # like any client during a drain.
             else:
                 self.layer = consumer.channel_layer = layer
                 consumer.channel_name = self.mailbox.name
@@ -488,7 +489,7 @@ class Runner(Generic[StateT]):
 
     async def _end_early(self) -> None:
         if self.mailbox.closed or self.restarting:
-            # By another task of this connection, with its layer, or by a drain.
+            # Another task of this connection, its layer or a drain has ended it.
             await self.state.interrupted()
         else:
             await self.state.overflowed()
@@ -505,7 +506,7 @@ class Runner(Generic[StateT]):
         if not leaves or self.kind.handler(self.consumer, event) is not None:
             await self.guard(self.consumer.dispatch(event), event)
         if leaves:
-            # Nothing more will come, whatever the handler did.
+            # No more events come, so the consumer ends even if its handler did not.
             self.ends(Ending(None, "", "client"))
         if leaves or self.state.over:
             raise StopConsumer
@@ -513,7 +514,7 @@ class Runner(Generic[StateT]):
     async def handle_message(self, message: ChannelMessage) -> None:
         """Call the handler of a message from the layer; an error ends this connection only."""
         kind, consumer, type_ = self.kind, self.consumer, message.get("type")
-        # The type may be something that cannot be looked up.
+        # The type may be unhashable.
         name = kind.routes.get(type_) if isinstance(type_, str) else None
         try:
             if isinstance(message, ForwardedFrame):
@@ -550,7 +551,7 @@ class Runner(Generic[StateT]):
                 await self.consumer.dispatch(notice)
 
     async def _forward(self, message: ChannelMessage) -> None:
-        """Forward a message that was not prepared when it was delivered, or could not be."""
+        """Forward a message that was not prepared when it was delivered."""
         try:
             frame = self.kind.frame(message)
         except Exception as exc:  # noqa: BLE001 - a message closes no connection
@@ -578,7 +579,7 @@ class Runner(Generic[StateT]):
     async def _raised(
         self, exc: BaseException, message: ChannelMessage, *, from_layer: bool = False
     ) -> None:
-        """Judge what a handler has raised; return if the connection goes on nevertheless."""
+        """Handle an exception of a handler; return if the connection continues."""
         if isinstance(exc, Exception):
             if from_layer and isinstance(exc, UnhandledMessage) and exc.type == message["type"]:
                 self.kind.skip(self.layer or self.consumer.channel_layer, exc)
@@ -587,7 +588,7 @@ class Runner(Generic[StateT]):
         elif _is_cancelled():
             raise exc
         else:
-            # Not this connection was cancelled, but something that its handler awaited.
+            # The connection was not cancelled, but an awaitable of its handler was.
             failure = RuntimeError("a handler awaited a task that was cancelled")
         await self.fail(failure, message)
         raise StopConsumer from exc
@@ -610,7 +611,7 @@ class Runner(Generic[StateT]):
             exc_info=exc,
         )
 
-    # -- what goes out ------------------------------------------------------
+    # -- sending -------------------------------------------------------------
 
     async def send(self, event: ChannelMessage) -> None:
         if not await self.sender(event):
@@ -619,7 +620,7 @@ class Runner(Generic[StateT]):
     # -- endings ------------------------------------------------------------
 
     def ends(self, ending: Ending) -> None:
-        """Note what ended the connection, unless that is known already."""
+        """Record the cause of the end, unless one is known already."""
         if self.ending is None:
             self.ending = ending
 
@@ -629,7 +630,7 @@ class Runner(Generic[StateT]):
         return Ending(code, "messages may have been lost", "layer")
 
     def _restart(self) -> None:
-        """The process is about to end: close as soon as no handler runs."""
+        """Close as soon as no handler runs, because the process is about to end."""
         self.restarting = True
         self.mailbox.close()
 
@@ -639,7 +640,7 @@ class Runner(Generic[StateT]):
             await asyncio.wait([self._pump])
 
     async def break_off(self) -> None:
-        """End a connection whose client does not read, if that is why nothing was sent."""
+        """Break the connection of a client that does not read, if a send failed for that reason."""
         self.gone = True
         if self.sender.stuck:
             self.ends(Ending(None, "slow", "send_timeout"))
@@ -651,7 +652,7 @@ class Runner(Generic[StateT]):
             await asyncio.wait([self._pump], timeout=NOTICE_TIMEOUT_SECONDS)
 
     async def abort(self) -> bool:
-        """End the TCP connection, which the server may hold for ever; True if it was found."""
+        """End the TCP connection, which the server may keep without limit; return True if found."""
         return await asyncio.get_running_loop().run_in_executor(None, abort, self.scope)
 
     def _finish(self, seconds: float) -> None:
@@ -662,7 +663,7 @@ class Runner(Generic[StateT]):
     # -- work ---------------------------------------------------------------
 
     def employ(self, channel: str, layer: BaseChannelLayer) -> Callable[[Work], Awaitable[None]]:
-        """Return what does the work of a shared channel; there is no connection."""
+        """Return the function that handles messages of a shared channel, without a connection."""
         consumer = self.consumer
         self.scope = consumer.scope = {"type": "channel", "channel": channel}
         self.sender.send = cast("Any", _no_client)
@@ -672,9 +673,9 @@ class Runner(Generic[StateT]):
 
     async def _do(self, work: Work) -> None:
         """
-        Let the handler do the work, which is done when this returns.
+        Handle one message, and return when the handler has returned.
 
-        Raises what the handler raised. Work without a handler is rejected.
+        Raises the handler's exceptions. A message without a handler is rejected.
         """
         message, self.deliveries = work.message, work.deliveries
         handler = self.kind.handler_for_layer(self.consumer, message)
@@ -684,7 +685,7 @@ class Runner(Generic[StateT]):
         try:
             await handler(message)
         except StopConsumer:
-            # The handler ends the consumer, which it has with this message.
+            # The handler has ended the consumer with this message.
             return
         except asyncio.CancelledError as exc:
             if _is_cancelled():
@@ -701,7 +702,7 @@ class Runner(Generic[StateT]):
 
 
 def _is_cancelled() -> bool:
-    """Whether the running task itself was cancelled, and not something that it awaits."""
+    """Return whether the running task itself was cancelled, and not an awaitable of it."""
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
 

@@ -1,4 +1,4 @@
-"""Which method of a consumer handles a message, and what all connections of a class share."""
+"""Handlers of messages, and the values that all connections of a class share."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ INTERNAL_PREFIX = "_fc_"
 # Handlers of messages that only the layer may write.
 NOTICE_HANDLERS = frozenset({"layer_gap", "layer_overflow"})
 
-# Public names that a class may use for a handler of its own: the library only offers them, and
-# neither reads nor calls them itself.
+# Public names that a class may use for its own handlers: the library offers them, but neither
+# reads nor calls them itself.
 OFFERED = frozenset({"body", "deliveries", "disconnected", "join_group", "leave_group"})
 
-# Methods that the library calls on a consumer. Everything else that it needs is its own.
+# Methods that the library calls on a consumer. It calls no others.
 HOOKS = frozenset(
     {
         *("connect", "receive", "receive_json", "disconnect", "handle", "dispatch", "on_error"),
@@ -51,7 +51,7 @@ MAX_ROUTES = 1000
 # Message types without a handler that are logged per consumer class.
 MAX_LOGGED_TYPES = 100
 
-# What a class attribute may be without being a method: reading it runs code.
+# Class attributes that are not methods: reading one runs code.
 COMPUTED = (
     property,
     functools.cached_property,
@@ -81,10 +81,10 @@ class ForwardedFrame(dict[str, Any]):
 
 class ConsumerKind:
     """
-    What all connections of one consumer class share.
+    Values that all connections of one consumer class share.
 
-    A message from a layer reaches only handlers of the user's own classes. Which names
-    those are is found out once per message type and class.
+    A message from a layer reaches only handlers of the user's own classes. The class looks up
+    each message type once.
     """
 
     def __init__(self, consumer_class: type[AsyncConsumer]) -> None:
@@ -96,9 +96,9 @@ class ConsumerKind:
         ) - {name for name in OFFERED if self.has_own(name)}
         # Handlers that events and messages have reached: message type -> name of the method.
         self.known: dict[str, str] = {}
-        # The part of them that messages from a layer may reach.
+        # The handlers in `known` that messages from a layer may reach.
         self.routes: dict[str, str] = {}
-        # True once the class has been found to be in order.
+        # True once the class has been checked.
         self.checked = False
         # The connections that count for max_connections, by id().
         self.connections: set[int] = set()
@@ -109,7 +109,7 @@ class ConsumerKind:
 
     def handler(self, consumer: AsyncConsumer, message: ChannelMessage) -> Handler | None:
         """
-        Return what handles an event or message; None if the consumer has no handler for it.
+        Return the handler of an event or message; None if the consumer has none.
 
         Raises ValueError for a message without a usable type.
         """
@@ -128,7 +128,7 @@ class ConsumerKind:
         return handler
 
     def handler_for_layer(self, consumer: AsyncConsumer, message: ChannelMessage) -> Handler | str:
-        """Return what handles a message from a layer; if nothing may, the reason."""
+        """Return the handler of a message from a layer, or the reason why none may handle it."""
         try:
             name = get_handler_name(message)
         except ValueError:
@@ -136,7 +136,7 @@ class ConsumerKind:
         if name in self.reserved or name in NOTICE_HANDLERS:
             return "keeps for itself the"
         if self.has_own("dispatch"):
-            # It may handle types for which the consumer has no method.
+            # The custom dispatch may handle types for which the consumer has no method.
             return consumer.dispatch
         handler = self.handler(consumer, message)
         if handler is None:
@@ -146,7 +146,7 @@ class ConsumerKind:
         return handler
 
     def has_own(self, name: str) -> bool:
-        """Whether an attribute is the user's own and not the library's."""
+        """Return whether the user's classes define an attribute, and not the library's."""
         mro = self.consumer_class.__mro__
         owner = next((base for base in mro if name in vars(base)), object)
         return owner is not object and not is_library(owner)
@@ -173,7 +173,10 @@ class ConsumerKind:
         return isinstance(type_, str) and type_ in self.forwards
 
     def frame(self, message: ChannelMessage) -> ForwardedFrame:
-        """Return the frame of a message in `forwards`; raises what keeps it from becoming one."""
+        """
+        Return the frame of a message in `forwards`. Raises an error if it cannot become a
+        frame.
+        """
         make: Any = self.consumer_class
         frame: object = make.forwarded_frame(message)
         if isinstance(frame, str):
@@ -184,21 +187,21 @@ class ConsumerKind:
 
     def prepare(self, message: ChannelMessage) -> ForwardedFrame | None:
         """
-        Return what all members of this class get instead of a message; None for a copy each.
+        Return the event that all members of this class share; None for a copy each.
 
-        A message that cannot become a frame is copied: the consumer says what is wrong with
-        it when its turn comes.
+        A message that cannot become a frame is copied, and the consumer reports the error when
+        it handles the message.
         """
         if not self.is_forwarded(message):
             return None
         try:
             return self.frame(message)
-        except Exception:  # noqa: BLE001 - whatever a user's forwarded_frame raises
+        except Exception:  # noqa: BLE001 - any error of a user's forwarded_frame
             return None
 
 
 def check_forwards(owner: type, kind: ConsumerKind) -> None:
-    """Raise ConsumerStateError unless a consumer class can forward what `forwards` lists."""
+    """Raise ConsumerStateError unless a consumer class can forward the types in `forwards`."""
     forwards: object = getattr(owner, "forwards", ())
     what = f"{owner.__name__}.forwards is {forwards!r}"
     if isinstance(forwards, str) or not isinstance(forwards, Collection):
@@ -220,7 +223,7 @@ def check_forwards(owner: type, kind: ConsumerKind) -> None:
 
 
 def check_names(owner: type) -> None:
-    """Raise ConsumerStateError if a class has something else under a name of the library."""
+    """Raise ConsumerStateError if a class uses a name of the library for another kind of value."""
     for base in owner.__mro__:
         if is_library(base):
             continue
@@ -254,13 +257,13 @@ def _takes_a_message(method: Any) -> bool:
     except TypeError:
         return False
     except ValueError:
-        # A callable that does not tell its signature, such as one written in C.
+        # Callables written in C may have no signature.
         return True
     return True
 
 
 async def _call(consumer: AsyncConsumer, method: Callable[[Any], Any], message: Any) -> None:
-    """Call a handler that is not a coroutine function, and await what it returns."""
+    """Call a handler that is not a coroutine function, and await its result."""
     result = method(message)
     if not inspect.isawaitable(result):
         raise UnhandledMessage(consumer, message["type"])

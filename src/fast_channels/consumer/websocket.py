@@ -31,12 +31,11 @@ class AsyncWebsocketConsumer(AsyncConsumer):
     """
     One WebSocket. Override `connect`, `receive` and `disconnect`.
 
-    `disconnect` runs exactly once for every connection whose `connect` began
-    and that was not rejected, whatever ends it. All groups are left without your
-    help, after it.
+    `disconnect` runs exactly once for every connection that was not rejected and that has begun
+    `connect`. Afterwards the library leaves all groups.
 
-    What clients may do is limited by `max_frame_size`, `rate_limit`, `max_connections`,
-    the heartbeat and `send_timeout`. With `resumable` a client that was away is sent what
+    The options `max_frame_size`, `rate_limit`, `max_connections`, `send_timeout` and the
+    heartbeat limit clients. With `resumable`, a client that reconnects gets the messages that
     it has missed.
     """
 
@@ -44,26 +43,27 @@ class AsyncWebsocketConsumer(AsyncConsumer):
     """Groups to join before `connect` runs, so that no message after accept is missed."""
     max_frame_size: int | None = 1_000_000
     """
-    Bytes a frame may have; a larger one closes with 1009. None for no limit.
+    Largest size of a frame in bytes; a larger one closes with 1009. None for no limit.
 
     A text of the default size still fits into one message of a layer's default size.
     """
     rate_limit: RateLimit | None = None
     """
-    Frames a client may send, such as `RateLimit(per_second=10, burst=50)`; None for no limit.
+    Limit of frames per client, such as `RateLimit(per_second=10, burst=50)`; None for no limit.
     """
     max_connections: ClassVar[int | None] = None
     """
-    Connections of this class that a process serves at once; None for no limit.
+    Number of connections of this class that a process serves at once; None for no limit.
 
-    One more is closed with 1013 before `connect`. Connections of subclasses do not count.
+    Further connections are closed with 1013 before `connect`. Connections of subclasses do not
+    count.
     """
     forwards: ClassVar[Collection[str]] = ()
     """
-    Types of messages that go to the client as they are.
+    Types of messages that go to the client unchanged.
 
     `forwarded_frame` makes one frame of such a message for all connections of a class. No
-    handler and no `send` of yours is called. Otherwise they are like other messages.
+    handler and no overridden `send` is called. Otherwise these messages are like others.
     """
     heartbeat_interval: float | None = None
     """
@@ -77,22 +77,22 @@ class AsyncWebsocketConsumer(AsyncConsumer):
     """The text of a ping."""
     heartbeat_pong: str = '{"type":"pong"}'
     """
-    The answer of clients that have nothing else to say. Any other frame is an answer, too.
+    The answer of clients that have nothing else to send. Any other frame is an answer, too.
 
-    `receive` does not see it. White space in it does not matter.
+    `receive` does not get the answer. White space in it does not matter.
     """
     resumable: ClassVar[bool] = False
     """
-    Whether clients that speak `fast-channels.resume.v1` are sent what they missed while away.
+    True if clients with `fast-channels.resume.v1` get missed messages after a reconnect.
 
-    That holds for groups that are joined by way of `groups` and `join_group`. Missed messages
-    are handled by the same handlers as live ones. Needs a layer with history.
+    This holds for groups that are joined with `groups` or `join_group`. The same handlers
+    handle missed and live messages. The layer needs a history.
     """
     retry_after: ClassVar[float | None] = None
     """
-    Seconds that such a client waits at least before it reconnects; None leaves that to it.
+    Least number of seconds that such a client waits before it reconnects; None for no minimum.
 
-    Told before a close with 1001, 1011, 1012 or 1013.
+    The client is told before a close with 1001, 1011, 1012 or 1013.
     """
 
     _fc_runner: Runner[WebsocketState]
@@ -101,11 +101,11 @@ class AsyncWebsocketConsumer(AsyncConsumer):
     # -- from the server ----------------------------------------------------
 
     async def websocket_connect(self, message: WebSocketConnectEvent) -> None:  # noqa: ARG002
-        """Join `groups`, then let `connect` decide."""
+        """Join `groups`, then let `connect` decide about the connection."""
         await self._fc_runner.state.connect()
 
     async def websocket_receive(self, message: WebSocketReceiveEvent) -> None:
-        """Hand a frame to `receive`."""
+        """Pass a frame to `receive`."""
         text, data = message.get("text"), message.get("bytes")
         if text is not None:
             await self.receive(text_data=text)
@@ -113,7 +113,7 @@ class AsyncWebsocketConsumer(AsyncConsumer):
             await self.receive(bytes_data=data)
 
     async def websocket_disconnect(self, message: WebSocketDisconnectEvent) -> None:
-        """Let `disconnect` run: the client is gone, and the consumer ends."""
+        """Let `disconnect` run, because the client is gone; then the consumer ends."""
         await self._fc_runner.state.disconnect(message.get("code") or NO_CODE)
         raise StopConsumer
 
@@ -121,7 +121,7 @@ class AsyncWebsocketConsumer(AsyncConsumer):
 
     @classmethod
     def forwarded_frame(cls, message: ChannelMessage) -> str | bytes:
-        """Return the frame of a message in `forwards`: what is under "text", or else "bytes"."""
+        """Return the frame of a message in `forwards`: the value of "text", or else of "bytes"."""
         frame: str | bytes = message["text"] if "text" in message else message["bytes"]
         return frame
 
@@ -130,18 +130,19 @@ class AsyncWebsocketConsumer(AsyncConsumer):
         await self.accept()
 
     async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:
-        """Handle a frame: one of the two is given."""
+        """Handle a frame; one of the arguments is None."""
 
     async def disconnect(self, code: int) -> None:
-        """Handle the end of the connection. Nothing can be sent any more."""
+        """Handle the end of the connection. No frame can be sent any more."""
 
     async def not_recovered(self, group: str) -> None:
         """
         Called when messages of a group are lost to this client: send a snapshot here.
 
-        They are no longer in the history, or it is not known which they are. Called once
-        the connection is accepted and the client told, before anything newer of the group
-        is handled. Nothing is made up for then. An error closes with 1011.
+        The messages are no longer in the history, or it is unknown which ones were missed. The
+        method is called once the connection is accepted and the client has been told, before
+        newer messages of the group are handled. No message is replayed then. An error closes
+        with 1011.
         """
 
     # -- to call ------------------------------------------------------------
@@ -165,7 +166,7 @@ class AsyncWebsocketConsumer(AsyncConsumer):
         """
         await self._fc_runner.state.close(code, reason)
 
-    # A consumer sends events, this one frames: the signature that people know.
+    # A consumer sends events, but this method sends frames, as existing code expects.
     async def send(  # type: ignore[override]
         self,
         text_data: str | None = None,
@@ -173,20 +174,19 @@ class AsyncWebsocketConsumer(AsyncConsumer):
         close: bool | int = False,
     ) -> None:
         """
-        Send a frame; with `close`, close after it, with 1000 or the code that is given.
+        Send a frame; with `close`, then close with 1000 or the given code.
 
-        Waits while the client reads too little, for `send_timeout` at most; then
-        the connection is closed with 1013. Once it is closed, from either side,
-        this does nothing but count in `sent_after_close` of the layer's
-        statistics. Cancelling leaves nothing behind. Tasks of your own may send,
-        too. Raises ConsumerStateError before `accept`.
+        The call waits for a slow client, for at most `send_timeout`; then the connection is
+        closed with 1013. On a closed connection, the call only increments `sent_after_close` in
+        the layer's statistics. Cancelling has no side effects. Tasks of the application may
+        send, too. Raises ConsumerStateError before `accept`.
         """
         if text_data is None and bytes_data is None:
             raise ValueError("send() was given neither text_data nor bytes_data")
         event: dict[str, Any] = {"type": "websocket.send", "text": text_data}
         if text_data is None:
             event = {"type": "websocket.send", "bytes": bytes_data}
-        # Most frames are taken at once; no coroutine is made for those.
+        # The server takes most frames at once, and those need no coroutine.
         pending = self._fc_runner.state.begin(event)
         if pending is not None:
             await pending
@@ -195,33 +195,33 @@ class AsyncWebsocketConsumer(AsyncConsumer):
 
     async def join_group(self, group: str) -> None:
         """
-        Join a group, and make up for what the client has missed in it.
+        Join a group, and replay the messages of it that the client has missed.
 
-        What it missed is handled as soon as the connection is accepted and no
-        handler runs, before anything newer of the group. Every message sent after this
-        has returned is handled, as after `group_add`, which this is for a client
-        that does not speak the protocol. Joining twice is fine. Leave with `leave_group`.
+        Missed messages are handled once the connection is accepted and no handler runs, before
+        newer messages of the group. Every message sent after this returns is handled. For a
+        client without the protocol, the call is a `group_add`. Joining twice is fine. Leave
+        with `leave_group`.
 
-        Raises what the layer's `join` raises; the group is not joined then.
+        Raises the errors of the layer's `join`; the group is not joined then.
         """
         await self._fc_runner.state.join(group)
 
     async def leave_group(self, group: str) -> None:
         """
-        Leave a group. Missed messages that are not handled yet are forgotten.
+        Leave a group, and drop missed messages that are not handled yet.
 
-        Leaving one that was never joined is fine. A message that was already under way
-        may still be handled; its frames have no place.
+        Leaving a group that was never joined is fine. A message in transit may still be
+        handled; its frames have no place.
         """
         await self._fc_runner.state.leave(group)
 
 
 class AsyncJsonWebsocketConsumer(AsyncWebsocketConsumer):
     """
-    A WebSocket whose frames are JSON. Override `receive_json`.
+    A WebSocket with JSON in its frames. Override `receive_json`.
 
-    A frame that is not JSON, or not text, is the client's mistake and closes the
-    connection, by way of `on_invalid_json` and `on_binary_frame`.
+    A frame that is not JSON, or not text, is the client's mistake and closes the connection;
+    see `on_invalid_json` and `on_binary_frame`.
     """
 
     async def receive(
@@ -230,7 +230,7 @@ class AsyncJsonWebsocketConsumer(AsyncWebsocketConsumer):
         bytes_data: bytes | None = None,
         **kwargs: Any,
     ) -> None:
-        """Decode a frame for `receive_json`, which is also given `kwargs`."""
+        """Decode a frame for `receive_json`, which also gets `kwargs`."""
         if text_data is None:
             await self.on_binary_frame(bytes_data or b"")
             return
@@ -250,8 +250,8 @@ class AsyncJsonWebsocketConsumer(AsyncWebsocketConsumer):
         """Handle a decoded frame."""
 
     async def send_json(self, content: Any, close: bool | int = False) -> None:
-        """Encode `content` and send it as text; `close` is that of `send`."""
-        # Not by way of a `send` of the user's own, which may be about something else.
+        """Encode `content` and send it as text; `close` is the same as for `send`."""
+        # Not through an overridden `send`, which may do something else.
         text = await self.encode_json(content)
         await AsyncWebsocketConsumer.send(self, text_data=text, close=close)
 
@@ -267,7 +267,7 @@ class AsyncJsonWebsocketConsumer(AsyncWebsocketConsumer):
 
     @classmethod
     async def decode_json(cls, text_data: str) -> Any:
-        """Return the value of a frame. What this raises for bad ones goes to `on_invalid_json`."""
+        """Return the value of a frame. Its exceptions go to `on_invalid_json`."""
         return msgspec.json.decode(text_data)
 
     @classmethod

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from .broker import Broker
     from .codecs import Codec
     from .position import History
-    from .session import Joined, Received
+    from .session import Joined, ReceivedMessage
     from .statistics import Statistics
     from .work import DeadLetter
 
@@ -465,7 +465,7 @@ class BaseChannelLayer:
         await self._conclude(received, work.rejection, None)
 
     async def _conclude(
-        self, received: Received, rejection: str | None, failure: str | None
+        self, received: ReceivedMessage, rejection: str | None, failure: str | None
     ) -> None:
         # A layer that is closed is not opened for this; the work is redelivered.
         await self._lifetime.run_if_open(Session.concluded, received, rejection, failure)

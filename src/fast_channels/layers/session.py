@@ -56,7 +56,7 @@ if TYPE_CHECKING:
 UNSUBSCRIBE_TIMEOUT_SECONDS = 1.0
 
 
-class Received(NamedTuple):
+class ReceivedMessage(NamedTuple):
     """A message that was taken from a channel, and where it is put back if the call gives up."""
 
     channel: str
@@ -268,7 +268,7 @@ class Session:
 
     # -- receiving ----------------------------------------------------------
 
-    async def receive(self, channel: str) -> Received:
+    async def receive(self, channel: str) -> ReceivedMessage:
         """Wait for a message and take it. Cancelling loses nothing."""
         mailbox = self.hub.mailboxes.get(channel)
         may_open = mailbox is None and self._addressing.may_open(channel, self._process)
@@ -278,7 +278,7 @@ class Session:
             # Consumers are told of losses; a caller of receive() sees them in statistics().
             while isinstance(message := await mailbox.get(), Notice):
                 pass
-            return Received(channel, message, mailbox)
+            return ReceivedMessage(channel, message, mailbox)
         if self._pop_queue is not None:
             return await self._pop(self._pop_queue, channel)
         if self._work_queue is not None:
@@ -286,16 +286,16 @@ class Session:
         self._require_kept(channel)
         raise missing_queue(self.broker, "receiving from a shared channel")
 
-    async def _pop(self, queue: PopQueue, channel: str) -> Received:
+    async def _pop(self, queue: PopQueue, channel: str) -> ReceivedMessage:
         self._require_kept(channel)
         while True:
             popped = await queue.pop(channel)
             message = self.hub.decoded(popped.payload)
             if message is not None:
                 message.pop(names.ADDRESS_KEY, None)
-                return Received(channel, message, popped)
+                return ReceivedMessage(channel, message, popped)
 
-    def put_back(self, received: Received) -> None:
+    def put_back(self, received: ReceivedMessage) -> None:
         """Undo `receive` or `lease`, for a caller that was cancelled."""
         origin = received.origin
         if isinstance(origin, Mailbox):
@@ -330,7 +330,7 @@ class Session:
 
     # -- work ---------------------------------------------------------------
 
-    async def lease(self, channel: str) -> Received:
+    async def lease(self, channel: str) -> ReceivedMessage:
         """Wait for a message of a shared channel and lease it. Cancelling loses nothing."""
         queue = self._require_work_queue()
         self._require_kept(channel)
@@ -339,12 +339,12 @@ class Session:
             message = self.hub.decoded(lease.payload)
             if message is not None:
                 message.pop(names.ADDRESS_KEY, None)
-                return Received(channel, message, lease)
+                return ReceivedMessage(channel, message, lease)
             # No worker can ever read it; the next one may be in order.
             queue.reject(channel, lease, "undecodable: see the log of the layer")
 
     def conclude(
-        self, received: Received, rejection: str | None = None, failure: str | None = None
+        self, received: ReceivedMessage, rejection: str | None = None, failure: str | None = None
     ) -> asyncio.Future[bool] | None:
         """Begin to tell the broker how work ended: rejected, failed, or done."""
         queue, channel, lease = self._work_queue, received.channel, received.origin
@@ -357,14 +357,14 @@ class Session:
         return queue.acknowledge(channel, lease)
 
     async def concluded(
-        self, received: Received, rejection: str | None, failure: str | None
+        self, received: ReceivedMessage, rejection: str | None, failure: str | None
     ) -> None:
         """Return once the broker knows how work ended. Cancelling stops the waiting only."""
         telling = self.conclude(received, rejection, failure)
         if telling is not None:
             await asyncio.wait([telling])
 
-    def give_up(self, received: Received, rejection: str | None) -> None:
+    def give_up(self, received: ReceivedMessage, rejection: str | None) -> None:
         """Let another process have the work at once, unless it was rejected."""
         if rejection is None:
             self.put_back(received)
