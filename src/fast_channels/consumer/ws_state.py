@@ -292,11 +292,9 @@ class WebsocketState(ConnectionState[Any]):
         """Send a frame as far as possible without waiting; None if nothing is left to do."""
         runner = self.runner
         if self.phase == "open" and not runner.gone:
-            if self.resume is None:
-                frame = event
-            elif (wrapped := self.resume.wrap(event)) is not None:
-                frame = wrapped
-            else:
+            frame = event if self.resume is None else self.resume.wrap(event)
+            if frame is None:
+                # The client has it already.
                 return None
             try:
                 pending = runner.sender.begin(frame)

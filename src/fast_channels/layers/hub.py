@@ -290,7 +290,7 @@ class Hub:
 class _Delivery:
     """The messages of one delivery, in the form that each member gets."""
 
-    __slots__ = ("_messages", "_places", "_prepared", "_shared")
+    __slots__ = ("_messages", "_places", "_prepared")
 
     def __init__(
         self, messages: Sequence[ChannelMessage], places: Sequence[tuple[str, Position]]
@@ -298,28 +298,29 @@ class _Delivery:
         self._messages = messages
         # The topic and the position of each message, if they are of a log.
         self._places = places
-        # The prepared messages by the function that prepares them; None stands for a copy.
-        self._prepared: dict[Prepare, Sequence[ChannelMessage | None]] = {}
-        # The prepared messages if no copy is needed.
-        self._shared: dict[Prepare, Sequence[ChannelMessage]] = {}
+        # What mailboxes with the same `prepare` share: an event for each message, or None where
+        # each mailbox gets a copy of the message; and how many events there are.
+        self._prepared: dict[Prepare, tuple[list[Any], int]] = {}
 
     def copies(self, mailbox: Mailbox) -> Sequence[ChannelMessage]:
         """Return the messages for a mailbox: copies, positioned messages or shared events."""
         messages, prepare = self._messages, mailbox.prepare
         if self._places and mailbox.positioned:
             return list(map(PositionedMessage, messages, *zip(*self._places, strict=True)))
-        if prepare is None:
-            return [{**message} for message in messages]
-        common = self._shared.get(prepare)
-        if common is not None:
-            return common
-        prepared = self._prepared.get(prepare)
-        if prepared is None:
-            prepared = self._prepared[prepare] = list(map(prepare, messages))
-            shared = [made for made in prepared if made is not None]
-            if len(shared) == len(messages):
-                self._shared[prepare] = shared
-        return [{**m} if made is None else made for m, made in zip(messages, prepared, strict=True)]
+        if prepare is not None:
+            events, number = self._prepared.get(prepare) or self._prepare(prepare)
+            if number == len(messages):
+                return events
+            if number:
+                return [
+                    event or {**message} for event, message in zip(events, messages, strict=True)
+                ]
+        return [{**message} for message in messages]
+
+    def _prepare(self, prepare: Prepare) -> tuple[list[Any], int]:
+        events = list(map(prepare, self._messages))
+        prepared = self._prepared[prepare] = events, len(events) - events.count(None)
+        return prepared
 
 
 def _addressed_to(address: Any) -> list[str] | None:
