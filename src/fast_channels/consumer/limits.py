@@ -96,6 +96,7 @@ class Gate:
     """
 
     __slots__ = (
+        "_admit_other",
         "_bucket",
         "_dropped",
         "_max_size",
@@ -112,12 +113,15 @@ class Gate:
         rate: RateLimit | None,
         pong: str,
         dropped: Callable[[], None],
+        admit_other: Callable[[ChannelMessage], ChannelMessage],
     ) -> None:
         self._max_size = max_size
         self._rate = rate
         self._pong = _squeezed_pong(pong)
         # Called for every frame that is thrown away.
         self._dropped = dropped
+        # Called for every event that is not a frame.
+        self._admit_other = admit_other
         self._bucket = None if rate is None else TokenBucket(rate, _now())
         # Whether a frame has closed the connection.
         self.refused = False
@@ -131,7 +135,12 @@ class Gate:
         self._pong = _squeezed_pong(text)
 
     def admit(self, event: ChannelMessage) -> ChannelMessage | None:
-        """Return the frame, a Refused in its place, or None if the frame is dropped."""
+        """Return the event, a Refused in its place, or None if a frame is dropped."""
+        if event["type"] != "websocket.receive":
+            return self._admit_other(event)
+        return self._admit_frame(event)
+
+    def _admit_frame(self, event: ChannelMessage) -> ChannelMessage | None:
         if self.refused:
             self._dropped()
             return None

@@ -97,16 +97,17 @@ class WebsocketState(ConnectionState[Any]):
             consumer.rate_limit,
             consumer.heartbeat_pong,
             self._frame_dropped,
+            self._admit_other,
         )
+        # The pump gives events to the gate without the way through this object.
+        self.admit = self._gate.admit  # type: ignore[method-assign]
         if consumer.resumable and runner.layer is not None:
             runner.layer.require_history(f"{runner.name}.resumable")
         if consumer.resumable and SUBPROTOCOL in (runner.scope.get("subprotocols") or ()):
             self.resume = runner.recovery = Resume(self)
             runner.mailbox.positioned = True
 
-    def admit(self, event: ChannelMessage) -> ChannelMessage | None:
-        if event["type"] == "websocket.receive":
-            return self._gate.admit(event)
+    def _admit_other(self, event: ChannelMessage) -> ChannelMessage:
         if event["type"] == "websocket.connect":
             kind = self.runner.kind
             self._own_connect = kind.has_own("websocket_connect")
