@@ -14,7 +14,7 @@ TESTS = Path(__file__).parent
 # `fast_channels.testing.inspect` and `layer.statistics()` answer most questions of a test.
 ALLOWED = {
     "layers/redis": 62,
-    "consumer": 11,
+    "consumer": 2,
     "layers": 12,
     "clients": 1,
     "servers": 1,

@@ -478,10 +478,10 @@ class TestOverflow:
         assert small_layer.statistics().dropped == 7
         await client.disconnect()
 
-    async def test_notice_of_drop_newest_stands_behind_what_was_kept(self, connect, monkeypatch):
+    async def test_notice_of_drop_newest_stands_behind_what_was_kept(self, connect, registry):
         """The notice is in the place of the lost messages."""
         async with InMemoryChannelLayer(capacity=3, overflow="drop_newest") as layer:
-            monkeypatch.setitem(channel_layers._layers, ALIAS, layer)
+            registry.register(ALIAS, layer)
             consumer = Noticing()
             client = await connect(consumer)
             await self.flood(layer, consumer, client, 10)
@@ -654,16 +654,14 @@ class TestUnknownLayer:
         async with channel_layers.lifespan(Starlette()):
             pass
 
-    async def test_application_starts_if_the_layer_is_registered_after_as_asgi(
-        self, layer, monkeypatch
-    ):
+    async def test_application_starts_if_the_layer_is_registered_after_as_asgi(self, registry):
         """Routes are often made before layers."""
 
         class Early(AsyncWebsocketConsumer):
             channel_layer_alias = "late"
 
         app = Starlette(routes=[WebSocketRoute("/", Early.as_asgi())])
-        monkeypatch.setitem(channel_layers._layers, "late", layer)
+        registry.register("late", InMemoryChannelLayer())
         async with channel_layers.lifespan(app):
             client = WebsocketCommunicator(Early.as_asgi(), "/")
             assert await client.connect() == (True, None)

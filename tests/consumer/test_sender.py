@@ -165,17 +165,17 @@ async def test_send_that_does_not_wait_sets_no_timer(server, clock):
     sender = Sender(server, SOON)
     waiting = begin(sender, "waits")
     await settled()
-    timer = sender._timer
+    timer = sender.timer
     assert timer is not None
     server.open.set()
     await waiting
     for number in range(10):
         await sender(number)
-    assert sender._timer is timer
+    assert sender.timer is timer
     await clock.pass_(SOON)
-    assert sender._timer is None
+    assert sender.timer is None
     await sender("quick")
-    assert sender._timer is None
+    assert sender.timer is None
     assert not sender.stuck
     sender.close()
 
@@ -261,7 +261,7 @@ async def test_without_a_timeout_a_send_may_take_for_ever(server):
     sending = begin(sender, "slow")
     await asyncio.sleep(2 * SOON)
     assert not sending.done()
-    assert sender._timer is None
+    assert sender.timer is None
     server.open.set()
     assert await sending is True
 
@@ -363,8 +363,8 @@ async def test_closed_sender_leaves_no_timer(server):
     sender = Sender(server, 3600)
     sending = begin(sender, "one")
     await settled()
-    assert sender._timer is not None
+    assert sender.timer is not None
     sender.close()
-    assert sender._timer is None
+    assert sender.timer is None
     assert await sending is False
     assert await sender("two") is False

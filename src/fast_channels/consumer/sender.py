@@ -40,11 +40,11 @@ class Sender:
         "_loop",
         "_since",
         "_task",
-        "_timer",
         "_waiting",
         "send",
         "stuck",
         "timeout",
+        "timer",
     )
 
     def __init__(self, send: ASGISendCallable, timeout: float | None) -> None:
@@ -64,7 +64,8 @@ class Sender:
         self._cancelling = 0
         # Whether we have interrupted that task.
         self._interrupted = False
-        self._timer: asyncio.TimerHandle | None = None
+        # Set while a send waits, and until it fires after the last one that did.
+        self.timer: asyncio.TimerHandle | None = None
         # The loop of the first send that waited.
         self._loop: asyncio.AbstractEventLoop
         # The last event is under way, or was: no other event may follow.
@@ -134,9 +135,9 @@ class Sender:
     def close(self) -> None:
         """Send nothing any more, and interrupt the send that is under way."""
         self._ending = True
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        if self.timer is not None:
+            self.timer.cancel()
+            self.timer = None
         self._interrupt()
 
     def _wait(self, sending: Generator[Any, Any, None]) -> Generator[Any, Any, bool]:
@@ -146,8 +147,8 @@ class Sender:
         self._since = self._loop.time()
         if task is not None:
             self._cancelling = task.cancelling()
-        if self.timeout is not None and self._timer is None:
-            self._timer = self._loop.call_at(self._since + self.timeout, self._look)
+        if self.timeout is not None and self.timer is None:
+            self.timer = self._loop.call_at(self._since + self.timeout, self._look)
         try:
             yield from sending
         except (asyncio.CancelledError, Exception):
@@ -170,12 +171,12 @@ class Sender:
 
     def _look(self) -> None:
         """Called when a send that was under way when the timer was set has taken too long."""
-        self._timer = None
+        self.timer = None
         if self._task is None or self.timeout is None:
             return
         due = self._since + self.timeout
         if self._loop.time() < due:
-            self._timer = self._loop.call_at(due, self._look)
+            self.timer = self._loop.call_at(due, self._look)
         else:
             self.stuck = True
             self._interrupt()
