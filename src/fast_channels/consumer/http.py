@@ -24,13 +24,13 @@ logger = logging.getLogger("fast_channels.consumer")
 
 
 class ResponseState(ConnectionState[Any]):
-    """The response of one HTTP request, and how far it has come."""
+    """The state of the response to one HTTP request."""
 
     scope_type = "http"
 
-    # Whether the response has begun. It is complete when the connection is `over`.
+    # True once the response has begun. It is complete when the connection is `over`.
     begun: bool = False
-    # Whether the process was about to end before handle() was called.
+    # True if the process was about to end before handle() was called.
     _turned_away: bool = False
 
     def __init__(self, runner: Runner[Any]) -> None:
@@ -122,8 +122,7 @@ class ResponseState(ConnectionState[Any]):
         await super().interrupted()
 
     def _break_off(self) -> None:
-        # Too late for a status. A response that is never completed tells the client that
-        # this was not all of it.
+        # The status was sent. A response without an end shows the client that it is incomplete.
         self.over = True
 
     async def not_taken(self) -> None:
@@ -132,15 +131,15 @@ class ResponseState(ConnectionState[Any]):
 
     async def cancelled(self) -> None:
         if self.runner.restarting and self.begun and not self.over:
-            # A server that stops waits until the client has read the response so far, which
-            # may be never.
+            # A stopping server waits until the client has read the response so far, and a client
+            # that does not read would block it.
             await self.runner.abort_and_let_notice()
 
     async def ended(self, failure: BaseException | None) -> None:
         try:
             if self.begun and not self.over and failure is None:
                 await self.send_body(b"")
-        except Exception as exc:  # noqa: BLE001 - servers differ in what they raise at the end
+        except Exception as exc:  # noqa: BLE001 - servers raise different errors at the end
             logger.debug("%s: the last piece was not taken: %r", self.runner.name, exc)
         finally:
             # Even if the piece could not be sent because the client does not read.
@@ -160,18 +159,17 @@ class AsyncHttpConsumer(AsyncConsumer):
     """
     One HTTP request. Override `handle`.
 
-    Once the client has left, or has read nothing for `send_timeout`, sending
-    does nothing; `disconnected` is True then.
+    Once the client has left, or has read nothing for `send_timeout`, sending does nothing;
+    `disconnected` is True then.
 
-    The consumer ends when the response is complete. If `handle` returns while
-    the response still has `more_body` to come, it goes on: handlers of messages
-    from the layer can send the rest, until the client leaves. On a layer that keeps
-    history `channel_layer.group_position(message)` tells them where a message of a
-    group stands: what a client is to present when it comes back.
+    The consumer ends when the response is complete. If `handle` returns after a piece with
+    `more_body`, handlers of messages from the layer can send the rest until the client leaves.
+    On a layer with a history, `channel_layer.group_position(message)` returns the position of
+    a group's message, from which a client can continue after a reconnect.
     """
 
     max_body_size: int = 2_621_440
-    """Bytes a request body may have; a larger one is answered with 413."""
+    """Largest size of a request body in bytes; a larger one is answered with 413."""
     body: list[bytes] = cast("list[bytes]", Offered(lambda runner: runner.state.body, default=[]))
     """The pieces of the request body that have arrived."""
 
@@ -181,14 +179,14 @@ class AsyncHttpConsumer(AsyncConsumer):
     # -- to override --------------------------------------------------------
 
     async def handle(self, body: bytes) -> None:
-        """Answer the request, with send_response() or send_headers() and send_body()."""
+        """Answer the request with send_response(), or with send_headers() and send_body()."""
         raise NotImplementedError(f"{type(self).__name__} must define handle(body)")
 
     async def disconnect(self) -> None:
         """
-        Called once, when the response is complete or the client has left.
+        Called once when the response is complete or the client has left.
 
-        Not for a request that came too late, while the process was ending.
+        Not called for a request that arrives while the process ends.
         """
 
     # -- to call ------------------------------------------------------------
@@ -221,4 +219,4 @@ class AsyncHttpConsumer(AsyncConsumer):
             self._fc_runner.state.check_answered()
 
     async def http_disconnect(self, message: HttpDisconnectEvent) -> None:
-        """Called when the client is gone: the consumer ends."""
+        """End the consumer, because the client is gone."""

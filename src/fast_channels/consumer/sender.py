@@ -54,15 +54,15 @@ class Sender:
         self.timeout = timeout
         # True once a send took longer than the timeout.
         self.stuck = False
-        # Whether a send is under way, and the sends that wait for their turn, in order.
+        # True while a send is under way; and the sends that wait for their turn, in order.
         self._busy = False
         self._waiting: list[asyncio.Future[None]] | None = None
-        # The task that is in the server's `send`, since when, and how often it had been
-        # cancelled before.
+        # The task that runs the server's `send`, the begin of the send, and the number of
+        # cancellations of the task before it.
         self._task: asyncio.Task[object] | None = None
         self._since = 0.0
         self._cancelling = 0
-        # Whether we have interrupted that task.
+        # True if the sender has interrupted that task.
         self._interrupted = False
         # Set while a send waits, and until it fires after the last one that did.
         self.timer: asyncio.TimerHandle | None = None
@@ -133,7 +133,7 @@ class Sender:
             self.close()
 
     def close(self) -> None:
-        """Send nothing any more, and interrupt the send that is under way."""
+        """Interrupt the send that is under way, and send nothing more."""
         self._ending = True
         if self.timer is not None:
             self.timer.cancel()
@@ -152,14 +152,14 @@ class Sender:
         try:
             yield from sending
         except (asyncio.CancelledError, Exception):
-            # Servers may turn a cancellation into an error. A cancellation that is not
-            # ours must not be lost.
+            # Servers may turn a cancellation into an error. A cancellation by another task must
+            # not be lost.
             if task is None or not self._interrupted or task.uncancel() > self._cancelling:
                 raise
             return False
         else:
             if task is not None and self._interrupted:
-                # The server has swallowed our cancellation.
+                # The server has swallowed the interruption.
                 task.uncancel()
             return not self._interrupted
         finally:
@@ -196,7 +196,7 @@ class Sender:
             yield from turn
         except asyncio.CancelledError:
             if not turn.cancelled():
-                # The turn became ours at the moment of the cancellation.
+                # The caller got the turn at the moment of the cancellation.
                 self._end_turn()
             raise
 
@@ -212,7 +212,7 @@ class Sender:
 
 
 async def yield_turn() -> bool:
-    """Send nothing, but let others run: a handler that never looks must not block the loop."""
+    """Let other tasks run instead of sending: a handler in a loop must not block the others."""
     await asyncio.sleep(0)
     return True
 

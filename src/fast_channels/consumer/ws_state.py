@@ -89,7 +89,7 @@ class WebsocketState(ConnectionState[Any]):
     def opened(self) -> None:
         consumer, runner = self.consumer, self.runner
         with contextlib.suppress(AttributeError):
-            # A list of the connection's own, which handlers may change. A class may have a
+            # Each connection has its own list, which handlers may change. A class may have a
             # property instead.
             consumer.groups = list(consumer.groups or ())
         self._gate = Gate(
@@ -124,7 +124,7 @@ class WebsocketState(ConnectionState[Any]):
         self._gate.unwrap = unwrap
 
     def _turned_away(self) -> Ending | None:
-        """Return how a connection ends that may not come in; None if it may."""
+        """Return the end of a connection that must be refused; None if it may continue."""
         limit, connections = self.consumer.max_connections, self.runner.kind.connections
         if limit is not None:
             if len(connections) >= limit:
@@ -188,7 +188,7 @@ class WebsocketState(ConnectionState[Any]):
             )
         for option in ("groups", "resumable"):
             value: Any = getattr(consumer_class, option)
-            # An __init__ of the user's own may set the alias.
+            # The user's __init__ may set the alias.
             alone = consumer_class.channel_layer_alias is None and not kind.has_own("__init__")
             if value and alone and not isinstance(value, property):
                 what = f"has groups {list(value)!r}" if option == "groups" else "is resumable"
@@ -276,7 +276,7 @@ class WebsocketState(ConnectionState[Any]):
             await layer.group_discard(group, name)
 
     def _channel(self, what: str) -> tuple[BaseChannelLayer, str]:
-        """Return the layer and the channel: our own, or those that the user has set."""
+        """Return the layer and the channel of the connection, or the ones that the user has set."""
         runner = self.runner
         if runner.layer is not None:
             return runner.layer, runner.mailbox.name
@@ -314,7 +314,7 @@ class WebsocketState(ConnectionState[Any]):
         return yield_turn()
 
     async def post(self, event: ChannelMessage) -> None:
-        """Send an event of the library's own."""
+        """Send an event of the library itself."""
         try:
             pending = self.runner.sender.begin(event)
         except (OSError, RuntimeError) as exc:
@@ -350,10 +350,10 @@ class WebsocketState(ConnectionState[Any]):
 
     def _closed_by_server(self, exc: RuntimeError) -> None:
         """
-        Note that the server has closed on its own, and only says so in this way.
+        Note that the server has closed the connection, and reports it only by this error.
 
-        uvicorn does after its keepalive has timed out. The event that tells of the end may
-        take long to come, because the client does not read.
+        uvicorn does so after its keepalive has timed out. The disconnect event may take long
+        to arrive, because the client does not read.
         """
         self._close_phase()
         self.runner.gone = True
@@ -404,7 +404,7 @@ class WebsocketState(ConnectionState[Any]):
                 code = SERVICE_RESTART if self.runner.restarting else GOING_AWAY
                 await self.shut(Ending(code, "", "server"))
             await self._stop_heartbeat()
-        except Exception as exc:  # noqa: BLE001 - servers differ in what they raise at the end
+        except Exception as exc:  # noqa: BLE001 - servers raise different errors at the end
             logger.debug("%s: the close frame was not taken: %r", self.runner.name, exc)
         finally:
             # Even if the frame could not be sent because the client does not read.
@@ -423,7 +423,7 @@ class WebsocketState(ConnectionState[Any]):
         await self.disconnect(code)
 
     async def disconnect(self, code: int) -> None:
-        """Let the user's `disconnect` run, unless it has, or there was no connection."""
+        """Let the user's `disconnect` run, unless it has run or no connection began."""
         if self._owes_disconnect or not self.runner.started:
             self._owes_disconnect = False
             await self._last_call("disconnect", code)

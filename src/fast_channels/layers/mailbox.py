@@ -260,7 +260,7 @@ class Mailbox:
             self._wake()
 
     def _overflow(self) -> bool:
-        """Make room or refuse, by policy; return whether the message that arrives may stay."""
+        """Drop a message by the policy; return whether the new message may stay."""
         if self.overflow == "drop_oldest":
             for index, message in enumerate(self._messages):
                 # A message from the layer itself is never dropped.

@@ -57,7 +57,7 @@ UNSUBSCRIBE_TIMEOUT_SECONDS = 1.0
 
 
 class ReceivedMessage(NamedTuple):
-    """A message that was taken from a channel, and where it is put back if the call gives up."""
+    """A message taken from a channel, and its origin, in case it has to be put back."""
 
     channel: str
     message: ChannelMessage
@@ -380,7 +380,7 @@ class Session:
         ]
 
     async def requeue(self, channel: str, limit: int) -> int:
-        """Put dead letters back behind all that waits; return how many."""
+        """Move dead letters behind the waiting messages; return how many."""
         queue = self._require_work_queue()
         return await queue.requeue(channel, limit, self._capacity_of(channel))
 

@@ -79,7 +79,7 @@ class Counters:
     gaps: int = 0
 
     def frozen(self, *, dropped: int = 0, **sizes: int) -> Statistics:
-        """Return Statistics as of now; open mailboxes have `dropped` so many messages."""
+        """Return the present Statistics; `dropped` is the number of losses in open mailboxes."""
         counters = asdict(self)
         counters["dropped"] += dropped
         return Statistics(**counters, **sizes)

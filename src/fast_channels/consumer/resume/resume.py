@@ -57,14 +57,14 @@ MAX_READ = 100
 # evicted from the processor's cache.
 MISSED_PER_TURN = 16
 
-# How long telling a client may take before it is told that the connection ends.
+# How long the frames before a close frame may take.
 FAREWELL_TIMEOUT_SECONDS = 1.0
 
-# Handlers that fail at a message for one client before it is passed over. A connection that
-# is closed for the same message each time it comes back would get nothing else any more.
+# Failures of handlers at one message for one client, after which the message is skipped.
+# Without this limit, a client might get nothing but that message after each reconnect.
 MAX_FAILURES = 3
 
-# Close codes after which a client is expected to come back, and is told when.
+# Close codes after which a client should reconnect, and is told when.
 COME_BACK_CODES = frozenset({GOING_AWAY, INTERNAL_ERROR, SERVICE_RESTART, TRY_AGAIN_LATER})
 
 # The message that the running task handles, or the task that has begun it.
@@ -81,18 +81,18 @@ class Resume:
         self._socket = socket
         self._runner = socket.runner
         self._retry_after = socket.consumer.retry_after
-        # Whether the consumer has chosen the protocol. It may choose another one.
+        # True if the consumer has chosen the protocol. It may choose another one.
         self.speaks = False
         self._valid = True
         self._progress = Progress(self._presented())
         # The message that is being handled, if it has a position.
         self._handling: Handling | None = None
-        # How often handlers have failed at that message for this client.
+        # Number of failures of handlers at that message for this client.
         self._failures = 0
-        # Runs from the first message that the client has not been told to have in full.
+        # Runs from the first message with a position that the client has not been told.
         self._position_timer: asyncio.TimerHandle | None = None
         self._position_due = False
-        # The answer to the last ping. One at most, however often a client asks.
+        # The task that answers the last ping. At most one runs, for any number of pings.
         self._pong: asyncio.Task[None] | None = None
 
     # -- handshake ------------------------------------------------------------
@@ -106,7 +106,7 @@ class Resume:
             return {}
 
     def invalid_request(self) -> Ending | None:
-        """Return how the connection ends if its handshake is not in order; None if it is."""
+        """Return the end of a connection with an invalid handshake; None if it is valid."""
         return None if self._valid else Ending(POLICY_VIOLATION, "invalid resume", "protocol")
 
     def accepts(self, subprotocol: str | None) -> str:
@@ -141,7 +141,7 @@ class Resume:
         return self._progress.get(group) is not None
 
     async def join(self, group: str) -> None:
-        """Join a group at the place that the client has presented, if it has."""
+        """Join a group, at the place that the client has presented for it, if any."""
         known = self._progress
         progress = known.add(group)
         try:
@@ -184,7 +184,7 @@ class Resume:
         return None
 
     async def tell_joined(self) -> None:
-        """Tell the client, once it is accepted, of the groups that it does not know of."""
+        """Tell an accepted client of the groups that it has not been told of."""
         if self._socket.phase == "connecting":
             return
         if not self.speaks:
@@ -255,7 +255,7 @@ class Resume:
             self._position_timer = loop.call_later(delay, self._positions_are_due)
 
     async def _read_on(self, progress: GroupProgress) -> None:
-        """Read messages that were passed over, or dropped by the mailbox, from the log."""
+        """Read messages from the log that were skipped, or dropped by the mailbox."""
         since = progress.read
         try:
             history = await self._layer.history(progress.group, since, limit=MAX_READ)
@@ -284,7 +284,7 @@ class Resume:
 
     @contextlib.contextmanager
     def _being_handled(self, handling: Handling) -> Generator[None]:
-        """Let frames that are sent within the block belong to a message."""
+        """Assign frames sent within the block to a message."""
         self._handling = handling
         token = _handled.set(handling)
         try:
@@ -348,7 +348,7 @@ class Resume:
     # -- the end --------------------------------------------------------------
 
     async def farewell(self, ending: Ending) -> None:
-        """Tell the client, before the close frame, where it stands and when to come back."""
+        """Tell the client its positions and when to reconnect, before the close frame."""
         sender = self._runner.sender
         if not self.speaks or sender.stuck:
             return

@@ -86,7 +86,7 @@ class Subscriber:
         # The connection in use; None without one.
         self._connection: RedisConnection | None = None
         # Callers that wait for a confirmation, by topic. Calls for one topic do not
-        # overlap (see layers/subscriptions.py).
+        # overlap (see Subscriptions in layers/membership.py).
         self._expected: dict[str, tuple[bytes, asyncio.Future[None]]] = {}
         # Commands and names to send at the end of this loop iteration.
         self._requested: list[tuple[bytes, str]] = []
