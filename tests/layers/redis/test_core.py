@@ -674,7 +674,7 @@ async def test_batch_that_was_on_its_way_keeps_nothing_from_coming_after_it(open
     for number in (1, 2, 3):
         await peer.send(channel.name, {"type": "test", "n": number})
     # The server has handed out the first; its answer was lost.
-    args = [inbox._batches._arrived, 1, 60_000]
+    args = [inbox._batches.arrived, 1, 60_000]
     await inbox._control.run(TAKE, [inbox._batch_key, *inbox.inboxes], args)
     inbox.tracker.reader.start()
     assert [(await arrives(channel))["n"] for _ in range(3)] == [1, 2, 3]

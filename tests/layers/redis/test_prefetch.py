@@ -125,8 +125,8 @@ async def test_call_that_is_executed_late_does_no_harm(make, server_of, client, 
     args = [*late, 3, 60_000, 5]
     for _ in range(4):
         seen += handed_out(prefetch, await prefetch.take(3))
-        if prefetch._arrived > late[0]:
-            await server_of.control.run(PREFETCH, prefetch._keys, args)
+        if prefetch.arrived > late[0]:
+            await server_of.control.run(PREFETCH, prefetch.keys, args)
     assert seen == list(range(12))
 
 
@@ -137,7 +137,7 @@ async def test_stopping_returns_everything(make, server_of, client):
     await prefetch.take(3)
     handed_out(prefetch, 1)
     # A batch with a lost reply: none of it was handed out.
-    await server_of.control.run(PREFETCH, prefetch._keys, [1, 1, 2, 60_000, 5])
+    await server_of.control.run(PREFETCH, prefetch.keys, [1, 1, 2, 60_000, 5])
     await prefetch.stop()
     assert waiting(client) == [1, 2, 3, 4]
     assert client.keys("*") == [KEY.encode()]
@@ -177,7 +177,7 @@ async def test_what_was_handed_out_without_a_turn_of_the_loop_is_noted_after_it(
     killed, other = make(), make()
     await killed.take(6)
     handed_out(killed, 1)
-    killed._noted_at = time.monotonic() + 60
+    killed.noted_at = time.monotonic() + 60
     handed_out(killed, 3)
     await turns(1)
     overdue()
@@ -203,7 +203,7 @@ async def test_process_that_stood_still_hands_out_nothing_that_others_have(make,
     assert handed_out(slow, 1) == [0]
     overdue()
     assert await other.take(9) == 3
-    slow._stale_at = time.monotonic()
+    slow.stale_at = time.monotonic()
     assert slow.hand_out() is None
     assert await slow.take(0) == 0
     assert handed_out(other, 3) == [1, 2, 3]
@@ -216,7 +216,7 @@ async def test_first_of_a_batch_whose_answer_was_lost_comes_although_others_took
     """The process is alive, and has not received the payload."""
     fill(client, 3)
     slow, other = make(), make()
-    await server_of.control.run(PREFETCH, slow._keys, [0, 0, 3, 60_000, 5])
+    await server_of.control.run(PREFETCH, slow.keys, [0, 0, 3, 60_000, 5])
     overdue()
     assert await other.take(9) == 2
     assert await slow.take(9) == 1

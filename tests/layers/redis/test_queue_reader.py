@@ -140,16 +140,16 @@ async def test_payload_that_goes_back_comes_before_those_taken_in_advance(
     """A reader that has lost its connection can return nothing else."""
     monkeypatch.setattr(_queue_reader, "PREFETCH_SECONDS", PATIENCE)
     client.zadd(KEY, {"a": 1, "b": 2, "c": 3})
-    reader.sources[0]._size.next = 3
-    reader.sources[0]._size.took(0)
+    reader.sources[0].batch_size.next = 3
+    reader.sources[0].batch_size.took(0)
     given_up = await reader.pop()
     assert waiting(client) == []
     source = reader.sources[0]
-    source._task.cancel()
-    await asyncio.wait([source._task])
-    source._task = None
+    source.task.cancel()
+    await asyncio.wait([source.task])
+    source.task = None
     reader.hand_over(given_up)
-    await becomes(lambda: "a" in waiting(client) and not reader.sources[0]._requeuing)
+    await becomes(lambda: "a" in waiting(client) and not reader.sources[0].requeuing)
     assert [await popped(reader) for _ in range(3)] == ["a", "b", "c"]
 
 
@@ -334,7 +334,7 @@ async def test_tap_that_is_not_wanted_is_forgotten_once(redis_url, second_valkey
         for url in urls:
             await until_blocked(url)
         receiving.cancel()
-        await becomes(lambda: all(source._task.done() for source in reader.sources))
+        await becomes(lambda: all(source.task.done() for source in reader.sources))
     assert forgotten == [1]
 
 
@@ -368,7 +368,7 @@ async def test_payload_whose_return_was_not_confirmed_comes_back_once(
     reader, client, monkeypatch, executed
 ):
     """Another process may have received it when the requeue is repeated."""
-    control, received_by_others = reader.sources[0]._server.control, []
+    control, received_by_others = reader.sources[0].server.control, []
     call = control.call
 
     async def unconfirmed(*command):
@@ -385,7 +385,7 @@ async def test_payload_whose_return_was_not_confirmed_comes_back_once(
 
     monkeypatch.setattr(control, "call", unconfirmed)
     reader.hand_over(Popped(b"a", Origin(0, b"5")))
-    await becomes(lambda: not reader.sources[0]._requeuing)
+    await becomes(lambda: not reader.sources[0].requeuing)
     assert received_by_others == ([(b"a", 5)] if executed else [])
     assert waiting(client) == ([] if executed else ["a"])
     # Nothing is left that tells of it.
@@ -395,10 +395,10 @@ async def test_payload_whose_return_was_not_confirmed_comes_back_once(
 async def test_payload_that_comes_back_while_its_tap_is_stopped_goes_back(reader, client):
     """All other payloads have gone back at this moment."""
     reader.hand_over(Popped(b"a", Origin(0, b"1")))
-    (returning,) = reader.sources[0]._requeuing
+    (returning,) = reader.sources[0].requeuing
     returning.add_done_callback(lambda _: reader.hand_over(Popped(b"b", Origin(0, b"2"))))
     await reader.stop()
-    assert not reader.sources[0]._requeuing
+    assert not reader.sources[0].requeuing
     assert waiting(client) == ["a", "b"]
 
 
@@ -410,10 +410,10 @@ async def test_batch_that_arrives_while_a_payload_goes_back_is_not_handed_out(re
     client.zadd(KEY, {"b": 2, "c": 3})
     waiter = asyncio.create_task(reader.pop())
     async with asyncio.timeout(PATIENCE):
-        while not source._prefetch._reply_missing:
+        while not source.prefetch.reply_missing:
             await asyncio.sleep(0)
         waiter.cancel()
         reader.hand_over(given_up)
-        while source._prefetch._reply_missing or source._requeuing:
+        while source.prefetch.reply_missing or source.requeuing:
             await asyncio.sleep(0)
     assert [await popped(reader) for _ in range(3)] == ["a", "b", "c"]

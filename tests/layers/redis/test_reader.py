@@ -55,7 +55,7 @@ def converse():
         return made[-1]
 
     yield make
-    assert all(c.reader._task is None for c in made), "a conversation was not stopped"
+    assert all(c.reader.task is None for c in made), "a conversation was not stopped"
 
 
 @pytest.fixture(autouse=True)
@@ -132,7 +132,7 @@ async def test_conversation_that_returns_is_over(redis_url):
 
     reader = Server({"address": redis_url}).reader(say_hello)
     reader.start()
-    await becomes(reader._task.done)
+    await becomes(reader.task.done)
     assert begun == [b"PONG"]
     await reader.stop()
 

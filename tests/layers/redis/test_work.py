@@ -182,7 +182,7 @@ async def test_pause_goes_on_when_a_claim_was_not_heard(opened, redis_url, clien
     with contextlib.suppress(ValueError):
         async with layer.take("work"):
             raise ValueError
-    inspect.broker(layer).work_readers["work"]._reply_lost = True
+    inspect.broker(layer).work_readers["work"].reply_lost = True
     await layer.send("work", task(2))
     assert await next_number(layer) == 2
     assert client.zcard(DUE) == 1
@@ -267,7 +267,7 @@ async def test_work_that_was_handed_out_again_here_is_known_to_be_in_hands(layer
             client.zadd(DUE, {client.zrange(DUE, 0, 0)[0]: 0})
             work = await again.enter_async_context(layer.take("work"))
             assert work.deliveries == 2
-        inspect.broker(layer).work_readers["work"]._reply_lost = True
+        inspect.broker(layer).work_readers["work"].reply_lost = True
         await layer.send("work", task(2))
         assert await next_number(layer) == 2
 

@@ -355,7 +355,7 @@ class BatchReader:
         # Milliseconds until the server forgets a batch that is not fetched.
         self._expiry = int(expiry * 1000)
         # Number of the last batch that has arrived here.
-        self._arrived = 0
+        self.arrived = 0
 
     async def take(self, size: int) -> list[bytes]:
         """
@@ -363,11 +363,11 @@ class BatchReader:
 
         With a size of 0, only payloads of a lost reply. Raises LayerUnavailable.
         """
-        args = [self._arrived, size, self._expiry]
+        args = [self.arrived, size, self._expiry]
         number, *batch = await self._client.run(TAKE, [self._batch_key, *self._keys], args)
-        if int(number) <= self._arrived:
+        if int(number) <= self.arrived:
             return []
-        self._arrived = int(number)
+        self.arrived = int(number)
         # Each payload is followed by its score.
         payloads: list[bytes] = batch[::2]
         return payloads

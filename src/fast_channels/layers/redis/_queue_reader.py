@@ -168,21 +168,25 @@ class QueueSource:
         self._reader = reader
         self._number = number
         self._tracker = tracker
-        self._server = tracker.server
+        self.server = tracker.server
+        """The server that the payloads come from."""
         self._keys = keys
         self._key = keys.of_channel(name)
         self._options = options
-        self._prefetch = Prefetch(self._server.control, name, keys, options.expiry, options.lease)
-        self._size = PrefetchSize()
+        self.prefetch = Prefetch(self.server.control, name, keys, options.expiry, options.lease)
+        """The present batch of prefetched payloads."""
+        self.batch_size = PrefetchSize()
+        """Decides how many payloads the next batch has."""
         # Set when the queue was written.
         self._written = asyncio.Event()
         # Set when no prefetched payload is left to hand out.
         self._used_up = asyncio.Event()
         # Payloads that were too old to be handed over.
         self._expired = 0
-        # Payloads that are being requeued.
-        self._requeuing: set[asyncio.Task[None]] = set()
-        self._task: asyncio.Task[None] | None = None
+        self.requeuing: set[asyncio.Task[None]] = set()
+        """The tasks that requeue payloads now."""
+        self.task: asyncio.Task[None] | None = None
+        """The task that reads, once there was a receiver."""
         # Whether the server counts as lost because of this source.
         self._lost = False
         # Delays between attempts to take, since the last successful one.
@@ -192,43 +196,43 @@ class QueueSource:
     @property
     def prefetched(self) -> int:
         """How many payloads can be handed out without asking the server."""
-        return len(self._prefetch)
+        return len(self.prefetch)
 
     @property
     def unsettled(self) -> bool:
         """True if payloads are here, or on their way from or to the server."""
-        return bool(self._prefetch.unsettled or self._requeuing)
+        return bool(self.prefetch.unsettled or self.requeuing)
 
     def start(self) -> None:
         """Read in the background. Starting twice is fine."""
-        if self._task is None:
+        if self.task is None:
             self._tracker.watch(self._key, self._written)
-            self._task = asyncio.create_task(self._run(), name=f"fast_channels reader {self._key}")
+            self.task = asyncio.create_task(self._run(), name=f"fast_channels reader {self._key}")
 
     async def stop(self) -> None:
-        if self._task is not None:
+        if self.task is not None:
             self._tracker.ignore(self._key, self._written)
-            self._task.cancel()
-            await asyncio.wait([self._task])
-            self._server.state.connected(self)
+            self.task.cancel()
+            await asyncio.wait([self.task])
+            self.server.state.connected(self)
             # If the server cannot be reached, other processes requeue the rest of the batch.
             with contextlib.suppress(LayerUnavailable):
-                await self._prefetch.stop()
+                await self.prefetch.stop()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(REQUEUE_TIMEOUT_SECONDS):
                 # Meanwhile more receivers may be cancelled.
-                while self._requeuing:
-                    await asyncio.wait(self._requeuing)
+                while self.requeuing:
+                    await asyncio.wait(self.requeuing)
         self._stopped = True
-        for task in self._requeuing:
+        for task in self.requeuing:
             task.cancel()
             self._log_lost()
 
     def hand_out(self) -> Popped | None:
         """Return a prefetched payload, if there is one."""
         # A payload that is being requeued stood before the prefetched ones.
-        while not self._requeuing and (taken := self._prefetch.hand_out()):
-            if not len(self._prefetch):
+        while not self.requeuing and (taken := self.prefetch.hand_out()):
+            if not len(self.prefetch):
                 self._used_up.set()
             # Only senders remove expired payloads, and there may be none.
             age = time.time() - float(taken.score)
@@ -239,7 +243,7 @@ class QueueSource:
 
     def discard(self) -> None:
         """Hand out no more prefetched payloads."""
-        self._prefetch.discard()
+        self.prefetch.discard()
         self._used_up.set()
 
     def requeue(self, payload: bytes, score: bytes) -> None:
@@ -252,26 +256,26 @@ class QueueSource:
         task = asyncio.create_task(
             self._requeue(payload, score), name=f"fast_channels requeue {self._key}"
         )
-        self._requeuing.add(task)
-        task.add_done_callback(self._requeuing.discard)
+        self.requeuing.add(task)
+        task.add_done_callback(self.requeuing.discard)
 
     async def _run(self) -> None:
         while True:
             try:
                 if self._lost:
                     # The server may be back although no receiver waits.
-                    await self._prefetch.take(0)
+                    await self.prefetch.take(0)
                     self._lost = False
-                    self._server.state.connected(self)
+                    self.server.state.connected(self)
                 # Other processes may wait for payloads of the last attempt.
-                await self._prefetch.settle()
+                await self.prefetch.settle()
                 await self._read()
             except Exception as exc:
                 # A process without this task would receive nothing more, unnoticed.
                 if not isinstance(exc, LayerUnavailable):
                     logger.exception("unexpected error in the reader of %r", self._key)
                 self._lost = True
-                self._server.state.lost(self, exc)
+                self.server.state.lost(self, exc)
                 self._delays = self._delays or reconnect_delays()
                 await asyncio.sleep(next(self._delays))
             else:
@@ -279,14 +283,14 @@ class QueueSource:
 
     async def _read(self) -> None:
         while await self._reader.is_wanted():
-            if self._requeuing:
+            if self.requeuing:
                 # A payload that is being requeued stood before the next ones.
-                await asyncio.wait(self._requeuing)
+                await asyncio.wait(self.requeuing)
                 continue
-            self._size.used_up()
-            size = min(MAX_PREFETCH, max(self._size.next, self._reader.wanted))
-            taken = await self._prefetch.take(size)
-            self._size.took(taken)
+            self.batch_size.used_up()
+            size = min(MAX_PREFETCH, max(self.batch_size.next, self._reader.wanted))
+            taken = await self.prefetch.take(size)
+            self.batch_size.took(taken)
             self._delays = None
             if taken:
                 await self._serve()
@@ -300,19 +304,19 @@ class QueueSource:
     async def _serve(self) -> None:
         """Hand out payloads, and requeue the rest if no receiver wants it soon."""
         self._used_up.clear()
-        if self._requeuing:
+        if self.requeuing:
             # A payload that is being requeued stood before these too.
             self.discard()
         while self._reader.wanted and (popped := self.hand_out()):
             self._reader.hand_over(popped)
-        if len(self._prefetch):
+        if len(self.prefetch):
             await _is_set_within(PREFETCH_SECONDS, self._used_up)
-        if self._prefetch.owed:
-            self._size.too_many(self._prefetch.owed)
-            await self._prefetch.settle()
+        if self.prefetch.owed:
+            self.batch_size.too_many(self.prefetch.owed)
+            await self.prefetch.settle()
 
     async def _requeue(self, payload: bytes, score: bytes) -> None:
-        client, done_key = self._server.control, self._keys.new_batch()
+        client, done_key = self.server.control, self._keys.new_batch()
         args = [score, payload, int(self._options.expiry * 1000)]
         for delay in reconnect_delays():
             with contextlib.suppress(LayerUnavailable):
@@ -380,20 +384,20 @@ class Prefetch:
         self._lease = lease
         self._batch_key = keys.new_batch()
         self._batches_key = keys.of_prefetched(name)
-        self._keys = [self._batch_key, keys.of_channel(name), self._batches_key]
+        self.keys = [self._batch_key, keys.of_channel(name), self._batches_key]
         # Milliseconds until the server forgets a batch that is not fetched.
         self._expiry = int(expiry * 1000)
         # Number of the last batch that has arrived, how many payloads were in it, and how
         # many of these were handed out.
-        self._arrived = self._count = self._handed_out = 0
-        # Whether the reply to a call of `take` has yet to come, or was lost.
-        self._reply_missing = False
+        self.arrived = self._count = self._handed_out = 0
+        self.reply_missing = False
+        """True while the reply to a call of `take` has yet to come, or was lost."""
         # Payloads that may still be handed out.
         self._left: deque[ScoredPayload] = deque()
-        # time.monotonic() after which others may requeue these.
-        self._stale_at = 0.0
+        self.stale_at = 0.0
+        """The time.monotonic() after which other processes may requeue them."""
         # time.monotonic() of the last note to the server, and whether one is scheduled.
-        self._noted_at, self._note_scheduled = 0.0, False
+        self.noted_at, self._note_scheduled = 0.0, False
 
     def __len__(self) -> int:
         """Return how many payloads may be handed out."""
@@ -407,7 +411,7 @@ class Prefetch:
     @property
     def unsettled(self) -> bool:
         """True if payloads are here, or in a reply that has not arrived."""
-        return self._reply_missing or self.owed > 0
+        return self.reply_missing or self.owed > 0
 
     async def take(self, size: int) -> int:
         """
@@ -418,12 +422,12 @@ class Prefetch:
         self._left.clear()
         # Before the server begins to count.
         stale_at = time.monotonic() + self._lease / 2
-        args = [self._arrived, self._handed_out, size, self._expiry, self._lease]
-        self._reply_missing = True
-        number, *batch = await self._client.run(PREFETCH, self._keys, args)
-        self._reply_missing = False
-        if int(number) > self._arrived:
-            self._arrived, self._handed_out, self._stale_at = int(number), 0, stale_at
+        args = [self.arrived, self._handed_out, size, self._expiry, self._lease]
+        self.reply_missing = True
+        number, *batch = await self._client.run(PREFETCH, self.keys, args)
+        self.reply_missing = False
+        if int(number) > self.arrived:
+            self.arrived, self._handed_out, self.stale_at = int(number), 0, stale_at
             pairs = zip(batch[::2], batch[1::2], strict=True)
             self._left.extend(ScoredPayload(*pair) for pair in pairs)
             self._count = len(self._left)
@@ -465,9 +469,9 @@ class Prefetch:
     def _note_handed_out(self) -> bool:
         """Tell the server soon how many were handed out; return False if that is impossible."""
         now = time.monotonic()
-        if now >= self._stale_at:
+        if now >= self.stale_at:
             return False
-        if now - self._noted_at >= NOTE_INTERVAL_SECONDS:
+        if now - self.noted_at >= NOTE_INTERVAL_SECONDS:
             return self._write_note()
         if not self._note_scheduled:
             self._note_scheduled = True
@@ -475,8 +479,8 @@ class Prefetch:
         return True
 
     def _write_note(self) -> bool:
-        self._noted_at, self._note_scheduled = time.monotonic(), False
-        note = f"{self._arrived} {self._handed_out}"
+        self.noted_at, self._note_scheduled = time.monotonic(), False
+        note = f"{self.arrived} {self._handed_out}"
         return self._client.write("SET", self._note_key, note, "PX", self._expiry)
 
 

@@ -52,7 +52,7 @@ class Reader:
         self._on_return = on_return
         # How long connecting may take, in seconds.
         self._timeout = timeout
-        self._task: asyncio.Task[None] | None = None
+        self.task: asyncio.Task[None] | None = None
         # When the present outage began; None without an outage.
         self._lost_at: float | None = None
         # The same as time.monotonic(), because the length of an outage must not depend on a
@@ -68,14 +68,14 @@ class Reader:
 
     def start(self) -> None:
         """Connect in the background. Starting twice is fine."""
-        if self._task is None:
-            self._task = asyncio.create_task(self._run(), name=f"fast_channels reader {self}")
+        if self.task is None:
+            self.task = asyncio.create_task(self._run(), name=f"fast_channels reader {self}")
 
     async def stop(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait([self._task])
-            self._task = None
+        if self.task is not None:
+            self.task.cancel()
+            await asyncio.wait([self.task])
+            self.task = None
             self.state.connected(self)
 
     @property

@@ -207,7 +207,7 @@ class WorkReader:
         # Leases of this process. A message that was redelivered here has several.
         self._leased: set[LeaseHandle] = set()
         # Whether a reply was lost, so that the server may know of more leases.
-        self._reply_lost = False
+        self.reply_lost = False
         # Whether the server is being asked for work.
         self._leasing = False
         self._closed = False
@@ -281,7 +281,7 @@ class WorkReader:
                 self._waiters.fail(exc)
             except LayerUnavailable:
                 # The server may have executed the command all the same.
-                self._reply_lost = True
+                self.reply_lost = True
                 await asyncio.sleep(next(delays))
             else:
                 delays = reconnect_delays()
@@ -291,7 +291,7 @@ class WorkReader:
     async def _serve(self, wanted: int) -> float:
         """Lease messages for waiting workers; return the seconds until the next attempt."""
         settings, options = self._settings, self._settings.options
-        known = ("some", *(handle.id for handle in self._leased)) if self._reply_lost else ("all",)
+        known = ("some", *(handle.id for handle in self._leased)) if self.reply_lost else ("all",)
         args = [
             settings.worker,
             wanted,
@@ -303,7 +303,7 @@ class WorkReader:
             *known,
         ]
         due_in, expired, *found = await self._ask(args)
-        self._reply_lost = False
+        self.reply_lost = False
         if expired:
             self._log_expired(expired)
         for start in range(0, len(found), 3):
