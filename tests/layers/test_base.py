@@ -247,7 +247,7 @@ async def test_cancelled_join_leaves_what_was_joined_after_a_discard_alone(recor
 
 @pytest.fixture
 async def slow_layer():
-    """A layer whose channels open when the event `opening` is set."""
+    """A layer that opens its channels when the event `opening` is set."""
     async with RecordingLayer(addressing=InboxAddressing(inboxes_are_topics=True)) as layer:
         layer.opening = layer.broker.hold(f"test.{layer.process}!")
         yield layer
