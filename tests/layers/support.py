@@ -129,6 +129,8 @@ class RecordingBroker:
         self.calls = []
         self.held = {}
         self.refused = {}
+        # How many receivers of a published payload are full.
+        self.full_receivers = 0
         self.deliver = self.report_outage = None
 
     async def start(self, deliver, report_outage):
@@ -144,7 +146,7 @@ class RecordingBroker:
         self.calls.append(("publish", topic))
         await self._answer(topic)
         self.deliver(topic, payload)
-        return 0
+        return self.full_receivers
 
     async def subscribe(self, topic):
         self.calls.append(("subscribe", topic))

@@ -396,3 +396,21 @@ class TestMessageThatComesBack:
         await turns(5)
         session.put_back(taken)
         assert await receiving == {"type": "test"}
+
+
+@pytest.mark.parametrize("many", [False, True], ids=["group_send", "group_send_many"])
+async def test_refusals_of_concurrent_sends_are_all_counted(recording, many):
+    """No call overwrites the count of another call that waits for the broker meanwhile."""
+    message = {"type": "test"}
+    async with recording as layer:
+        layer.broker.full_receivers = 1
+        answer = layer.broker.hold("room")
+        if many:
+            sends = [layer.group_send_many("room", [message]) for _ in range(3)]
+        else:
+            sends = [layer.group_send("room", message) for _ in range(3)]
+        sending = asyncio.gather(*sends)
+        await becomes(lambda: layer.broker.count("publish", "room") == 3)
+        answer.set()
+        await sending
+        assert layer.statistics().refused == 3

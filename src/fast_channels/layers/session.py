@@ -211,7 +211,9 @@ class Session:
 
     async def group_send_many(self, group: str, payloads: Sequence[bytes]) -> None:
         topic = self._addressing.group_topic(group)
-        self._counters.refused += await self._publish_many(topic, payloads)
+        # Not `+= await`, which would lose what is counted during the wait.
+        refused = await self._publish_many(topic, payloads)
+        self._counters.refused += refused
         self._counters.published += len(payloads)
 
     async def _publish_many(self, topic: str, payloads: Sequence[bytes]) -> int:
