@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import random
 import uuid
 
@@ -32,6 +33,20 @@ class EchoConsumer(AsyncWebsocketConsumer):
 
     async def receive(self, text_data=None, bytes_data=None):
         await self.send(text_data=text_data, bytes_data=bytes_data)
+
+
+@pytest.mark.parametrize(
+    ("module", "names"),
+    [
+        ("base", "AsyncConsumer get_handler_name get_channel_layer await_many_dispatch"),
+        ("websocket", "AsyncConsumer StopConsumer WebSocketDisconnectEvent"),
+        ("http", "AsyncConsumer StopConsumer HttpRequestEvent"),
+    ],
+)
+def test_names_import_from_the_modules_where_1_1_had_them(module, names):
+    """Existing code imports more from a module of consumers than its own classes."""
+    found = importlib.import_module(f"fast_channels.consumer.{module}")
+    assert [name for name in names.split() if not hasattr(found, name)] == []
 
 
 class TestHandlerName:

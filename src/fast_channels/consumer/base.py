@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Protocol, Sel
 
 from fast_channels.exceptions import ConsumerStateError, StopConsumer, UnhandledMessage
 from fast_channels.layers.mailbox import Mailbox, Notice
-from fast_channels.layers.registry import channel_layers
+from fast_channels.layers.registry import channel_layers, get_channel_layer
+from fast_channels.utils import await_many_dispatch
 
 from .abort import abort
 from .close_codes import Ending, log_ending
@@ -47,7 +48,14 @@ if TYPE_CHECKING:
         ChannelScope,
     )
 
-__all__ = ["AsyncConsumer", "ConsumerApplication", "get_handler_name"]
+# `await_many_dispatch` and `get_channel_layer` are for code that imports them from here, as in 1.1.
+__all__ = [
+    "AsyncConsumer",
+    "ConsumerApplication",
+    "await_many_dispatch",
+    "get_channel_layer",
+    "get_handler_name",
+]
 
 logger = logging.getLogger("fast_channels.consumer")
 

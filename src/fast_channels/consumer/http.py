@@ -8,17 +8,27 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from fast_channels.exceptions import ConsumerStateError, StopConsumer
+from fast_channels.type_defs import HttpDisconnectEvent, HttpRequestEvent
 
 from .base import AsyncConsumer, ConnectionState, Offered
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from fast_channels.type_defs import ChannelMessage, HttpDisconnectEvent, HttpRequestEvent
+    from fast_channels.type_defs import ChannelMessage
 
     from .base import Runner
 
     Headers: TypeAlias = Mapping[bytes, bytes] | Iterable[tuple[bytes, bytes]]
+
+# StopConsumer, AsyncConsumer and the events are for code that imports them from here, as in 1.1.
+__all__ = [
+    "AsyncConsumer",
+    "AsyncHttpConsumer",
+    "HttpDisconnectEvent",
+    "HttpRequestEvent",
+    "StopConsumer",
+]
 
 logger = logging.getLogger("fast_channels.consumer")
 

@@ -7,6 +7,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import msgspec
 
 from fast_channels.exceptions import StopConsumer
+from fast_channels.type_defs import (
+    WebSocketConnectEvent,
+    WebSocketDisconnectEvent,
+    WebSocketReceiveEvent,
+)
 
 from .base import AsyncConsumer
 from .close_codes import INVALID_DATA, NO_CODE, NORMAL, UNSUPPORTED_DATA
@@ -15,16 +20,21 @@ from .ws_state import WebsocketState
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
-    from fast_channels.type_defs import (
-        ChannelHeaders,
-        ChannelMessage,
-        WebSocketConnectEvent,
-        WebSocketDisconnectEvent,
-        WebSocketReceiveEvent,
-    )
+    from fast_channels.type_defs import ChannelHeaders, ChannelMessage
 
     from .base import Runner
     from .limits import RateLimit
+
+# StopConsumer, AsyncConsumer and the events are for code that imports them from here, as in 1.1.
+__all__ = [
+    "AsyncConsumer",
+    "AsyncJsonWebsocketConsumer",
+    "AsyncWebsocketConsumer",
+    "StopConsumer",
+    "WebSocketConnectEvent",
+    "WebSocketDisconnectEvent",
+    "WebSocketReceiveEvent",
+]
 
 
 class AsyncWebsocketConsumer(AsyncConsumer):
