@@ -194,6 +194,7 @@ COVERED_BY = {
     "layers.redis.type_defs": "layers/redis/test_hosts.py",
     "layers.redis.utils": "layers/redis/test_hosts.py",
     "consumer.handlers": "consumer/test_base.py",
+    "consumer.runner": "consumer/test_base.py",
     "consumer.ws_state": "consumer/test_websocket.py",
     "consumer.resume.progress": "consumer/test_resume.py",
     "consumer.resume.protocol": "consumer/test_resume.py",

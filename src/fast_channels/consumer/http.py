@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING, Any, TypeAlias, cast
 from fast_channels.exceptions import ConsumerStateError, StopConsumer
 from fast_channels.type_defs import HttpDisconnectEvent, HttpRequestEvent
 
-from .base import AsyncConsumer, ConnectionState, Offered
+from .base import AsyncConsumer, Offered
+from .runner import ConnectionState
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from fast_channels.type_defs import ChannelMessage
 
-    from .base import Runner
+    from .runner import Runner
 
     Headers: TypeAlias = Mapping[bytes, bytes] | Iterable[tuple[bytes, bytes]]
 

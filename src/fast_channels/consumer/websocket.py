@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
     from fast_channels.type_defs import ChannelHeaders, ChannelMessage
 
-    from .base import Runner
     from .limits import RateLimit
+    from .runner import Runner
 
 # StopConsumer, AsyncConsumer and the events are for code that imports them from here, as in 1.1.
 __all__ = [

@@ -15,7 +15,6 @@ from fast_channels.exceptions import (
     StopConsumer,
 )
 
-from .base import ConnectionState
 from .close_codes import (
     ABNORMAL,
     GOING_AWAY,
@@ -36,6 +35,7 @@ from .heartbeat import Heartbeat
 from .limits import Gate, Refused, check_option
 from .resume.protocol import SUBPROTOCOL
 from .resume.resume import Resume
+from .runner import ConnectionState
 from .sender import yield_turn
 
 if TYPE_CHECKING:
