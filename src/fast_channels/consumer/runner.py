@@ -256,10 +256,11 @@ class Runner(Generic[StateT]):
             if admitted is not None:
                 await self.mailbox.put_frame(admitted)
 
-    async def _run(self) -> None:
+    async def _run(self) -> None:  # noqa: C901 - each coroutine more would slow down deliveries
         """The loop: one event and one message in turn, so that neither starves the other."""
-        mailbox, recovery = self.mailbox, self.recovery
+        mailbox, recovery, state = self.mailbox, self.recovery, self.state
         handle = self.handle_message if recovery is None else recovery.place
+        begin = self._begin if recovery is None else recovery.place
         while True:
             mailbox.changed = False
             if mailbox.closed or mailbox.overflowed or self.restarting:
@@ -275,7 +276,17 @@ class Runner(Generic[StateT]):
                 continue
             while idle and not mailbox.changed:
                 for message in await until_woken():
-                    await handle(message)
+                    # As handle_message does, without one more coroutine for each message.
+                    try:
+                        handling = begin(message)
+                        if handling is not None:
+                            await handling
+                    except StopConsumer:
+                        raise
+                    except (asyncio.CancelledError, Exception) as exc:  # noqa: BLE001 - see there
+                        await self._raised(exc, message, from_layer=True)
+                    if state.over:
+                        raise StopConsumer
                 # An idle connection keeps no message alive.
                 message = None
                 idle = recovery is None
@@ -306,32 +317,43 @@ class Runner(Generic[StateT]):
 
     async def handle_message(self, message: ChannelMessage) -> None:
         """Call the handler of a message from the layer; an error ends this connection only."""
-        kind, consumer, type_ = self.kind, self.consumer, message.get("type")
-        # The type may be unhashable.
-        name = kind.routes.get(type_) if isinstance(type_, str) else None
         try:
-            if isinstance(message, ForwardedFrame):
-                pending = self.state.begin(message)
-                if pending is not None:
-                    await pending
-            elif name is not None:
-                await getattr(consumer, name)(message)
-            elif isinstance(message, Notice):
-                await self._handle_notice(message)
-            elif kind.is_forwarded(message):
-                await self._forward(message)
-            else:
-                handler = kind.handler_for_layer(consumer, message)
-                if isinstance(handler, str):
-                    self._skip(message, handler)
-                else:
-                    await handler(message)
+            handling = self._begin(message)
+            if handling is not None:
+                await handling
         except StopConsumer:
             raise
         except (asyncio.CancelledError, Exception) as exc:  # noqa: BLE001 - judged there
             await self._raised(exc, message, from_layer=True)
         if self.state.over:
             raise StopConsumer
+
+    def _begin(self, message: ChannelMessage) -> Awaitable[None] | None:
+        """Return what handles a message, to be awaited; None if it is handled already."""
+        if isinstance(message, ForwardedFrame):
+            begun: Awaitable[None] | None = self.state.begin(message)
+            return begun
+        type_ = message.get("type")
+        # The type may be unhashable.
+        name = self.kind.routes.get(type_) if isinstance(type_, str) else None
+        if name is None:
+            return self._handle_first(message)
+        handling: Awaitable[None] = getattr(self.consumer, name)(message)
+        return handling
+
+    async def _handle_first(self, message: ChannelMessage) -> None:
+        """Handle a message of a type for which no route is known yet, if it may be handled."""
+        kind = self.kind
+        if isinstance(message, Notice):
+            await self._handle_notice(message)
+        elif kind.is_forwarded(message):
+            await self._forward(message)
+        else:
+            handler = kind.handler_for_layer(self.consumer, message)
+            if isinstance(handler, str):
+                self._skip(message, handler)
+            else:
+                await handler(message)
 
     async def _handle_notice(self, notice: Notice) -> None:
         if notice["type"] == "layer.gap" and self.consumer.on_gap == "close":
