@@ -45,6 +45,7 @@ NAMES: dict[str, dict[str, str]] = {
         "StopConsumer": "class",
         "SyncChannelLayer": "class",
         "UnknownLayer": "class",
+        "WebSocketRouter": "class",
         "Worker": "class",
         "channel_layers": "ChannelLayerRegistry",
         "get_channel_layer": "function",
@@ -152,7 +153,11 @@ NAMES: dict[str, dict[str, str]] = {
         "UnknownLayer": "class",
         "UnsuitableLibrary": "class",
     },
-    "fast_channels.routing": {"ChannelNameRouter": "class"},
+    "fast_channels.routing": {
+        "ChannelNameRouter": "class",
+        "WebSocketRoute": "class",
+        "WebSocketRouter": "class",
+    },
     "fast_channels.worker": {"Worker": "class", "WorkerStatistics": "class"},
     "fast_channels.cli": {"main": "function"},
     "fast_channels.layers.work": {
@@ -317,6 +322,8 @@ SIGNATURES = {
     "layers:BaseChannelLayer.dead_letters": "self, channel, *, limit=100",
     "layers:BaseChannelLayer.retry_dead_letters": "self, channel, *, limit=100",
     "routing:ChannelNameRouter": "application_mapping",
+    "routing:WebSocketRouter": "",
+    "routing:WebSocketRouter.add_websocket_route": "self, path, application",
     "worker:Worker": "router, channels, *, layer, concurrency=10, drain_timeout=8.0",
     "cli:main": "arguments=None",
     "layers:InMemoryChannelLayer": (

@@ -38,7 +38,7 @@ from .layers import (
 )
 from .layers.sync import SyncChannelLayer
 from .middleware import OriginValidator
-from .routing import ChannelNameRouter
+from .routing import ChannelNameRouter, WebSocketRouter
 from .worker import Worker
 
 if TYPE_CHECKING:
@@ -73,6 +73,7 @@ __all__ = [
     "StopConsumer",
     "SyncChannelLayer",
     "UnknownLayer",
+    "WebSocketRouter",
     "Worker",
     "channel_layers",
     "get_channel_layer",
