@@ -21,7 +21,7 @@ export class RateChart {
   #kinds;
   #buckets = [];
   #total = 0;
-  #width = 0;
+  #width = LEFT + RIGHT;
   #scheduled = false;
 
   constructor(svg, kinds) {
@@ -68,7 +68,8 @@ export class RateChart {
     const peak = Math.max(0, ...sums);
     const scale = roundScale(peak);
     // One unit of the drawing is one pixel, so that text has its usual size on a phone.
-    this.#width = this.#svg.clientWidth;
+    // A tab in the background may have no layout, and then this width is 0.
+    this.#width = this.#svg.clientWidth || this.#width;
     this.#svg.setAttribute("viewBox", `0 0 ${this.#width} ${HEIGHT}`);
     this.#svg.replaceChildren(
       ...grid(scale, this.#width - RIGHT),
