@@ -10,26 +10,27 @@ import argparse
 import asyncio
 import random
 import sys
-from typing import Any
 
 from fast_channels.exceptions import LayerUnavailable
 from fast_channels.layers import channel_layers
 from sandbox.apps.showcase.consumer import (
     ANALYTICS_CHANNEL,
+    ANALYTICS_GROUP,
     CHAT_GROUP,
     NOTIFICATION_GROUP,
     RELIABLE_GROUP,
     analytics_event,
-    line_message,
+    notification,
+    reliable_line,
 )
 from sandbox.layers import setup_layers
 
 EVENTS = (
-    ("user_login", "method=passkey"),
-    ("page_view", "/pricing"),
-    ("button_click", "start-trial"),
-    ("session_duration", "184s"),
-    ("error", "checkout timed out"),
+    "user_login method=passkey",
+    "page_view /pricing",
+    "button_click start-trial",
+    "session_duration 184s",
+    "error checkout timed out",
 )
 
 # Between two rounds of events, so that the chart shows a curve and not a spike.
@@ -38,61 +39,73 @@ EVENT_PAUSE_SECONDS = 0.5
 # The author of its lines in the chats.
 AUTHOR = "script"
 
-
-class Sender:
-    """Sends to the groups that the consumers of the showcase join, and prints each message."""
-
-    async def chat(self, text: str) -> None:
-        message = {"type": "chat.message", "text": f"{AUTHOR}: {text}"}
-        await self._send("chat", CHAT_GROUP, message)
-        print(f"chat           {text}")
-
-    async def reliable(self, text: str) -> None:
-        await self._send("queue", RELIABLE_GROUP, line_message(AUTHOR, text))
-        print(f"reliable chat  {text}")
-
-    async def notify(self, title: str, text: str, level: str = "info") -> None:
-        message = {"type": "notification", "title": title, "message": text, "level": level}
-        await self._send("notifications", NOTIFICATION_GROUP, message)
-        print(f"notifications  {title}: {text}")
-
-    async def event(self, name: str, detail: str) -> None:
-        message = analytics_event(name, detail)
-        await channel_layers["analytics"].send(ANALYTICS_CHANNEL, message)
-        print(f"analytics      {name} {detail}")
-
-    async def both(self, text: str) -> None:
-        """Send to both chats. The reliable one keeps the line for clients that are disconnected."""
-        await self.chat(text)
-        await self.reliable(text)
-
-    async def broadcast(self, text: str) -> None:
-        """Send over three layers at once."""
-        await asyncio.gather(self.both(text), self.notify("Broadcast", text, "warning"))
-
-    async def _send(self, alias: str, group: str, message: dict[str, Any]) -> None:
-        await channel_layers[alias].group_send(group, message)
+# Here, so that other scripts can import and call the functions below.
+setup_layers()
 
 
-async def run(arguments: argparse.Namespace) -> None:
-    setup_layers()
+async def send_chat_message(text: str = "hello from outside the server") -> None:
+    message = {"type": "chat_message", "message": f"{AUTHOR}: {text}"}
+    await channel_layers["chat"].group_send(CHAT_GROUP, message)
+    print(f"chat           {text}")
+
+
+async def send_reliable_message(
+    text: str = "This line waits for you if you are disconnected",
+) -> None:
+    message = reliable_line(f"{AUTHOR}: {text}")
+    await channel_layers["queue"].group_send(RELIABLE_GROUP, message)
+    print(f"reliable chat  {text}")
+
+
+async def send_notification(
+    text: str = "version 2.0 is live", title: str = "Deployment", level: str = "info"
+) -> None:
+    message = notification(text, title, level)
+    await channel_layers["notifications"].group_send(NOTIFICATION_GROUP, message)
+    print(f"notifications  {title}: {text}")
+
+
+async def send_analytics_event(*events: str) -> None:
+    """Send events, or one of each kind: to the page at once, and to a worker that counts them."""
+    layer = channel_layers["analytics"]
+    for event in events or EVENTS:
+        await layer.send(ANALYTICS_CHANNEL, analytics_event(event))
+        message = {"type": "analytics_message", "message": f"📊 Event: {event}"}
+        await layer.group_send(ANALYTICS_GROUP, message)
+        print(f"analytics      {event}")
+
+
+async def send_to_multiple_layers(
+    text: str = "maintenance tonight, sent over three layers",
+) -> None:
+    """Send over three layers at once."""
+    await asyncio.gather(
+        send_chat_message(text),
+        send_reliable_message(text),
+        send_notification(text, "Broadcast", "warning"),
+    )
+
+
+async def periodic_announcements(count: int = 3, interval_seconds: float = 1.0) -> None:
+    """Send to both chats. The reliable one keeps the line for clients that are disconnected."""
+    for number in range(1, count + 1):
+        await asyncio.sleep(interval_seconds)
+        text = f"announcement {number} of {count}"
+        await send_chat_message(text)
+        await send_reliable_message(text)
+        await send_analytics_event(random.choice(EVENTS))
+
+
+async def send_everything(arguments: argparse.Namespace) -> None:
     async with channel_layers.lifespan():
-        await tell_everything(Sender(), arguments)
-
-
-async def tell_everything(sender: Sender, arguments: argparse.Namespace) -> None:
-    await sender.chat("hello from outside the server")
-    await sender.reliable("This line waits for you if you are disconnected")
-    await sender.notify("Deployment", "version 2.0 is live")
-    for _ in range(arguments.rounds):
-        for name, detail in EVENTS:
-            await sender.event(name, detail)
-        await asyncio.sleep(EVENT_PAUSE_SECONDS)
-    await sender.broadcast("maintenance tonight, sent over three layers")
-    for number in range(1, arguments.count + 1):
-        await asyncio.sleep(arguments.interval)
-        await sender.both(f"announcement {number} of {arguments.count}")
-        await sender.event(*random.choice(EVENTS))
+        await send_chat_message()
+        await send_reliable_message()
+        await send_notification()
+        for _ in range(arguments.rounds):
+            await send_analytics_event()
+            await asyncio.sleep(EVENT_PAUSE_SECONDS)
+        await send_to_multiple_layers()
+        await periodic_announcements(arguments.count, arguments.interval)
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -109,7 +122,7 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> int:
     arguments = parse_arguments()
     try:
-        asyncio.run(run(arguments))
+        asyncio.run(send_everything(arguments))
     except LayerUnavailable as error:
         print(f"external_sender: {error}", file=sys.stderr)
         return 1

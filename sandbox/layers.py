@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from typing import TypedDict
 
 from fast_channels.layers import (
     BaseChannelLayer,
@@ -14,59 +15,78 @@ from fast_channels.layers import (
     register_channel_layer,
 )
 
-DEFAULT_REDIS_URL = "redis://localhost:6399"
-
-# A function that makes a layer for the broker at a URL.
-LayerFactory = Callable[[str], BaseChannelLayer]
-
-# All layers use one broker, so each has its own prefix: the group "chat_room" of one layer is
-# not the group "chat_room" of another.
-LAYERS: Mapping[str, LayerFactory] = {
-    # Within one process, for tests and for first steps without a broker.
-    "memory": lambda _url: InMemoryChannelLayer(expiry=60, capacity=100),
-    # Chat: the lowest latency. Clients that are not connected miss the message.
-    "chat": lambda url: RedisPubSubChannelLayer(
-        hosts=[url],
-        prefix="showcase-chat",
-        capacity=100,
-    ),
-    # Keeps messages, so that clients can resume and reports survive a lost connection. The
-    # history is short, so that you can see how it ends.
-    "queue": lambda url: RedisStreamsChannelLayer(
-        hosts=[url],
-        prefix="showcase-queue",
-        capacity=200,
-        history_size=200,
-        history_ttl=300,
-    ),
-    # Notifications matter now or never, so the layer keeps none.
-    "notifications": lambda url: RedisPubSubChannelLayer(
-        hosts=[url],
-        prefix="showcase-notifications",
-        capacity=50,
-    ),
-    # Bursts of small events that must not be lost. They wait for a worker, and another worker
-    # receives them if that one dies.
-    "analytics": lambda url: RedisStreamsChannelLayer(
-        hosts=[url],
-        prefix="showcase-analytics",
-        capacity=2_000,
-        visibility_timeout=2,
-    ),
-}
+# The address of the broker, which all layers share.
+redis_url = os.environ.get("REDIS_URL") or "redis://localhost:6399"
 
 
-def redis_url() -> str:
-    """Return the address of the broker, from the environment variable REDIS_URL."""
-    return os.environ.get("REDIS_URL") or DEFAULT_REDIS_URL
+class LayerEntry(TypedDict):
+    """A row of the table: a layer, and why it is of this kind."""
+
+    layer: BaseChannelLayer
+    description: str
 
 
-def setup_layers(extra: Mapping[str, LayerFactory] | None = None) -> None:
+LayerTable = Mapping[str, LayerEntry]
+
+
+def layer_table(redis_url: str = redis_url) -> dict[str, LayerEntry]:
+    """
+    Return new layers by their aliases.
+
+    Each layer has its own prefix, because all use one broker: the group "chat_room" of one
+    layer is not the group "chat_room" of another.
+    """
+    return {
+        "memory": {
+            "layer": InMemoryChannelLayer(expiry=60, capacity=100),
+            "description": "within one process, for tests and first steps without a broker",
+        },
+        "chat": {
+            "layer": RedisPubSubChannelLayer(
+                hosts=[redis_url],
+                prefix="showcase-chat",
+                capacity=100,
+            ),
+            "description": "the lowest latency; clients that are not connected miss the message",
+        },
+        # History and work need streams. The layers for other messages are quicker without.
+        "queue": {
+            "layer": RedisStreamsChannelLayer(
+                hosts=[redis_url],
+                prefix="showcase-queue",
+                capacity=200,
+                # Short, so that you can see how the history ends.
+                history_size=200,
+                history_ttl=300,
+            ),
+            "description": "keeps messages: clients resume, reports survive a lost connection",
+        },
+        "notifications": {
+            "layer": RedisPubSubChannelLayer(
+                hosts=[redis_url],
+                prefix="showcase-notifications",
+                capacity=50,
+            ),
+            "description": "for messages that matter now or never, so it keeps none",
+        },
+        "analytics": {
+            "layer": RedisStreamsChannelLayer(
+                hosts=[redis_url],
+                prefix="showcase-analytics",
+                capacity=5_000,
+                visibility_timeout=2,
+            ),
+            "description": "bursts of small events, which wait for a worker",
+        },
+    }
+
+
+def setup_layers(extra: LayerTable | None = None) -> None:
     """
     Register every layer of the table and of `extra`.
 
     The application's lifespan opens the layers later. A second call registers new aliases only.
     """
-    for alias, make in {**LAYERS, **(extra or {})}.items():
+    for alias, entry in {**layer_table(), **(extra or {})}.items():
         if alias not in channel_layers:
-            register_channel_layer(alias, make(redis_url()))
+            register_channel_layer(alias, entry["layer"])

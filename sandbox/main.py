@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import FileResponse
 from fastapi.staticfiles import StaticFiles
-from starlette.routing import Router, WebSocketRoute
 
 from fast_channels.layers import channel_layers
+from fast_channels.routing import WebSocketRouter
 from sandbox.apps.background_jobs.consumer import BackgroundJobConsumer
 from sandbox.apps.room_chat.consumer import RoomChatConsumer
 from sandbox.apps.showcase.consumer import (
@@ -19,6 +19,7 @@ from sandbox.apps.showcase.consumer import (
     NotificationConsumer,
     ReliableChatConsumer,
 )
+from sandbox.apps.showcase.history import router as history_router
 from sandbox.apps.system_chat.consumer import SystemMessageConsumer
 from sandbox.layers import setup_layers
 
@@ -45,20 +46,18 @@ PAGE_HEADERS = {
 # Before the application starts, because it looks for the layer of each consumer then.
 setup_layers()
 
-websockets = Router(
-    routes=[
-        WebSocketRoute("/system", SystemMessageConsumer.as_asgi()),
-        WebSocketRoute("/room/{room_name:path}", RoomChatConsumer.as_asgi()),
-        WebSocketRoute("/backgroundjob", BackgroundJobConsumer.as_asgi()),
-        WebSocketRoute("/chat", ChatConsumer.as_asgi()),
-        WebSocketRoute("/reliable", ReliableChatConsumer.as_asgi()),
-        WebSocketRoute("/notifications", NotificationConsumer.as_asgi()),
-        WebSocketRoute("/analytics", AnalyticsConsumer.as_asgi()),
-    ]
-)
+ws_router = WebSocketRouter()
+ws_router.add_websocket_route("/system", SystemMessageConsumer.as_asgi())
+ws_router.add_websocket_route("/room/{room_name:path}", RoomChatConsumer.as_asgi())
+ws_router.add_websocket_route("/backgroundjob", BackgroundJobConsumer.as_asgi())
+ws_router.add_websocket_route("/chat", ChatConsumer.as_asgi())
+ws_router.add_websocket_route("/reliable", ReliableChatConsumer.as_asgi())
+ws_router.add_websocket_route("/notifications", NotificationConsumer.as_asgi())
+ws_router.add_websocket_route("/analytics", AnalyticsConsumer.as_asgi())
 
 app = FastAPI(title="Fast Channels showcase", lifespan=channel_layers.lifespan)
-app.mount("/ws", websockets)
+app.include_router(history_router)
+app.mount("/ws", ws_router)
 app.mount("/static/fast-channels", StaticFiles(directory=CLIENT))
 app.mount("/static", StaticFiles(directory=STATIC))
 
@@ -66,6 +65,12 @@ app.mount("/static", StaticFiles(directory=STATIC))
 @app.get("/", include_in_schema=False)
 async def page() -> FileResponse:
     return FileResponse(STATIC / "index.html")
+
+
+@app.get("/sockets", include_in_schema=False)
+async def sockets() -> list[str]:
+    """Return the paths of all sockets. The page shows the panels that have theirs."""
+    return [route.path for route in ws_router.routes]
 
 
 @app.get("/healthz")

@@ -22,7 +22,7 @@ def main() -> int:
     parser.add_argument("--name", help="how RQ lists this worker (default: a random name)")
     arguments = parser.parse_args()
     try:
-        connection = redis.Redis.from_url(redis_url())
+        connection = redis.Redis.from_url(redis_url)
         worker = rq.Worker(
             [JOB_QUEUE],
             name=arguments.name,

@@ -21,7 +21,7 @@ class AnalyticsWorker(AsyncConsumer):
     """Counts events and tells the page."""
 
     async def analytics_event(self, message: ChannelMessage) -> None:
-        counted = {**message, "type": "analytics.counted"}
+        counted = {**message, "type": "analytics_counted"}
         # A worker that is killed after this call, but before it acknowledged the event, makes
         # another worker receive it. The key keeps the page from counting it twice.
         await self.channel_layer.group_send(ANALYTICS_GROUP, counted, idempotency_key=message["id"])

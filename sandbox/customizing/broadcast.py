@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 from fast_channels.layers import channel_layers
-from sandbox.apps.showcase.consumer import CHAT_GROUP, NOTIFICATION_GROUP
+from sandbox.apps.showcase.consumer import CHAT_GROUP, NOTIFICATION_GROUP, notification
 
-MONITORING_GROUP = "monitoring"
+ALERT_GROUP = "alerts"
 
-# From the least to the most severe.
-SEVERITIES = ("info", "warning", "error")
+# From the least to the most severe, each with the level of its notification.
+SEVERITIES = {"low": "info", "medium": "warning", "high": "error"}
+
+
+def alert_message(text: str, severity: str) -> dict[str, Any]:
+    return {"type": "alert_message", "data": {"severity": severity, "message": text}}
 
 
 async def broadcast_alert(text: str, severity: str) -> None:
@@ -20,11 +25,10 @@ async def broadcast_alert(text: str, severity: str) -> None:
     Raises LayerUnavailable if a broker does not answer. Layers of other brokers deliver
     nevertheless.
     """
-    alert = {"type": "monitoring.alert", "severity": severity, "text": text}
-    note = {"type": "notification", "title": "Alert", "message": text, "level": severity}
-    chat = {"type": "chat.message", "text": f"monitoring: {text}"}
+    note = notification(text, "Alert", SEVERITIES[severity])
+    chat = {"type": "chat_message", "message": f"monitoring: {text}"}
     await asyncio.gather(
-        channel_layers["monitoring"].group_send(MONITORING_GROUP, alert),
+        channel_layers["monitoring"].group_send(ALERT_GROUP, alert_message(text, severity)),
         channel_layers["notifications"].group_send(NOTIFICATION_GROUP, note),
         channel_layers["chat"].group_send(CHAT_GROUP, chat),
     )

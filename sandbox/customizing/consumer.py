@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from fast_channels.consumer import AsyncJsonWebsocketConsumer
 from fast_channels.exceptions import ChannelLayerError
-from sandbox.customizing.broadcast import MONITORING_GROUP, SEVERITIES, broadcast_alert
+from sandbox.customizing.broadcast import ALERT_GROUP, SEVERITIES, broadcast_alert
 
 if TYPE_CHECKING:
     from fast_channels.type_defs import ChannelMessage
@@ -16,15 +16,15 @@ class MonitoringConsumer(AsyncJsonWebsocketConsumer):
     """
     Sends alerts to its client, from a severity that the client chooses.
 
-    In: `{"type": "ping"}`, `{"type": "watch", "severity": "warning"}`,
-    `{"type": "alert", "severity": "error", "text": "..."}`.
+    In: `{"type": "ping"}`, `{"type": "watch", "severity": "medium"}`,
+    `{"type": "alert", "severity": "high", "message": "..."}`.
     """
 
     channel_layer_alias = "monitoring"
-    groups = [MONITORING_GROUP]
+    groups = [ALERT_GROUP]
 
     # The client receives no alerts that are less severe than this.
-    least = SEVERITIES[0]
+    least = "low"
 
     async def receive_json(self, content: Any, **_: Any) -> None:
         routes = {"ping": self.ping, "watch": self.watch, "alert": self.alert}
@@ -46,17 +46,17 @@ class MonitoringConsumer(AsyncJsonWebsocketConsumer):
             await self.send_json({"type": "watching", "severity": self.least})
 
     async def alert(self, content: dict[str, Any]) -> None:
-        if not isinstance(content.get("text"), str):
-            await self.refuse(f"text is {content.get('text')!r:.60}, accepted is a string")
+        if not isinstance(content.get("message"), str):
+            await self.refuse(f"message is {content.get('message')!r:.60}, accepted is a string")
         elif await self.severity_is_known(content):
             try:
-                await broadcast_alert(content["text"], content["severity"])
+                await broadcast_alert(content["message"], content["severity"])
             except ChannelLayerError as error:
                 await self.refuse(f"not sent to all: {error}")
 
     async def severity_is_known(self, content: dict[str, Any]) -> bool:
         severity = content.get("severity")
-        if severity in SEVERITIES:
+        if isinstance(severity, str) and severity in SEVERITIES:
             return True
         await self.refuse(f"severity is {severity!r:.60}, accepted are {', '.join(SEVERITIES)}")
         return False
@@ -66,8 +66,8 @@ class MonitoringConsumer(AsyncJsonWebsocketConsumer):
 
     # -- from the layer -----------------------------------------------------
 
-    async def monitoring_alert(self, message: ChannelMessage) -> None:
-        if SEVERITIES.index(message["severity"]) >= SEVERITIES.index(self.least):
-            await self.send_json(
-                {"type": "alert", "severity": message["severity"], "text": message["text"]}
-            )
+    async def alert_message(self, event: ChannelMessage) -> None:
+        alert = event["data"]
+        severities = list(SEVERITIES)
+        if severities.index(alert["severity"]) >= severities.index(self.least):
+            await self.send_json({"type": "alert", **alert})

@@ -2,22 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from fast_channels.layers import RedisPubSubChannelLayer
+from sandbox.layers import LayerTable, redis_url, setup_layers
 
-from fast_channels.layers import RedisChannelLayer
-from sandbox.layers import LayerFactory, setup_layers
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-MONITORING: Mapping[str, LayerFactory] = {
-    # An alert waits if its reader is busy for a minute.
-    "monitoring": lambda url: RedisChannelLayer(
-        hosts=[url],
-        prefix="showcase-monitoring",
-        expiry=120,
-        capacity=500,
-    ),
+MONITORING: LayerTable = {
+    "monitoring": {
+        "layer": RedisPubSubChannelLayer(hosts=[redis_url], prefix="monitor", capacity=500),
+        "description": "alerts for clients that watch the servers",
+    },
 }
 
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from starlette.routing import WebSocketRoute
-
 from sandbox.customizing.consumer import MonitoringConsumer
 from sandbox.customizing.layers import setup_monitoring
-from sandbox.main import app, websockets
+from sandbox.main import app, ws_router
 
 __all__ = ["app"]
 
 setup_monitoring()
-websockets.routes.append(WebSocketRoute("/monitoring", MonitoringConsumer.as_asgi()))
+ws_router.add_websocket_route("/monitoring", MonitoringConsumer.as_asgi())

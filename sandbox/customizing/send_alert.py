@@ -7,20 +7,19 @@ import sys
 
 from fast_channels.exceptions import LayerUnavailable
 from fast_channels.layers.sync import SyncChannelLayer
-from sandbox.customizing.broadcast import MONITORING_GROUP, SEVERITIES
+from sandbox.customizing.broadcast import ALERT_GROUP, SEVERITIES, alert_message
 from sandbox.customizing.layers import setup_monitoring
 
 
 def send_alert(text: str, severity: str) -> None:
     setup_monitoring()
-    alert = {"type": "monitoring.alert", "severity": severity, "text": text}
-    SyncChannelLayer("monitoring").group_send(MONITORING_GROUP, alert)
+    SyncChannelLayer("monitoring").group_send(ALERT_GROUP, alert_message(text, severity))
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m sandbox.customizing.send_alert")
     parser.add_argument("text")
-    parser.add_argument("--severity", choices=SEVERITIES, default="warning")
+    parser.add_argument("--severity", choices=SEVERITIES, default="medium")
     arguments = parser.parse_args()
     try:
         send_alert(arguments.text, arguments.severity)

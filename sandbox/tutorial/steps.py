@@ -6,16 +6,24 @@ import re
 import shutil
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import groupby
+from itertools import groupby, islice
 from pathlib import Path
 
 FINISHED = Path(__file__).parents[1]
-TEMPLATES = Path(__file__).parent / "templates"
+TEMPLATES = Path(__file__).parent
+# Files and folders beside the templates.
+NO_TEMPLATES = ("__init__.py", "__main__.py", "steps.py", "solutions", "__pycache__")
 # The library's client for browsers, which the page imports.
 CLIENT = Path("clients", "js")
+# Starts a broker for readers who have none on their PATH.
+COMPOSE_FILE = "docker-compose.yml"
 
 # The number consists of the part and the step in it.
-TODO = re.compile(r"^\s*(?:#|//) TODO (?P<number>\d+\.\d+): (?P<what>.+)$")
+TODO = re.compile(r"^\s*# TODO (?P<number>\d+\.\d+): (?P<what>.+)$", re.MULTILINE)
+
+# A TODO that is solved by uncommenting the lines after it.
+UNCOMMENT = "uncomment "
+COMMENTED = re.compile(r"^(?P<indent>\s*)# ?", re.MULTILINE)
 
 # A line after the last one of a file, so that a TODO at the end has a next passage.
 END = "\0"
@@ -47,11 +55,15 @@ class Step:
 
 
 class Template:
-    """A file in its initial state, with the steps that finish it."""
+    """
+    A file in its initial state, with the steps that finish it.
+
+    `lines` has its lines; a TODO is one item together with the code that it says to uncomment.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.lines = (TEMPLATES / path).read_text().splitlines()
+        self.lines = with_commented_code((TEMPLATES / path).read_text().splitlines())
 
     @cached_property
     def steps(self) -> list[Step]:
@@ -60,7 +72,8 @@ class Template:
         finished file.
 
         The lines between two TODOs are found in the finished file as one passage. If TODOs
-        follow each other directly, each has one line as its solution.
+        follow each other directly, each has one line as its solution, or the code that it says
+        to uncomment.
         """
         finished = (FINISHED / self.path).read_text().splitlines()
         steps: list[Step] = []
@@ -85,16 +98,25 @@ class Template:
     def _solutions(self, todos: list[str], code: list[str]) -> list[Step]:
         if not todos and code:
             raise BadTemplate(self.path, f"no TODO stands for {code[0]!r}")
-        if len(todos) > 1 and len(todos) != len(code):
-            raise BadTemplate(self.path, f"{len(code)} lines solve {len(todos)} TODOs: {todos}")
-        codes = [[line] for line in code] if len(todos) > 1 else [code]
-        return [self._step(todo, lines) for todo, lines in zip(todos, codes, strict=False)]
+        if len(todos) > 1:
+            lengths = [len(commented_code(todo)) or 1 for todo in todos]
+            if sum(lengths) != len(code):
+                raise BadTemplate(self.path, f"{len(code)} lines solve {len(todos)} TODOs: {todos}")
+        else:
+            lengths = [len(code)]
+        remaining = iter(code)
+        return [
+            self._step(todo, list(islice(remaining, length)))
+            for todo, length in zip(todos, lengths, strict=False)
+        ]
 
     def _step(self, todo: str, code: list[str]) -> Step:
         match = TODO.match(todo)
         assert match
         if not code:
             raise BadTemplate(self.path, f"nothing in the finished file solves {todo.strip()!r}")
+        if commented_code(todo) not in ([], code):
+            raise BadTemplate(self.path, f"{todo.strip()!r} is not the code of the finished file")
         return Step(match["number"], self.path, match["what"], todo, "\n".join(code))
 
     def solved(self, part: int) -> str:
@@ -103,9 +125,28 @@ class Template:
         return "\n".join(solutions.get(line, line) for line in self.lines) + "\n"
 
 
+def with_commented_code(lines: list[str]) -> list[str]:
+    """Join each TODO that says "uncomment" with the comment lines after it."""
+    joined: list[str] = []
+    for line in lines:
+        todo = TODO.match(joined[-1]) if joined else None
+        wanted = todo is not None and todo["what"].startswith(UNCOMMENT)
+        if wanted and COMMENTED.match(line) and not TODO.match(line):
+            joined[-1] += f"\n{line}"
+        else:
+            joined.append(line)
+    return joined
+
+
+def commented_code(todo: str) -> list[str]:
+    """Return the lines that a TODO says to uncomment, uncommented."""
+    _, *commented = todo.splitlines()
+    return [COMMENTED.sub(r"\g<indent>", line, count=1) for line in commented]
+
+
 def templates() -> list[Template]:
-    paths = sorted(TEMPLATES.rglob("*.*"))
-    return [Template(p.relative_to(TEMPLATES)) for p in paths if p.suffix in (".py", ".js")]
+    paths = [p.relative_to(TEMPLATES) for p in sorted(TEMPLATES.rglob("*.py"))]
+    return [Template(path) for path in paths if path.parts[0] not in NO_TEMPLATES]
 
 
 def all_steps() -> dict[str, Step]:
@@ -126,6 +167,7 @@ def prepare(folder: Path) -> None:
         folder / CLIENT,
         ignore=shutil.ignore_patterns("node_modules", "build"),
     )
+    shutil.copy(FINISHED.parent / COMPOSE_FILE, folder)
     solve(folder, 0)
 
 

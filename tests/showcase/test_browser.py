@@ -13,8 +13,9 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import expect
 
-from sandbox.apps.showcase.consumer import LATEST_LINES, RELIABLE_GROUP, line_message
-from sandbox.layers import LAYERS
+from sandbox.apps.showcase.consumer import RELIABLE_GROUP, reliable_line
+from sandbox.apps.showcase.history import LATEST_LINES
+from sandbox.layers import layer_table
 from tests.showcase.support import WebServer, launched_browser, run_module
 
 # The first test starts a broker, workers, a server and a browser.
@@ -63,7 +64,7 @@ async def open_page(browser, window, server):
     """Open tabs, and fail the test if one of them reports an error."""
     complaints = []
     # Every tab shows the history of the reliable chat, so each test begins with an empty one.
-    async with LAYERS["queue"](server.redis_url) as layer:
+    async with layer_table(server.redis_url)["queue"]["layer"] as layer:
         await layer.flush()
 
     async def open_one(*, clock=False):
@@ -235,8 +236,8 @@ async def test_page_that_was_away_for_too_long_shows_the_latest_lines(open_page,
     await activate(page, "chats-drop")
     await expect(page.locator("#reliable-status")).to_have_text("disconnected")
     texts = [f"line {number}" for number in range(250)]
-    async with LAYERS["queue"](server.redis_url) as layer:
-        messages = [line_message("script", text) for text in texts]
+    async with layer_table(server.redis_url)["queue"]["layer"] as layer:
+        messages = [reliable_line(f"script: {text}") for text in texts]
         await layer.group_send_many(RELIABLE_GROUP, messages)
     await activate(page, "chats-drop")
     await expect(entry(page, "reliable-log", "line 249")).to_have_count(1)
@@ -286,8 +287,8 @@ async def test_replayed_line_shows_when_it_was_sent(open_page, server):
     page = await open_page()
     await activate(page, "chats-drop")
     await expect(page.locator("#reliable-status")).to_have_text("disconnected")
-    async with LAYERS["queue"](server.redis_url) as layer:
-        message = line_message("script", "sent in the morning") | {"sent_at": 1_893_488_400}
+    async with layer_table(server.redis_url)["queue"]["layer"] as layer:
+        message = reliable_line("script: sent in the morning") | {"sent_at": 1_893_488_400}
         await layer.group_send(RELIABLE_GROUP, message)
     await activate(page, "chats-drop")
     shown_time = entry(page, "reliable-log", "sent in the morning").locator("time")
@@ -474,8 +475,9 @@ async def test_messages_of_the_outside_script_appear(open_page, server):
         await expect(page.locator(f"#analytics-log .entry:has-text('{kind}')")).not_to_have_count(0)
         await expect(page.locator(f'#analytics-chart [data-series="{kind}"]')).not_to_have_count(0)
     # Events still in transit would be counted by the pages of the next test.
-    events = page.locator("#analytics-log .entry:not(:has-text('socket_connected'))")
+    events = page.locator("#analytics-log .entry:not(:has-text('started'))")
     await expect(events).to_have_count(11)
+    await expect(page.locator("#rate-counted")).to_have_text("11")
 
 
 async def test_button_sends_an_analytics_event_that_the_chart_counts(open_page):
@@ -511,8 +513,8 @@ async def test_page_reconnects_by_itself_when_the_server_is_back(open_page, serv
     await say(one, "chats-text", "kept in the field")
     await expect(one.locator("#chats-send")).to_be_disabled()
     await expect(one.locator("#chats-text")).to_have_value("kept in the field")
-    async with LAYERS["queue"](server.redis_url) as layer:
-        message = line_message("script", "said while there was no server")
+    async with layer_table(server.redis_url)["queue"]["layer"] as layer:
+        message = reliable_line("script: said while there was no server")
         await layer.group_send(RELIABLE_GROUP, message)
 
     server.start()

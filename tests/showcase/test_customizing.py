@@ -23,8 +23,8 @@ async def test_consumer_routes_by_the_type_of_the_message(customized):
     async with customized.socket("monitoring") as client:
         await client.send_json({"type": "ping"})
         assert await client.next_json() == {"type": "pong"}
-        await client.send_json({"type": "watch", "severity": "error"})
-        assert await client.next_json() == {"type": "watching", "severity": "error"}
+        await client.send_json({"type": "watch", "severity": "high"})
+        assert await client.next_json() == {"type": "watching", "severity": "high"}
 
 
 @pytest.mark.parametrize(
@@ -33,9 +33,9 @@ async def test_consumer_routes_by_the_type_of_the_message(customized):
         ([], "type is None, accepted are ping, watch, alert"),
         ({"type": "receive"}, "type is 'receive', accepted are ping, watch, alert"),
         ({"type": {}}, "type is {}, accepted are"),
-        ({"type": "watch", "severity": "loud"}, "severity is 'loud', accepted are info, warning"),
-        ({"type": "alert", "severity": "info"}, "text is None, accepted is a string"),
-        ({"type": "alert", "severity": [], "text": "x"}, "severity is [], accepted are"),
+        ({"type": "watch", "severity": "loud"}, "severity is 'loud', accepted are low, medium"),
+        ({"type": "alert", "severity": "low"}, "message is None, accepted is a string"),
+        ({"type": "alert", "severity": [], "message": "x"}, "severity is [], accepted are"),
     ],
 )
 async def test_message_without_a_route_is_answered_with_a_sentence(customized, content, said):
@@ -54,8 +54,8 @@ async def test_alert_is_broadcast_over_several_layers(customized):
         customized.socket("notifications") as notifications,
         customized.socket("chat") as chat,
     ):
-        await watcher.send_json({"type": "alert", "severity": "error", "text": "disk is full"})
-        expected = {"type": "alert", "severity": "error", "text": "disk is full"}
+        await watcher.send_json({"type": "alert", "severity": "high", "message": "disk is full"})
+        expected = {"type": "alert", "severity": "high", "message": "disk is full"}
         assert await watcher.next_json() == expected
         assert (await notifications.next_json())["message"] == "disk is full"
         assert await chat.next() == "monitoring: disk is full"
@@ -69,7 +69,7 @@ async def test_alert_that_a_broker_does_not_take_is_answered_with_a_sentence(reg
         registry.register(alias, RedisPubSubChannelLayer([nowhere]))
     client = WebsocketCommunicator(MonitoringConsumer.as_asgi(), "/")
     await client.connect()
-    await client.send_json_to({"type": "alert", "severity": "error", "text": "no disk"})
+    await client.send_json_to({"type": "alert", "severity": "high", "message": "no disk"})
     answers = [await client.receive_json_from(timeout=5) for _ in range(2)]
     assert [answer["type"] for answer in answers] == ["error", "alert"]
     assert "does not answer" in answers[0]["message"]
@@ -79,16 +79,16 @@ async def test_alert_that_a_broker_does_not_take_is_answered_with_a_sentence(reg
 async def test_outside_script_alerts_those_who_watch_for_it(customized):
     """A client that watches for errors only does not get a less severe alert."""
     async with customized.socket("monitoring") as client:
-        await client.send_json({"type": "watch", "severity": "error"})
+        await client.send_json({"type": "watch", "severity": "high"})
         await client.next_json()
-        for severity in ("warning", "error"):
+        for severity in ("medium", "high"):
             done = run_module(
                 *("sandbox.customizing.send_alert", f"a {severity}", "--severity", severity),
                 redis_url=customized.redis_url,
             )
             assert done.returncode == 0, done.stderr
             assert done.stdout == f"alert sent ({severity}): a {severity}\n"
-        expected = {"type": "alert", "severity": "error", "text": "a error"}
+        expected = {"type": "alert", "severity": "high", "message": "a high"}
         assert await client.next_json() == expected
 
 

@@ -14,10 +14,6 @@ from tests.showcase.support import ROOT, run_module
 EVENTS = ("user_login", "page_view", "button_click", "session_duration", "error")
 
 
-async def line(reliable):
-    return (await reliable.next_json())["text"]
-
-
 async def test_messages_of_every_kind_arrive_and_are_printed(showcase):
     """The script reaches both chats, notifications and analytics, and prints its messages."""
     async with AsyncExitStack() as stack:
@@ -34,17 +30,17 @@ async def test_messages_of_every_kind_arrive_and_are_printed(showcase):
             )
         )
         assert await chat.next() == "script: hello from outside the server"
-        assert await line(reliable) == "script: This line waits for you if you are disconnected"
+        assert await reliable.next() == "script: This line waits for you if you are disconnected"
         assert (await notifications.next_json())["title"] == "Deployment"
         for event in EVENTS:
             await analytics.until(event)
         broadcast = "maintenance tonight, sent over three layers"
         assert await chat.next() == f"script: {broadcast}"
-        assert await line(reliable) == f"script: {broadcast}"
+        assert await reliable.next() == f"script: {broadcast}"
         assert (await notifications.next_json())["message"] == broadcast
         for number in (1, 2):
             assert await chat.next() == f"script: announcement {number} of 2"
-            assert await line(reliable) == f"script: announcement {number} of 2"
+            assert await reliable.next() == f"script: announcement {number} of 2"
         done = await sender
     assert done.returncode == 0, done.stderr
     for printed in ("hello from outside", "This line waits", "Deployment", *EVENTS, "2 of 2"):

@@ -156,3 +156,20 @@ async def test_broker_that_went_away_is_an_answer_and_not_a_crash(without_worker
         await chat.until("notice: the broker was away for")
         await chat.send("after")
         await chat.until("after")
+
+
+@pytest.mark.parametrize("route", ["chat", "reliable", "notifications", "analytics"])
+async def test_client_that_leaves_while_the_broker_is_away_is_no_error(without_worker, route):
+    """The group is left, and the log has no traceback."""
+    server, broker = without_worker
+    async with server.socket(route) as client:
+        # Each consumer sends what its client sends to the group, so it has joined the group.
+        await client.send_json({"message": "here"})
+        await client.until("here")
+        broker.kill()
+        await client.connection.close()
+        async with server.socket("system") as other:
+            await other.until("welcome")
+    # The server waits for each disconnect() before it ends.
+    server.stop()
+    assert "Traceback" not in server.output

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 
+import httpx
 import pytest
 
 from fast_channels.client import connect
+from fast_channels.consumer import AsyncJsonWebsocketConsumer, AsyncWebsocketConsumer
 from fast_channels.layers import RedisStreamsChannelLayer
-from sandbox.apps.showcase.consumer import LATEST_LINES, RELIABLE_GROUP, line_message
-from sandbox.layers import LAYERS
+from sandbox.apps.showcase.consumer import RELIABLE_GROUP, ReliableChatConsumer, reliable_line
+from sandbox.apps.showcase.history import LATEST_LINES
+from sandbox.layers import layer_table
 from tests.showcase.support import PATIENCE
 
 pytestmark = pytest.mark.usefixtures("calm")
@@ -20,7 +23,7 @@ def reliable(showcase):
     """Connect to the reliable chat as a client that resumes."""
 
     def enter(query="name=ada", **options):
-        return connect(showcase.address(f"reliable?{query}"), json=True, **options)
+        return connect(showcase.address(f"reliable?{query}"), **options)
 
     return enter
 
@@ -28,19 +31,30 @@ def reliable(showcase):
 @pytest.fixture
 async def queue(showcase):
     """The layer of the reliable chat, in another process than the server."""
-    async with LAYERS["queue"](showcase.redis_url) as layer:
+    async with layer_table(showcase.redis_url)["queue"]["layer"] as layer:
         assert isinstance(layer, RedisStreamsChannelLayer)
         yield layer
 
 
 def message(text):
-    return line_message("script", text)
+    return reliable_line(f"script: {text}")
+
+
+@pytest.fixture
+async def lines(showcase):
+    """Fetch the history as a page does."""
+    async with httpx.AsyncClient(base_url=showcase.url) as http:
+
+        async def fetch(**parameters):
+            response = await http.get("/reliable/lines", params=parameters)
+            assert response.status_code == 200, response.text
+            return response.json()
+
+        yield fetch
 
 
 def texts(messages):
-    """Return the texts of frames that are lines."""
-    assert {m.data["type"] for m in messages} <= {"line"}
-    return [m.data["text"] for m in messages]
+    return [m.data for m in messages]
 
 
 async def following(socket):
@@ -51,13 +65,13 @@ async def following(socket):
 
 async def places_of_an_earlier_client(reliable):
     async with reliable() as socket:
-        await socket.send({"text": "before"})
+        await socket.send("before")
         assert texts([await following(socket)]) == ["ada: before"]
         return socket.places
 
 
-async def test_missed_lines_are_sent_before_anything_newer(reliable, queue):
-    """Missed lines come in order, each once, marked as replayed, with the time of sending."""
+async def test_missed_lines_are_sent_before_anything_newer(reliable, queue, lines):
+    """Missed lines come in order, each once, marked as replayed; the history has their times."""
     places = await places_of_an_earlier_client(reliable)
     missed = [f"missed {number}" for number in range(5)]
     sent_at = []
@@ -66,10 +80,11 @@ async def test_missed_lines_are_sent_before_anything_newer(reliable, queue):
         sent_at.append(sent["sent_at"])
         await queue.group_send(RELIABLE_GROUP, sent)
     async with reliable(places=places) as socket:
-        await socket.send({"text": "after"})
+        await socket.send("after")
         arrived = [await following(socket) for _ in [*missed, "after"]]
     assert texts(arrived) == [*(f"script: {text}" for text in missed), "ada: after"]
-    assert [m.data["sent_at"] for m in arrived[:-1]] == sent_at
+    times = {line["position"]: line["sent_at"] for line in await lines()}
+    assert [times[m.position] for m in arrived[:-1]] == sent_at
     assert [m.replayed for m in arrived] == [True] * len(missed) + [False]
 
 
@@ -77,51 +92,82 @@ async def test_new_client_receives_nothing_old_unless_it_asks(reliable, queue):
     """A client without a position begins with new lines."""
     await queue.group_send(RELIABLE_GROUP, message("old"))
     async with reliable() as socket:
-        await socket.send({"text": "new"})
+        await socket.send("new")
         first = await following(socket)
     assert (texts([first]), first.replayed) == (["ada: new"], False)
 
 
-async def test_new_client_that_asks_for_it_receives_the_history_first(reliable, queue):
-    """Each line has its author, its time and its position; live lines come afterwards."""
+async def test_history_has_the_lines_with_their_authors_times_and_positions(reliable, queue, lines):
+    """A line that arrives over the socket has the same position as in the history."""
     await queue.flush()
-    for text in ("1", "2"):
-        await queue.group_send(RELIABLE_GROUP, message(text))
-    kept = (await queue.history(RELIABLE_GROUP, limit=LATEST_LINES)).messages
-    async with reliable("name=ada&history=1") as socket:
-        first = await following(socket)
-        await socket.send({"text": "new"})
-        after = await following(socket)
-    assert first.data["type"] == "history"
-    assert [each["text"] for each in first.data["lines"]] == ["script: 1", "script: 2"]
-    assert [each["sent_at"] for each in first.data["lines"]] == [k.message["sent_at"] for k in kept]
-    assert [each["position"] for each in first.data["lines"]] == [str(k.position) for k in kept]
-    assert texts([after]) == ["ada: new"]
+    assert await lines() == []
+    sent = [message(text) for text in ("1", "2")]
+    for each in sent:
+        await queue.group_send(RELIABLE_GROUP, each)
+    async with reliable() as socket:
+        await socket.send("new")
+        live = await following(socket)
+    kept = await lines()
+    assert [line["text"] for line in kept] == ["script: 1", "script: 2", "ada: new"]
+    assert [line["sent_at"] for line in kept[:2]] == [each["sent_at"] for each in sent]
+    assert kept[2]["position"] == live.position
+    assert await lines(limit=1) == kept[2:]
 
 
-async def test_client_that_was_away_for_too_long_receives_the_latest_lines(reliable, queue):
-    """A snapshot has the latest lines with their positions, and the chat goes on after it."""
+async def test_line_of_a_script_that_sends_no_time_is_in_the_history(queue, lines):
+    """The page shows such a line without the time of sending."""
+    await queue.flush()
+    await queue.group_send(RELIABLE_GROUP, {"type": "reliable_chat_message", "message": "old"})
+    (line,) = await lines()
+    assert (line["text"], line["sent_at"]) == ("old", None)
+
+
+@pytest.mark.parametrize("limit", [0, 201, "many"])
+async def test_history_is_limited(showcase, limit):
+    """A client cannot ask for more than the layer keeps."""
+    async with httpx.AsyncClient(base_url=showcase.url) as http:
+        response = await http.get("/reliable/lines", params={"limit": limit})
+    assert response.status_code == 422
+
+
+async def test_client_that_was_away_for_too_long_finds_the_latest_lines_in_the_history(
+    reliable, queue, lines
+):
+    """The client learns of its loss, and the chat goes on."""
     places = await places_of_an_earlier_client(reliable)
     # More lines than the layer keeps.
     sent = [f"line {number}" for number in range(250)]
     await queue.group_send_many(RELIABLE_GROUP, map(message, sent))
-    kept = (await queue.history(RELIABLE_GROUP, limit=LATEST_LINES)).messages
     resumed = []
     async with reliable(places=places, on_resumed=resumed.append) as socket:
-        snapshot = (await following(socket)).data
-        await socket.send({"text": "after"})
+        latest = await lines()
+        await socket.send("after")
         after = await following(socket)
     assert [(each.recovered, each.missed) for each in resumed] == [(False, 0)]
-    expected = [f"script: {text}" for text in sent[-LATEST_LINES:]]
-    assert [each["text"] for each in snapshot["lines"]] == expected
-    assert [each["position"] for each in snapshot["lines"]] == [str(k.position) for k in kept]
-    assert snapshot["type"] == "snapshot"
+    assert [each["text"] for each in latest] == [f"script: {text}" for text in sent[-LATEST_LINES:]]
     assert (texts([after]), after.replayed) == (["ada: after"], False)
 
 
-async def test_places_of_a_chat_that_was_flushed_lead_to_an_empty_snapshot(reliable, queue):
-    """The snapshot is empty, because no line is left."""
+async def test_places_of_a_chat_that_was_flushed_are_lost(reliable, queue):
+    """The client learns of it, and the chat goes on."""
     places = await places_of_an_earlier_client(reliable)
     await queue.flush()
-    async with reliable(places=places) as socket:
-        assert (await following(socket)).data == {"type": "snapshot", "lines": []}
+    resumed = []
+    async with reliable(places=places, on_resumed=resumed.append) as socket:
+        await socket.send("after")
+        assert texts([await following(socket)]) == ["ada: after"]
+    assert [(each.recovered, each.missed) for each in resumed] == [(False, 0)]
+
+
+async def test_client_without_the_protocol_gets_plain_text(showcase):
+    """A frame is a line, as in the plain chat; no frame comes before the first one."""
+    async with showcase.socket("reliable?name=ada") as client:
+        await client.send("hello")
+        assert await client.next() == "ada: hello"
+
+
+def test_group_is_joined_and_left_by_hand():
+    """The consumer receives text and lists no groups."""
+    assert issubclass(ReliableChatConsumer, AsyncWebsocketConsumer)
+    assert not issubclass(ReliableChatConsumer, AsyncJsonWebsocketConsumer)
+    assert list(ReliableChatConsumer.groups) == []

@@ -160,14 +160,15 @@ def test_starts_the_analytics_worker_again(tmp_path):
         with websockets.sync.client.connect(
             f"ws://127.0.0.1:{running.port}/ws/analytics"
         ) as client:
-            assert client.recv(timeout=PATIENCE).startswith("socket_connected")
+            assert client.recv(timeout=PATIENCE) == "📊 Analytics tracking started!"
             worker = running.child("sandbox.worker_app")
             # A worker that ends earlier, counted from before the welcome, is taken for one that
             # cannot start. The test must wait for time to pass.
             time.sleep(SHORT_LIFE_SECONDS)
             worker.kill()
             client.send("page_view /pricing")
-            assert client.recv(timeout=PATIENCE) == "page_view /pricing"
+            assert client.recv(timeout=PATIENCE) == "📊 Analytics: page_view /pricing"
+            assert client.recv(timeout=PATIENCE) == "counted: page_view /pricing"
         running.process.send_signal(signal.SIGINT)
         assert running.ended()[0] == 0
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from playwright.async_api import Locator, Page
 
 PAGES = ROOT / "docs" / "tutorial"
-SOLUTIONS = TEMPLATES.parent / "solutions"
+SOLUTIONS = TEMPLATES / "solutions"
 
 PARTS = (1, 2, 3, 4, 5)
 
@@ -159,6 +159,12 @@ async def refusal(registry, *routes) -> str:
         async with registry.lifespan(Router(routes=routes)):
             pass
     return "".join(traceback.format_exception(raised.value))
+
+
+def register(registry, layer_table) -> None:
+    """Register the layers of a table, with a broker that does not answer."""
+    for alias, entry in layer_table(nowhere()).items():
+        registry.register(alias, entry["layer"])
 
 
 def nowhere() -> str:

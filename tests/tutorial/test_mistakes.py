@@ -11,12 +11,12 @@ from starlette.routing import Router, WebSocketRoute
 
 from fast_channels.layers import InMemoryChannelLayer
 from fast_channels.testing import WebsocketCommunicator
-from sandbox.layers import LAYERS
+from sandbox.layers import layer_table
 from sandbox.tutorial import __main__ as command
 from sandbox.tutorial.steps import Template, all_steps
 from tests.documents.support import block_with
 from tests.showcase.support import run_module
-from tests.tutorial.support import PAGES, assert_printed, console, nowhere, recipe, refusal
+from tests.tutorial.support import PAGES, assert_printed, console, recipe, refusal, register
 
 PREPARATION = PAGES / "1-preparation.md"
 SYSTEM_MESSAGES = PAGES / "2-system-messages.md"
@@ -29,8 +29,7 @@ def room_of(consumer_class) -> WebSocketRoute:
 
 async def test_finished_showcase_asks_for_the_broker(registry):
     """Without a broker, the error names the address that does not answer."""
-    for alias, make in LAYERS.items():
-        registry.register(alias, make(nowhere()))
+    register(registry, layer_table)
     quote = block_with(PREPARATION, "LayerUnavailable", "text")
     assert_printed(quote, await refusal(registry))
 
@@ -40,8 +39,7 @@ async def test_room_without_a_broker_is_told(registry, stage):
     layers = Template(all_steps()["3.1"].path).solved(3)
     space: dict = {}
     exec(compile(layers, "layers.py", "exec"), space)
-    for alias, make in space["LAYERS"].items():
-        registry.register(alias, make(nowhere()))
+    register(registry, space["layer_table"])
     assert registry.list_aliases() == ["memory", "chat"]
     quote = block_with(ROOM_CHAT, "LayerUnavailable", "text")
     assert_printed(quote, await refusal(registry))
@@ -82,7 +80,7 @@ async def test_consumer_that_sends_before_it_accepts_is_told(load, caplog):
 
 async def test_consumer_without_receive_line_ends_one_connection(without, caplog):
     """The connection gets the code of the page, and the log has a traceback."""
-    module = without("2.5")
+    module = without("2.4")
     client = WebsocketCommunicator(module.SystemMessageConsumer.as_asgi(), "/")
     await client.connect()
     await client.receive_from()
@@ -94,8 +92,7 @@ async def test_consumer_without_receive_line_ends_one_connection(without, caplog
 async def test_room_without_its_layer_is_told(without, registry):
     """The application does not start."""
     layers = without("3.1")
-    for alias, make in layers.LAYERS.items():
-        registry.register(alias, make(nowhere()))
+    register(registry, layers.layer_table)
     room = importlib.import_module("sandbox.apps.room_chat.consumer")
     output = await refusal(registry, room_of(room.RoomChatConsumer))
     assert_printed(block_with(ROOM_CHAT, "UnknownLayer", "text"), output)

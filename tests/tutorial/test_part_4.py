@@ -8,12 +8,13 @@ from starlette.routing import Router, WebSocketRoute
 
 from fast_channels.layers import InMemoryChannelLayer
 from fast_channels.testing import WebsocketCommunicator
+from sandbox.apps.background_jobs import consumer
 from sandbox.apps.background_jobs.consumer import BackgroundJobConsumer
 from sandbox.apps.room_chat.consumer import RoomChatConsumer
 from sandbox.tutorial.solutions.part_4 import tell_lobby
 from tests.documents.support import block_with
 from tests.showcase.support import run_module
-from tests.tutorial.support import PAGES, assert_printed, console, nowhere, refusal
+from tests.tutorial.support import PAGES, assert_printed, console, nowhere, refusal, register
 
 BACKGROUND_JOBS = PAGES / "4-background-jobs.md"
 
@@ -53,7 +54,7 @@ async def asker(registry, consumer_class):
 
 async def test_job_without_a_broker_is_refused_with_a_sentence(registry, monkeypatch):
     """The connection continues."""
-    monkeypatch.setenv("REDIS_URL", nowhere())
+    monkeypatch.setattr(consumer, "redis_url", nowhere())
     client = await asker(registry, BackgroundJobConsumer)
     await client.send_json_to({"type": "default", "content": "x"})
     answer = (await client.receive_json_from(timeout=5))["message"]
@@ -71,8 +72,7 @@ def test_worker_without_a_broker_ends_with_a_sentence():
 
 async def test_route_without_its_layer_ends_the_start(registry, without):
     """The page shows the layers that exist after part 3."""
-    for alias, make in without("4.1").LAYERS.items():
-        registry.register(alias, make(nowhere()))
+    register(registry, without("4.1").layer_table)
     output = await refusal(registry, WebSocketRoute("/", BackgroundJobConsumer.as_asgi()))
     assert_printed(block_with(BACKGROUND_JOBS, "UnknownLayer", "text"), output)
 

@@ -60,11 +60,27 @@ class TestBadTemplate:
             ("a\nc\n", "a\nb\nc\n", "lacks the lines from 'a'"),
             ("c\n# TODO 1.1: b\n", "a\nc\nb\n", "no TODO stands for 'a'"),
             ("# TODO 1.1: a\n# TODO 1.2: b\n", "a\nb\nc\n", "3 lines solve 2 TODOs"),
+            (
+                "# TODO 1.1: uncomment a\n# a\n",
+                "b\n",
+                "'# TODO 1.1: uncomment a.*' is not the code of the finished file",
+            ),
         ],
     )
     def test_is_told(self, template, before, after, complaint):
         with pytest.raises(steps.BadTemplate, match=complaint):
             _ = template(before, after).steps
+
+    def test_code_that_is_to_be_uncommented_may_follow_other_steps(self, template):
+        """The lines of each TODO are its own, however many there are."""
+        made = template(
+            "# TODO 1.1: a\n# TODO 1.2: uncomment b\n# b(\n#     1,\n# )\n"
+            "    # TODO 1.3: uncomment c\n    # c\n",
+            "a\nb(\n    1,\n)\n    c\n",
+        )
+        assert [step.code for step in made.steps] == ["a", "b(\n    1,\n)", "    c"]
+        assert made.solved(0) == "\n".join(made.lines) + "\n"
+        assert made.solved(1) == "a\nb(\n    1,\n)\n    c\n"
 
     def test_number_that_two_steps_have_is_told(self, template):
         template("# TODO 1.1: a\nx\n# TODO 1.1: b\n", "a\nx\nb\n")

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import re
 import time
 import uuid
 from typing import TYPE_CHECKING, Any
 
-from fast_channels.consumer import AsyncJsonWebsocketConsumer
+from fast_channels.consumer import AsyncJsonWebsocketConsumer, AsyncWebsocketConsumer
 from fast_channels.exceptions import ChannelLayerError
-from sandbox.apps.lines import LineConsumer, NotSent, author_name, checked, query
+from sandbox.apps.lines import LineConsumer, NotSent, author_name, checked
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from fast_channels.type_defs import ChannelMessage
 
 CHAT_GROUP = "chat_room"
@@ -24,13 +21,7 @@ ANALYTICS_GROUP = "analytics"
 # The channel from which a worker takes events, see sandbox/worker_app.py.
 ANALYTICS_CHANNEL = "analytics"
 
-# Lines for a client that is new, or was away for longer than the history reaches back.
-LATEST_LINES = 20
-
 NOTIFICATION_LEVELS = ("info", "warning", "error")
-
-# An analytics event is a name and, after a space, anything about it.
-EVENT_NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
 
 
 class ChatConsumer(LineConsumer):
@@ -40,54 +31,38 @@ class ChatConsumer(LineConsumer):
     groups = [CHAT_GROUP]
 
     async def receive_line(self, line: str) -> None:
-        message = {"type": "chat.message", "text": f"{author_name(self)}: {line}"}
+        message = {"type": "chat_message", "message": with_author(self, line)}
         await self.channel_layer.group_send(CHAT_GROUP, message)
 
-    async def chat_message(self, message: ChannelMessage) -> None:
-        await self.send(message["text"])
+    async def chat_message(self, event: ChannelMessage) -> None:
+        await self.send(event["message"])
 
 
-class ReliableChatConsumer(AsyncJsonWebsocketConsumer):
+class ReliableChatConsumer(LineConsumer):
     """
     Chat over streams: a client that was disconnected receives the lines that it missed.
 
-    In: `{"text": "..."}`. Out: `{"type": "line", "text": "ada: ...", "sent_at": 1767225600.0}`,
-    or `{"type": "error", "message": "..."}` to a client that sent something else.
-
-    `{"type": "history", "lines": [...]}` comes first if the address has `?history=1`, and
-    `{"type": "snapshot", "lines": [...]}` after too long an absence. Their lines have a
-    "position" besides, by which a client recognises the lines that it has already.
+    A frame is the text of a line. Its time is in the message of the layer, and in the history
+    that sandbox/apps/showcase/history.py serves.
     """
 
     channel_layer_alias = "queue"
-    groups = [RELIABLE_GROUP]
     resumable = True
 
     async def connect(self) -> None:
+        # Before accept(), so that the client misses no line that is sent afterwards.
+        await self.join_group(RELIABLE_GROUP)
         await self.accept()
-        if "history" in query(self):
-            await self.send_latest("history")
 
-    async def receive_json(self, content: Any, **_: Any) -> None:
-        try:
-            message = line_message(author_name(self), checked_text(content))
-            await self.channel_layer.group_send(RELIABLE_GROUP, message)
-        except (NotSent, ChannelLayerError) as error:
-            await self.send_json({"type": "error", "message": f"not sent: {error}"})
+    async def receive_line(self, line: str) -> None:
+        message = reliable_line(with_author(self, line))
+        await self.channel_layer.group_send(RELIABLE_GROUP, message)
 
-    async def reliable_message(self, message: ChannelMessage) -> None:
-        await self.send_json({"type": "line", **line_of(message)})
+    async def disconnect(self, code: int) -> None:
+        await self.leave_group(RELIABLE_GROUP)
 
-    async def not_recovered(self, group: str) -> None:
-        await self.send_latest("snapshot")
-
-    async def send_latest(self, frame_type: str) -> None:
-        history = await self.channel_layer.history(RELIABLE_GROUP, limit=LATEST_LINES)
-        lines = [
-            {"position": str(position), **line_of(message)}
-            for position, message in history.messages
-        ]
-        await self.send_json({"type": frame_type, "lines": lines})
+    async def reliable_chat_message(self, event: ChannelMessage) -> None:
+        await self.send(event["message"])
 
 
 class NotificationConsumer(AsyncJsonWebsocketConsumer):
@@ -104,20 +79,22 @@ class NotificationConsumer(AsyncJsonWebsocketConsumer):
 
     async def receive_json(self, content: Any, **_: Any) -> None:
         try:
-            message = {"type": "notification", **checked_notification(content)}
+            message = notification(**checked_notification(content))
             await self.channel_layer.group_send(NOTIFICATION_GROUP, message)
         except (NotSent, ChannelLayerError) as error:
             await self.send_json({"type": "error", "message": f"not sent: {error}"})
 
-    async def notification(self, message: ChannelMessage) -> None:
-        await self.send_json(message)
+    async def notification_message(self, event: ChannelMessage) -> None:
+        # A script that knows no data sends the text alone.
+        await self.send_json(event.get("data") or notification(event["message"])["data"])
 
 
 class AnalyticsConsumer(LineConsumer):
     """
     Events such as "page_view /pricing", many and small.
 
-    Each event is work: a worker counts it and tells the group.
+    Every connection sees each event at once. Besides, each event is work: a worker counts it
+    and tells the group.
     """
 
     channel_layer_alias = "analytics"
@@ -125,44 +102,42 @@ class AnalyticsConsumer(LineConsumer):
 
     async def connect(self) -> None:
         await self.accept()
-        await self.publish("socket_connected", "AnalyticsConsumer")
+        await self.announce("📊 Analytics tracking started!")
 
     async def receive_line(self, line: str) -> None:
-        name, _, detail = line.partition(" ")
-        if not EVENT_NAME.fullmatch(name):
-            raise NotSent(
-                f"{name[:40]!r} is not the name of an event: use up to 40 lower-case letters, "
-                "digits and underscores, such as button_click"
-            )
-        await self.publish(name, detail)
+        await self.channel_layer.send(ANALYTICS_CHANNEL, analytics_event(line))
+        await self.announce(f"📊 Analytics: {line}")
 
-    async def publish(self, name: str, detail: str) -> None:
-        await self.channel_layer.send(ANALYTICS_CHANNEL, analytics_event(name, detail))
+    async def announce(self, text: str) -> None:
+        message = {"type": "analytics_message", "message": text}
+        await self.channel_layer.group_send(ANALYTICS_GROUP, message)
 
-    async def analytics_counted(self, message: ChannelMessage) -> None:
-        await self.send(f"{message['name']} {message['detail']}".rstrip())
+    async def analytics_message(self, event: ChannelMessage) -> None:
+        await self.send(event["message"])
 
-
-def analytics_event(name: str, detail: str) -> dict[str, str]:
-    """Return the message for an event. By its id, a worker counts it once if it is redelivered."""
-    return {"type": "analytics.event", "id": uuid.uuid4().hex, "name": name, "detail": detail}
+    async def analytics_counted(self, event: ChannelMessage) -> None:
+        await self.send(f"counted: {event['event']}")
 
 
-def line_message(author: str, text: str) -> dict[str, Any]:
+def with_author(consumer: AsyncWebsocketConsumer, line: str) -> str:
+    """Return a line as the clients of a chat read it."""
+    return f"{author_name(consumer)}: {line}"
+
+
+def reliable_line(text: str) -> dict[str, Any]:
     """Return the message for a line. It carries its time, because it may be read much later."""
-    return {"type": "reliable.message", "text": f"{author}: {text}", "sent_at": time.time()}
+    return {"type": "reliable_chat_message", "message": text, "sent_at": time.time()}
 
 
-def line_of(message: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the part of a message of the reliable chat that its clients receive."""
-    return {"text": message["text"], "sent_at": message["sent_at"]}
+def notification(message: str, title: str = "Notification", level: str = "info") -> dict[str, Any]:
+    """Return the message for a notification; a client receives the `data`."""
+    data = {"type": "notification", "title": title, "message": message, "level": level}
+    return {"type": "notification_message", "data": data}
 
 
-def checked_text(content: Any) -> str:
-    """Return the line in a client's JSON. Raise NotSent if it has none."""
-    if not isinstance(content, dict) or not isinstance(content.get("text"), str):
-        raise NotSent('a line is an object such as {"text": "..."}')
-    return checked(content["text"])
+def analytics_event(event: str) -> dict[str, str]:
+    """Return the work for an event. By its id, a worker counts it once if it is redelivered."""
+    return {"type": "analytics_event", "id": uuid.uuid4().hex, "event": event}
 
 
 def checked_notification(content: Any) -> dict[str, str]:

@@ -7,19 +7,29 @@ import { showStatus } from "../status.js";
 const KINDS = ["page_view", "button_click", "user_login", "session_duration", "error", "other"];
 const SHOWN_EVENTS = 50;
 
+// AnalyticsConsumer sends "📊 Analytics: page_view /pricing" for an event of a page, the script
+// "📊 Event: ...". A worker counts events later, which makes "counted: page_view /pricing".
+const EVENT = /^📊 (?:Analytics|Event): (.+)$/su;
+const COUNTED = "counted: ";
+
 export function analyticsPanel(panel) {
   const log = new Log(panel.querySelector("#analytics-log"), SHOWN_EVENTS);
   const chart = new RateChart(panel.querySelector("#analytics-chart"), KINDS);
   const count = legend(panel.querySelector("#analytics-legend"));
+  const showCounted = counter(panel.querySelector("#rate-counted"));
   const socket = open("/ws/analytics");
 
   showStatus(panel.querySelector("#analytics-status"), socket);
   enableWhileOpen(panel.querySelector("#analytics-send"), socket);
   socket.on("message", ({ data }) => {
-    const remark = kindOf(data);
-    log.add(data, { kind: remark });
-    if (remark) return;
-    const kind = kindOfEvent(data);
+    if (data.startsWith(COUNTED)) {
+      showCounted();
+      return;
+    }
+    const [, event] = EVENT.exec(data) ?? [];
+    log.add(event ?? data, { kind: event ? "" : kindOf(data) || "event" });
+    if (!event) return;
+    const kind = kindOfEvent(event);
     chart.count(kind);
     count(kind);
   });
@@ -33,7 +43,7 @@ export function analyticsPanel(panel) {
 }
 
 function kindOfEvent(text) {
-  const name = text.split(" ", 1)[0];
+  const name = /^\w*/.exec(text)[0];
   return KINDS.includes(name) ? name : "other";
 }
 
@@ -43,14 +53,18 @@ function legend(list) {
   for (const kind of KINDS) {
     const entry = element("li");
     entry.dataset.series = kind;
-    const counter = element("b", "", "0");
-    entry.append(element("span", "", kind), " ", counter);
+    const number = element("b", "", "0");
+    entry.append(element("span", "", kind), " ", number);
     list.append(entry);
-    counters.set(kind, counter);
+    counters.set(kind, counter(number));
   }
-  return (kind) => {
-    const counter = counters.get(kind);
-    counter.textContent = Number(counter.textContent) + 1;
+  return (kind) => counters.get(kind)();
+}
+
+/** Returns a function that adds one to a number of the page. */
+function counter(number) {
+  return () => {
+    number.textContent = Number(number.textContent) + 1;
   };
 }
 

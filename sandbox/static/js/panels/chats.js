@@ -18,6 +18,15 @@ const DROPPED = "Dropped. Now write in a second tab, or let the robot write. Not
 const ROBOT_LINES = ["Hello, I am a robot.", "Who of you is disconnected?", "You read this later, or never."];
 const ROBOT_PAUSE_MS = 500;
 
+// Lines for a page that is new, or was away for longer than the history reaches back.
+const LATEST_LINES = 20;
+
+// As many as the history keeps.
+const MAX_LINES = 200;
+
+// Lines that arrive wait for the history this long at most.
+const HISTORY_TIMEOUT_MS = 5000;
+
 export function chatsPanel(panel) {
   const plain = plainChat(panel);
   const reliable = reliableChat(panel);
@@ -29,7 +38,7 @@ export function chatsPanel(panel) {
     // Not `||`: one chat must not wait for the other to fail.
     const sent = [
       plain.socket.send(text) || notConnected(plain.log),
-      reliable.socket.send({ text }) || notConnected(reliable.log),
+      reliable.socket.send(text) || notConnected(reliable.log),
     ];
     return sent.includes(true);
   });
@@ -57,32 +66,63 @@ function plainChat(panel) {
 
 function reliableChat(panel) {
   const log = new Log(panel.querySelector("#reliable-log"));
-  const socket = open("/ws/reliable", { json: true, resume: true, history: true });
+  const socket = open("/ws/reliable", { resume: true });
+  // When lines were sent that are replayed, by position. A frame is the text of a line alone.
+  let times = new Map();
+  // The lines of the history come before lines that arrive while it is fetched.
+  let shown = Promise.resolve();
+  const inOrder = (show) => {
+    shown = shown.then(show);
+  };
 
   showStatus(panel.querySelector("#reliable-status"), socket);
-  socket.on("resumed", ({ recovered, missed }) => {
-    if (recovered) log.add(`back: ${counted(missed)} missed`, { kind: "event" });
+  socket.on("resumed", (resumed) => {
+    inOrder(async () => {
+      const complete = resumed.recovered && !resumed.missed;
+      const lines = complete ? [] : await history(resumed.recovered ? MAX_LINES : LATEST_LINES);
+      times = new Map(lines.map((line) => [line.position, line.sent_at]));
+      showResumed(log, resumed, lines);
+    });
   });
   socket.on("message", ({ data, position, replayed }) => {
-    if (data.type === "line" && replayed) showLine(log, { ...data, position }, "replayed");
-    if (data.type === "line" && !replayed) showLine(log, { text: data.text, position });
-    if (data.type === "history" && data.lines.length) {
-      log.add(`history: the latest ${counted(data.lines.length)}`, { kind: "event" });
-      for (const line of data.lines) showLine(log, line);
-    }
-    if (data.type === "snapshot") {
-      const count = data.lines.length ? `here are the latest ${data.lines.length} lines` : "no line is kept";
-      log.add(`too long away: ${count}`, { kind: "event" });
-      for (const line of data.lines) showLine(log, line, "snapshot");
-    }
-    if (data.type === "error") log.add(data.message, { kind: "error" });
+    const kind = kindOf(data);
+    inOrder(() => {
+      if (kind) log.add(data, { kind });
+      else if (replayed) showLine(log, { text: data, position, sent_at: times.get(position) }, "replayed");
+      else showLine(log, { text: data, position });
+    });
   });
   return { log, socket };
 }
 
+/** Says how much the page has missed; shows the latest lines if it does not receive them by itself. */
+function showResumed(log, { recovered, missed }, lines) {
+  if (recovered) {
+    log.add(`back: ${counted(missed)} missed`, { kind: "event" });
+  } else if (recovered === false) {
+    const count = lines.length ? `here are the latest ${lines.length} lines` : "no line is kept";
+    log.add(`too long away: ${count}`, { kind: "event" });
+    for (const line of lines) showLine(log, line, "snapshot");
+  } else if (lines.length) {
+    log.add(`history: the latest ${counted(lines.length)}`, { kind: "event" });
+    for (const line of lines) showLine(log, line);
+  }
+}
+
 /** A line of the history may arrive a second time, or have been shown before. */
 function showLine(log, { text, position, sent_at }, mark = "") {
-  if (!log.has(position)) log.addLine(text, { position, mark, sentAt: sent_at });
+  if (!log.has(position)) log.addLine(text, { position, mark, sentAt: sent_at ?? 0 });
+}
+
+/** Returns the latest lines with their positions and times; none if the server does not answer. */
+async function history(limit) {
+  try {
+    const signal = AbortSignal.timeout(HISTORY_TIMEOUT_MS);
+    const response = await fetch(`/reliable/lines?limit=${limit}`, { cache: "no-store", signal });
+    return response.ok ? await response.json() : [];
+  } catch {
+    return [];
+  }
 }
 
 function counted(lines) {
@@ -145,11 +185,11 @@ function robotButton(panel) {
   button.addEventListener("click", async () => {
     button.disabled = true;
     const plain = open("/ws/chat", { name: "Robot" });
-    const reliable = open("/ws/reliable", { json: true, name: "Robot" });
+    const reliable = open("/ws/reliable", { name: "Robot" });
     await Promise.all([opened(plain), opened(reliable)]);
     for (const text of ROBOT_LINES) {
       plain.send(text);
-      reliable.send({ text });
+      reliable.send(text);
       await new Promise((resolve) => setTimeout(resolve, ROBOT_PAUSE_MS));
     }
     plain.close();

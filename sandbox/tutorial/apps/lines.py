@@ -39,9 +39,9 @@ class LineConsumer(AsyncWebsocketConsumer):
     async def receive_line(self, line: str) -> None:
         raise NotImplementedError
 
-    # TODO 2.4: refuse binary frames, check the line, and pass it to receive_line
+    # TODO 2.3: refuse binary frames, check the line, and pass it to receive_line
 
-    # TODO 3.10: tell the client that the broker was away
+    # TODO 3.9: tell the client that the broker was away
 
 
 def checked(text: str) -> str:

@@ -8,17 +8,19 @@ from typing import TYPE_CHECKING
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import FileResponse
 from fastapi.staticfiles import StaticFiles
-from starlette.routing import Router, WebSocketRoute
 
 from fast_channels.layers import channel_layers
+from fast_channels.routing import WebSocketRouter
 from sandbox.apps.background_jobs.consumer import BackgroundJobConsumer
 from sandbox.apps.room_chat.consumer import RoomChatConsumer
-from sandbox.apps.showcase.consumer import (
-    AnalyticsConsumer,
-    ChatConsumer,
-    NotificationConsumer,
-    ReliableChatConsumer,
-)
+# TODO 5.1: uncomment the import of the consumers of part 5
+# from sandbox.apps.showcase.consumer import (
+#     AnalyticsConsumer,
+#     ChatConsumer,
+#     NotificationConsumer,
+#     ReliableChatConsumer,
+# )
+from sandbox.apps.showcase.history import router as history_router
 from sandbox.apps.system_chat.consumer import SystemMessageConsumer
 from sandbox.layers import setup_layers
 
@@ -45,20 +47,24 @@ PAGE_HEADERS = {
 # Before the application starts, because it looks for the layer of each consumer then.
 setup_layers()
 
-websockets = Router(
-    routes=[
-        # TODO 2.2: route /system to SystemMessageConsumer
-        # TODO 3.6: route /room/{room_name} to RoomChatConsumer
-        # TODO 4.9: route /backgroundjob to BackgroundJobConsumer
-        # TODO 5.3: route /chat to ChatConsumer
-        # TODO 5.4: route /reliable to ReliableChatConsumer
-        # TODO 5.8: route /notifications to NotificationConsumer
-        # TODO 5.15: route /analytics to AnalyticsConsumer
-    ]
-)
+ws_router = WebSocketRouter()
+# TODO 2.2: uncomment the route of the system messages
+# ws_router.add_websocket_route("/system", SystemMessageConsumer.as_asgi())
+# TODO 3.6: uncomment the route of the rooms
+# ws_router.add_websocket_route("/room/{room_name:path}", RoomChatConsumer.as_asgi())
+# TODO 4.9: uncomment the route of the jobs
+# ws_router.add_websocket_route("/backgroundjob", BackgroundJobConsumer.as_asgi())
+# TODO 5.2: uncomment the routes of the two chats
+# ws_router.add_websocket_route("/chat", ChatConsumer.as_asgi())
+# ws_router.add_websocket_route("/reliable", ReliableChatConsumer.as_asgi())
+# TODO 5.3: uncomment the route of the notifications
+# ws_router.add_websocket_route("/notifications", NotificationConsumer.as_asgi())
+# TODO 5.6: uncomment the route of the analytics
+# ws_router.add_websocket_route("/analytics", AnalyticsConsumer.as_asgi())
 
 # TODO 1.1: the application, whose lifespan opens and closes the layers
-app.mount("/ws", websockets)
+app.include_router(history_router)
+app.mount("/ws", ws_router)
 app.mount("/static/fast-channels", StaticFiles(directory=CLIENT))
 app.mount("/static", StaticFiles(directory=STATIC))
 
@@ -66,6 +72,12 @@ app.mount("/static", StaticFiles(directory=STATIC))
 @app.get("/", include_in_schema=False)
 async def page() -> FileResponse:
     return FileResponse(STATIC / "index.html")
+
+
+@app.get("/sockets", include_in_schema=False)
+async def sockets() -> list[str]:
+    """Return the paths of all sockets. The page shows the panels that have theirs."""
+    return [route.path for route in ws_router.routes]
 
 
 # TODO 1.2: an endpoint that says how the layers are

@@ -30,9 +30,9 @@ class RoomChatConsumer(LineConsumer):
 
     # TODO 3.3: join the group of the room
 
-    # TODO 3.8: send a line to the room
+    # TODO 3.7: send a line to the room
 
-    # TODO 3.9: tell the room that this guest left
+    # TODO 3.8: tell the room that this guest left
 
     # TODO 3.4: send a message to the group
 

@@ -10,4 +10,4 @@ class SystemMessageConsumer(LineConsumer):
 
     # TODO 2.1: accept the connection and greet the client
 
-    # TODO 2.5: answer each line
+    # TODO 2.4: answer each line

@@ -70,7 +70,7 @@ def job_request(content: Any) -> tuple[str, str]:
 
 def enqueue(job_id: str, job_type: str, text: str, channel: str) -> None:
     """Queue a job. Blocks, and raises redis.RedisError if the broker does not answer."""
-    connection = redis.Redis.from_url(redis_url(), socket_connect_timeout=2, socket_timeout=5)
+    connection = redis.Redis.from_url(redis_url, socket_connect_timeout=2, socket_timeout=5)
     with connection:
         rq.Queue(JOB_QUEUE, connection=connection).enqueue_call(
             run_job,
