@@ -94,7 +94,7 @@ test-all: $(READY)
 coverage:
 	rm -rf .coverage && mkdir .coverage
 	$(MAKE) test COVERAGE=1
-	$(BIN)/python .ci/coverage.py
+	COVERAGE_FILE=$(CURDIR)/.coverage/data $(BIN)/python .ci/coverage_floor.py
 
 shake: $(READY)
 	$(CC) -O2 -shared -fPIC -o .venv/shake.so tests/chaos/shake.c -ldl -lpthread

@@ -79,3 +79,13 @@ def test_newest_entry_of_the_changelog_is_this_version():
     """A release needs an entry with its version."""
     headings = re.findall(r"^## \[?(\d[\w.]*)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
     assert headings[0] == fast_channels.__version__
+
+
+@pytest.mark.parametrize("name", ["Makefile", ".ci/run"])
+def test_scripts_that_commands_run_exist(name):
+    """A script that was renamed is renamed where it is run, too."""
+    scripts = re.findall(
+        r"(?<![\w./])(?:\.ci|sandbox|docs|tests)/[\w./]+\.(?:py|c)\b", (ROOT / name).read_text()
+    )
+    assert scripts
+    assert [script for script in scripts if not (ROOT / script).exists()] == []
