@@ -105,6 +105,7 @@ class Client:
             "subprotocols": subprotocols,
         }
         self.events.put_nowait({"type": "websocket.connect"})
+        # The ignored error: `send` and `events.get` have wider types than an ASGI server.
         self.task = asyncio.ensure_future(
             consumer.as_asgi()(scope, self.events.get, self.send)  # type: ignore[arg-type]
         )

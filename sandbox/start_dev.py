@@ -81,7 +81,7 @@ class Signals:
     def pause(self) -> None:
         """Wait a moment. Raises StopRequested after a signal."""
         # Several processes and a port have no common event to wait for.
-        time.sleep(CHECK_INTERVAL_SECONDS)
+        time.sleep(CHECK_INTERVAL_SECONDS)  # a poll: see above
         if self.received:
             raise StopRequested
 

@@ -133,4 +133,4 @@ async def test_token_of_somebody_else_closes(server, token):
     """A connection belongs to one user."""
     async with server.socket("/ws/members", **bearer(token("ada"))) as socket:
         await socket.send({"token": token("bob")})
-        assert await socket.closed() == (4401, "the token is somebody else's")
+        assert await socket.closed() == (4401, "the token belongs to another user")

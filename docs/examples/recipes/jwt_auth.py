@@ -79,7 +79,7 @@ class MemberConsumer(AsyncJsonWebsocketConsumer):
             await self.close(4401, str(error))
             return
         if self.user not in (None, claims["sub"]):
-            await self.close(4401, "the token is somebody else's")
+            await self.close(4401, "the token belongs to another user")
             return
         self.user = claims["sub"]
         self.close_in(claims["exp"] - time.time(), "the token has expired")

@@ -195,7 +195,7 @@ def _now() -> float:
     return asyncio.get_running_loop().time()
 
 
-# There are as many pongs as consumer classes.
+# Each consumer class has one pong, so the cache stays small.
 @functools.lru_cache(100)
 def _squeezed_pong(pong: str) -> str:
     return _squeezed(pong)

@@ -114,7 +114,7 @@ class TopicCursor:
         self.held: list[Notification] = []
         """Notifications that arrived while they could not be delivered, up to MAX_HELD."""
         self._overflowed = False
-        # Whether the log has to be read once more after the present reading: its result may
+        # True if the log has to be read once more after the present reading: its result may
         # be older than the reason to read.
         self._read_again = False
         # Calls that wait for the present reading, and calls that came too late for it.
@@ -237,7 +237,7 @@ class CatchUp:
         self._wanted = asyncio.Event()
         # Outages that have ended and were not reported: since and until when.
         self._outages: list[tuple[float, float]] = []
-        # Whether an outage has not ended. Until then logs are not read.
+        # True while an outage lasts. Until then logs are not read.
         self._interrupted = False
         # Unix time at which certainly nothing was missing, and that of the present round.
         self._intact_at = self._round_began = time.time()

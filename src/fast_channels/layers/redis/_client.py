@@ -76,7 +76,7 @@ class Client:
         """How long connecting and each command may take, in seconds."""
         # The connection; None until a command needs it, and after it was lost.
         self._protocol: CommandProtocol | None = None
-        # Whether the present connection has answered, and whether any connection ever
+        # True once the present connection has answered, and once any connection ever
         # did: a server that was never reached is not an outage.
         self._answered = self._ever_answered = False
         # Opens the connection.
@@ -86,7 +86,7 @@ class Client:
         self._closed = False
         # Commands that were not written yet.
         self._waiting: deque[Command] = deque()
-        # Whether the loop will call _flush in its next iteration.
+        # True if the loop will call _flush in its next iteration.
         self._flush_scheduled = False
         # One timer for all commands, set for the deadline of the oldest. An answered
         # command leaves the timer alone.
